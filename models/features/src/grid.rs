@@ -1,0 +1,34 @@
+//! The time grid: owns periods and grid times in UTC milliseconds, never reads a clock.
+
+/// Milliseconds since 1970-01-01T00:00:00Z; the unit of every time in Fieldcast.
+pub type Millis = i64;
+
+/// Parses `30s`, `15m`, `1h`, `1d` into milliseconds.
+///
+/// # Errors
+/// What is allowed, where the text is anything else.
+pub fn parse_period(text: &str) -> Result<Millis, String> {
+    let allowed = || format!("`{text}` must be a whole number with s, m, h or d, such as `1h`");
+    let split = text.len().checked_sub(1).filter(|i| text.is_char_boundary(*i)).ok_or_else(allowed)?;
+    let (number, unit) = text.split_at(split);
+    let factor: Millis = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(allowed()),
+    };
+    let n: Millis = number.parse().map_err(|_| allowed())?;
+    if n <= 0 || n > 36_500 {
+        return Err(allowed());
+    }
+    Ok(n * factor)
+}
+
+/// The grid time at or after `time`: a reading at `time` belongs to the slot `(t - period, t]`,
+/// so that a row known at `t` never holds anything measured after `t`.
+#[must_use]
+pub fn slot_of(time: Millis, period: Millis) -> Millis {
+    let floor = time.div_euclid(period) * period;
+    if floor == time { floor } else { floor + period }
+}
