@@ -4,8 +4,10 @@ use chrono::{DateTime, Utc};
 use fieldcast_features::ForecasterSpec;
 use serde::Serialize;
 use sqlx::types::Json;
+use sqlx::AssertSqlSafe;
 
-use crate::{Store, StoreError};
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
 
 /// One version of a forecaster's definition.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -29,8 +31,8 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn apply_forecaster(&self, spec: &ForecasterSpec) -> Result<(i64, bool), StoreError> {
-        let failed = |e| StoreError::query("apply forecaster", &spec.name, e);
+    pub async fn apply_forecaster(&self, spec: &ForecasterSpec) -> Result<(i64, bool)> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("apply forecaster {}", spec.name), source };
         let mut tx = self.pool().begin().await.map_err(failed)?;
         sqlx::query("SELECT pg_advisory_xact_lock(hashtext('forecasters'), hashtext($1))")
             .bind(&spec.name)
@@ -73,22 +75,22 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn forecasters(&self) -> Result<Vec<ForecasterRow>, StoreError> {
-        sqlx::query_as(&format!("{CURRENT} ORDER BY name, version DESC"))
+    pub async fn forecasters(&self) -> Result<Vec<ForecasterRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("{CURRENT} ORDER BY name, version DESC")))
             .fetch_all(self.pool())
             .await
-            .map_err(|e| StoreError::query("list", "forecasters", e))
+            .during("list forecasters")
     }
 
     /// The definition in force of one forecaster.
     ///
     /// # Errors
     /// The database.
-    pub async fn forecaster(&self, name: &str) -> Result<Option<ForecasterRow>, StoreError> {
-        sqlx::query_as(&format!("{CURRENT} WHERE name = $1 ORDER BY name, version DESC"))
+    pub async fn forecaster(&self, name: &str) -> Result<Option<ForecasterRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("{CURRENT} WHERE name = $1 ORDER BY name, version DESC")))
             .bind(name)
             .fetch_optional(self.pool())
             .await
-            .map_err(|e| StoreError::query("read forecaster", name, e))
+            .during(format!("read forecaster {}", name))
     }
 }

@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 
-use crate::{Store, StoreError};
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
 
 /// One job.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -74,8 +76,8 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn enqueue(&self, kind: &str, subject: &str, payload: &Value) -> Result<(i64, bool), StoreError> {
-        let failed = |e| StoreError::query("enqueue job for", subject, e);
+    pub async fn enqueue(&self, kind: &str, subject: &str, payload: &Value) -> Result<(i64, bool)> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("enqueue job for {}", subject), source };
         // The live one may end between the two statements: then the second round inserts.
         loop {
             let new: Option<(i64,)> = sqlx::query_as(
@@ -109,7 +111,7 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn requeue_expired(&self) -> Result<u64, StoreError> {
+    pub async fn requeue_expired(&self) -> Result<u64> {
         let done = sqlx::query(
             "UPDATE jobs SET lease_until = NULL,
                 status = CASE WHEN cancel THEN 'cancelled' WHEN attempts >= max_attempts THEN 'failed' ELSE 'queued' END,
@@ -119,7 +121,7 @@ impl Store {
         )
         .execute(self.pool())
         .await
-        .map_err(|e| StoreError::query("requeue", "expired jobs", e))?;
+        .during("requeue expired jobs")?;
         Ok(done.rows_affected())
     }
 
@@ -132,20 +134,20 @@ impl Store {
         worker: &str,
         lease_secs: f64,
         only: Option<i64>,
-    ) -> Result<Option<JobRow>, StoreError> {
-        sqlx::query_as(&format!(
+    ) -> Result<Option<JobRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
             "UPDATE jobs SET status = 'running', worker = $1, attempts = attempts + 1,
                 lease_until = now() + make_interval(secs => $2), started_at = coalesce(started_at, now())
              WHERE id = (SELECT id FROM jobs WHERE status = 'queued' AND run_after <= now() AND ($3::bigint IS NULL OR id = $3)
                          ORDER BY run_after, id FOR UPDATE SKIP LOCKED LIMIT 1)
              RETURNING {COLUMNS}"
-        ))
+        )))
         .bind(worker)
         .bind(lease_secs)
         .bind(only)
         .fetch_optional(self.pool())
         .await
-        .map_err(|e| StoreError::query("claim", "a job", e))
+        .during("claim a job")
     }
 
     /// Prolongs a lease and stores progress.
@@ -159,7 +161,7 @@ impl Store {
         attempt: i32,
         lease_secs: f64,
         progress: (f64, &str),
-    ) -> Result<Lease, StoreError> {
+    ) -> Result<Lease> {
         let held: Option<(bool,)> = sqlx::query_as(
             "UPDATE jobs SET lease_until = now() + make_interval(secs => $4), progress = $5, progress_text = $6
              WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running' RETURNING cancel",
@@ -172,7 +174,7 @@ impl Store {
         .bind(progress.1)
         .fetch_optional(self.pool())
         .await
-        .map_err(|e| StoreError::query("prolong the lease of job", &job.to_string(), e))?;
+        .during(format!("prolong the lease of job {}", job))?;
         Ok(match held {
             None => Lease::Lost,
             Some((true,)) => Lease::Cancelled,
@@ -190,7 +192,7 @@ impl Store {
         job: &JobRow,
         worker: &str,
         outcome: Result<Value, (String, Option<f64>)>,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<String>> {
         let (result, error, retry) = match outcome {
             Ok(result) => (Some(result), None, None),
             Err((error, retry)) => (None, Some(error), retry.filter(|_| job.attempts < job.max_attempts)),
@@ -212,7 +214,7 @@ impl Store {
         .bind(retry)
         .fetch_optional(self.pool())
         .await
-        .map_err(|e| StoreError::query("finish job", &job.id.to_string(), e))?;
+        .during(format!("finish job {}", job.id))?;
         Ok(status.map(|(s,)| s))
     }
 
@@ -221,8 +223,8 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn cancel_job(&self, job: i64) -> Result<Option<String>, StoreError> {
-        let failed = |e| StoreError::query("cancel job", &job.to_string(), e);
+    pub async fn cancel_job(&self, job: i64) -> Result<Option<String>> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("cancel job {}", job), source };
         sqlx::query(
             "UPDATE jobs SET cancel = true,
                 status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
@@ -240,36 +242,36 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn job(&self, job: i64) -> Result<Option<JobRow>, StoreError> {
-        sqlx::query_as(&format!("SELECT {COLUMNS} FROM jobs WHERE id = $1"))
+    pub async fn job(&self, job: i64) -> Result<Option<JobRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("SELECT {COLUMNS} FROM jobs WHERE id = $1")))
             .bind(job)
             .fetch_optional(self.pool())
             .await
-            .map_err(|e| StoreError::query("read job", &job.to_string(), e))
+            .during(format!("read job {}", job))
     }
 
     /// Jobs that are queued or running.
     ///
     /// # Errors
     /// The database.
-    pub async fn live_jobs(&self) -> Result<Vec<JobRow>, StoreError> {
-        sqlx::query_as(&format!("SELECT {COLUMNS} FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"))
+    pub async fn live_jobs(&self) -> Result<Vec<JobRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("SELECT {COLUMNS} FROM jobs WHERE status IN ('queued', 'running') ORDER BY id")))
             .fetch_all(self.pool())
             .await
-            .map_err(|e| StoreError::query("list", "jobs", e))
+            .during("list jobs")
     }
 
     /// Adds a line to a job's history.
     ///
     /// # Errors
     /// The database.
-    pub async fn job_line(&self, job: i64, line: &str) -> Result<(), StoreError> {
+    pub async fn job_line(&self, job: i64, line: &str) -> Result<()> {
         sqlx::query("INSERT INTO job_log (job, line) VALUES ($1, $2)")
             .bind(job)
             .bind(line)
             .execute(self.pool())
             .await
-            .map_err(|e| StoreError::query("log to job", &job.to_string(), e))?;
+            .during(format!("log to job {}", job))?;
         Ok(())
     }
 
@@ -277,12 +279,12 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn job_lines(&self, job: i64, after: i64) -> Result<Vec<JobLine>, StoreError> {
+    pub async fn job_lines(&self, job: i64, after: i64) -> Result<Vec<JobLine>> {
         sqlx::query_as("SELECT id, time, line FROM job_log WHERE job = $1 AND id > $2 ORDER BY id LIMIT 1000")
             .bind(job)
             .bind(after)
             .fetch_all(self.pool())
             .await
-            .map_err(|e| StoreError::query("read the log of job", &job.to_string(), e))
+            .during(format!("read the log of job {}", job))
     }
 }

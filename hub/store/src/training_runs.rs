@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 
-use crate::{Store, StoreError};
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
 
 /// One training run with its job's state.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -84,7 +86,7 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn begin_training_run(&self, run: &NewTrainingRun<'_>) -> Result<(), StoreError> {
+    pub async fn begin_training_run(&self, run: &NewTrainingRun<'_>) -> Result<()> {
         sqlx::query(
             "INSERT INTO training_runs (id, forecaster, spec_version, trigger, reason, snapshot_at, snapshot_sha,
                 snapshot_rows, seed, code_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -104,7 +106,7 @@ impl Store {
         .bind(run.code_version)
         .execute(self.pool())
         .await
-        .map_err(|e| StoreError::query("begin training run", &run.id.to_string(), e))?;
+        .during(format!("begin training run {}", run.id))?;
         Ok(())
     }
 
@@ -117,28 +119,28 @@ impl Store {
         forecaster: Option<&str>,
         before: Option<i64>,
         limit: i64,
-    ) -> Result<Vec<TrainingRunRow>, StoreError> {
-        sqlx::query_as(&format!(
+    ) -> Result<Vec<TrainingRunRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
             "{SELECT} WHERE ($1::text IS NULL OR r.forecaster = $1) AND ($2::bigint IS NULL OR r.id < $2)
              ORDER BY r.id DESC LIMIT $3"
-        ))
+        )))
         .bind(forecaster)
         .bind(before)
         .bind(limit)
         .fetch_all(self.pool())
         .await
-        .map_err(|e| StoreError::query("list", "training runs", e))
+        .during("list training runs")
     }
 
     /// One run.
     ///
     /// # Errors
     /// The database.
-    pub async fn training_run(&self, id: i64) -> Result<Option<TrainingRunRow>, StoreError> {
-        sqlx::query_as(&format!("{SELECT} WHERE r.id = $1"))
+    pub async fn training_run(&self, id: i64) -> Result<Option<TrainingRunRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("{SELECT} WHERE r.id = $1")))
             .bind(id)
             .fetch_optional(self.pool())
             .await
-            .map_err(|e| StoreError::query("read training run", &id.to_string(), e))
+            .during(format!("read training run {}", id))
     }
 }
