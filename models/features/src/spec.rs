@@ -215,3 +215,48 @@ impl ForecasterSpec {
             .map_or(channel, String::as_str)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn spec(period: &str, inputs: &[&str], target: &str) -> ForecasterSpec {
+        ForecasterSpec {
+            name: "test".into(),
+            target: target.into(),
+            inputs: inputs.iter().map(|i| (*i).to_owned()).collect(),
+            period: period.into(),
+            lookback: 4,
+            horizon: 2,
+            season: None,
+            quantiles: default_quantiles(),
+            preset: Preset::Default,
+            timezone: default_timezone(),
+            holidays: Vec::new(),
+            selector: Selector::default(),
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        let good = spec("1h", &["a"], "a");
+        assert_eq!(good.validate(), Ok(()));
+        assert_eq!(good.season_steps(), 24);
+        let field = |change: &dyn Fn(&mut ForecasterSpec)| {
+            let mut s = good.clone();
+            change(&mut s);
+            s.validate().err().map(|e| e.field)
+        };
+        assert_eq!(field(&|s| s.name = "A b".into()), Some("name"));
+        assert_eq!(field(&|s| s.target = "z".into()), Some("inputs"));
+        assert_eq!(field(&|s| s.period = "0h".into()), Some("period"));
+        assert_eq!(field(&|s| s.lookback = 0), Some("lookback"));
+        assert_eq!(field(&|s| s.horizon = MAX_HORIZON + 1), Some("horizon"));
+        assert_eq!(field(&|s| s.quantiles = vec![0.1, 0.9]), Some("quantiles"));
+        assert_eq!(
+            field(&|s| s.timezone = "Mars/Olympus".into()),
+            Some("timezone")
+        );
+        assert_eq!(field(&|s| s.preset = Preset::Classic), Some("horizon"));
+    }
+}
