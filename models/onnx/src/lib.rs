@@ -1,6 +1,11 @@
 //! Builds ONNX graphs from trained parameters: owns the structs, the graphs and their names, never training or running them.
 
+mod graph;
+pub mod models;
 pub mod params;
+
+pub use graph::OPSET;
+pub use models::{INPUT_FUTURE, INPUT_WINDOW, OUTPUT_MEAN, OUTPUT_QUANTILES, build};
 
 pub use params::{
     ClassicParams, DefaultParams, LinearParams, LstmHead, LstmParams, ModelParams,
