@@ -9,7 +9,11 @@ pub type Millis = i64;
 /// What is allowed, where the text is anything else.
 pub fn parse_period(text: &str) -> Result<Millis, String> {
     let allowed = || format!("`{text}` must be a whole number with s, m, h or d, such as `1h`");
-    let split = text.len().checked_sub(1).filter(|i| text.is_char_boundary(*i)).ok_or_else(allowed)?;
+    let split = text
+        .len()
+        .checked_sub(1)
+        .filter(|i| text.is_char_boundary(*i))
+        .ok_or_else(allowed)?;
     let (number, unit) = text.split_at(split);
     let factor: Millis = match unit {
         "s" => 1_000,
