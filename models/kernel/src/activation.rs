@@ -11,7 +11,7 @@ pub fn tanh(x: f32) -> f32 {
     let x = x.clamp(-LIMIT, LIMIT);
     let s = x * x;
     let mut p = -2.760_768_4e-16;
-    p = p * s + 2.000_187_9e-13;
+    p = p * s + 2.000_188e-13;
     p = p * s - 8.604_672e-11;
     p = p * s + 5.122_297_1e-8;
     p = p * s + 1.485_722_4e-5;
