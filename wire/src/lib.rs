@@ -1,1 +1,34 @@
-//! fieldcast-wire.
+//! All that device and hub agree on: names, topics, payloads and size caps. No I/O, no clock, no SQL.
+//!
+//! `proto/fieldcast.proto` is the public contract; [`pb`] is generated from it and kept in the
+//! repository, so that a build needs no protobuf compiler. [`batch`] turns records into sealed
+//! payloads and back; everything else is small enough to be used as its protobuf message.
+
+pub mod batch;
+pub mod caps;
+mod columns;
+pub mod digest;
+pub mod ids;
+pub mod message;
+pub mod record;
+pub mod topics;
+
+pub use batch::{Batch, BatchError};
+pub use digest::Sha256;
+pub use ids::{DeviceId, Epoch, IdError, SensorName, SiteId};
+pub use record::{Reading, Record, RecordBody};
+pub use topics::{DeviceTopic, Topics};
+
+/// Protobuf messages, generated from `proto/fieldcast.proto`.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    reason = "generated; documented in the .proto"
+)]
+#[rustfmt::skip]
+pub mod pb;
+
+/// Version of the payload layouts this crate writes; it reads this one and the two before it.
+pub const SCHEMA: u32 = 1;
