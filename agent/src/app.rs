@@ -1,0 +1,1 @@
+//! Wires the agent's tasks and channels; decides nothing itself.

@@ -1,0 +1,1 @@
+//! The device's clocks: owns boot id, monotonic and wall time; never corrects a reading.

@@ -1,0 +1,1 @@
+//! The configuration file: owns its keys and errors; never opens what it names.

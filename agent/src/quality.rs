@@ -1,0 +1,1 @@
+//! Checks of a single reading; never stops a stream.

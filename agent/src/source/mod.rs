@@ -1,0 +1,1 @@
+//! Where readings come from: files and HTTP; never decides what is forecast.

@@ -1,0 +1,1 @@
+//! What the agent shows of itself on its local port; never changes anything.

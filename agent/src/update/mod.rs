@@ -1,0 +1,1 @@
+//! Orders, bundles and the way back: decides which model runs; never forecasts itself.
