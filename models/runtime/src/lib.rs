@@ -1,1 +1,2 @@
 //! fieldcast-runtime.
+mod engine;
