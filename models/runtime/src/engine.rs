@@ -14,8 +14,9 @@ pub(crate) struct Engine {
 impl Engine {
     /// Reads, checks and optimises a graph whose sizes must be `shape`.
     pub(crate) fn load(onnx: &[u8], shape: Shape) -> Result<Self, String> {
-        let mut model =
-            tract_onnx::onnx().model_for_read(&mut std::io::Cursor::new(onnx)).map_err(text)?;
+        let mut model = tract_onnx::onnx()
+            .model_for_read(&mut std::io::Cursor::new(onnx))
+            .map_err(text)?;
         for (i, name) in [INPUT_WINDOW, INPUT_FUTURE].into_iter().enumerate() {
             let found = model.inputs.get(i).map(|o| model.node(o.node).name.clone());
             if found.as_deref() != Some(name) {
@@ -33,13 +34,19 @@ impl Engine {
             vec![1, shape.horizon, shape.quantiles],
         ];
         if model.outputs.len() != expected.len() {
-            return Err(format!("{} outputs instead of {}", model.outputs.len(), expected.len()));
+            return Err(format!(
+                "{} outputs instead of {}",
+                model.outputs.len(),
+                expected.len()
+            ));
         }
         for (i, expected) in expected.iter().enumerate() {
             let fact = model.output_fact(i).map_err(text)?;
             let found = fact.shape.as_concrete();
             if fact.datum_type != f64::datum_type() || found != Some(expected) {
-                return Err(format!("output {i} is {fact:?} instead of {expected:?}, F64"));
+                return Err(format!(
+                    "output {i} is {fact:?} instead of {expected:?}, F64"
+                ));
             }
         }
         let plan = model.into_runnable().map_err(text)?;
@@ -51,13 +58,22 @@ impl Engine {
     }
 
     /// Mean `[H]` and quantiles `[H, Q]`; lengths of the inputs are the caller's to check.
-    pub(crate) fn run(&self, window: &[f64], future: &[f64]) -> Result<(Vec<f64>, Vec<f64>), String> {
+    pub(crate) fn run(
+        &self,
+        window: &[f64],
+        future: &[f64],
+    ) -> Result<(Vec<f64>, Vec<f64>), String> {
         let s = self.shape;
         let window = Tensor::from_shape(&[1, s.lookback, s.inputs], window).map_err(text)?;
         let future = Tensor::from_shape(&[1, s.horizon, s.future_width], future).map_err(text)?;
-        let outputs = self.plan.run(tvec!(window.into(), future.into())).map_err(text)?;
+        let outputs = self
+            .plan
+            .run(tvec!(window.into(), future.into()))
+            .map_err(text)?;
         let values = |i: usize| -> Result<Vec<f64>, String> {
-            let output = outputs.get(i).ok_or_else(|| format!("output {i} is missing"))?;
+            let output = outputs
+                .get(i)
+                .ok_or_else(|| format!("output {i} is missing"))?;
             let plain = output.try_as_plain_ram().map_err(text)?;
             Ok(plain.as_slice::<f64>().map_err(text)?.to_vec())
         };
