@@ -207,7 +207,7 @@ fn wrong_windows_and_outputs_are_errors() {
         model.forecast(&window).unwrap_err()
     };
     assert!(matches!(
-        with(&|w| drop(w.window.pop())),
+        with(&|w| w.window.truncate(1)),
         RuntimeError::WindowSize { what: "window", .. }
     ));
     assert!(matches!(
