@@ -357,13 +357,24 @@ mod tests {
         };
         assert_eq!(what(refused(&|p| p.season = 5)), "season (1 to lookback)");
         assert_eq!(what(refused(&|p| p.target_input = 2)), "target_input");
-        assert_eq!(what(refused(&|p| p.quantile_offset.truncate(2))), "quantile_offset");
+        assert_eq!(
+            what(refused(&|p| p.quantile_offset.truncate(2))),
+            "quantile_offset"
+        );
         let error = refused(&|p| p.quantile_offset[0] = f64::NAN);
-        assert_eq!(error, OnnxError::NotFinite { what: "quantile_offset" });
+        assert_eq!(
+            error,
+            OnnxError::NotFinite {
+                what: "quantile_offset"
+            }
+        );
     }
 
     #[test]
     fn gates_move_from_pytorchs_order_to_onnxs() {
-        assert_eq!(iofc(&[0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.0, 3.1], 2), [0.0, 0.1, 3.0, 3.1, 1.0, 1.1, 2.0, 2.1]);
+        assert_eq!(
+            iofc(&[0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.0, 3.1], 2),
+            [0.0, 0.1, 3.0, 3.1, 1.0, 1.1, 2.0, 2.1]
+        );
     }
 }
