@@ -56,6 +56,8 @@ pub(crate) struct Panel {
     /// Windows may hold missing values.
     pub(crate) tolerant: bool,
     pub(crate) tracks: Vec<Track>,
+    /// Rows that were given, also those in stretches too short for any window.
+    pub(crate) given: usize,
     /// Time after which a series' rows count more.
     pub(crate) weight_from: Vec<Option<Millis>>,
 }
@@ -77,6 +79,7 @@ impl Panel {
             future_width: calendar.width(),
             tolerant: spec.preset == Preset::Default,
             tracks: Vec::new(),
+            given: data.series.iter().map(|s| s.rows.len()).sum(),
             weight_from: data.series.iter().map(|s| s.weight_from).collect(),
         };
         for (index, series) in data.series.iter().enumerate() {
@@ -229,11 +232,6 @@ impl Panel {
                 row[columns.clone()].fill(0.0);
             }
         }
-    }
-
-    /// Rows over all tracks.
-    pub(crate) fn rows(&self) -> usize {
-        self.tracks.iter().map(Track::rows).sum()
     }
 
     /// The raw window that ends at row `origin`, steps of `channels` values.

@@ -134,7 +134,7 @@ fn check_count(panel: &Panel, config: &TrainConfig, found: usize) -> Result<(), 
         return Ok(());
     }
     Err(TrainError::TooFewRows {
-        rows: panel.rows(),
+        rows: panel.given,
         found,
         needed,
         horizon: panel.horizon,

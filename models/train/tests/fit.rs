@@ -354,6 +354,14 @@ fn what_cannot_be_trained_is_told_before_it_starts() {
         run(&spec, &TrainingData::default(), &quick()),
         Err(TrainError::TooFewRows { found: 0, .. })
     ));
+    assert!(matches!(
+        run(&spec, &bent_world(2), &quick()),
+        Err(TrainError::TooFewRows {
+            rows: 96,
+            found: 0,
+            ..
+        })
+    ));
     let config = TrainConfig {
         train_share: 1.2,
         ..quick()
