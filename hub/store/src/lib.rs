@@ -15,6 +15,7 @@ pub mod training_runs;
 pub mod forecasts;
 pub mod error;
 pub mod features;
+pub mod leadership;
 pub mod ledger;
 pub mod meta;
 pub mod partitions;
