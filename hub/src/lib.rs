@@ -1,6 +1,7 @@
 //! The hub as a library: takes the fleet's records into PostgreSQL, trains, judges and rolls out models.
 
 pub mod app;
+pub mod app_loop;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -52,6 +52,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         stopper.cancel();
     });
     let mut running = app::start(&ctx.config, &serve, end.clone()).await?;
+    crate::app_loop::spawn(&mut running);
     let rest = match crate::rest::start(&mut running, serve.listen).await {
         Ok(rest) => rest,
         Err(error) => {
