@@ -1,1 +1,3 @@
-//! fieldcast-tests.
+//! The testbed: real PostgreSQL, brokers, hub and agent processes for the end-to-end tests.
+
+pub mod scenario;

@@ -39,7 +39,9 @@ pub enum BatchError {
         cap: u64,
     },
     /// Written by a newer version.
-    #[error("batch has schema {found}, this version reads up to {SCHEMA}; upgrade the hub before its devices")]
+    #[error(
+        "batch has schema {found}, this version reads up to {SCHEMA}; upgrade the hub before its devices"
+    )]
     NewerSchema {
         /// Schema of the payload.
         found: u32,
@@ -86,12 +88,25 @@ pub fn encode(header: &Header, records: &[Record]) -> Result<Vec<u8>, BatchError
     }
     let body = body(first.seq, records).encode_to_vec();
     let cap = |what, len: usize, cap: usize| {
-        if len > cap { Err(BatchError::TooLarge { what, len: len as u64, cap: cap as u64 }) } else { Ok(()) }
+        if len > cap {
+            Err(BatchError::TooLarge {
+                what,
+                len: len as u64,
+                cap: cap as u64,
+            })
+        } else {
+            Ok(())
+        }
     };
-    cap("records", records.len(), usize::try_from(MAX_RECORDS).unwrap_or(usize::MAX))?;
+    cap(
+        "records",
+        records.len(),
+        usize::try_from(MAX_RECORDS).unwrap_or(usize::MAX),
+    )?;
     cap("body", body.len(), MAX_BODY)?;
     let body_len = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let packed = zstd::bulk::compress(&body, 3).map_err(|source| BatchError::Compress { source })?;
+    let packed =
+        zstd::bulk::compress(&body, 3).map_err(|source| BatchError::Compress { source })?;
     let (encoding, body) = if packed.len() < body.len() {
         (pb::Encoding::Zstd, packed)
     } else {
@@ -120,10 +135,15 @@ fn body(first_seq: u64, records: &[Record]) -> pb::BatchBody {
         let seq = record.seq;
         match &record.body {
             RecordBody::Reading(r) => {
-                sensors.entry((&r.sensor, r.time_source as i32)).or_default().push((seq, r));
+                sensors
+                    .entry((&r.sensor, r.time_source as i32))
+                    .or_default()
+                    .push((seq, r));
             }
             RecordBody::Forecast(m) => body.forecasts.push(pb::Forecast { seq, ..m.clone() }),
-            RecordBody::Residual(m) => body.residuals.push(pb::ResidualSummary { seq, ..m.clone() }),
+            RecordBody::Residual(m) => body
+                .residuals
+                .push(pb::ResidualSummary { seq, ..m.clone() }),
             RecordBody::Gap(m) => body.gaps.push(pb::Gap { seq, ..m.clone() }),
             RecordBody::Drift(m) => body.drifts.push(pb::DriftSignal { seq, ..m.clone() }),
             RecordBody::Alarm(m) => body.alarms.push(pb::Alarm { seq, ..m.clone() }),
@@ -131,7 +151,10 @@ fn body(first_seq: u64, records: &[Record]) -> pb::BatchBody {
             RecordBody::Outcome(m) => body.outcomes.push(pb::Outcome { seq, ..m.clone() }),
         }
     }
-    body.readings = sensors.values().map(|readings| columns::column(first_seq, readings)).collect();
+    body.readings = sensors
+        .values()
+        .map(|readings| columns::column(first_seq, readings))
+        .collect();
     body
 }
 
@@ -141,7 +164,11 @@ fn body(first_seq: u64, records: &[Record]) -> pb::BatchBody {
 /// Over a cap, a newer schema, or not a well-formed batch.
 pub fn decode(payload: &[u8]) -> Result<Batch, BatchError> {
     if payload.len() > MAX_PAYLOAD {
-        return Err(BatchError::TooLarge { what: "payload", len: payload.len() as u64, cap: MAX_PAYLOAD as u64 });
+        return Err(BatchError::TooLarge {
+            what: "payload",
+            len: payload.len() as u64,
+            cap: MAX_PAYLOAD as u64,
+        });
     }
     let m = pb::Batch::decode(payload).map_err(|e| malformed(e.to_string()))?;
     match m.schema {
@@ -155,21 +182,31 @@ pub fn decode(payload: &[u8]) -> Result<Batch, BatchError> {
     }
     let count = m.last_seq - m.first_seq;
     if count >= MAX_RECORDS {
-        return Err(BatchError::TooLarge { what: "records", len: count.saturating_add(1), cap: MAX_RECORDS });
+        return Err(BatchError::TooLarge {
+            what: "records",
+            len: count.saturating_add(1),
+            cap: MAX_RECORDS,
+        });
     }
     let body_len = m.body_len as usize;
     if body_len > MAX_BODY {
-        return Err(BatchError::TooLarge { what: "body", len: body_len as u64, cap: MAX_BODY as u64 });
+        return Err(BatchError::TooLarge {
+            what: "body",
+            len: body_len as u64,
+            cap: MAX_BODY as u64,
+        });
     }
     let body = match pb::Encoding::try_from(m.encoding) {
         Ok(pb::Encoding::Plain) => m.body,
-        Ok(pb::Encoding::Zstd) => {
-            zstd::bulk::decompress(&m.body, body_len).map_err(|e| malformed(format!("body: {e}")))?
-        }
+        Ok(pb::Encoding::Zstd) => zstd::bulk::decompress(&m.body, body_len)
+            .map_err(|e| malformed(format!("body: {e}")))?,
         Err(_) => return Err(malformed(format!("unknown encoding {}", m.encoding))),
     };
     if body.len() != body_len {
-        return Err(malformed(format!("body of {} bytes, {body_len} announced", body.len())));
+        return Err(malformed(format!(
+            "body of {} bytes, {body_len} announced",
+            body.len()
+        )));
     }
     let body = pb::BatchBody::decode(body.as_slice()).map_err(|e| malformed(e.to_string()))?;
     let records = records(body, m.first_seq, m.last_seq)?;
@@ -191,35 +228,81 @@ fn records(body: pb::BatchBody, first: u64, last: u64) -> Result<Vec<Record>, Ba
     }
     for m in &body.forecasts {
         let shape = m.mean.len().saturating_mul(m.quantile_levels.len());
-        if m.mean.len() > MAX_FORECAST_VALUES || shape > MAX_FORECAST_VALUES || m.quantiles.len() != shape {
-            return Err(malformed(format!("forecast {} of an impossible shape", m.seq)));
+        if m.mean.len() > MAX_FORECAST_VALUES
+            || shape > MAX_FORECAST_VALUES
+            || m.quantiles.len() != shape
+        {
+            return Err(malformed(format!(
+                "forecast {} of an impossible shape",
+                m.seq
+            )));
         }
     }
-    out.extend(body.forecasts.into_iter().map(|m| Record { seq: m.seq, body: RecordBody::Forecast(m) }));
-    out.extend(body.residuals.into_iter().map(|m| Record { seq: m.seq, body: RecordBody::Residual(m) }));
-    out.extend(body.gaps.into_iter().map(|m| Record { seq: m.seq, body: RecordBody::Gap(m) }));
-    out.extend(body.drifts.into_iter().map(|m| Record { seq: m.seq, body: RecordBody::Drift(m) }));
-    out.extend(body.alarms.into_iter().map(|m| Record { seq: m.seq, body: RecordBody::Alarm(m) }));
-    out.extend(body.clocks.into_iter().map(|m| Record { seq: m.seq, body: RecordBody::Clock(m) }));
-    out.extend(body.outcomes.into_iter().map(|m| Record { seq: m.seq, body: RecordBody::Outcome(m) }));
+    out.extend(body.forecasts.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Forecast(m),
+    }));
+    out.extend(body.residuals.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Residual(m),
+    }));
+    out.extend(body.gaps.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Gap(m),
+    }));
+    out.extend(body.drifts.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Drift(m),
+    }));
+    out.extend(body.alarms.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Alarm(m),
+    }));
+    out.extend(body.clocks.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Clock(m),
+    }));
+    out.extend(body.outcomes.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Outcome(m),
+    }));
     if out.len() != capacity {
-        return Err(malformed(format!("{} records, {capacity} announced", out.len())));
+        return Err(malformed(format!(
+            "{} records, {capacity} announced",
+            out.len()
+        )));
     }
     out.sort_by_key(|r| r.seq);
     let exact = out.iter().zip(first..=last).all(|(r, seq)| r.seq == seq);
     if !exact {
-        return Err(malformed(format!("record numbers are not {first} to {last}")));
+        return Err(malformed(format!(
+            "record numbers are not {first} to {last}"
+        )));
     }
     Ok(out)
 }
 
-fn readings(column: pb::ReadingColumn, first: u64, last: u64, out: &mut Vec<Record>) -> Result<(), BatchError> {
+fn readings(
+    column: pb::ReadingColumn,
+    first: u64,
+    last: u64,
+    out: &mut Vec<Record>,
+) -> Result<(), BatchError> {
     let n = column.seq_steps.len();
-    let runs: u64 = column.quality_runs.chunks(2).map(|r| u64::from(*r.get(1).unwrap_or(&0))).sum();
-    let room = usize::try_from(last - first + 1).unwrap_or(0).saturating_sub(out.len());
+    let runs: u64 = column
+        .quality_runs
+        .chunks(2)
+        .map(|r| u64::from(*r.get(1).unwrap_or(&0)))
+        .sum();
+    let room = usize::try_from(last - first + 1)
+        .unwrap_or(0)
+        .saturating_sub(out.len());
     let equal = column.time_steps.len() == n && column.values.len() == n * 8 && runs == n as u64;
     if !equal || n > room {
-        return Err(malformed(format!("columns of sensor `{}` differ in length", column.sensor)));
+        return Err(malformed(format!(
+            "columns of sensor `{}` differ in length",
+            column.sensor
+        )));
     }
     let time_source = pb::TimeSource::try_from(column.time_source)
         .map_err(|_| malformed(format!("unknown time source {}", column.time_source)))?;
@@ -229,8 +312,16 @@ fn readings(column: pb::ReadingColumn, first: u64, last: u64, out: &mut Vec<Reco
         .flat_map(|run| std::iter::repeat_n(u8::try_from(run[0]).unwrap_or(2), run[1] as usize));
     let values = columns::values(&column.values);
     let mut seq = first;
-    for ((step, time), value) in column.seq_steps.iter().zip(columns::times(&column.time_steps)).zip(values) {
-        seq = seq.checked_add(*step).filter(|s| *s <= last).ok_or_else(|| malformed("record number out of range"))?;
+    for ((step, time), value) in column
+        .seq_steps
+        .iter()
+        .zip(columns::times(&column.time_steps))
+        .zip(values)
+    {
+        seq = seq
+            .checked_add(*step)
+            .filter(|s| *s <= last)
+            .ok_or_else(|| malformed("record number out of range"))?;
         let reading = Reading {
             sensor: column.sensor.clone(),
             time,
@@ -238,7 +329,10 @@ fn readings(column: pb::ReadingColumn, first: u64, last: u64, out: &mut Vec<Reco
             quality: qualities.next().unwrap_or(2),
             time_source,
         };
-        out.push(Record { seq, body: RecordBody::Reading(reading) });
+        out.push(Record {
+            seq,
+            body: RecordBody::Reading(reading),
+        });
     }
     Ok(())
 }

@@ -21,13 +21,17 @@ const SENSOR_RULE: &str = "1 to 64 bytes of printable characters without `/`, `+
 fn plain(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_NAME
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 fn sensor(name: &str) -> bool {
     !name.trim().is_empty()
         && name.len() <= MAX_NAME
-        && !name.chars().any(|c| c.is_control() || matches!(c, '/' | '+' | '#'))
+        && !name
+            .chars()
+            .any(|c| c.is_control() || matches!(c, '/' | '+' | '#'))
 }
 
 fn clip(name: &str) -> String {
@@ -59,7 +63,11 @@ impl DeviceId {
         if plain(&name) {
             Ok(Self(name))
         } else {
-            Err(IdError { kind: "device", name: clip(&name), rule: ID_RULE })
+            Err(IdError {
+                kind: "device",
+                name: clip(&name),
+                rule: ID_RULE,
+            })
         }
     }
     /// The name.
@@ -79,7 +87,11 @@ impl SiteId {
         if plain(&name) {
             Ok(Self(name))
         } else {
-            Err(IdError { kind: "site", name: clip(&name), rule: ID_RULE })
+            Err(IdError {
+                kind: "site",
+                name: clip(&name),
+                rule: ID_RULE,
+            })
         }
     }
     /// The name.
@@ -99,7 +111,11 @@ impl SensorName {
         if sensor(&name) {
             Ok(Self(name))
         } else {
-            Err(IdError { kind: "sensor", name: clip(&name), rule: SENSOR_RULE })
+            Err(IdError {
+                kind: "sensor",
+                name: clip(&name),
+                rule: SENSOR_RULE,
+            })
         }
     }
     /// The name.
@@ -168,11 +184,13 @@ impl Epoch {
     /// # Errors
     /// Where there are not exactly 16.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, IdError> {
-        uuid::Uuid::from_slice(bytes).map(Self).map_err(|_| IdError {
-            kind: "epoch",
-            name: format!("{} bytes", bytes.len()),
-            rule: "a UUID of 16 bytes",
-        })
+        uuid::Uuid::from_slice(bytes)
+            .map(Self)
+            .map_err(|_| IdError {
+                kind: "epoch",
+                name: format!("{} bytes", bytes.len()),
+                rule: "a UUID of 16 bytes",
+            })
     }
     /// The 16 bytes for a payload.
     #[must_use]

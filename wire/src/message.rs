@@ -8,7 +8,9 @@ use crate::caps::MAX_PAYLOAD;
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
     /// Over the cap.
-    #[error("{kind} of {len} bytes is over the cap of {MAX_PAYLOAD}; the sender must send less at once")]
+    #[error(
+        "{kind} of {len} bytes is over the cap of {MAX_PAYLOAD}; the sender must send less at once"
+    )]
     TooLarge {
         /// Message name.
         kind: &'static str,
@@ -31,7 +33,10 @@ pub enum MessageError {
 /// Too large, or not a message of this kind.
 pub fn decode<M: Message + Default>(kind: &'static str, bytes: &[u8]) -> Result<M, MessageError> {
     if bytes.len() > MAX_PAYLOAD {
-        return Err(MessageError::TooLarge { kind, len: bytes.len() });
+        return Err(MessageError::TooLarge {
+            kind,
+            len: bytes.len(),
+        });
     }
     M::decode(bytes).map_err(|source| MessageError::Malformed { kind, source })
 }

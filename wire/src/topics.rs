@@ -37,7 +37,9 @@ impl Topics {
     /// Topics of a site.
     #[must_use]
     pub fn new(site: &SiteId) -> Self {
-        Self { root: format!("fieldcast/v1/{site}") }
+        Self {
+            root: format!("fieldcast/v1/{site}"),
+        }
     }
 
     /// A device's topic.

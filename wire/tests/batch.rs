@@ -3,24 +3,48 @@
 
 use fieldcast_wire::batch::{self, BatchError, Header};
 use fieldcast_wire::{Epoch, Reading, Record, RecordBody, pb};
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 
 fn header() -> Header {
-    Header { epoch: Epoch(uuid::Uuid::from_u128(7)), number: 3, clock: pb::ClockStamp::default() }
+    Header {
+        epoch: Epoch(uuid::Uuid::from_u128(7)),
+        number: 3,
+        clock: pb::ClockStamp::default(),
+    }
 }
 
 fn reading() -> impl Strategy<Value = RecordBody> {
-    ("[a-c]", any::<i64>(), any::<f64>(), 0..3_u8, any::<bool>()).prop_map(|(sensor, time, value, quality, ext)| {
-        let time_source = if ext { pb::TimeSource::External } else { pb::TimeSource::Device };
-        RecordBody::Reading(Reading { sensor, time, value, quality, time_source })
-    })
+    ("[a-c]", any::<i64>(), any::<f64>(), 0..3_u8, any::<bool>()).prop_map(
+        |(sensor, time, value, quality, ext)| {
+            let time_source = if ext {
+                pb::TimeSource::External
+            } else {
+                pb::TimeSource::Device
+            };
+            RecordBody::Reading(Reading {
+                sensor,
+                time,
+                value,
+                quality,
+                time_source,
+            })
+        },
+    )
 }
 
 fn other(seq: u64) -> impl Strategy<Value = RecordBody> {
     prop_oneof![
-        any::<i64>().prop_map(move |from_ms| RecordBody::Gap(pb::Gap { seq, from_ms, ..Default::default() })),
-        "[a-z]{0,9}".prop_map(move |code| RecordBody::Alarm(pb::Alarm { seq, code, ..Default::default() })),
+        any::<i64>().prop_map(move |from_ms| RecordBody::Gap(pb::Gap {
+            seq,
+            from_ms,
+            ..Default::default()
+        })),
+        "[a-z]{0,9}".prop_map(move |code| RecordBody::Alarm(pb::Alarm {
+            seq,
+            code,
+            ..Default::default()
+        })),
         any::<u64>().prop_map(move |v| RecordBody::Forecast(pb::Forecast {
             seq,
             model_version: v,
@@ -38,7 +62,8 @@ fn same(a: &[Record], b: &[Record]) -> bool {
             (RecordBody::Reading(x), RecordBody::Reading(y)) => {
                 a.seq == b.seq
                     && x.value.to_bits() == y.value.to_bits()
-                    && (&x.sensor, x.time, x.quality, x.time_source) == (&y.sensor, y.time, y.quality, y.time_source)
+                    && (&x.sensor, x.time, x.quality, x.time_source)
+                        == (&y.sensor, y.time, y.quality, y.time_source)
             }
             _ => a == b,
         })
@@ -78,16 +103,18 @@ proptest! {
 }
 
 fn sample() -> Vec<u8> {
-    let records: Vec<Record> = (1..=500).map(|seq| Record {
-        seq,
-        body: RecordBody::Reading(Reading {
-            sensor: "t".into(),
-            time: i64::try_from(seq).unwrap() * 1_000,
-            value: 20.0 + (seq % 7) as f64,
-            quality: 0,
-            time_source: pb::TimeSource::Device,
-        }),
-    }).collect();
+    let records: Vec<Record> = (1..=500)
+        .map(|seq| Record {
+            seq,
+            body: RecordBody::Reading(Reading {
+                sensor: "t".into(),
+                time: i64::try_from(seq).unwrap() * 1_000,
+                value: 20.0 + (seq % 7) as f64,
+                quality: 0,
+                time_source: pb::TimeSource::Device,
+            }),
+        })
+        .collect();
     batch::encode(&header(), &records).unwrap()
 }
 
@@ -95,12 +122,28 @@ fn sample() -> Vec<u8> {
 fn a_decompression_bomb_is_refused_before_it_is_unpacked() {
     let zeros = zstd::bulk::compress(&vec![0; 64 << 20], 3).unwrap();
     let bomb = pb::Batch {
-        schema: 1, epoch: vec![0; 16], number: 1, first_seq: 1, last_seq: 2,
-        encoding: pb::Encoding::Zstd as i32, body_len: 1_000, body: zeros.clone(), ..Default::default()
+        schema: 1,
+        epoch: vec![0; 16],
+        number: 1,
+        first_seq: 1,
+        last_seq: 2,
+        encoding: pb::Encoding::Zstd as i32,
+        body_len: 1_000,
+        body: zeros.clone(),
+        ..Default::default()
     };
-    assert!(matches!(batch::decode(&bomb.encode_to_vec()), Err(BatchError::Malformed { .. })));
-    let honest = pb::Batch { body_len: 64 << 20, ..bomb };
-    assert!(matches!(batch::decode(&honest.encode_to_vec()), Err(BatchError::TooLarge { .. })));
+    assert!(matches!(
+        batch::decode(&bomb.encode_to_vec()),
+        Err(BatchError::Malformed { .. })
+    ));
+    let honest = pb::Batch {
+        body_len: 64 << 20,
+        ..bomb
+    };
+    assert!(matches!(
+        batch::decode(&honest.encode_to_vec()),
+        Err(BatchError::TooLarge { .. })
+    ));
 }
 
 #[test]
@@ -116,5 +159,8 @@ fn a_count_that_overflows_is_refused() {
     let mut m = pb::Batch::decode(sample().as_slice()).unwrap();
     m.first_seq = 1;
     m.last_seq = u64::MAX;
-    assert!(matches!(batch::decode(&m.encode_to_vec()), Err(BatchError::TooLarge { .. })));
+    assert!(matches!(
+        batch::decode(&m.encode_to_vec()),
+        Err(BatchError::TooLarge { .. })
+    ));
 }

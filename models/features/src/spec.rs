@@ -98,7 +98,11 @@ impl ForecasterSpec {
     /// The first field that breaks its rule, with the rule.
     pub fn validate(&self) -> Result<(), SpecError> {
         let fail = |field, problem: String| {
-            Err(SpecError { forecaster: self.name.clone(), field, problem })
+            Err(SpecError {
+                forecaster: self.name.clone(),
+                field,
+                problem,
+            })
         };
         let name_ok = !self.name.is_empty()
             && self.name.len() <= 64
@@ -114,13 +118,19 @@ impl ForecasterSpec {
         }
         for (i, input) in self.inputs.iter().enumerate() {
             if self.inputs[..i].contains(input) {
-                return fail("inputs", format!("names `{input}` twice; name each channel once"));
+                return fail(
+                    "inputs",
+                    format!("names `{input}` twice; name each channel once"),
+                );
             }
         }
         if self.preset == Preset::Default && !self.inputs.contains(&self.target) {
             return fail(
                 "inputs",
-                format!("must include the target `{}`: its own past is what forecasts it best", self.target),
+                format!(
+                    "must include the target `{}`: its own past is what forecasts it best",
+                    self.target
+                ),
             );
         }
         if self.preset == Preset::Classic && self.horizon != 1 {
@@ -143,10 +153,19 @@ impl ForecasterSpec {
             || !self.quantiles.iter().all(|q| *q > 0.0 && *q < 1.0)
             || !self.quantiles.contains(&0.5)
         {
-            return fail("quantiles", "must ascend strictly between 0 and 1 and contain 0.5".into());
+            return fail(
+                "quantiles",
+                "must ascend strictly between 0 and 1 and contain 0.5".into(),
+            );
         }
         if self.timezone.parse::<chrono_tz::Tz>().is_err() {
-            return fail("timezone", format!("`{}` is not an IANA time zone such as `Europe/Berlin`", self.timezone));
+            return fail(
+                "timezone",
+                format!(
+                    "`{}` is not an IANA time zone such as `Europe/Berlin`",
+                    self.timezone
+                ),
+            );
         }
         Ok(())
     }
@@ -181,12 +200,63 @@ impl ForecasterSpec {
     /// Index of the target in [`Self::channels`].
     #[must_use]
     pub fn target_channel(&self) -> usize {
-        self.inputs.iter().position(|i| *i == self.target).unwrap_or(self.inputs.len())
+        self.inputs
+            .iter()
+            .position(|i| *i == self.target)
+            .unwrap_or(self.inputs.len())
     }
 
     /// The device's sensor behind a channel.
     #[must_use]
     pub fn sensor_of<'a>(&'a self, channel: &'a str) -> &'a str {
-        self.selector.sensors.get(channel).map_or(channel, String::as_str)
+        self.selector
+            .sensors
+            .get(channel)
+            .map_or(channel, String::as_str)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn spec(period: &str, inputs: &[&str], target: &str) -> ForecasterSpec {
+        ForecasterSpec {
+            name: "test".into(),
+            target: target.into(),
+            inputs: inputs.iter().map(|i| (*i).to_owned()).collect(),
+            period: period.into(),
+            lookback: 4,
+            horizon: 2,
+            season: None,
+            quantiles: default_quantiles(),
+            preset: Preset::Default,
+            timezone: default_timezone(),
+            holidays: Vec::new(),
+            selector: Selector::default(),
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        let good = spec("1h", &["a"], "a");
+        assert_eq!(good.validate(), Ok(()));
+        assert_eq!(good.season_steps(), 24);
+        let field = |change: &dyn Fn(&mut ForecasterSpec)| {
+            let mut s = good.clone();
+            change(&mut s);
+            s.validate().err().map(|e| e.field)
+        };
+        assert_eq!(field(&|s| s.name = "A b".into()), Some("name"));
+        assert_eq!(field(&|s| s.target = "z".into()), Some("inputs"));
+        assert_eq!(field(&|s| s.period = "0h".into()), Some("period"));
+        assert_eq!(field(&|s| s.lookback = 0), Some("lookback"));
+        assert_eq!(field(&|s| s.horizon = MAX_HORIZON + 1), Some("horizon"));
+        assert_eq!(field(&|s| s.quantiles = vec![0.1, 0.9]), Some("quantiles"));
+        assert_eq!(
+            field(&|s| s.timezone = "Mars/Olympus".into()),
+            Some("timezone")
+        );
+        assert_eq!(field(&|s| s.preset = Preset::Classic), Some("horizon"));
     }
 }

@@ -1,1 +1,33 @@
-//! fieldcast-train.
+//! From feature rows to a calibrated, evaluated model: owns fitting and judging, never a database, a network or a file.
+//!
+//! [`fit`] splits the data into three chronological parts (train, select, calibrate), fits the baselines and the preset's
+//! model, and hands back the one that is best on the selection part. [`predict`] is the trained model's own forward pass;
+//! [`evaluate`] judges any forecaster on windows it has not seen.
+
+mod baselines;
+mod batch;
+mod calibrate;
+mod classic;
+mod config;
+mod data;
+mod default;
+mod diebold_mariano;
+mod error;
+pub mod evaluate;
+mod fit;
+mod forest;
+mod highway;
+mod linalg;
+mod network;
+mod normalise;
+mod predict;
+mod samples;
+mod scales;
+
+pub use calibrate::{Calibration, LevelCoverage};
+pub use config::{Progress, Stage, TrainConfig};
+pub use data::{Series, TrainingData};
+pub use diebold_mariano::{DieboldMariano, diebold_mariano};
+pub use error::TrainError;
+pub use fit::{ModelScore, Split, Trained, fit};
+pub use predict::{Prediction, predict};

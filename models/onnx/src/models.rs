@@ -1,0 +1,321 @@
+//! Turns parameters into ONNX bytes: owns the three graphs' arithmetic, never trains or runs them.
+
+use crate::graph::{Attribute, F32, F64, Graph, Value, index};
+use crate::params::{
+    ClassicParams, DefaultParams, LinearParams, LstmParams, ModelParams, SeasonalNaiveParams,
+    Z_CLIP,
+};
+use crate::{OnnxError, Shape};
+
+/// Name of the input `[B, T, F]`, f64, raw units, NaN where missing, oldest step first.
+pub const INPUT_WINDOW: &str = "window";
+/// Name of the input `[B, H, K]`, f64: what is known of each forecast step. Models that do not read it declare it all the same.
+pub const INPUT_FUTURE: &str = "future";
+/// Name of the output `[B, H]`, f64, raw units.
+pub const OUTPUT_MEAN: &str = "mean";
+/// Name of the output `[B, H, Q]`, f64, raw units.
+pub const OUTPUT_QUANTILES: &str = "quantiles";
+
+/// The ONNX file of a model: opset 17, dynamic batch, the inputs and outputs named above.
+///
+/// `metadata` becomes the file's metadata properties (spec hash, model version and the like), in the given order: equal parameters
+/// and metadata give equal bytes.
+///
+/// # Errors
+/// [`OnnxError`] where lengths do not fit or a parameter is not finite.
+pub fn build(params: &ModelParams, metadata: &[(String, String)]) -> Result<Vec<u8>, OnnxError> {
+    params.check()?;
+    let mut g = Graph::default();
+    let s = params.shape();
+    let window = g.input(INPUT_WINDOW, F64, &[None, Some(s.lookback), Some(s.inputs)]);
+    let future = g.input(
+        INPUT_FUTURE,
+        F64,
+        &[None, Some(s.horizon), Some(s.future_width)],
+    );
+    let (mean, quantiles, doc) = match params {
+        ModelParams::Classic(p) => classic(&mut g, p, s, &window),
+        ModelParams::Default(p) => default(&mut g, p, s, &window, &future),
+        ModelParams::SeasonalNaive(p) => seasonal_naive(&mut g, p, s, &window),
+    };
+    g.output(OUTPUT_MEAN, &mean, F64, &[None, Some(s.horizon)]);
+    g.output(
+        OUTPUT_QUANTILES,
+        &quantiles,
+        F64,
+        &[None, Some(s.horizon), Some(s.quantiles)],
+    );
+    Ok(g.finish("forecast", doc, metadata))
+}
+
+/// What is observed in a `[B, T, C]` series, and each column's last observed value.
+struct Observed {
+    /// bool `[B, T, C]`.
+    mask: Value,
+    /// `[B, 1, C]`, 0 where nothing is observed.
+    last: Value,
+    /// bool `[B, 1, C]`.
+    nothing: Value,
+}
+
+fn observed(g: &mut Graph, series: &Value, lookback: usize) -> Observed {
+    #[allow(clippy::cast_precision_loss, reason = "a lookback is far below 2^24")]
+    let positions: Vec<f32> = (1..=lookback).map(|t| t as f32).collect();
+    let position = g.f32s("position", &[1, lookback, 1], &positions);
+    let none = g.f32s("none", &[1], &[0.0]);
+    let zero = g.f64s("zero", &[1], &[0.0]);
+    let steps = g.i64s("steps_axis", &[1]);
+    let missing = is_nan(g, "missing", series);
+    let mask = g.op("Not", "observed", &[&missing]);
+    let score = g.op("Where", "observed_position", &[&mask, &position, &none]);
+    let newest = g.op_with(
+        "ReduceMax",
+        "last_position",
+        &[&score],
+        vec![Attribute::Ints("axes", vec![1])],
+    );
+    let nothing = g.op("Equal", "nothing_observed", &[&newest, &none]);
+    let newest_or_older = g.op("Equal", "at_last_position", &[&score, &newest]);
+    let is_last = g.op("And", "is_last", &[&newest_or_older, &mask]);
+    let only_last = g.op("Where", "only_last", &[&is_last, series, &zero]);
+    let last = g.op("ReduceSum", "last", &[&only_last, &steps]);
+    Observed {
+        mask,
+        last,
+        nothing,
+    }
+}
+
+/// tract 0.23 knows IsNaN for f32 only; the cast keeps what is NaN and adds none.
+fn is_nan(g: &mut Graph, name: &str, series: &Value) -> Value {
+    let narrow = g.cast(&format!("{name}_f32"), series, F32);
+    g.op("IsNaN", name, &[&narrow])
+}
+
+/// Column `c` of `[B, 1, C]` as `[B, 1, 1]`.
+fn column(g: &mut Graph, name: &str, value: &Value, c: usize) -> Value {
+    let at = g.i64s(&format!("{name}_index"), &[index(c)]);
+    g.op_with(
+        "Gather",
+        name,
+        &[value, &at],
+        vec![Attribute::Int("axis", 2)],
+    )
+}
+
+/// `[B, H, Q]` from the mean `[B, H]` and offsets that broadcast to the result.
+fn spread(g: &mut Graph, mean: &Value, offset: &Value) -> Value {
+    let last_axis = g.i64s("last_axis", &[2]);
+    let wide = g.op("Unsqueeze", "mean_wide", &[mean, &last_axis]);
+    g.op("Add", "spread", &[&wide, offset])
+}
+
+/// The last state `[B, hidden]` for a batch-major f32 sequence `[B, S, I]`.
+fn lstm(g: &mut Graph, p: &LstmParams, sequence: &Value) -> Value {
+    let bias = [iofc(&p.b_ih, p.hidden), iofc(&p.b_hh, p.hidden)].concat();
+    let w = g.f32s(
+        "lstm_w",
+        &[1, 4 * p.hidden, p.input],
+        &iofc(&p.w_ih, p.hidden * p.input),
+    );
+    let r = g.f32s(
+        "lstm_r",
+        &[1, 4 * p.hidden, p.hidden],
+        &iofc(&p.w_hh, p.hidden * p.hidden),
+    );
+    let b = g.f32s("lstm_b", &[1, 8 * p.hidden], &bias);
+    let directions = g.i64s("directions_axis", &[0]);
+    let major = g.op_with(
+        "Transpose",
+        "time_major",
+        &[sequence],
+        vec![Attribute::Ints("perm", vec![1, 0, 2])],
+    );
+    let state = g.lstm_last("lstm_state", &[&major, &w, &r, &b], p.hidden);
+    g.op("Squeeze", "lstm_last", &[&state, &directions])
+}
+
+/// PyTorch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell.
+fn iofc(stacked: &[f32], gate: usize) -> Vec<f32> {
+    [0, 3, 1, 2]
+        .into_iter()
+        .flat_map(|k| stacked[k * gate..(k + 1) * gate].iter().copied())
+        .collect()
+}
+
+fn linear(g: &mut Graph, name: &str, p: &LinearParams, x: &Value) -> Value {
+    let w = g.f32s(&format!("{name}_weight"), &[p.output, p.input], &p.weight);
+    let b = g.f32s(&format!("{name}_bias"), &[p.output], &p.bias);
+    g.op_with(
+        "Gemm",
+        name,
+        &[x, &w, &b],
+        vec![Attribute::Int("transB", 1)],
+    )
+}
+
+fn default(
+    g: &mut Graph,
+    p: &DefaultParams,
+    s: Shape,
+    window: &Value,
+    future: &Value,
+) -> (Value, Value, &'static str) {
+    let seen = observed(g, window, s.lookback);
+    let steps = g.i64s("deviation_axis", &[1]);
+    let one = g.f32s("one", &[1], &[1.0]);
+    let zero = g.f64s("missing_as", &[1], &[0.0]);
+
+    // The difference in f64: readings far from zero would lose their movement in f32.
+    let moved = g.op("Sub", "moved", &[window, &seen.last]);
+    let moved = g.op("Where", "moved_observed", &[&seen.mask, &moved, &zero]);
+    let d = g.cast("d", &moved, F32);
+    let weight = g.cast("weight", &seen.mask, F32);
+    let count = g.op("ReduceSum", "count", &[&weight, &steps]);
+    let count = g.op("Max", "count_or_one", &[&count, &one]);
+    let sum = g.op("ReduceSum", "d_sum", &[&d, &steps]);
+    let average = g.op("Div", "d_mean", &[&sum, &count]);
+    let centred = g.op("Sub", "d_centred", &[&d, &average]);
+    let centred = g.op("Mul", "d_centred_observed", &[&centred, &weight]);
+    let squares = g.op("Mul", "d_squares", &[&centred, &centred]);
+    let squares = g.op("ReduceSum", "d_square_sum", &[&squares, &steps]);
+    let variance = g.op("Div", "d_variance", &[&squares, &count]);
+    let deviation = g.op("Sqrt", "d_deviation", &[&variance]);
+    let floors: Vec<f32> = (0..s.inputs).map(|f| p.dev_floor(f)).collect();
+    let floor = g.f32s("dev_floor", &[1, 1, s.inputs], &floors);
+    let dev = g.op("Max", "dev", &[&deviation, &floor]);
+    let ratio = g.op("Div", "ratio", &[&d, &dev]);
+    let (low, high) = (
+        g.f32s("z_min", &[], &[-Z_CLIP]),
+        g.f32s("z_max", &[], &[Z_CLIP]),
+    );
+    let z = g.op("Clip", "z", &[&ratio, &low, &high]);
+
+    let flat = g.op_with("Flatten", "z_flat", &[&z], vec![Attribute::Int("axis", 1)]);
+    let mut total = linear(g, "highway", &p.highway, &flat);
+    if s.future_width > 0 {
+        let width = g.i64s("width_axis", &[2]);
+        let known = g.cast("known", future, F32);
+        let w = g.f32s(
+            "future_weight",
+            &[1, s.horizon, s.future_width],
+            &p.future_weight,
+        );
+        let part = g.op("Mul", "known_weighted", &[&known, &w]);
+        let part = g.op_with(
+            "ReduceSum",
+            "known_sum",
+            &[&part, &width],
+            vec![Attribute::Int("keepdims", 0)],
+        );
+        total = g.op("Add", "with_known", &[&total, &part]);
+    }
+    if let Some(l) = &p.lstm {
+        let dims = g.i64s(
+            "segment_shape",
+            &[
+                0,
+                index(s.lookback / l.segment),
+                index(l.segment * s.inputs),
+            ],
+        );
+        let segments = g.op("Reshape", "segments", &[&z, &dims]);
+        let state = lstm(g, &l.lstm, &segments);
+        let head = linear(g, "lstm_head", &l.head, &state);
+        total = g.op("Add", "with_lstm", &[&total, &head]);
+    }
+
+    let width = g.i64s("target_axis", &[2]);
+    let total = g.cast("total", &total, F64);
+    let last_y = column(g, "last_y_wide", &seen.last, p.target_input);
+    let last_y = g.op("Squeeze", "last_y", &[&last_y, &width]);
+    let dev_y = column(g, "dev_y_f32", &dev, p.target_input);
+    let dev_y_wide = g.cast("dev_y_wide", &dev_y, F64);
+    let dev_y = g.op("Squeeze", "dev_y", &[&dev_y_wide, &width]);
+    let change = g.op("Mul", "change", &[&total, &dev_y]);
+    let mean = g.op("Add", "mean_raw", &[&change, &last_y]);
+    let offsets: Vec<f64> = p.quantile_offset.iter().map(|v| f64::from(*v)).collect();
+    let offset = g.f64s("quantile_offset", &[1, s.horizon, s.quantiles], &offsets);
+    let offset = g.op("Mul", "quantile_offset_raw", &[&offset, &dev_y_wide]);
+    let quantiles = spread(g, &mean, &offset);
+    (
+        mean,
+        quantiles,
+        "preset default: normalised window, linear highway, known-future weights, optional LSTM",
+    )
+}
+
+fn classic(
+    g: &mut Graph,
+    p: &ClassicParams,
+    s: Shape,
+    window: &Value,
+) -> (Value, Value, &'static str) {
+    let seen = observed(g, window, s.lookback);
+    let x_min = g.f64s("x_min", &[1, 1, s.inputs], &p.x_min);
+    let ranges: Vec<f64> = p
+        .x_min
+        .iter()
+        .zip(&p.x_max)
+        .map(|(low, high)| range(*low, *high))
+        .collect();
+    let x_range = g.f64s("x_range", &[1, 1, s.inputs], &ranges);
+    let stand_in = g.op("Where", "stand_in", &[&seen.nothing, &x_min, &seen.last]);
+    let filled = g.op("Where", "filled", &[&seen.mask, window, &stand_in]);
+    let above = g.op("Sub", "above_min", &[&filled, &x_min]);
+    let scaled = g.op("Div", "scaled", &[&above, &x_range]);
+    let scaled = g.cast("scaled_f32", &scaled, F32);
+    let state = lstm(g, &p.lstm, &scaled);
+    let head = linear(g, "head", &p.head, &state);
+    let head = g.cast("head_f64", &head, F64);
+    let y_range = g.f64s("y_range", &[1], &[p.y_max - p.y_min]);
+    let y_min = g.f64s("y_min", &[1], &[p.y_min]);
+    let above = g.op("Mul", "y_above_min", &[&head, &y_range]);
+    let mean = g.op("Add", "mean_raw", &[&above, &y_min]);
+    let offset = g.f64s("quantile_offset", &[1, 1, s.quantiles], &p.quantile_offset);
+    let quantiles = spread(g, &mean, &offset);
+    (
+        mean,
+        quantiles,
+        "preset classic: MinMax, LSTM, linear head, one step ahead",
+    )
+}
+
+/// scikit-learn's `MinMaxScaler` leaves a constant column unscaled.
+fn range(low: f64, high: f64) -> f64 {
+    if high - low == 0.0 { 1.0 } else { high - low }
+}
+
+fn seasonal_naive(
+    g: &mut Graph,
+    p: &SeasonalNaiveParams,
+    s: Shape,
+    window: &Value,
+) -> (Value, Value, &'static str) {
+    let target = column(g, "target", window, p.target_input);
+    let seen = observed(g, &target, s.lookback);
+    let from = s.lookback - p.season;
+    let source: Vec<i64> = (0..s.horizon).map(|h| index(from + h % p.season)).collect();
+    let source = g.i64s("season_steps", &source);
+    let season = g.op_with(
+        "Gather",
+        "season",
+        &[&target, &source],
+        vec![Attribute::Int("axis", 1)],
+    );
+    let gap = is_nan(g, "season_gap", &season);
+    let filled = g.op("Where", "season_filled", &[&gap, &seen.last, &season]);
+    let width = g.i64s("target_axis", &[2]);
+    let mean = g.op("Squeeze", "mean_raw", &[&filled, &width]);
+    let offset = g.f64s(
+        "quantile_offset",
+        &[1, s.horizon, s.quantiles],
+        &p.quantile_offset,
+    );
+    let quantiles = spread(g, &mean, &offset);
+    (
+        mean,
+        quantiles,
+        "seasonal naive: the value one season before",
+    )
+}

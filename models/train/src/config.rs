@@ -1,0 +1,129 @@
+//! Settings of a training run and the progress it reports: owns their defaults and limits, never a value learnt.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// How to train. Two runs with equal data, spec and config give equal models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Start of every random number.
+    pub seed: u64,
+    /// Share of the origins, oldest first, that weights are learnt from.
+    pub train_share: f64,
+    /// Share after it that models and settings are chosen on; what is left calibrates the intervals.
+    pub select_share: f64,
+    /// Most epochs of preset `default`'s LSTM; 0 trains none.
+    pub max_epochs: usize,
+    /// Epochs without a better selection score before it stops.
+    pub patience: usize,
+    /// Windows in a batch of preset `default`.
+    pub batch: usize,
+    /// AdamW's step for the LSTM.
+    pub learning_rate: f32,
+    /// AdamW's step for the highway, which starts at ridge; 0 freezes it.
+    pub highway_rate: f32,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f32,
+    /// Width of preset `default`'s LSTM.
+    pub hidden: usize,
+    /// Ridge penalties that are tried, relative to the mean diagonal of the normal equations.
+    pub ridge_penalties: Vec<f64>,
+    /// More training windows than this are thinned out evenly.
+    pub max_windows: usize,
+    /// How often a row after a series' `weight_from` counts.
+    pub recent_weight: f32,
+    /// Also fit a random forest on a subsample, as one more line of the table.
+    pub forest: bool,
+    /// Batch of preset `classic`; none is the whole data at once, as in the system it reproduces (32 is the usual choice).
+    pub classic_batch: Option<usize>,
+    /// Epochs of preset `classic`.
+    pub classic_epochs: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            train_share: 0.7,
+            select_share: 0.15,
+            max_epochs: 30,
+            patience: 5,
+            batch: 128,
+            learning_rate: 1e-3,
+            highway_rate: 1e-4,
+            weight_decay: 1e-2,
+            hidden: 32,
+            ridge_penalties: vec![1e-4, 1e-3, 1e-2, 1e-1, 1.0],
+            max_windows: 40_000,
+            recent_weight: 3.0,
+            forest: false,
+            classic_batch: None,
+            classic_epochs: 20,
+        }
+    }
+}
+
+impl TrainConfig {
+    pub(crate) fn validate(&self) -> Result<(), TrainError> {
+        let fail = |setting, problem| Err(TrainError::Config { setting, problem });
+        let share = |s: f64| s > 0.0 && s < 1.0;
+        if !share(self.train_share) || !share(self.select_share) || self.train_share + self.select_share >= 0.999 {
+            return fail("train_share, select_share", "must each be above 0 and together below 1, so that a part is left to calibrate on");
+        }
+        if self.batch == 0 || self.classic_batch == Some(0) {
+            return fail("batch, classic_batch", "must be at least 1");
+        }
+        if self.hidden == 0 || self.hidden > 1_024 {
+            return fail("hidden", "must be 1 to 1024");
+        }
+        let rate = |r: f32| (0.0..=1.0).contains(&r);
+        if !rate(self.learning_rate) || !rate(self.highway_rate) || !rate(self.weight_decay) {
+            return fail("learning_rate, highway_rate, weight_decay", "must be 0 to 1");
+        }
+        if self.ridge_penalties.is_empty() || !self.ridge_penalties.iter().all(|l| l.is_finite() && *l > 0.0) {
+            return fail("ridge_penalties", "must hold at least one number, all above 0");
+        }
+        if self.max_windows < 100 {
+            return fail("max_windows", "must be at least 100");
+        }
+        if !(self.recent_weight >= 1.0 && self.recent_weight <= 1_000.0) {
+            return fail("recent_weight", "must be 1 to 1000");
+        }
+        Ok(())
+    }
+}
+
+/// What a training run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Fitting and scoring the baselines.
+    Baselines,
+    /// Training the LSTM.
+    Lstm,
+    /// Calibrating the chosen model.
+    Calibration,
+}
+
+/// One report to the callback of [`crate::fit`]; a callback that returns `Break` cancels the run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// What the run is doing.
+    pub stage: Stage,
+    /// Epochs done in this stage.
+    pub epoch: usize,
+    /// Epochs it will take at most.
+    pub epochs: usize,
+    /// Mean training loss of the last epoch, where there was one.
+    pub loss: Option<f64>,
+    /// MASE on the selection part after the last epoch, where it was scored.
+    pub selection_mase: Option<f64>,
+    /// Time since the run began.
+    pub elapsed: Duration,
+    /// Time left if all epochs are needed, where it can be told.
+    pub remaining: Option<Duration>,
+}

@@ -1,0 +1,188 @@
+//! Training data laid onto the grid: owns the check and layout of feature rows, never a window or a split.
+
+use fieldcast_features::row::FeatureRow;
+use fieldcast_features::{ForecasterSpec, Millis, calendar};
+
+use crate::TrainError;
+
+/// What a model is trained from.
+#[derive(Debug, Clone, Default)]
+pub struct TrainingData {
+    /// One entry a device; a model is fitted to all of them together.
+    pub series: Vec<Series>,
+}
+
+/// One device's feature rows.
+#[derive(Debug, Clone, Default)]
+pub struct Series {
+    /// The device, for error messages.
+    pub device: String,
+    /// Rows in any order, values in the order of the forecaster's channels, NaN where missing; of two rows at one
+    /// time the later in the list counts. Absent rows are missing values.
+    pub rows: Vec<FeatureRow>,
+    /// Rows after this time count [`crate::TrainConfig::recent_weight`] times (the world changed here).
+    pub weight_from: Option<Millis>,
+}
+
+/// A gapless stretch of one device.
+#[derive(Debug)]
+pub(crate) struct Track {
+    /// Index of the device's [`Series`].
+    pub(crate) series: usize,
+    /// Time of the first row.
+    pub(crate) start: Millis,
+    /// `[rows, channels]`, NaN where missing.
+    pub(crate) values: Vec<f64>,
+    /// `[rows, K]`: the calendar at each row's time.
+    pub(crate) calendar: Vec<f32>,
+    /// Observed target values before each row, `rows + 1` entries.
+    pub(crate) target_before: Vec<u32>,
+    /// Observed input values before each row, `rows + 1` entries.
+    pub(crate) inputs_before: Vec<u32>,
+}
+
+/// All tracks with the sizes that give them meaning.
+#[derive(Debug)]
+pub(crate) struct Panel {
+    pub(crate) period: Millis,
+    pub(crate) lookback: usize,
+    pub(crate) horizon: usize,
+    pub(crate) season: usize,
+    /// Features of a window: the first channels.
+    pub(crate) inputs: usize,
+    pub(crate) channels: usize,
+    /// Channel of the target.
+    pub(crate) target: usize,
+    pub(crate) future_width: usize,
+    pub(crate) tracks: Vec<Track>,
+    /// Time after which a series' rows count more.
+    pub(crate) weight_from: Vec<Option<Millis>>,
+}
+
+impl Panel {
+    /// Checks the data and lays it out.
+    pub(crate) fn new(spec: &ForecasterSpec, data: &TrainingData) -> Result<Self, TrainError> {
+        spec.validate()?;
+        let channels = spec.channels().len();
+        let mut panel = Self {
+            period: spec.period_ms(),
+            lookback: spec.lookback,
+            horizon: spec.horizon,
+            season: spec.season_steps(),
+            inputs: spec.inputs.len(),
+            channels,
+            target: spec.target_channel(),
+            future_width: calendar::width(spec),
+            tracks: Vec::new(),
+            weight_from: data.series.iter().map(|s| s.weight_from).collect(),
+        };
+        for (index, series) in data.series.iter().enumerate() {
+            panel.add(spec, index, series)?;
+        }
+        panel.check_target(&spec.target)?;
+        Ok(panel)
+    }
+
+    fn add(&mut self, spec: &ForecasterSpec, index: usize, series: &Series) -> Result<(), TrainError> {
+        for row in &series.rows {
+            let (device, time) = (series.device.clone(), row.time);
+            if row.values.len() != self.channels {
+                return Err(TrainError::RowWidth { device, time, found: row.values.len(), expected: self.channels });
+            }
+            if time.rem_euclid(self.period) != 0 {
+                return Err(TrainError::OffGrid { device, time, period: self.period });
+            }
+            if let Some(c) = row.values.iter().position(|v| v.is_infinite()) {
+                let channel = spec.channels().get(c).map_or_else(String::new, ToString::to_string);
+                return Err(TrainError::NotFinite { device, time, channel });
+            }
+        }
+        let mut rows: Vec<&FeatureRow> = series.rows.iter().collect();
+        rows.sort_by_key(|r| r.time);
+        // A hole that no usable window can span ends the track: it costs no memory and no time.
+        let longest = (self.lookback + self.horizon) as Millis * self.period;
+        let mut track: Option<(Millis, Vec<f64>)> = None;
+        for row in rows {
+            match &mut track {
+                Some((start, values)) if row.time - self.end(*start, values) <= longest => {
+                    let at = ((row.time - *start) / self.period) as usize * self.channels;
+                    values.resize(at.max(values.len().saturating_sub(self.channels)), f64::NAN);
+                    values.extend_from_slice(&row.values);
+                }
+                _ => {
+                    let done = track.replace((row.time, row.values.clone()));
+                    self.finish(spec, index, done);
+                }
+            }
+        }
+        self.finish(spec, index, track);
+        Ok(())
+    }
+
+    /// Time of the row after the last.
+    fn end(&self, start: Millis, values: &[f64]) -> Millis {
+        start + (values.len() / self.channels) as Millis * self.period
+    }
+
+    fn finish(&mut self, spec: &ForecasterSpec, series: usize, track: Option<(Millis, Vec<f64>)>) {
+        let Some((start, values)) = track else { return };
+        let rows = values.len() / self.channels;
+        if rows < self.lookback + self.horizon {
+            return;
+        }
+        let mut calendar = Vec::with_capacity(rows * self.future_width);
+        let (mut target_before, mut inputs_before) = (vec![0], vec![0]);
+        let (mut targets, mut inputs) = (0_u32, 0_u32);
+        for (i, row) in values.chunks_exact(self.channels).enumerate() {
+            let time = start + i as Millis * self.period;
+            calendar.extend(calendar::future_features(spec, time).iter().map(|v| *v as f32));
+            targets += u32::from(!row[self.target].is_nan());
+            inputs += row[..self.inputs].iter().filter(|v| !v.is_nan()).count() as u32;
+            target_before.push(targets);
+            inputs_before.push(inputs);
+        }
+        self.tracks.push(Track { series, start, values, calendar, target_before, inputs_before });
+    }
+
+    fn check_target(&self, target: &str) -> Result<(), TrainError> {
+        let rows = self.tracks.iter().map(Track::rows).sum();
+        let column = |t: &'_ Track| {
+            let (channels, target) = (self.channels, self.target);
+            t.values.iter().skip(target).step_by(channels).copied().filter(|v| !v.is_nan()).collect::<Vec<f64>>()
+        };
+        let mut values = self.tracks.iter().flat_map(column);
+        match values.next() {
+            None if rows > 0 => Err(TrainError::MissingTarget { target: target.into(), rows }),
+            Some(first) if values.all(|v| v == first) => {
+                Err(TrainError::ConstantTarget { target: target.into(), value: first })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Rows over all tracks.
+    pub(crate) fn rows(&self) -> usize {
+        self.tracks.iter().map(Track::rows).sum()
+    }
+
+    /// The raw window that ends at row `origin`, steps of `channels` values.
+    pub(crate) fn window<'a>(&self, track: &'a Track, origin: usize) -> &'a [f64] {
+        &track.values[(origin + 1 - self.lookback) * self.channels..(origin + 1) * self.channels]
+    }
+
+    /// The target at `row`, NaN where missing.
+    pub(crate) fn target_at(&self, track: &Track, row: usize) -> f64 {
+        track.values[row * self.channels + self.target]
+    }
+
+    /// The calendar of the steps after `origin`, `[H, K]`.
+    pub(crate) fn future<'a>(&self, track: &'a Track, origin: usize) -> &'a [f32] {
+        &track.calendar[(origin + 1) * self.future_width..(origin + 1 + self.horizon) * self.future_width]
+    }
+}
+
+impl Track {
+    pub(crate) fn rows(&self) -> usize {
+        self.target_before.len() - 1
+    }
+}

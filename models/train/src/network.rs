@@ -1,0 +1,190 @@
+//! Highway and LSTM as one network: owns its forward and backward pass over a batch, never when to stop.
+
+use fieldcast_kernel::{Adam, Linear, LinearGrads, Lstm, LstmGrads, LstmTape, Parameter, Rng, clip_global_norm};
+
+use crate::batch::Batch;
+use crate::highway::Highway;
+
+/// Gradients longer than this are shortened to it.
+const CLIP: f32 = 1.0;
+/// Where the loss turns from square to absolute, in MASE units.
+const SMOOTH: f32 = 0.1;
+
+/// Preset `default`'s model while it learns.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    pub(crate) horizon: usize,
+    pub(crate) future_width: usize,
+    /// `[H, T*F]` over z.
+    pub(crate) highway: Linear,
+    /// `[H, K]`
+    pub(crate) future: Vec<f32>,
+    pub(crate) lstm: Option<Beside>,
+}
+
+/// The LSTM beside the highway.
+#[derive(Debug, Clone)]
+pub(crate) struct Beside {
+    /// Values of z that make one step of the LSTM.
+    pub(crate) lstm: Lstm,
+    pub(crate) head: Linear,
+}
+
+/// Buffers of forward and backward, used again from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct Workspace {
+    x: Vec<f32>,
+    tape: LstmTape,
+    state: Vec<f32>,
+    d_state: Vec<f32>,
+    pub(crate) out: Vec<f32>,
+    d_out: Vec<f32>,
+}
+
+/// Gradients of a [`Network`].
+#[derive(Debug)]
+pub(crate) struct Grads {
+    highway: LinearGrads,
+    future: Vec<f32>,
+    lstm: Option<(LstmGrads, LinearGrads)>,
+}
+
+impl Network {
+    /// Starts as `highway` alone.
+    pub(crate) fn new(highway: &Highway, horizon: usize) -> Self {
+        Self {
+            horizon,
+            future_width: highway.future.len() / horizon,
+            highway: Linear {
+                input: highway.weight.len() / horizon,
+                output: horizon,
+                weight: highway.weight.clone(),
+                bias: highway.bias.clone(),
+            },
+            future: highway.future.clone(),
+            lstm: None,
+        }
+    }
+
+    /// Puts an LSTM beside the highway that reads `step` values of z at a time and at first contributes nothing.
+    pub(crate) fn add_lstm(&mut self, step: usize, hidden: usize, rng: &mut Rng) {
+        let lstm = Lstm::random(step, hidden, rng);
+        self.lstm = Some(Beside { lstm, head: Linear::zeros(hidden, self.horizon) });
+    }
+
+    pub(crate) fn grads(&self) -> Grads {
+        Grads {
+            highway: self.highway.grads(),
+            future: vec![0.0; self.future.len()],
+            lstm: self.lstm.as_ref().map(|l| (l.lstm.grads(), l.head.grads())),
+        }
+    }
+
+    /// Forecasts of the batch in units of dev, into `work.out` `[B, H]`.
+    pub(crate) fn forward(&self, batch: &Batch, work: &mut Workspace) {
+        let (rows, h, k) = (batch.rows, self.horizon, self.future_width);
+        work.out.resize(rows * h, 0.0);
+        self.highway.forward(rows, &batch.z, &mut work.out, false);
+        if k > 0 {
+            for (out, future) in work.out.chunks_exact_mut(h).zip(batch.future.chunks_exact(h * k)) {
+                let steps = future.chunks_exact(k).zip(self.future.chunks_exact(k));
+                for (out, (values, weights)) in out.iter_mut().zip(steps) {
+                    *out += values.iter().zip(weights).map(|(v, w)| v * w).sum::<f32>();
+                }
+            }
+        }
+        if let Some(Beside { lstm, head }) = &self.lstm {
+            let steps = self.highway.input / lstm.input;
+            time_major(&batch.z, rows, steps, lstm.input, &mut work.x);
+            let state = lstm.forward(steps, rows, &work.x, &mut work.tape);
+            work.state.clear();
+            work.state.extend_from_slice(state);
+            head.forward(rows, &work.state, &mut work.out, true);
+        }
+    }
+
+    /// One optimiser step on the batch; returns the mean loss. `adam` moves the LSTM, `slow` the highway where it is given.
+    pub(crate) fn learn(
+        &mut self,
+        batch: &Batch,
+        work: &mut Workspace,
+        grads: &mut Grads,
+        adam: &mut Adam,
+        slow: Option<&mut Adam>,
+    ) -> f64 {
+        self.forward(batch, work);
+        let loss = self.loss(batch, work);
+        let rows = batch.rows;
+        if let (Some(Beside { lstm, head }), Some((lstm_grads, head_grads))) = (&self.lstm, &mut grads.lstm) {
+            work.d_state.resize(rows * lstm.hidden, 0.0);
+            head.backward(rows, &work.state, &work.d_out, head_grads, Some(&mut work.d_state));
+            lstm.backward(&work.x, &work.d_state, &mut work.tape, lstm_grads, None);
+        }
+        let mut fast: Vec<Parameter<'_>> = Vec::new();
+        if let (Some(Beside { lstm, head }), Some((lstm_grads, head_grads))) = (&mut self.lstm, &mut grads.lstm) {
+            fast.extend(lstm.parameters(lstm_grads));
+            fast.extend(head.parameters(head_grads));
+        }
+        if clip_global_norm(&mut fast, CLIP).is_finite() {
+            adam.step(&mut fast);
+        }
+        if let Some(slow) = slow {
+            self.highway.backward(rows, &batch.z, &work.d_out, &mut grads.highway, None);
+            self.future_gradient(batch, &work.d_out, &mut grads.future);
+            let [weight, bias] = self.highway.parameters(&mut grads.highway);
+            let future = Parameter { value: &mut self.future, grad: &mut grads.future, decays: false };
+            // Decay would pull the highway away from ridge, which has paid its penalty already.
+            let mut all = [Parameter { decays: false, ..weight }, bias, future];
+            if clip_global_norm(&mut all, CLIP).is_finite() {
+                slow.step(&mut all);
+            }
+        }
+        loss
+    }
+
+    /// Mean pseudo-Huber loss in MASE units: square near zero and absolute far from it, so that the minimum is close to
+    /// the median that MAE speaks of and yet smooth. Leaves its gradient in `work.d_out`.
+    fn loss(&self, batch: &Batch, work: &mut Workspace) -> f64 {
+        let h = self.horizon;
+        let mass: f32 = batch.weight.iter().sum::<f32>() * h as f32;
+        work.d_out.resize(batch.rows * h, 0.0);
+        let mut loss = 0.0_f64;
+        for b in 0..batch.rows {
+            let (scale, weight) = (batch.scale[b], batch.weight[b]);
+            for q in b * h..(b + 1) * h {
+                let r = (work.out[q] - batch.target[q]) * scale;
+                if r.is_nan() && batch.target[q].is_nan() {
+                    work.d_out[q] = 0.0;
+                    continue;
+                }
+                let root = (r * r + SMOOTH * SMOOTH).sqrt();
+                loss += f64::from(weight * (root - SMOOTH));
+                work.d_out[q] = weight * scale * r / (root * mass);
+            }
+        }
+        loss / f64::from(mass)
+    }
+
+    fn future_gradient(&self, batch: &Batch, d_out: &[f32], grad: &mut [f32]) {
+        let (h, k) = (self.horizon, self.future_width);
+        grad.fill(0.0);
+        if k == 0 {
+            return;
+        }
+        for (d, future) in d_out.chunks_exact(h).zip(batch.future.chunks_exact(h * k)) {
+            for ((d, values), grad) in d.iter().zip(future.chunks_exact(k)).zip(grad.chunks_exact_mut(k)) {
+                grad.iter_mut().zip(values).for_each(|(g, v)| *g += d * v);
+            }
+        }
+    }
+}
+
+/// z `[B, steps * width]` -> x `[steps, B, width]`.
+pub(crate) fn time_major(z: &[f32], rows: usize, steps: usize, width: usize, x: &mut Vec<f32>) {
+    x.resize(rows * steps * width, 0.0);
+    for (b, z) in z.chunks_exact(steps * width).take(rows).enumerate() {
+        for (t, step) in z.chunks_exact(width).enumerate() {
+            x[(t * rows + b) * width..][..width].copy_from_slice(step);
+        }
+    }
+}
