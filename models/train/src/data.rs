@@ -1,7 +1,6 @@
 //! Training data laid onto the grid: owns the check and layout of feature rows, never a window or a split.
 
-use fieldcast_features::row::FeatureRow;
-use fieldcast_features::{ForecasterSpec, Millis, calendar};
+use fieldcast_features::{Calendar, FeatureRow, ForecasterSpec, Millis, Preset};
 
 use crate::TrainError;
 
@@ -54,6 +53,8 @@ pub(crate) struct Panel {
     /// Channel of the target.
     pub(crate) target: usize,
     pub(crate) future_width: usize,
+    /// Windows may hold missing values.
+    pub(crate) tolerant: bool,
     pub(crate) tracks: Vec<Track>,
     /// Time after which a series' rows count more.
     pub(crate) weight_from: Vec<Option<Millis>>,
@@ -63,6 +64,7 @@ impl Panel {
     /// Checks the data and lays it out.
     pub(crate) fn new(spec: &ForecasterSpec, data: &TrainingData) -> Result<Self, TrainError> {
         spec.validate()?;
+        let calendar = Calendar::new(spec);
         let channels = spec.channels().len();
         let mut panel = Self {
             period: spec.period_ms(),
@@ -72,18 +74,26 @@ impl Panel {
             inputs: spec.inputs.len(),
             channels,
             target: spec.target_channel(),
-            future_width: calendar::width(spec),
+            future_width: calendar.width(),
+            tolerant: spec.preset == Preset::Default,
             tracks: Vec::new(),
             weight_from: data.series.iter().map(|s| s.weight_from).collect(),
         };
         for (index, series) in data.series.iter().enumerate() {
-            panel.add(spec, index, series)?;
+            panel.add(spec, &calendar, index, series)?;
         }
         panel.check_target(&spec.target)?;
+        panel.blank_calendar(&calendar);
         Ok(panel)
     }
 
-    fn add(&mut self, spec: &ForecasterSpec, index: usize, series: &Series) -> Result<(), TrainError> {
+    fn add(
+        &mut self,
+        spec: &ForecasterSpec,
+        calendar: &Calendar,
+        index: usize,
+        series: &Series,
+    ) -> Result<(), TrainError> {
         for row in &series.rows {
             let (device, time) = (series.device.clone(), row.time);
             if row.values.len() != self.channels {
@@ -111,11 +121,11 @@ impl Panel {
                 }
                 _ => {
                     let done = track.replace((row.time, row.values.clone()));
-                    self.finish(spec, index, done);
+                    self.finish(calendar, index, done);
                 }
             }
         }
-        self.finish(spec, index, track);
+        self.finish(calendar, index, track);
         Ok(())
     }
 
@@ -124,24 +134,27 @@ impl Panel {
         start + (values.len() / self.channels) as Millis * self.period
     }
 
-    fn finish(&mut self, spec: &ForecasterSpec, series: usize, track: Option<(Millis, Vec<f64>)>) {
+    fn finish(&mut self, calendar: &Calendar, series: usize, track: Option<(Millis, Vec<f64>)>) {
         let Some((start, values)) = track else { return };
         let rows = values.len() / self.channels;
         if rows < self.lookback + self.horizon {
             return;
         }
-        let mut calendar = Vec::with_capacity(rows * self.future_width);
+        let mut known = Vec::with_capacity(rows * self.future_width);
+        let mut columns = Vec::with_capacity(self.future_width);
         let (mut target_before, mut inputs_before) = (vec![0], vec![0]);
         let (mut targets, mut inputs) = (0_u32, 0_u32);
         for (i, row) in values.chunks_exact(self.channels).enumerate() {
             let time = start + i as Millis * self.period;
-            calendar.extend(calendar::future_features(spec, time).iter().map(|v| *v as f32));
+            columns.clear();
+            calendar.append(time, &mut columns);
+            known.extend(columns.iter().map(|v| *v as f32));
             targets += u32::from(!row[self.target].is_nan());
             inputs += row[..self.inputs].iter().filter(|v| !v.is_nan()).count() as u32;
             target_before.push(targets);
             inputs_before.push(inputs);
         }
-        self.tracks.push(Track { series, start, values, calendar, target_before, inputs_before });
+        self.tracks.push(Track { series, start, values, calendar: known, target_before, inputs_before });
     }
 
     fn check_target(&self, target: &str) -> Result<(), TrainError> {
@@ -157,6 +170,22 @@ impl Panel {
                 Err(TrainError::ConstantTarget { target: target.into(), value: first })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Zeroes the columns that so short a span of data cannot tell from chance; their weights then stay zero.
+    fn blank_calendar(&mut self, calendar: &Calendar) {
+        const DAY_MS: Millis = 86_400_000;
+        let from = self.tracks.iter().map(|t| t.start).min().unwrap_or(0);
+        let until = self.tracks.iter().map(|t| t.start + t.rows() as Millis * self.period).max().unwrap_or(0);
+        let blank = [
+            (calendar.week_columns(), until - from < 14 * DAY_MS),
+            (calendar.year_columns(), until - from < 365 * DAY_MS),
+        ];
+        for (columns, _) in blank.into_iter().filter(|(_, short)| *short) {
+            for row in self.tracks.iter_mut().flat_map(|t| t.calendar.chunks_exact_mut(self.future_width)) {
+                row[columns.clone()].fill(0.0);
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! is factored once a penalty, each step then costs a solve of its K calendar columns.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, Slice};
 
 use crate::TrainError;
 use crate::batch::{Batch, Batcher};
@@ -86,7 +86,8 @@ impl NormalEquations {
             let values = future.iter().chain(target.iter()).map(|v| f64::from(*v) * factor);
             right.row_mut(b).iter_mut().zip(values).for_each(|(r, v)| *r = v);
         }
-        let (left, right) = (left.slice(s![..batch.rows, ..]), right.slice(s![..batch.rows, ..]));
+        let used = Slice::from(..batch.rows);
+        let (left, right) = (left.slice_axis(Axis(0), used), right.slice_axis(Axis(0), used));
         general_mat_mul(1.0, &left.t(), &left, 1.0, &mut self.common);
         general_mat_mul(1.0, &left.t(), &right, 1.0, &mut self.cross);
         for row in right.rows() {
@@ -126,8 +127,9 @@ impl NormalEquations {
         let mut highway =
             Highway { weight: vec![0.0; h * self.width], bias: vec![0.0; h], future: vec![0.0; h * k] };
         for step in 0..h {
-            let cross = self.cross.slice(s![.., step * k..(step + 1) * k]);
-            let inner = solved.slice(s![.., step * k..(step + 1) * k]);
+            let calendar = Slice::from(step * k..(step + 1) * k);
+            let cross = self.cross.slice_axis(Axis(1), calendar);
+            let inner = solved.slice_axis(Axis(1), calendar);
             let schur = cross.t().dot(&inner);
             let rest = cross.t().dot(&solved.column(h * k + step));
             let own = &self.own[step * k * (k + 1)..][..k * (k + 1)];

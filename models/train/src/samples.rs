@@ -62,7 +62,10 @@ pub(crate) fn split(panel: &Panel, config: &TrainConfig) -> Result<Parts, TrainE
         select_windows: select.len(),
         calibrate_windows: calibrate.len(),
     };
-    Ok(Parts { train: thin(train, config.max_windows), select: thin(select, config.max_windows / 4), calibrate: thin(calibrate, config.max_windows / 4), split })
+    // Outcomes of these parts are kept in memory, a value a horizon step.
+    let few = (config.max_windows / 4).min(4_000_000 / panel.horizon);
+    let train = thin(train, config.max_windows);
+    Ok(Parts { train, select: thin(select, few), calibrate: thin(calibrate, few), split })
 }
 
 fn usable<'p>(panel: &'p Panel, config: &'p TrainConfig) -> impl Iterator<Item = (Millis, Sample)> + 'p {
@@ -71,13 +74,19 @@ fn usable<'p>(panel: &'p Panel, config: &'p TrainConfig) -> impl Iterator<Item =
         (panel.lookback - 1..last).filter_map(move |origin| {
             let first = origin + 1 - panel.lookback;
             let seen = |before: &[u32], from: usize, to: usize| (before[to] - before[from]) as usize;
-            let window = 2 * seen(&track.inputs_before, first, origin + 1) >= panel.lookback * panel.inputs;
-            let past = seen(&track.target_before, first, origin + 1) > 0;
+            let inputs = seen(&track.inputs_before, first, origin + 1);
+            let past = seen(&track.target_before, first, origin + 1);
+            // The rules of `WindowBuilder::at`.
+            let window = if panel.tolerant {
+                2 * inputs >= panel.lookback * panel.inputs && past >= panel.lookback.div_ceil(2)
+            } else {
+                inputs == panel.lookback * panel.inputs
+            };
             let ahead = 2 * seen(&track.target_before, origin + 1, origin + 1 + panel.horizon) >= panel.horizon;
             let time = track.start + origin as Millis * panel.period;
             let recent = panel.weight_from[track.series].is_some_and(|from| time > from);
             let weight = if recent { config.recent_weight } else { 1.0 };
-            (window && past && ahead).then_some((time, Sample { track: index, origin, weight }))
+            (window && ahead).then_some((time, Sample { track: index, origin, weight }))
         })
     })
 }

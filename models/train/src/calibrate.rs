@@ -1,0 +1,199 @@
+//! Intervals and error levels from data the model has not learnt from: owns split-conformal offsets, never a point forecast.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::baselines::Outcome;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// How wrong the model was on the calibration part: what a device compares its own errors with. Raw units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Windows it was measured on.
+    pub windows: usize,
+    /// Root mean square of the residuals of each step, `[H]`.
+    pub residual_std: Vec<f64>,
+    /// Mean absolute residual of each step, `[H]`.
+    pub residual_mae: Vec<f64>,
+    /// Mean of ln(MAE of a UTC day), over days and devices.
+    pub log_daily_mae_mean: f64,
+    /// Standard deviation of the same.
+    pub log_daily_mae_std: f64,
+    /// Days (of all devices) behind the two.
+    pub days: usize,
+    /// Coverage of the intervals between symmetric quantile levels, each half of the part judged by the other's offsets.
+    pub coverage: Vec<LevelCoverage>,
+}
+
+/// Coverage of one interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LevelCoverage {
+    /// Lower quantile level.
+    pub lower: f64,
+    /// Upper quantile level.
+    pub upper: f64,
+    /// Share of actual values inside; should be near `upper - lower`.
+    pub coverage: f64,
+}
+
+/// Distance of each quantile from the mean, `[H, Q]` in the outcomes' unit.
+///
+/// Split conformal (Vovk; Lei et al., 2018): an upper level q takes the ceil((n+1) q)-th smallest residual of its step, a
+/// lower one the floor((n+1) q)-th, 0.5 the median. All levels come from one ordered sample, so they cannot cross.
+/// A step without residuals takes those of all steps.
+pub(crate) fn conformal_offsets(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec<f64> {
+    let residuals = |h: usize| {
+        let of_step = |o: &Outcome| (o.actual[h] - o.mean[h]) / o.unit;
+        let mut list: Vec<f64> = outcomes.iter().map(of_step).filter(|r| r.is_finite()).collect();
+        list.sort_unstable_by(f64::total_cmp);
+        list
+    };
+    let mut all: Option<Vec<f64>> = None;
+    let mut offsets = Vec::with_capacity(horizon * levels.len());
+    for h in 0..horizon {
+        let own = residuals(h);
+        let list = if own.is_empty() {
+            &*all.get_or_insert_with(|| {
+                let mut list: Vec<f64> = (0..horizon).flat_map(residuals).collect();
+                list.sort_unstable_by(f64::total_cmp);
+                list
+            })
+        } else {
+            &own
+        };
+        offsets.extend(levels.iter().map(|q| order_statistic(list, *q)));
+    }
+    offsets
+}
+
+fn order_statistic(sorted: &[f64], level: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    if level == 0.5 {
+        return 0.5 * (sorted[last / 2] + sorted[sorted.len() / 2]);
+    }
+    let rank = (sorted.len() + 1) as f64 * level;
+    let rank = if level > 0.5 { (rank - 1e-9).ceil() } else { (rank + 1e-9).floor() };
+    sorted[(rank as usize).saturating_sub(1).min(last)]
+}
+
+/// Measures everything of [`Calibration`].
+pub(crate) fn calibration(outcomes: &[Outcome], horizon: usize, levels: &[f64], period: i64) -> Calibration {
+    let step = |h: usize, power: i32| {
+        let errors = outcomes.iter().map(|o| (o.actual[h] - o.mean[h]).abs()).filter(|e| e.is_finite());
+        let (sum, count) = errors.fold((0.0, 0.0_f64), |(s, n), e| (s + e.powi(power), n + 1.0));
+        sum / count.max(1.0)
+    };
+    let logs = log_daily_mae(outcomes, period);
+    let n = logs.len().max(1) as f64;
+    let mean = logs.iter().sum::<f64>() / n;
+    let variance = logs.iter().map(|l| (l - mean) * (l - mean)).sum::<f64>() / (n - 1.0).max(1.0);
+    Calibration {
+        windows: outcomes.len(),
+        residual_std: (0..horizon).map(|h| step(h, 2).sqrt()).collect(),
+        residual_mae: (0..horizon).map(|h| step(h, 1)).collect(),
+        log_daily_mae_mean: mean,
+        log_daily_mae_std: variance.sqrt(),
+        days: logs.len(),
+        coverage: crossed_coverage(outcomes, horizon, levels),
+    }
+}
+
+/// ln of the mean absolute residual of every device and UTC day; days without any error are left out.
+fn log_daily_mae(outcomes: &[Outcome], period: i64) -> Vec<f64> {
+    let mut days: BTreeMap<(usize, i64), (f64, f64)> = BTreeMap::new();
+    for outcome in outcomes {
+        for (h, (mean, actual)) in outcome.mean.iter().zip(&outcome.actual).enumerate() {
+            let error = (actual - mean).abs();
+            if error.is_finite() {
+                let time = outcome.time + (h as i64 + 1) * period;
+                let day = days.entry((outcome.series, time.div_euclid(DAY_MS))).or_default();
+                *day = (day.0 + error, day.1 + 1.0);
+            }
+        }
+    }
+    days.values().filter(|(sum, _)| *sum > 0.0).map(|(sum, count)| (sum / count).ln()).collect()
+}
+
+fn crossed_coverage(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec<LevelCoverage> {
+    let (early, late) = outcomes.split_at(outcomes.len() / 2);
+    let offsets = [conformal_offsets(late, horizon, levels), conformal_offsets(early, horizon, levels)];
+    let q = levels.len();
+    let inside = |low: usize, high: usize| {
+        let (mut hits, mut count) = (0.0, 0.0_f64);
+        for (half, offsets) in [early, late].into_iter().zip(&offsets) {
+            for o in half {
+                for h in 0..horizon {
+                    let residual = (o.actual[h] - o.mean[h]) / o.unit;
+                    if residual.is_finite() {
+                        let range = offsets[h * q + low]..=offsets[h * q + high];
+                        hits += f64::from(u8::from(range.contains(&residual)));
+                        count += 1.0;
+                    }
+                }
+            }
+        }
+        hits / count.max(1.0)
+    };
+    let pairs = (0..q / 2).filter(|i| (levels[*i] + levels[q - 1 - i] - 1.0).abs() < 1e-9);
+    pairs
+        .map(|i| LevelCoverage { lower: levels[i], upper: levels[q - 1 - i], coverage: inside(i, q - 1 - i) })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes(n: usize) -> Vec<Outcome> {
+        let mut rng = fieldcast_kernel::Rng::new(4);
+        (0..n)
+            .map(|i| {
+                let residual = [f64::from(rng.normal()), 3.0 * f64::from(rng.normal())];
+                Outcome {
+                    series: 0,
+                    time: i as i64 * DAY_MS / 24,
+                    unit: 2.0,
+                    mean: vec![10.0, 10.0],
+                    actual: residual.iter().map(|r| 10.0 + 2.0 * r).collect(),
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn ranks_are_those_of_split_conformal() {
+        let sorted: Vec<f64> = (1..=99).map(f64::from).collect();
+        assert_eq!(order_statistic(&sorted, 0.975), 98.0);
+        assert_eq!(order_statistic(&sorted, 0.9), 90.0);
+        assert_eq!(order_statistic(&sorted, 0.1), 10.0);
+        assert_eq!(order_statistic(&sorted, 0.5), 50.0);
+        assert_eq!(order_statistic(&sorted, 0.001), 1.0);
+        assert_eq!(order_statistic(&[], 0.9), 0.0);
+    }
+
+    #[test]
+    fn offsets_follow_each_steps_spread_and_never_cross() {
+        let levels = [0.025, 0.1, 0.5, 0.9, 0.975];
+        let offsets = conformal_offsets(&outcomes(4_000), 2, &levels);
+        assert!((offsets[4] - 1.96).abs() < 0.15 && (offsets[9] - 5.88).abs() < 0.4, "{offsets:?}");
+        assert!(offsets.chunks(5).all(|row| row.windows(2).all(|w| w[0] <= w[1])));
+    }
+
+    #[test]
+    fn coverage_is_what_the_levels_promise() {
+        let result = calibration(&outcomes(4_000), 2, &[0.1, 0.5, 0.9], DAY_MS / 24);
+        assert_eq!(result.coverage.len(), 1);
+        assert!((result.coverage[0].coverage - 0.8).abs() < 0.03, "{result:?}");
+        assert!((result.residual_std[1] - 6.0).abs() < 0.2 && result.log_daily_mae_std < 0.3);
+    }
+
+    #[test]
+    fn a_step_without_residuals_takes_those_of_the_others() {
+        let mut list = outcomes(200);
+        list.iter_mut().for_each(|o| o.actual[1] = f64::NAN);
+        let offsets = conformal_offsets(&list, 2, &[0.5, 0.9]);
+        assert_eq!(offsets[..2], offsets[2..]);
+    }
+}

@@ -1,0 +1,252 @@
+//! From data to the chosen, calibrated model: owns the order of steps and the verdict, never the arithmetic of a model.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use fieldcast_features::{ForecasterSpec, Millis, Preset};
+use fieldcast_onnx::{DefaultParams, LstmHead, ModelParams, SeasonalNaiveParams};
+use serde::{Deserialize, Serialize};
+
+use crate::baselines::{Outcome, naive_outcomes, network_outcomes, score};
+use crate::batch::Batcher;
+use crate::calibrate::{calibration, conformal_offsets};
+use crate::data::Panel;
+use crate::default::{fit_highway, fit_lstm};
+use crate::network::Network;
+use crate::predict::{linear_params, lstm_params};
+use crate::samples::{Parts, split};
+use crate::scales::Scales;
+use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic, forest};
+
+/// An LSTM this much worse than the best baseline on the selection part is refused.
+const REFUSED_ABOVE: f64 = 1.01;
+
+/// One model's errors on the selection part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelScore {
+    /// `last_value`, `seasonal_naive`, `weekly_naive`, `ridge`, `forest`, `lstm` or `classic`.
+    pub model: String,
+    /// Mean absolute error over all steps, raw units.
+    pub mae: f64,
+    /// Root mean square error, raw units.
+    pub rmse: f64,
+    /// MAE in units of the training part's mean absolute seasonal difference, series by series: what decides.
+    pub mase: f64,
+    /// True for an LSTM more than 1 % worse than the best baseline (preset `classic` is only reported).
+    pub refused: bool,
+}
+
+/// The three chronological parts, as origins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// First origin that was learnt from.
+    pub train_from: Millis,
+    /// First origin of the selection part; what was learnt from ends a horizon earlier.
+    pub select_from: Millis,
+    /// First origin of the calibration part.
+    pub calibrate_from: Millis,
+    /// Last origin.
+    pub until: Millis,
+    /// Windows of the train part, before thinning.
+    pub train_windows: usize,
+    /// Windows of the selection part.
+    pub select_windows: usize,
+    /// Windows of the calibration part.
+    pub calibrate_windows: usize,
+}
+
+/// The outcome of a training run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// The chosen model.
+    pub params: ModelParams,
+    /// Its name in the table.
+    pub chosen: String,
+    /// All models on the selection part, baselines first.
+    pub table: Vec<ModelScore>,
+    /// The chosen model's errors on the calibration part.
+    pub calibration: Calibration,
+    /// Where the parts were cut.
+    pub split: Split,
+    /// The target's deviation over the training part, raw units: what tolerances are measured in.
+    pub train_dev_target: f64,
+    /// Ridge's chosen penalty, where one was fitted.
+    pub penalty: Option<f64>,
+}
+
+/// Trains `spec`'s preset on `data` and chooses the best model.
+///
+/// `progress` hears of every stage and epoch and cancels the run by returning `Break`. Two calls with equal arguments give
+/// equal results, bit for bit, on one machine.
+///
+/// # Errors
+/// [`TrainError`]; all but `Cancelled`, `Singular` and `Diverged` before any training.
+pub fn fit(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    config: &TrainConfig,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Trained, TrainError> {
+    config.validate()?;
+    let panel = Panel::new(spec, data)?;
+    let parts = split(&panel, config)?;
+    let scales = Scales::new(&panel, parts.split.select_from);
+    let run = Run { spec, config, panel: &panel, parts: &parts, scales: &scales, began: Instant::now() };
+    run.report(Stage::Baselines, progress)?;
+    match spec.preset {
+        Preset::Classic => run.classic(progress),
+        Preset::Default => run.default(progress),
+    }
+}
+
+struct Run<'a> {
+    spec: &'a ForecasterSpec,
+    config: &'a TrainConfig,
+    panel: &'a Panel,
+    parts: &'a Parts,
+    scales: &'a Scales,
+    began: Instant,
+}
+
+/// A model that could be chosen.
+enum Candidate {
+    Naive(usize),
+    Network(Box<Network>),
+}
+
+impl Run<'_> {
+    fn report(
+        &self,
+        stage: Stage,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(), TrainError> {
+        let elapsed = self.began.elapsed();
+        let report =
+            Progress { stage, epoch: 0, epochs: 0, loss: None, selection_mase: None, elapsed, remaining: None };
+        if progress(report).is_break() { Err(TrainError::Cancelled { epoch: 0 }) } else { Ok(()) }
+    }
+
+    fn default(&self, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Trained, TrainError> {
+        let batcher = Batcher::new(self.panel, self.scales);
+        let select = &self.parts.select;
+        let mut candidates: Vec<(ModelScore, Candidate)> = Vec::new();
+        for (name, season) in self.seasons() {
+            let line = score(name, &naive_outcomes(&batcher, select, season), self.scales);
+            candidates.push((line, Candidate::Naive(season)));
+        }
+        let (highway, penalty) = fit_highway(&batcher, &self.parts.train, select, self.config)?;
+        let ridge = Network::new(&highway, self.panel.horizon);
+        let line = score("ridge", &network_outcomes(&batcher, select, &ridge), self.scales);
+        candidates.push((line, Candidate::Network(Box::new(ridge))));
+        let forest = if self.config.forest {
+            let outcomes = forest::outcomes(&batcher, &self.parts.train, select, self.config)?;
+            Some(score("forest", &outcomes, self.scales))
+        } else {
+            None
+        };
+        if self.config.max_epochs > 0 {
+            let parts = (&self.parts.train[..], &select[..]);
+            let (network, _) = fit_lstm(&batcher, &highway, parts, self.config, self.began, progress)?;
+            let best = candidates.iter().map(|(s, _)| s.mase).fold(f64::INFINITY, f64::min);
+            let mut line = score("lstm", &network_outcomes(&batcher, select, &network), self.scales);
+            line.refused = line.mase > REFUSED_ABOVE * best;
+            candidates.push((line, Candidate::Network(Box::new(network))));
+        }
+        self.report(Stage::Calibration, progress)?;
+        let mut table: Vec<ModelScore> = candidates.iter().map(|(line, _)| line.clone()).collect();
+        let lstm_at = table.iter().position(|l| l.model == "lstm").unwrap_or(table.len());
+        table.splice(lstm_at..lstm_at, forest);
+        let eligible = candidates.into_iter().filter(|(line, _)| !line.refused);
+        let Some((line, chosen)) = eligible.min_by(|a, b| a.0.mase.total_cmp(&b.0.mase)) else {
+            return Err(TrainError::Diverged { epoch: 0 });
+        };
+        let outcomes = match &chosen {
+            Candidate::Naive(season) => naive_outcomes(&batcher, &self.parts.calibrate, *season),
+            Candidate::Network(network) => network_outcomes(&batcher, &self.parts.calibrate, network),
+        };
+        let offsets = conformal_offsets(&outcomes, self.panel.horizon, &self.spec.quantiles);
+        let params = match chosen {
+            Candidate::Naive(season) => self.naive_params(season, offsets),
+            Candidate::Network(network) => self.network_params(&network, &offsets),
+        };
+        Ok(self.trained(params, line.model, table, &outcomes, Some(penalty)))
+    }
+
+    fn classic(&self, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Trained, TrainError> {
+        let batcher = Batcher::new(self.panel, self.scales);
+        let naive = |(name, season)| score(name, &naive_outcomes(&batcher, &self.parts.select, season), self.scales);
+        let mut table: Vec<ModelScore> = self.seasons().map(naive).collect();
+        let levels = &self.spec.quantiles;
+        let mut params = classic::fit(self.panel, &self.parts.train, self.config, levels, self.began, progress)?;
+        table.push(score("classic", &classic::outcomes(self.panel, &self.parts.select, &params), self.scales));
+        self.report(Stage::Calibration, progress)?;
+        let outcomes = classic::outcomes(self.panel, &self.parts.calibrate, &params);
+        params.quantile_offset = conformal_offsets(&outcomes, 1, levels);
+        Ok(self.trained(ModelParams::Classic(params), "classic".into(), table, &outcomes, None))
+    }
+
+    /// The naive baselines the window is long enough for: name and distance.
+    fn seasons(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        const DAY_MS: Millis = 86_400_000;
+        let season = self.panel.season;
+        // Where the season is a day, the same hour a week before is the other natural guess.
+        let daily = season as Millis * self.panel.period == DAY_MS;
+        let weekly = if daily { season.saturating_mul(7) } else { usize::MAX };
+        let lookback = self.panel.lookback;
+        let all = [("last_value", 1), ("seasonal_naive", season), ("weekly_naive", weekly)];
+        all.into_iter().filter(move |(name, s)| *s <= lookback && (*s > 1 || *name == "last_value"))
+    }
+
+    fn naive_params(&self, season: usize, quantile_offset: Vec<f64>) -> ModelParams {
+        ModelParams::SeasonalNaive(SeasonalNaiveParams {
+            lookback: self.panel.lookback,
+            inputs: self.panel.inputs,
+            horizon: self.panel.horizon,
+            future_width: self.panel.future_width,
+            target_input: self.panel.target,
+            season,
+            quantiles: self.spec.quantiles.clone(),
+            quantile_offset,
+        })
+    }
+
+    fn network_params(&self, network: &Network, offsets: &[f64]) -> ModelParams {
+        let lstm = network.lstm.as_ref().map(|beside| LstmHead {
+            segment: beside.lstm.input / self.panel.inputs,
+            lstm: lstm_params(&beside.lstm),
+            head: linear_params(&beside.head),
+        });
+        ModelParams::Default(DefaultParams {
+            lookback: self.panel.lookback,
+            inputs: self.panel.inputs,
+            horizon: self.panel.horizon,
+            future_width: self.panel.future_width,
+            target_input: self.panel.target,
+            train_dev: self.scales.train_dev.clone(),
+            highway: linear_params(&network.highway),
+            future_weight: network.future.clone(),
+            lstm,
+            quantiles: self.spec.quantiles.clone(),
+            quantile_offset: offsets.iter().map(|o| *o as f32).collect(),
+        })
+    }
+
+    fn trained(
+        &self,
+        params: ModelParams,
+        chosen: String,
+        table: Vec<ModelScore>,
+        outcomes: &[Outcome],
+        penalty: Option<f64>,
+    ) -> Trained {
+        Trained {
+            params,
+            chosen,
+            table,
+            calibration: calibration(outcomes, self.panel.horizon, &self.spec.quantiles, self.panel.period),
+            split: self.parts.split.clone(),
+            train_dev_target: self.scales.target_dev,
+            penalty,
+        }
+    }
+}

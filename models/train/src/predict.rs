@@ -1,0 +1,140 @@
+//! The trained model's own forward pass for one window: owns what the ONNX graph must reproduce, never a graph.
+
+use fieldcast_features::Window;
+use fieldcast_kernel::{Linear, Lstm, LstmTape};
+use fieldcast_onnx::{ClassicParams, DefaultParams, LinearParams, LstmParams, ModelParams, SeasonalNaiveParams};
+
+use crate::TrainError;
+use crate::normalise::{Scale, floor_of, normalise};
+
+/// A forecast in raw units.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// `[H]`
+    pub mean: Vec<f64>,
+    /// `[H, Q]` row-major, ascending along Q.
+    pub quantiles: Vec<f64>,
+}
+
+/// Runs `params` on `window`, with the arithmetic and the precision of the model's ONNX graph.
+///
+/// # Errors
+/// [`TrainError::WindowShape`] where the window was built for other sizes.
+pub fn predict(params: &ModelParams, window: &Window) -> Result<Prediction, TrainError> {
+    let shape = params.shape();
+    let sizes = [
+        ("window", window.window.len(), shape.lookback * shape.inputs),
+        ("future", window.future.len(), shape.horizon * shape.future_width),
+    ];
+    for (what, found, expected) in sizes {
+        if found != expected {
+            return Err(TrainError::WindowShape { what, found, expected });
+        }
+    }
+    Ok(match params {
+        ModelParams::Classic(p) => classic(p, window),
+        ModelParams::Default(p) => default(p, window),
+        ModelParams::SeasonalNaive(p) => seasonal_naive(p, window),
+    })
+}
+
+fn classic(p: &ClassicParams, window: &Window) -> Prediction {
+    let inputs = p.x_min.len();
+    let mut x = vec![0.0; window.window.len()];
+    min_max(&window.window, inputs, &p.x_min, &p.x_max, &mut x);
+    let mut tape = LstmTape::default();
+    let lstm = kernel_lstm(&p.lstm);
+    let state = lstm.forward(p.lookback, 1, &x, &mut tape);
+    let mut y = [0.0];
+    kernel_linear(&p.head).forward(1, state, &mut y, false);
+    let mean = p.y_min + f64::from(y[0]) * (p.y_max - p.y_min);
+    Prediction { mean: vec![mean], quantiles: p.quantile_offset.iter().map(|o| mean + o).collect() }
+}
+
+/// `(x - min) / (max - min)` of `window` `[T, F]`; the last observed value, or the minimum, stands for a missing one.
+pub(crate) fn min_max(window: &[f64], inputs: usize, min: &[f64], max: &[f64], x: &mut [f32]) {
+    for f in 0..inputs {
+        let range = if max[f] > min[f] { max[f] - min[f] } else { 1.0 };
+        let values = window.iter().skip(f).step_by(inputs);
+        let last = values.clone().rev().copied().find(|v| !v.is_nan()).unwrap_or(min[f]);
+        for (v, x) in values.zip(x.iter_mut().skip(f).step_by(inputs)) {
+            let v = if v.is_nan() { last } else { *v };
+            *x = ((v - min[f]) / range) as f32;
+        }
+    }
+}
+
+fn default(p: &DefaultParams, window: &Window) -> Prediction {
+    let floors: Vec<f32> = p.train_dev.iter().map(|d| floor_of(*d)).collect();
+    let mut z = vec![0.0; window.window.len()];
+    let mut scale = Scale::default();
+    normalise(&window.window, p.inputs, &floors, &mut z, &mut scale);
+    let mut out = vec![0.0; p.horizon];
+    kernel_linear(&p.highway).forward(1, &z, &mut out, false);
+    let k = p.future_width;
+    for (h, out) in out.iter_mut().enumerate() {
+        let values = window.future[h * k..][..k].iter();
+        *out += values.zip(&p.future_weight[h * k..]).map(|(v, w)| *v as f32 * w).sum::<f32>();
+    }
+    if let Some(head) = &p.lstm {
+        let mut tape = LstmTape::default();
+        let lstm = kernel_lstm(&head.lstm);
+        let state = lstm.forward(p.lookback / head.segment, 1, &z, &mut tape);
+        kernel_linear(&head.head).forward(1, state, &mut out, true);
+    }
+    let (last, dev) = (scale.last[p.target_input], f64::from(scale.dev[p.target_input]));
+    let mean: Vec<f64> = out.iter().map(|o| last + dev * f64::from(*o)).collect();
+    let q = p.quantiles.len();
+    let offsets = p.quantile_offset.chunks_exact(q.max(1));
+    let quantiles = mean.iter().zip(offsets).flat_map(|(m, row)| row.iter().map(move |o| m + dev * f64::from(*o)));
+    Prediction { quantiles: quantiles.collect(), mean }
+}
+
+fn seasonal_naive(p: &SeasonalNaiveParams, window: &Window) -> Prediction {
+    let past: Vec<f64> = window.window.iter().skip(p.target_input).step_by(p.inputs).copied().collect();
+    let mean = repeat_season(&past, p.season, p.horizon);
+    let offsets = p.quantile_offset.chunks_exact(p.quantiles.len().max(1));
+    let quantiles = mean.iter().zip(offsets).flat_map(|(m, row)| row.iter().map(move |o| m + o));
+    Prediction { quantiles: quantiles.collect(), mean }
+}
+
+/// The last season of `past`, repeated; the last observed value stands for a missing one, 0 where there is none.
+pub(crate) fn repeat_season(past: &[f64], season: usize, horizon: usize) -> Vec<f64> {
+    let last = past.iter().rev().copied().find(|v| !v.is_nan()).unwrap_or(0.0);
+    let season = season.clamp(1, past.len().max(1));
+    let from = past.len().saturating_sub(season);
+    let value = |h: usize| past.get(from + h % season).copied().filter(|v| !v.is_nan()).unwrap_or(last);
+    (0..horizon).map(value).collect()
+}
+
+pub(crate) fn kernel_lstm(p: &LstmParams) -> Lstm {
+    Lstm {
+        input: p.input,
+        hidden: p.hidden,
+        w_ih: p.w_ih.clone(),
+        w_hh: p.w_hh.clone(),
+        b_ih: p.b_ih.clone(),
+        b_hh: p.b_hh.clone(),
+    }
+}
+
+pub(crate) fn kernel_linear(p: &LinearParams) -> Linear {
+    Linear { input: p.input, output: p.output, weight: p.weight.clone(), bias: p.bias.clone() }
+}
+
+/// The trained layer as the graph's parameters.
+pub(crate) fn lstm_params(l: &Lstm) -> LstmParams {
+    LstmParams {
+        input: l.input,
+        hidden: l.hidden,
+        w_ih: l.w_ih.clone(),
+        w_hh: l.w_hh.clone(),
+        b_ih: l.b_ih.clone(),
+        b_hh: l.b_hh.clone(),
+    }
+}
+
+/// The trained layer as the graph's parameters.
+pub(crate) fn linear_params(l: &Linear) -> LinearParams {
+    LinearParams { input: l.input, output: l.output, weight: l.weight.clone(), bias: l.bias.clone() }
+}
