@@ -405,8 +405,7 @@ impl Forecaster {
             }
         }
         if count > 0 {
-            let signals = self.kept.watch.add(time, sum, count);
-            for signal in signals {
+            if let Some(signal) = self.kept.watch.add(time, sum, count) {
                 step.records.push(RecordBody::Drift(pb::DriftSignal {
                     forecaster: self.spec.name.clone(),
                     sensor: self

@@ -1,7 +1,6 @@
 //! From readings to rows, forecasts, residuals and drift: pure but for `engine`; never reads a clock.
 
 pub mod drift;
-pub mod engine;
 pub mod forecaster;
 pub mod model;
 pub mod pending;
