@@ -1,6 +1,9 @@
 //! From readings to rows, forecasts, residuals and drift: pure but for `engine`; never reads a clock.
 
 pub mod drift;
+pub mod engine;
+mod engine_models;
+pub mod sensors;
 pub mod forecaster;
 pub mod model;
 pub mod pending;
