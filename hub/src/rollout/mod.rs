@@ -1,0 +1,1 @@
+//! Rollouts: owns stages and deployments, never signs without the signer.
