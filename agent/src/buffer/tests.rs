@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 //! The buffer on a real file: kill, cap, damage, and a model.
 
 use std::collections::BTreeSet;
@@ -12,15 +17,29 @@ use super::*;
 use crate::clock::Clock;
 
 fn reading(time: i64) -> RecordBody {
-    RecordBody::Reading(Reading { sensor: "t".into(), time, value: time as f64, quality: 0, time_source: pb::TimeSource::Device })
+    RecordBody::Reading(Reading {
+        sensor: "t".into(),
+        time,
+        value: time as f64,
+        quality: 0,
+        time_source: pb::TimeSource::Device,
+    })
 }
 
 fn commit(times: std::ops::Range<i64>) -> Commit {
-    Commit { records: times.map(reading).collect(), recent: true, state: vec![("cursor".into(), b"x".to_vec())] }
+    Commit {
+        records: times.map(reading).collect(),
+        recent: true,
+        state: vec![("cursor".into(), b"x".to_vec())],
+    }
 }
 
 fn limits(dir: &Path) -> Limits {
-    Limits { seal_records: 50, reserve_bytes: 0, ..Limits::new(dir) }
+    Limits {
+        seal_records: 50,
+        reserve_bytes: 0,
+        ..Limits::new(dir)
+    }
 }
 
 fn open(dir: &Path) -> Store {
@@ -35,7 +54,10 @@ fn contents(store: &mut Store) -> (BTreeSet<i64>, Vec<pb::Gap>) {
     let (mut times, mut gaps) = (BTreeSet::new(), Vec::new());
     for info in store.unacked(0, 1_000_000).unwrap() {
         let b = batch::decode(&store.batch(info.key).unwrap().unwrap()).unwrap();
-        assert_eq!((b.epoch, b.number, b.first_seq), (info.key.epoch, info.key.number, info.first_seq));
+        assert_eq!(
+            (b.epoch, b.number, b.first_seq),
+            (info.key.epoch, info.key.number, info.first_seq)
+        );
         for record in b.records {
             match record.body {
                 RecordBody::Reading(r) => assert!(times.insert(r.time), "reading {} twice", r.time),
@@ -48,14 +70,22 @@ fn contents(store: &mut Store) -> (BTreeSet<i64>, Vec<pb::Gap>) {
 }
 
 fn ack(store: &Store, through: u64, instance: u8) -> pb::Ack {
-    pb::Ack { epoch: store.current.epoch.to_vec(), through, hub_instance: vec![instance], ..pb::Ack::default() }
+    pb::Ack {
+        epoch: store.current.epoch.to_vec(),
+        through,
+        hub_instance: vec![instance],
+        ..pb::Ack::default()
+    }
 }
 
 #[test]
 fn sealed_bytes_never_change_and_acks_trim() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    assert_eq!(store.commit(&[commit(0..120), Commit::default()]).unwrap(), [1..=120, 121..=120]);
+    assert_eq!(
+        store.commit(&[commit(0..120), Commit::default()]).unwrap(),
+        [1..=120, 121..=120]
+    );
     let info = store.seal().unwrap().unwrap();
     let bytes = store.batch(info.key).unwrap().unwrap();
     drop(store);
@@ -72,7 +102,11 @@ fn sealed_bytes_never_change_and_acks_trim() {
     assert!(outcome.rewound, "P5");
     assert_eq!(store.depth().unwrap().records, 120);
     let mut bad = ack(&store, 0, 2);
-    bad.rejected = vec![pb::Rejected { batch: 1, seq: 7, reason: "no".into() }];
+    bad.rejected = vec![pb::Rejected {
+        batch: 1,
+        seq: 7,
+        reason: "no".into(),
+    }];
     assert_eq!(store.apply_ack(&bad).unwrap().rejected.len(), 1, "P8");
     assert_eq!(store.apply_ack(&bad).unwrap().rejected.len(), 0, "P8");
 }
@@ -81,8 +115,23 @@ fn sealed_bytes_never_change_and_acks_trim() {
 fn a_bad_reading_is_refused_with_nothing_kept() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    let bad = Commit { records: vec![reading(1), RecordBody::Reading(Reading { sensor: "a/b".into(), time: 1, value: 1.0, quality: 0, time_source: pb::TimeSource::Device })], ..Commit::default() };
-    assert!(matches!(store.commit(&[bad]), Err(BufferError::Record { .. })));
+    let bad = Commit {
+        records: vec![
+            reading(1),
+            RecordBody::Reading(Reading {
+                sensor: "a/b".into(),
+                time: 1,
+                value: 1.0,
+                quality: 0,
+                time_source: pb::TimeSource::Device,
+            }),
+        ],
+        ..Commit::default()
+    };
+    assert!(matches!(
+        store.commit(&[bad]),
+        Err(BufferError::Record { .. })
+    ));
     assert_eq!(store.depth().unwrap().records, 0);
 }
 
@@ -90,7 +139,10 @@ fn a_bad_reading_is_refused_with_nothing_kept() {
 fn counters_never_repeat_although_the_file_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    assert_eq!((store.begin_boot().unwrap(), store.next_session().unwrap()), (1, 1));
+    assert_eq!(
+        (store.begin_boot().unwrap(), store.next_session().unwrap()),
+        (1, 1)
+    );
     let old = store.current.epoch;
     store.commit(&[commit(0..10)]).unwrap();
     drop(store);
@@ -99,18 +151,34 @@ fn counters_never_repeat_although_the_file_is_lost() {
     }
     std::fs::write(dir.path().join("buffer.db"), vec![7; 9_000]).unwrap();
     let mut store = open(dir.path());
-    assert_eq!((store.begin_boot().unwrap(), store.next_session().unwrap()), (2, 2), "P10");
+    assert_eq!(
+        (store.begin_boot().unwrap(), store.next_session().unwrap()),
+        (2, 2),
+        "P10"
+    );
     assert_ne!(store.current.epoch, old);
     let (times, gaps) = contents(&mut store);
     assert!(times.is_empty());
-    assert_eq!((gaps[0].epoch.clone(), gaps[0].first_seq), (old.to_vec(), 1), "P6");
+    assert_eq!(
+        (gaps[0].epoch.clone(), gaps[0].first_seq),
+        (old.to_vec(), 1),
+        "P6"
+    );
 }
 
 #[test]
 fn the_cap_holds_and_every_drop_is_under_a_gap() {
     for policy in [DropPolicy::Oldest, DropPolicy::Newest] {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(Limits { max_bytes: 300_000, policy, ..limits(dir.path()) }, Clock::new()).unwrap();
+        let mut store = Store::open(
+            Limits {
+                max_bytes: 300_000,
+                policy,
+                ..limits(dir.path())
+            },
+            Clock::new(),
+        )
+        .unwrap();
         store.relax();
         for n in 0..600 {
             let mut c = commit(n * 50..(n + 1) * 50);
@@ -125,13 +193,18 @@ fn the_cap_holds_and_every_drop_is_under_a_gap() {
                 store.seal().unwrap();
             }
             store.make_room(false).unwrap();
-            assert!(store.depth().unwrap().file_bytes <= 320_000, "P6: the cap");
+            let used = store.depth().unwrap().file_bytes;
+            assert!(used <= 320_000, "P6: the cap: {used}, {policy:?}, step {n}");
         }
         let dropped = store.depth().unwrap().dropped;
         assert!(dropped > 0);
         let (times, gaps) = contents(&mut store);
         let covered: u64 = gaps.iter().map(|g| g.last_seq - g.first_seq + 1).sum();
-        assert!(times.len() as u64 + covered >= 30_000, "P6: {} kept, {covered} under gaps", times.len());
+        assert!(
+            times.len() as u64 + covered >= 30_000,
+            "P6: {} kept, {covered} under gaps",
+            times.len()
+        );
         let oldest_kept = times.contains(&0);
         assert_eq!(oldest_kept, policy == DropPolicy::Newest, "P6: the policy");
         let newest = *times.last().unwrap();
@@ -155,7 +228,11 @@ fn a_damaged_file_is_set_aside_and_what_can_be_read_goes_up() {
         }
         store.close().unwrap();
         let path = dir.path().join("buffer.db");
-        let mut file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
         let len = file.metadata().unwrap().len();
         if seed == 5 {
             file.set_len(len * 2 / 3).unwrap();
@@ -174,12 +251,25 @@ fn a_damaged_file_is_set_aside_and_what_can_be_read_goes_up() {
         let (times, gaps) = contents(&mut store);
         let under = |t: i64| {
             let seq = t.unsigned_abs() + 1;
-            gaps.iter().any(|g| g.epoch == old.to_vec() && (g.first_seq..=g.last_seq).contains(&seq))
+            gaps.iter()
+                .any(|g| g.epoch == old.to_vec() && (g.first_seq..=g.last_seq).contains(&seq))
         };
         for t in 0..3_000 {
-            assert!(times.contains(&t) || under(t), "P6: reading {t} is neither kept nor under a gap, seed {seed}");
+            assert!(
+                times.contains(&t) || under(t),
+                "P6: reading {t} is neither kept nor under a gap, seed {seed}"
+            );
         }
-        let aside = std::fs::read_dir(dir.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("buffer-damaged-")).count();
+        let aside = std::fs::read_dir(dir.path())
+            .unwrap()
+            .filter(|e| {
+                e.as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("buffer-damaged-")
+            })
+            .count();
         assert!(aside >= 1);
         // The agent goes on.
         store.commit(&[commit(5_000..5_010)]).unwrap();
@@ -203,7 +293,11 @@ fn what_was_answered_survives_a_kill() {
     }
     let dir = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "buffer::tests::what_was_answered_survives_a_kill", "--nocapture"])
+        .args([
+            "--exact",
+            "buffer::tests::what_was_answered_survives_a_kill",
+            "--nocapture",
+        ])
         .env(CHILD, dir.path())
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -218,17 +312,27 @@ fn what_was_answered_survives_a_kill() {
     child.kill().unwrap();
     child.wait().unwrap();
     out.read_to_string(&mut text).unwrap();
-    let answered = text.lines().filter_map(|l| l.strip_prefix("committed ")?.parse::<i64>().ok()).max().unwrap();
+    let answered = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("committed ")?.parse::<i64>().ok())
+        .max()
+        .unwrap();
     let mut store = open(dir.path());
     let (times, gaps) = contents(&mut store);
-    assert!((0..answered).all(|t| times.contains(&t)), "P1: what was answered is there");
+    assert!(
+        (0..answered).all(|t| times.contains(&t)),
+        "P1: what was answered is there"
+    );
     assert!(gaps.is_empty());
 }
 
 #[tokio::test]
 async fn concurrent_commits_share_a_transaction_and_age_seals() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { seal_after: std::time::Duration::from_millis(20), ..limits(dir.path()) };
+    let limits = Limits {
+        seal_after: std::time::Duration::from_millis(20),
+        ..limits(dir.path())
+    };
     let buffer = Buffer::start(limits, Clock::new()).unwrap();
     let mut sealed = buffer.handle.sealed();
     let tasks: Vec<_> = (0..40)
@@ -241,12 +345,22 @@ async fn concurrent_commits_share_a_transaction_and_age_seals() {
     for task in tasks {
         assert!(task.await.unwrap().all(|n| numbers.insert(n)));
     }
-    assert_eq!((numbers.first(), numbers.last(), numbers.len()), (Some(&1), Some(&400), 400), "P2");
+    assert_eq!(
+        (numbers.first(), numbers.last(), numbers.len()),
+        (Some(&1), Some(&400), 400),
+        "P2"
+    );
     sealed.changed().await.unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let mut last = 0;
     while last < 400 && std::time::Instant::now() < deadline {
-        last = buffer.handle.unacked(0, 100).await.unwrap().last().map_or(0, |b| b.last_seq);
+        last = buffer
+            .handle
+            .unacked(0, 100)
+            .await
+            .unwrap()
+            .last()
+            .map_or(0, |b| b.last_seq);
         tokio::task::yield_now().await;
     }
     assert_eq!(last, 400, "old records are sealed without being asked");

@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 //! The machine and a real buffer against a model hub over a network that loses, repeats, reorders and cuts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,14 +26,24 @@ struct Hub {
 
 impl Hub {
     fn ack(&self, epoch: Epoch, clock: &pb::ClockStamp) -> pb::Ack {
-        let numbers: Vec<u64> = self.ledger.range((epoch, 0)..=(epoch, u64::MAX)).map(|((_, n), _)| *n).collect();
+        let numbers: Vec<u64> = self
+            .ledger
+            .range((epoch, 0)..=(epoch, u64::MAX))
+            .map(|((_, n), _)| *n)
+            .collect();
         let through = (1..).zip(&numbers).take_while(|(i, n)| i == *n).count() as u64;
         let beyond = numbers.iter().filter(|n| **n > through);
         pb::Ack {
             schema: 1,
             epoch: epoch.to_vec(),
             through,
-            ranges: beyond.map(|n| pb::BatchRange { first: *n, last: *n }).take(64).collect(),
+            ranges: beyond
+                .map(|n| pb::BatchRange {
+                    first: *n,
+                    last: *n,
+                })
+                .take(64)
+                .collect(),
             hub_instance: vec![self.instance],
             echo_monotonic_ms: clock.monotonic_ms,
             echo_boot_id: clock.boot_id.clone(),
@@ -44,7 +59,11 @@ impl Hub {
             self.conflicts += 1;
             let mut ack = self.ack(b.epoch, &b.clock);
             ack.new_epoch = true;
-            ack.rejected = vec![pb::Rejected { batch: b.number, seq: 0, reason: "other digest".into() }];
+            ack.rejected = vec![pb::Rejected {
+                batch: b.number,
+                seq: 0,
+                reason: "other digest".into(),
+            }];
             return ack;
         }
         if known.is_none() {
@@ -60,7 +79,11 @@ impl Hub {
 
     fn sync(&self, epoch: Epoch, next_batch: u64, clock: &pb::ClockStamp) -> pb::Ack {
         let mut ack = self.ack(epoch, clock);
-        let newest = self.ledger.range((epoch, 0)..=(epoch, u64::MAX)).next_back().map_or(0, |((_, n), _)| *n);
+        let newest = self
+            .ledger
+            .range((epoch, 0)..=(epoch, u64::MAX))
+            .next_back()
+            .map_or(0, |((_, n), _)| *n);
         ack.new_epoch = newest >= next_batch;
         ack
     }
@@ -87,11 +110,23 @@ struct World {
 }
 
 fn settings() -> Settings {
-    Settings { backlog_bytes_per_s: 4_000, ack_deadline: 2_000, sync_deadline: 1_000, backoff: (100, 2_000), stable_after: 5_000, silence: 9_000, ..Settings::default() }
+    Settings {
+        backlog_bytes_per_s: 4_000,
+        ack_deadline: 2_000,
+        sync_deadline: 1_000,
+        backoff: (100, 2_000),
+        stable_after: 5_000,
+        silence: 9_000,
+        ..Settings::default()
+    }
 }
 
 fn limits(dir: &std::path::Path) -> Limits {
-    Limits { seal_records: 5, reserve_bytes: 0, ..Limits::new(dir) }
+    Limits {
+        seal_records: 5,
+        reserve_bytes: 0,
+        ..Limits::new(dir)
+    }
 }
 
 impl World {
@@ -107,8 +142,14 @@ impl World {
             store: Some(store),
             machine: State::new(settings(), seed),
             connected: false,
-            hub: Hub { instance: 1, ..Hub::default() },
-            backup: Hub { instance: 1, ..Hub::default() },
+            hub: Hub {
+                instance: 1,
+                ..Hub::default()
+            },
+            backup: Hub {
+                instance: 1,
+                ..Hub::default()
+            },
             wire: Vec::new(),
             produced: BTreeSet::new(),
             faults: true,
@@ -116,7 +157,10 @@ impl World {
     }
 
     fn roll(&mut self, n: u64) -> u64 {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 33) % n
     }
 
@@ -126,8 +170,17 @@ impl World {
 
     fn read(&mut self) {
         let time = self.produced.len() as i64;
-        let reading = Reading { sensor: "s".into(), time, value: 1.5, quality: 0, time_source: pb::TimeSource::External };
-        let commit = Commit { records: vec![RecordBody::Reading(reading)], ..Commit::default() };
+        let reading = Reading {
+            sensor: "s".into(),
+            time,
+            value: 1.5,
+            quality: 0,
+            time_source: pb::TimeSource::External,
+        };
+        let commit = Commit {
+            records: vec![RecordBody::Reading(reading)],
+            ..Commit::default()
+        };
         self.store().commit(&[commit]).unwrap();
         self.produced.insert(time);
         if self.store().seal_due() {
@@ -145,7 +198,11 @@ impl World {
         if !self.connected {
             return;
         }
-        let delay = if self.faults { self.roll(3_000) as i64 } else { 5 };
+        let delay = if self.faults {
+            self.roll(3_000) as i64
+        } else {
+            5
+        };
         if self.faults && self.roll(5) == 0 {
             return;
         }
@@ -163,13 +220,22 @@ impl World {
                             continue;
                         }
                         self.connected = true;
-                        let newest = self.store().unacked(0, 100_000).unwrap().last().map_or(0, |b| b.order);
+                        let newest = self
+                            .store()
+                            .unacked(0, 100_000)
+                            .unwrap()
+                            .last()
+                            .map_or(0, |b| b.order);
                         queue.push(Event::Connected { newest });
                     }
                     Output::Disconnect => self.connected = false,
                     Output::Sync { tail } => {
                         for head in self.store().sync_heads(tail).unwrap() {
-                            self.send(Packet::Sync(head.epoch, head.next_batch, Clock::new().stamp()));
+                            self.send(Packet::Sync(
+                                head.epoch,
+                                head.next_batch,
+                                Clock::new().stamp(),
+                            ));
                         }
                     }
                     Output::Page { lane, after, limit } => {
@@ -193,7 +259,9 @@ impl World {
 
     fn deliver(&mut self) {
         let now = self.now;
-        let (due, rest) = std::mem::take(&mut self.wire).into_iter().partition::<Vec<_>, _>(|(at, _)| *at <= now);
+        let (due, rest) = std::mem::take(&mut self.wire)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(at, _)| *at <= now);
         self.wire = rest;
         for (_, packet) in due {
             match packet {
@@ -248,7 +316,10 @@ fn run(seed: u64, steps: usize, restores: bool) -> World {
             2 => w.backup = w.hub.clone(),
             3 if restores => {
                 let instance = w.hub.instance + 1;
-                w.hub = Hub { instance, ..w.backup.clone() };
+                w.hub = Hub {
+                    instance,
+                    ..w.backup.clone()
+                };
             }
             4..=6 => w.seal(),
             7..=25 => w.read(),
@@ -257,8 +328,14 @@ fn run(seed: u64, steps: usize, restores: bool) -> World {
                 w.tick(by);
             }
         }
-        let (live, total) = (settings().live_inflight, settings().live_inflight + settings().backlog_inflight);
-        assert!(live > 0 && w.machine.in_flight() <= total, "P7: unacknowledged batches are bounded");
+        let (live, total) = (
+            settings().live_inflight,
+            settings().live_inflight + settings().backlog_inflight,
+        );
+        assert!(
+            live > 0 && w.machine.in_flight() <= total,
+            "P7: unacknowledged batches are bounded"
+        );
     }
     w.faults = false;
     while w.store().has_pending() {
@@ -271,11 +348,23 @@ fn run(seed: u64, steps: usize, restores: bool) -> World {
         }
     }
     let depth = w.store().depth().unwrap();
-    assert_eq!(depth.records, 0, "P2: nothing waits once the faults stop; {:?}", w.machine);
+    assert_eq!(
+        depth.records, 0,
+        "P2: nothing waits once the faults stop; {:?}",
+        w.machine
+    );
     for time in &w.produced {
-        assert_eq!(w.hub.rows.get(time), Some(&1), "P4: reading {time} is at the hub exactly once");
+        assert_eq!(
+            w.hub.rows.get(time),
+            Some(&1),
+            "P4: reading {time} is at the hub exactly once"
+        );
     }
-    assert_eq!(w.hub.rows.len(), w.produced.len(), "P4: nothing was invented");
+    assert_eq!(
+        w.hub.rows.len(),
+        w.produced.len(),
+        "P4: nothing was invented"
+    );
     w
 }
 
@@ -336,10 +425,17 @@ fn a_restored_disk_image_loses_nothing_and_begins_a_new_epoch() {
         }
     }
     let depth = w.store().depth().unwrap();
-    assert_ne!(depth.epoch, before, "P4: a hub that knows more forces a new epoch");
+    assert_ne!(
+        depth.epoch, before,
+        "P4: a hub that knows more forces a new epoch"
+    );
     assert_eq!(depth.records, 0, "P2: nothing waits for ever");
     for time in &w.produced {
-        assert_eq!(w.hub.rows.get(time), Some(&1), "P4: reading {time} exactly once");
+        assert_eq!(
+            w.hub.rows.get(time),
+            Some(&1),
+            "P4: reading {time} exactly once"
+        );
     }
 }
 
@@ -350,7 +446,11 @@ fn waits_grow_with_full_jitter_and_a_stable_connection_resets_them() {
     assert_eq!(step(&mut s, Event::Tick, now), [Output::Connect]);
     let mut longest = 0;
     for _ in 0..30 {
-        assert!(step(&mut s, Event::Lost, now).iter().all(|o| *o == Output::Connect));
+        assert!(
+            step(&mut s, Event::Lost, now)
+                .iter()
+                .all(|o| *o == Output::Connect)
+        );
         let wait = s.wake_at() - now;
         longest = longest.max(wait);
         assert!(wait <= 60_000);
@@ -359,7 +459,11 @@ fn waits_grow_with_full_jitter_and_a_stable_connection_resets_them() {
     }
     assert!(longest > 5_000, "{longest}");
     step(&mut s, Event::Connected { newest: 0 }, now);
-    step(&mut s, Event::Acked(crate::buffer::AckOutcome::default()), now);
+    step(
+        &mut s,
+        Event::Acked(crate::buffer::AckOutcome::default()),
+        now,
+    );
     now += 31_000;
     step(&mut s, Event::Lost, now);
     assert!(s.wake_at() - now <= 500 || s.wake_at() - now >= 19_000);
@@ -369,7 +473,10 @@ fn waits_grow_with_full_jitter_and_a_stable_connection_resets_them() {
 fn live_goes_before_backlog_and_the_backlog_keeps_its_budget() {
     let epoch = Epoch(uuid::Uuid::from_u128(1));
     let info = |order: i64| crate::buffer::SealedInfo {
-        key: BatchKey { epoch, number: order.unsigned_abs() },
+        key: BatchKey {
+            epoch,
+            number: order.unsigned_abs(),
+        },
         order,
         bytes: 400_000,
         first_seq: 1,
@@ -379,13 +486,48 @@ fn live_goes_before_backlog_and_the_backlog_keeps_its_budget() {
     let mut s = State::new(Settings::default(), 3);
     step(&mut s, Event::Tick, 0);
     step(&mut s, Event::Connected { newest: 100 }, 0);
-    let out = step(&mut s, Event::Acked(crate::buffer::AckOutcome::default()), 0);
-    assert_eq!(out, [Output::Page { lane: super::machine::Lane::Backlog, after: 0, limit: 32 }]);
-    let out = step(&mut s, Event::Page { lane: super::machine::Lane::Backlog, batches: (1..=20).map(info).collect() }, 0);
+    let out = step(
+        &mut s,
+        Event::Acked(crate::buffer::AckOutcome::default()),
+        0,
+    );
+    assert_eq!(
+        out,
+        [Output::Page {
+            lane: super::machine::Lane::Backlog,
+            after: 0,
+            limit: 32
+        }]
+    );
+    let out = step(
+        &mut s,
+        Event::Page {
+            lane: super::machine::Lane::Backlog,
+            batches: (1..=20).map(info).collect(),
+        },
+        0,
+    );
     assert_eq!(out.len(), 3, "P7: a budget of 1 MiB a second: {out:?}");
     step(&mut s, Event::Sealed { newest: 101 }, 1);
-    let out = step(&mut s, Event::Page { lane: super::machine::Lane::Live, batches: vec![info(101)] }, 1);
-    assert_eq!(out, [Output::Publish { key: info(101).key, lane: super::machine::Lane::Live }], "P7");
-    assert!(!step(&mut s, Event::Tick, 1_000).is_empty(), "P7: the budget comes back");
+    let out = step(
+        &mut s,
+        Event::Page {
+            lane: super::machine::Lane::Live,
+            batches: vec![info(101)],
+        },
+        1,
+    );
+    assert_eq!(
+        out,
+        [Output::Publish {
+            key: info(101).key,
+            lane: super::machine::Lane::Live
+        }],
+        "P7"
+    );
+    assert!(
+        !step(&mut s, Event::Tick, 1_000).is_empty(),
+        "P7: the budget comes back"
+    );
     assert!(s.wake_at() <= 15_000, "P7: a deadline is set");
 }
