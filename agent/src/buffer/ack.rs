@@ -336,9 +336,6 @@ fn renumber(
         store::insert(tx, current.next_seq, &record.body, sensor)?;
         current.next_seq += 1;
     }
-    tx.execute(
-        "UPDATE batches SET payload = NULL, bytes = 0, status = 2 WHERE id = ?1",
-        [b.id],
-    )?;
+    tx.execute("DELETE FROM batches WHERE id = ?1", [b.id])?;
     Ok(Ok(moved))
 }

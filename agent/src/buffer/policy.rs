@@ -77,7 +77,7 @@ impl Store {
         let gone = self
             .db
             .execute(
-                "UPDATE batches SET payload = NULL, bytes = 0, status = 2 WHERE id IN
+                "UPDATE batches SET payload = NULL, bytes = 0, status = 2, boot_id = '', digest = x'' WHERE id IN
                     (SELECT id FROM batches WHERE status = 1 ORDER BY id LIMIT 64)",
                 [],
             )
@@ -112,7 +112,7 @@ impl Store {
         }
         for (id, ..) in rows {
             tx.prepare_cached(
-                "UPDATE batches SET payload = NULL, bytes = 0, status = 2 WHERE id = ?1",
+                "UPDATE batches SET payload = NULL, bytes = 0, status = 2, boot_id = '', digest = x'' WHERE id = ?1",
             )?
             .execute([id])?;
         }
@@ -157,11 +157,8 @@ impl Store {
             // Nothing smaller could take its place.
             return Ok(false);
         }
-        tx.execute(
-            "UPDATE batches SET payload = NULL, bytes = 0, status = 2 WHERE id = ?1",
-            [id],
-        )
-        .map_err(&step)?;
+        tx.execute("DELETE FROM batches WHERE id = ?1", [id])
+            .map_err(&step)?;
         // What gap records inside speak of must still reach the hub.
         for record in &inside {
             if let RecordBody::Gap(gap) = &record.body {
