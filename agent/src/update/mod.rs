@@ -1,1 +1,6 @@
 //! Orders, bundles and the way back: decides which model runs; never forecasts itself.
+
+pub mod download;
+pub mod machine;
+
+pub use machine::{Event, Installed, Machine, Output, Phase, Target};
