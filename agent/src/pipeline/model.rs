@@ -4,7 +4,7 @@ use fieldcast_features::window::Window;
 use fieldcast_wire::Sha256;
 
 /// A model that is ready to run.
-pub trait Model: Send {
+pub trait Model: Send + Sync {
     /// Mean `[H]` and quantiles `[H * Q]`, step-major, in the target's unit.
     ///
     /// # Errors

@@ -56,9 +56,10 @@ impl HttpPush {
         self.board
             .source(&self.source.listen, SourceFacts::new("http"));
         (0..WORKERS)
-            .map(|_| {
+            .filter_map(|_| {
                 let (server, this) = (server.clone(), self.clone());
-                std::thread::spawn(move || this.serve(&server))
+                let run = move || this.serve(&server);
+                std::thread::Builder::new().name("source".into()).spawn(run).ok()
             })
             .collect()
     }

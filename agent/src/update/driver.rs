@@ -1,6 +1,8 @@
 //! Carries out what the update machines ask for: keys, orders, downloads, checks; decides nothing about models itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fieldcast_bundle::{KeyListChange, KeyRing, Me, verify_order};
@@ -78,6 +80,8 @@ pub struct Updater {
     pub engine: mpsc::Sender<ModelEvent>,
     /// To the uplink.
     pub asks: mpsc::Sender<Ask>,
+    /// Version of the key list in force, for the state that goes to the hub.
+    pub key_list: Arc<AtomicU64>,
     /// Ends it.
     pub cancel: CancellationToken,
 }
@@ -137,6 +141,12 @@ impl Running {
         {
             tracing::warn!("stored key list: {e}");
         }
+        self.show_key_list();
+    }
+
+    fn show_key_list(&self) {
+        let version = self.ring.as_ref().map_or(0, KeyRing::version);
+        self.this.key_list.store(version, Ordering::Relaxed);
     }
 
     async fn tell(&self, forecaster: &str, event: Event, loaded: Option<Box<Loaded>>) {
@@ -310,6 +320,7 @@ impl Running {
                 Err(e) => tracing::error!("key list refused: {e}"),
             }
         }
+        self.show_key_list();
         let me = Me {
             site: identity.site.as_str(),
             device: identity.device.as_str(),
