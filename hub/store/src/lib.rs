@@ -7,6 +7,7 @@ pub mod desired;
 pub mod devices;
 pub mod error;
 pub mod features;
+pub mod imports;
 pub mod ledger;
 pub mod meta;
 pub mod partitions;
