@@ -8,6 +8,7 @@ pub mod downlink;
 pub mod drift;
 pub mod events;
 pub mod features;
+pub mod import;
 pub mod ingest;
 pub mod jobs;
 pub mod judge;

@@ -8,6 +8,7 @@ pub mod devices;
 pub mod error;
 pub mod features;
 pub mod leadership;
+pub mod imports;
 pub mod ledger;
 pub mod meta;
 pub mod partitions;
