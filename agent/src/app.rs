@@ -119,9 +119,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     let updater = tokio::spawn(updater.run(request_inbox, hub_inbox));
     let uplink = identity.map(|identity| {
-        let (uplink, task) =
-            crate::uplink::start(identity, handle.clone(), clock.clone(), uplink_end.clone());
-        tokio::spawn(hear(uplink.subscribe(), to_updater, board.clone()));
+        let (uplink, task) = crate::uplink::start(
+            identity,
+            handle.clone(),
+            clock.clone(),
+            crate::uplink::Settings::default(),
+            uplink_end.clone(),
+        );
+        tokio::spawn(hear(uplink.events(), to_updater, board.clone()));
         tokio::spawn(ask(uplink.clone(), ask_inbox));
         tokio::spawn(say(uplink, state_seen, handle.clone(), key_list));
         task
@@ -379,8 +384,8 @@ async fn hear(
                 board.update(|f| f.connected = Some(false));
                 continue;
             }
-            Ok(UplinkEvent::Desired(desired)) => FromHub::Desired(*desired),
-            Ok(UplinkEvent::Block { sha256, n, bytes }) => FromHub::Block(sha256, n, bytes),
+            Ok(UplinkEvent::Desired(desired)) => FromHub::Desired((*desired).clone()),
+            Ok(UplinkEvent::Block { sha, n, bytes }) => FromHub::Block(sha, n, bytes.to_vec()),
             // What was missed is asked for again, or comes again with the next connection.
             Err(broadcast::error::RecvError::Lagged(_)) => continue,
             Err(broadcast::error::RecvError::Closed) => return,
@@ -393,7 +398,7 @@ async fn hear(
 
 async fn ask(uplink: UplinkHandle, mut asks: mpsc::Receiver<Ask>) {
     while let Some(ask) = asks.recv().await {
-        uplink.request_blob(ask.sha, ask.missing).await;
+        uplink.request_blob(ask.sha, &ask.missing).await;
     }
 }
 
