@@ -141,7 +141,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             }
         });
     }
-    start_sources(&config, &ingests, &handle, &board, &sources_end, &threads, &ports).await?;
+    start_sources(
+        &config,
+        &ingests,
+        &handle,
+        &board,
+        &sources_end,
+        &threads,
+        &ports,
+    )
+    .await?;
     drop(ingests);
     tracing::info!(data = %config.data_dir.display(), boot = handle.boot(), "agent is running");
     notify.ready();

@@ -408,11 +408,7 @@ impl Forecaster {
             if let Some(signal) = self.kept.watch.add(time, sum, count) {
                 step.records.push(RecordBody::Drift(pb::DriftSignal {
                     forecaster: self.spec.name.clone(),
-                    sensor: self
-                        .sensors
-                        .get(target)
-                        .cloned()
-                        .unwrap_or_default(),
+                    sensor: self.sensors.get(target).cloned().unwrap_or_default(),
                     ..signal
                 }));
             }

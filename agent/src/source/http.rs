@@ -59,7 +59,10 @@ impl HttpPush {
             .filter_map(|_| {
                 let (server, this) = (server.clone(), self.clone());
                 let run = move || this.serve(&server);
-                std::thread::Builder::new().name("source".into()).spawn(run).ok()
+                std::thread::Builder::new()
+                    .name("source".into())
+                    .spawn(run)
+                    .ok()
             })
             .collect()
     }
@@ -155,19 +158,20 @@ impl HttpPush {
             let busy = |detail: &str| problem(503, "Service unavailable", detail);
             match self.sender.try_send(ingest) {
                 Ok(()) => {}
-                Err(TrySendError::Full(_)) => return busy("the buffer is busy; try again in a second"),
-                Err(TrySendError::Closed(_)) => return busy("the agent is ending; try again later"),
+                Err(TrySendError::Full(_)) => {
+                    return busy("the buffer is busy; try again in a second");
+                }
+                Err(TrySendError::Closed(_)) => {
+                    return busy("the agent is ending; try again later");
+                }
             }
             match answer.blocking_recv() {
                 Ok(Ok(accepted)) => {
                     stored = accepted.stored;
                     let refused = accepted.refused.into_iter();
                     errors.extend(refused.filter_map(|(i, why)| Some((*indices.get(i)?, why))));
-                    self.board.pushed(
-                        &self.source.listen,
-                        stored as u64,
-                        errors.len() as u64,
-                    );
+                    self.board
+                        .pushed(&self.source.listen, stored as u64, errors.len() as u64);
                 }
                 Ok(Err(e)) => return busy(&e.to_string()),
                 Err(_) => return busy("the agent is ending; try again later"),
@@ -182,7 +186,9 @@ impl HttpPush {
         let count = errors.len();
         let failed = count > 0 && (lines || stored == 0);
         if failed {
-            let detail = format!("{stored} readings were stored, {count} were not; correct those and send them again");
+            let detail = format!(
+                "{stored} readings were stored, {count} were not; correct those and send them again"
+            );
             let body = serde_json::json!({"type": "about:blank", "title": "Readings were rejected", "status": 400,
                 "detail": detail, "accepted": stored, "rejected": rejected});
             return Answer {

@@ -292,7 +292,9 @@ impl Running {
                 if let Some(f) = self.fetching.remove(&name) {
                     let event = match f.download.finish(&self.this.bundles.path(&name)) {
                         Ok(()) => Event::Fetched(name),
-                        Err(e) => Event::Unfetchable(name, format!("the bundle cannot be kept: {e}")),
+                        Err(e) => {
+                            Event::Unfetchable(name, format!("the bundle cannot be kept: {e}"))
+                        }
                     };
                     self.tell(&f.forecaster, event, None).await;
                 }
