@@ -56,14 +56,9 @@ impl Connection {
     ///
     /// # Errors
     /// The CA file cannot be read.
-    pub(super) fn open(
-        identity: &Identity,
-        topics: &Topics,
-        will: Vec<u8>,
-    ) -> std::io::Result<Self> {
+    pub(super) fn open(identity: &Identity, topics: &Topics, will: Vec<u8>) -> std::io::Result<Self> {
         let device = &identity.device;
-        let mut options =
-            MqttOptions::new(device.as_str(), &identity.broker.host, identity.broker.port);
+        let mut options = MqttOptions::new(device.as_str(), &identity.broker.host, identity.broker.port);
         options.set_keep_alive(Duration::from_secs(20));
         options.set_clean_start(true);
         options.set_credentials(device.as_str(), &identity.token);
@@ -96,8 +91,7 @@ impl Connection {
                         if ack.code != ConnectReturnCode::Success {
                             break format!("the broker refused: {:?}", ack.code);
                         }
-                        if let Err(e) = subscriber.try_subscribe(filter.as_str(), QoS::AtLeastOnce)
-                        {
+                        if let Err(e) = subscriber.try_subscribe(filter.as_str(), QoS::AtLeastOnce) {
                             break e.to_string();
                         }
                     }
@@ -108,14 +102,7 @@ impl Connection {
                     }
                     Ok(Ok(Event::Incoming(Packet::Publish(p)))) => {
                         let topic = String::from_utf8_lossy(&p.topic).into_owned();
-                        if tell
-                            .send(Incoming::Message {
-                                topic,
-                                payload: p.payload.to_vec(),
-                            })
-                            .await
-                            .is_err()
-                        {
+                        if tell.send(Incoming::Message { topic, payload: p.payload.to_vec() }).await.is_err() {
                             return;
                         }
                     }
@@ -128,18 +115,12 @@ impl Connection {
             // A driver that is gone needs no reason.
             let _ = tell.send(Incoming::Down(reason)).await;
         });
-        Ok(Self {
-            client,
-            incoming,
-            task,
-        })
+        Ok(Self { client, incoming, task })
     }
 
     /// Hands a message to the connection; false where its queue is full or it is gone.
     pub(super) fn publish(&self, topic: String, retain: bool, payload: Vec<u8>) -> bool {
-        self.client
-            .try_publish(topic, QoS::AtLeastOnce, retain, payload)
-            .is_ok()
+        self.client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_ok()
     }
 
     /// Says good-bye, so that the broker does not publish the will.

@@ -47,11 +47,7 @@ pub fn start(
     let (requests, inbox) = mpsc::channel(64);
     let (events, _) = broadcast::channel(256);
     let (online, online_seen) = watch::channel(false);
-    let handle = UplinkHandle {
-        requests,
-        events: events.clone(),
-        online: online_seen,
-    };
+    let handle = UplinkHandle { requests, events: events.clone(), online: online_seen };
     let driver = Driver {
         topics: Topics::new(&identity.site),
         identity,
@@ -129,10 +125,7 @@ impl Driver {
                     Ok(None)
                 } else {
                     // Given up under a gap record since it was listed.
-                    Ok(Some(Event::Applied {
-                        done: vec![key],
-                        reload: false,
-                    }))
+                    Ok(Some(Event::Applied { done: vec![key], reload: false }))
                 }
             }
             Output::Load { after, limit } => {
@@ -151,9 +144,7 @@ impl Driver {
                 Ok(None)
             }
             Err(e) => {
-                tracing::error!(
-                    "uplink: the CA file cannot be read ({e}); correct `ca_file` in the identity"
-                );
+                tracing::error!("uplink: the CA file cannot be read ({e}); correct `ca_file` in the identity");
                 Ok(Some(Event::Disconnected { jitter: 1.0 }))
             }
         }
@@ -198,16 +189,11 @@ impl Driver {
                 if self.online.send_replace(false) {
                     let _ = self.events.send(UplinkEvent::Disconnected);
                 }
-                tracing::warn!(
-                    "no connection to {:?}: {reason}; trying again",
-                    self.identity.broker
-                );
+                tracing::warn!("no connection to {:?}: {reason}; trying again", self.identity.broker);
                 self.step(Event::Disconnected { jitter: jitter() }).await
             }
             Incoming::Message { topic, payload } => match self.topics.parse(&topic) {
-                Some((device, kind)) if device == self.identity.device => {
-                    self.message(kind, payload).await
-                }
+                Some((device, kind)) if device == self.identity.device => self.message(kind, payload).await,
                 _ => Ok(()),
             },
         }
@@ -219,24 +205,15 @@ impl Driver {
                 Ok(ack) => return self.ack(ack).await,
                 Err(e) => tracing::warn!("{e}"),
             },
-            DeviceTopic::Desired => {
-                match message::decode::<pb::Desired>("desired orders", &payload) {
-                    Ok(desired) if desired.orders.len() <= MAX_FORECASTERS => {
-                        let _ = self.events.send(UplinkEvent::Desired(Box::new(desired)));
-                    }
-                    Ok(desired) => tracing::warn!(
-                        "{} orders at once are ignored; allowed are {MAX_FORECASTERS}",
-                        desired.orders.len()
-                    ),
-                    Err(e) => tracing::warn!("{e}"),
+            DeviceTopic::Desired => match message::decode::<pb::Desired>("desired orders", &payload) {
+                Ok(desired) if desired.orders.len() <= MAX_FORECASTERS => {
+                    let _ = self.events.send(UplinkEvent::Desired(Box::new(desired)));
                 }
-            }
+                Ok(desired) => tracing::warn!("{} orders at once are ignored; allowed are {MAX_FORECASTERS}", desired.orders.len()),
+                Err(e) => tracing::warn!("{e}"),
+            },
             DeviceTopic::Block(sha256, n) => {
-                let _ = self.events.send(UplinkEvent::Block {
-                    sha256,
-                    n,
-                    bytes: payload,
-                });
+                let _ = self.events.send(UplinkEvent::Block { sha256, n, bytes: payload });
             }
             _ => {}
         }
@@ -254,52 +231,31 @@ impl Driver {
             self.sync().await?;
         }
         let reload = outcome.rewound || outcome.new_epoch.is_some() || outcome.renumbered > 0;
-        self.step(Event::Applied {
-            done: outcome.done,
-            reload,
-        })
-        .await
+        self.step(Event::Applied { done: outcome.done, reload }).await
     }
 
     /// Cristian's method on the echoed stamp; a fact is recorded only where it says something new.
     async fn learn_time(&mut self, ack: &pb::Ack) -> Result<(), BufferError> {
-        if ack.hub_time_ms == 0
-            || ack.echo_monotonic_ms == 0
-            || ack.echo_boot_id != self.clock.boot_id()
-        {
+        if ack.hub_time_ms == 0 || ack.echo_monotonic_ms == 0 || ack.echo_boot_id != self.clock.boot_id() {
             return Ok(());
         }
         let now = self.clock.stamp();
-        let Some((offset_ms, error_ms)) = clock::offset(
-            ack.echo_monotonic_ms,
-            ack.hub_time_ms,
-            now.monotonic_ms,
-            now.wall_ms,
-        ) else {
+        let Some((offset_ms, error_ms)) =
+            clock::offset(ack.echo_monotonic_ms, ack.hub_time_ms, now.monotonic_ms, now.wall_ms)
+        else {
             return Ok(());
         };
         let news = self.fact.as_ref().is_none_or(|last| {
-            error_ms * 2 < last.error_ms
-                || (offset_ms - last.offset_ms).abs() > error_ms + last.error_ms
+            error_ms * 2 < last.error_ms || (offset_ms - last.offset_ms).abs() > error_ms + last.error_ms
         });
         if !news {
             return Ok(());
         }
         self.clock.raise_floor(ack.hub_time_ms);
-        let fact = pb::ClockFact {
-            seq: 0,
-            boot_id: now.boot_id,
-            offset_ms,
-            error_ms,
-            synchronised: now.synchronised,
-        };
+        let fact =
+            pb::ClockFact { seq: 0, boot_id: now.boot_id, offset_ms, error_ms, synchronised: now.synchronised };
         self.fact = Some(fact.clone());
-        self.buffer
-            .commit(Commit {
-                records: vec![RecordBody::Clock(fact)],
-                ..Commit::default()
-            })
-            .await?;
+        self.buffer.commit(Commit { records: vec![RecordBody::Clock(fact)], ..Commit::default() }).await?;
         Ok(())
     }
 
@@ -319,11 +275,7 @@ impl Driver {
     fn publish_state(&mut self) {
         if let Some(state) = self.state.clone().filter(|_| self.machine.is_online()) {
             self.state_count += 1;
-            let state = pb::State {
-                boot: self.buffer.boot(),
-                n: self.state_count,
-                ..state
-            };
+            let state = pb::State { boot: self.buffer.boot(), n: self.state_count, ..state };
             self.publish(DeviceTopic::State, true, message::encode(&state));
         }
     }
@@ -351,12 +303,7 @@ impl Driver {
             self.publish(DeviceTopic::Presence, true, self.presence(false));
             if let Some(mut connection) = self.connection {
                 connection.goodbye();
-                let end = async {
-                    while !matches!(
-                        connection.incoming.recv().await,
-                        None | Some(Incoming::Down(_))
-                    ) {}
-                };
+                let end = async { while !matches!(connection.incoming.recv().await, None | Some(Incoming::Down(_))) {} };
                 // Nothing is lost where the broker does not answer in time: its will says the same.
                 let _ = tokio::time::timeout(Duration::from_secs(2), end).await;
             }

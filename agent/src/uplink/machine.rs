@@ -117,13 +117,7 @@ pub enum Output {
 
 impl Default for State {
     fn default() -> Self {
-        Self {
-            link: Link::Waiting { until: i64::MIN },
-            attempts: 0,
-            batches: BTreeMap::new(),
-            more: true,
-            caught_up: false,
-        }
+        Self { link: Link::Waiting { until: i64::MIN }, attempts: 0, batches: BTreeMap::new(), more: true, caught_up: false }
     }
 }
 
@@ -178,11 +172,7 @@ impl State {
     fn disconnected(&mut self, now: i64, jitter: f64) {
         let ceiling = (BACKOFF_MS.0 << self.attempts.min(10)).min(BACKOFF_MS.1);
         self.attempts = self.attempts.saturating_add(1);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_precision_loss,
-            reason = "at most a minute"
-        )]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "at most a minute")]
         let wait = (ceiling as f64 * jitter.clamp(0.0, 1.0)) as i64;
         self.link = Link::Waiting { until: now + wait };
         self.requeue();
@@ -199,20 +189,10 @@ impl State {
     fn take(&mut self, found: Vec<SealedInfo>, complete: bool) {
         self.more = !complete;
         // Once the buffer had no more, what is found is what the device has just sealed.
-        let lane = if self.caught_up {
-            Lane::Live
-        } else {
-            Lane::Backlog
-        };
+        let lane = if self.caught_up { Lane::Live } else { Lane::Backlog };
         self.caught_up = complete;
         for info in found {
-            let item = Item {
-                key: info.key,
-                lane,
-                bytes: info.bytes,
-                contested: info.contested,
-                deadline: None,
-            };
+            let item = Item { key: info.key, lane, bytes: info.bytes, contested: info.contested, deadline: None };
             self.batches.entry(info.order).or_insert(item);
         }
     }
@@ -233,14 +213,9 @@ impl State {
             }
         }
         for lane in [Lane::Live, Lane::Backlog] {
-            for item in self
-                .batches
-                .values_mut()
-                .filter(|i| i.lane == lane && i.deadline.is_none())
-            {
+            for item in self.batches.values_mut().filter(|i| i.lane == lane && i.deadline.is_none()) {
                 let fits = lane == Lane::Live
-                    || (backlog < IN_FLIGHT_BACKLOG
-                        && (backlog == 0 || bytes + item.bytes <= BACKLOG_BYTES));
+                    || (backlog < IN_FLIGHT_BACKLOG && (backlog == 0 || bytes + item.bytes <= BACKLOG_BYTES));
                 if flying >= IN_FLIGHT || !fits {
                     break;
                 }
@@ -260,18 +235,11 @@ impl State {
     }
 
     fn load(&mut self, out: &mut Vec<Output>) {
-        let waiting = self
-            .batches
-            .values()
-            .filter(|i| i.deadline.is_none())
-            .count();
+        let waiting = self.batches.values().filter(|i| i.deadline.is_none()).count();
         if self.more && waiting < IN_FLIGHT && self.batches.len() < REMEMBERED {
             self.more = false;
             let after = self.batches.keys().next_back().copied().unwrap_or(0);
-            out.push(Output::Load {
-                after,
-                limit: REMEMBERED - self.batches.len(),
-            });
+            out.push(Output::Load { after, limit: REMEMBERED - self.batches.len() });
         }
     }
 }

@@ -9,21 +9,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn key(n: i64) -> BatchKey {
-    BatchKey {
-        epoch: Epoch(uuid::Uuid::from_u128(1)),
-        number: n.unsigned_abs(),
-    }
+    BatchKey { epoch: Epoch(uuid::Uuid::from_u128(1)), number: n.unsigned_abs() }
 }
 
 fn info(n: i64) -> SealedInfo {
-    SealedInfo {
-        key: key(n),
-        order: n,
-        bytes: 1_000,
-        first_seq: 1,
-        last_seq: 1,
-        contested: false,
-    }
+    SealedInfo { key: key(n), order: n, bytes: 1_000, first_seq: 1, last_seq: 1, contested: false }
 }
 
 /// Buffer, hub and network around the machine.
@@ -53,13 +43,7 @@ impl World {
                             .map(info)
                             .collect();
                         let complete = waiting.len() < limit;
-                        next.extend(self.state.step(
-                            Event::Loaded {
-                                found: waiting,
-                                complete,
-                            },
-                            self.now,
-                        ));
+                        next.extend(self.state.step(Event::Loaded { found: waiting, complete }, self.now));
                     }
                     Output::Connect => next.extend(self.state.step(Event::Connected, self.now)),
                     Output::Introduce => {}
@@ -67,12 +51,7 @@ impl World {
             }
             outputs = next;
         }
-        let flying = self
-            .state
-            .batches
-            .values()
-            .filter(|i| i.deadline.is_some())
-            .count();
+        let flying = self.state.batches.values().filter(|i| i.deadline.is_some()).count();
         self.most_in_flight = self.most_in_flight.max(flying);
     }
 
@@ -81,19 +60,12 @@ impl World {
             return;
         }
         let at = at % self.wire.len();
-        let key = if keep {
-            self.wire[at]
-        } else {
-            self.wire.remove(at)
-        };
+        let key = if keep { self.wire[at] } else { self.wire.remove(at) };
         // The hub's ledger writes a batch once, however often it comes.
         *self.committed.entry(key.number).or_insert(0) = 1;
         if ack_arrives {
             self.acked.insert(key.number);
-            self.step(Event::Applied {
-                done: vec![key],
-                reload: false,
-            });
+            self.step(Event::Applied { done: vec![key], reload: false });
         }
     }
 }
@@ -152,34 +124,11 @@ fn live_batches_find_room_beside_a_backlog() {
     let mut state = State::default();
     assert_eq!(state.step(Event::Tick, 0), vec![Output::Connect]);
     let out = state.step(Event::Connected, 0);
-    assert!(
-        out.contains(&Output::Load {
-            after: 0,
-            limit: REMEMBERED
-        }),
-        "{out:?}"
-    );
+    assert!(out.contains(&Output::Load { after: 0, limit: REMEMBERED }), "{out:?}");
     let backlog = (1..=100).map(info).collect();
-    let sent = state.step(
-        Event::Loaded {
-            found: backlog,
-            complete: true,
-        },
-        0,
-    );
-    assert_eq!(
-        sent.iter()
-            .filter(|o| matches!(o, Output::Publish(..)))
-            .count(),
-        IN_FLIGHT_BACKLOG
-    );
-    let live = state.step(
-        Event::Loaded {
-            found: vec![info(101)],
-            complete: true,
-        },
-        1,
-    );
+    let sent = state.step(Event::Loaded { found: backlog, complete: true }, 0);
+    assert_eq!(sent.iter().filter(|o| matches!(o, Output::Publish(..))).count(), IN_FLIGHT_BACKLOG);
+    let live = state.step(Event::Loaded { found: vec![info(101)], complete: true }, 1);
     assert_eq!(live, vec![Output::Publish(key(101), Lane::Live)]);
 }
 
@@ -189,15 +138,10 @@ fn the_backoff_grows_and_only_a_stable_connection_resets_it() {
     let mut waits = Vec::new();
     for _ in 0..9 {
         state.step(Event::Disconnected { jitter: 0.999_999 }, 0);
-        let Link::Waiting { until } = state.link else {
-            unreachable!()
-        };
+        let Link::Waiting { until } = state.link else { unreachable!() };
         waits.push(until);
     }
-    assert!(
-        waits.windows(2).all(|w| w[0] <= w[1]) && waits[8] > 59_000,
-        "{waits:?}"
-    );
+    assert!(waits.windows(2).all(|w| w[0] <= w[1]) && waits[8] > 59_000, "{waits:?}");
     state.step(Event::Connected, 0);
     state.step(Event::Tick, STABLE_MS - 1);
     assert_eq!(state.attempts, 9);

@@ -52,11 +52,7 @@ impl UplinkHandle {
 
     /// Asks for blocks of a bundle; without a connection the request is dropped and must be made again.
     pub async fn request_blob(&self, sha256: Sha256, missing: Vec<u32>) {
-        let request = pb::BlobRequest {
-            sha256: sha256.to_vec(),
-            offset_blocks: 0,
-            missing,
-        };
+        let request = pb::BlobRequest { sha256: sha256.to_vec(), offset_blocks: 0, missing };
         let _ = self.requests.send(Request::Blob(request)).await;
     }
 
