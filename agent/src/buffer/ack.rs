@@ -44,7 +44,13 @@ impl Store {
             .query_row(
                 "SELECT id, acked_through, hub_instance FROM epochs WHERE uuid = ?1",
                 [epoch.to_vec()],
-                |r| Ok(EpochRow { id: r.get(0)?, acked_through: r.get(1)?, hub: r.get(2)? }),
+                |r| {
+                    Ok(EpochRow {
+                        id: r.get(0)?,
+                        acked_through: r.get(1)?,
+                        hub: r.get(2)?,
+                    })
+                },
             )
             .optional()
             .map_err(&step)?;
@@ -57,8 +63,11 @@ impl Store {
             out.rewound = true;
         }
         if !ack.hub_instance.is_empty() {
-            tx.execute("UPDATE epochs SET hub_instance = ?2 WHERE id = ?1", params![row.id, ack.hub_instance])
-                .map_err(&step)?;
+            tx.execute(
+                "UPDATE epochs SET hub_instance = ?2 WHERE id = ?1",
+                params![row.id, ack.hub_instance],
+            )
+            .map_err(&step)?;
         }
         let answered = answered(&tx, row.id, ack).map_err(&step)?;
         if ack.new_epoch && row.id == current.id {
@@ -67,10 +76,16 @@ impl Store {
         } else if ack.new_epoch {
             // The epoch is spent already: the answer is about one contested batch.
             let refused = answered.filter(|b| b.contested);
-            let named = ack.rejected.iter().any(|r| r.seq == 0 && refused.as_ref().is_some_and(|b| r.batch == b.number));
+            let named = ack
+                .rejected
+                .iter()
+                .any(|r| r.seq == 0 && refused.as_ref().is_some_and(|b| r.batch == b.number));
             if let Some(b) = refused.filter(|b| named || !listed(ack, b.number)) {
                 out.renumbered += renumber(&tx, &b, &mut current).map_err(&step)??;
-                out.done.push(BatchKey { epoch, number: b.number });
+                out.done.push(BatchKey {
+                    epoch,
+                    number: b.number,
+                });
             }
         } else {
             confirm(&tx, row.id, epoch, ack, answered, &mut out).map_err(&step)?;
@@ -87,10 +102,17 @@ impl Store {
                 out.rejected.push((r.seq, r.reason.clone()));
             }
         }
-        tx.execute("DELETE FROM refused WHERE id <= (SELECT max(id) FROM refused) - 10000", []).map_err(&step)?;
+        tx.execute(
+            "DELETE FROM refused WHERE id <= (SELECT max(id) FROM refused) - 10000",
+            [],
+        )
+        .map_err(&step)?;
         Store::trim_tail(&tx, self.limits.tail_bytes, older_than).map_err(&step)?;
-        tx.execute("UPDATE epochs SET next_seq = ?2 WHERE id = ?1", params![current.id, number(current.next_seq)])
-            .map_err(&step)?;
+        tx.execute(
+            "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
+            params![current.id, number(current.next_seq)],
+        )
+        .map_err(&step)?;
         tx.commit().map_err(&step)?;
         if out.new_epoch.is_some() || current.next_seq != before {
             self.current = current;
@@ -116,9 +138,11 @@ impl Store {
     pub(super) fn recount(&mut self) -> Result<(), BufferError> {
         let (records, bytes): (i64, i64) = self
             .db
-            .query_row("SELECT count(*), coalesce(sum(coalesce(length(body), 12) + 8), 0) FROM pending", [], |r| {
-                Ok((r.get(0)?, r.get(1)?))
-            })
+            .query_row(
+                "SELECT count(*), coalesce(sum(coalesce(length(body), 12) + 8), 0) FROM pending",
+                [],
+                |r| Ok((r.get(0)?, r.get(1)?)),
+            )
             .map_err(sql("counting records"))?;
         (self.pending, self.pending_bytes) = (unsigned(records), unsigned(bytes));
         Ok(())
@@ -126,7 +150,11 @@ impl Store {
 }
 
 fn listed(ack: &pb::Ack, batch: u64) -> bool {
-    batch <= ack.through || ack.ranges.iter().any(|r| (r.first..=r.last).contains(&batch))
+    batch <= ack.through
+        || ack
+            .ranges
+            .iter()
+            .any(|r| (r.first..=r.last).contains(&batch))
 }
 
 struct Answered {
@@ -136,7 +164,11 @@ struct Answered {
 }
 
 /// The batch whose clocks the ack echoes: the very bytes the hub had in hand.
-fn answered(tx: &Transaction<'_>, epoch_id: i64, ack: &pb::Ack) -> rusqlite::Result<Option<Answered>> {
+fn answered(
+    tx: &Transaction<'_>,
+    epoch_id: i64,
+    ack: &pb::Ack,
+) -> rusqlite::Result<Option<Answered>> {
     tx.query_row(
         "SELECT id, number, contested FROM batches WHERE epoch = ?1 AND status = 0 AND boot_id = ?2 AND monotonic_ms = ?3",
         params![epoch_id, ack.echo_boot_id, ack.echo_monotonic_ms],
@@ -158,9 +190,14 @@ fn confirm(
             "UPDATE batches SET status = 1 WHERE epoch = ?1 AND status = 0 AND contested = 0
                 AND number BETWEEN ?2 AND ?3 RETURNING number",
         )?;
-        let numbers = statement.query_map(params![epoch_id, number(first), number(last)], |r| r.get::<_, i64>(0))?;
+        let numbers = statement.query_map(params![epoch_id, number(first), number(last)], |r| {
+            r.get::<_, i64>(0)
+        })?;
         for n in numbers {
-            out.done.push(BatchKey { epoch, number: unsigned(n?) });
+            out.done.push(BatchKey {
+                epoch,
+                number: unsigned(n?),
+            });
         }
         Ok(())
     };
@@ -171,8 +208,14 @@ fn confirm(
         mark(range.first, range.last)?;
     }
     if let Some(b) = answered.filter(|b| b.contested && listed(ack, b.number)) {
-        tx.execute("UPDATE batches SET status = 1, contested = 0 WHERE id = ?1", [b.id])?;
-        out.done.push(BatchKey { epoch, number: b.number });
+        tx.execute(
+            "UPDATE batches SET status = 1, contested = 0 WHERE id = ?1",
+            [b.id],
+        )?;
+        out.done.push(BatchKey {
+            epoch,
+            number: b.number,
+        });
     }
     tx.execute(
         "UPDATE epochs SET acked_through = max(acked_through, min(?2, next_batch - 1)) WHERE id = ?1",
@@ -182,9 +225,16 @@ fn confirm(
 }
 
 /// The hub came back from a backup: what it forgot waits again, what is no longer held becomes a gap.
-fn rewind(tx: &Transaction<'_>, row: &EpochRow, epoch: Epoch, ack: &pb::Ack, next: &mut u64) -> rusqlite::Result<()> {
+fn rewind(
+    tx: &Transaction<'_>,
+    row: &EpochRow,
+    epoch: Epoch,
+    ack: &pb::Ack,
+    next: &mut u64,
+) -> rusqlite::Result<()> {
     let held: Vec<(i64, u64)> = {
-        let mut statement = tx.prepare("SELECT id, number FROM batches WHERE epoch = ?1 AND status = 1")?;
+        let mut statement =
+            tx.prepare("SELECT id, number FROM batches WHERE epoch = ?1 AND status = 1")?;
         let found = statement.query_map([row.id], |r| Ok((r.get(0)?, unsigned(r.get(1)?))))?;
         found.collect::<Result<_, _>>()?
     };
@@ -231,10 +281,17 @@ fn rewind(tx: &Transaction<'_>, row: &EpochRow, epoch: Epoch, ack: &pb::Ack, nex
 }
 
 /// Begins an epoch; batches of the old one that wait become contested.
-pub(super) fn begin(tx: &Transaction<'_>, old: &store::Current, reason: &str) -> rusqlite::Result<store::Current> {
+pub(super) fn begin(
+    tx: &Transaction<'_>,
+    old: &store::Current,
+    reason: &str,
+) -> rusqlite::Result<store::Current> {
     let epoch = Epoch(uuid::Uuid::new_v4());
     tx.execute("UPDATE epochs SET spent = 1 WHERE id = ?1", [old.id])?;
-    tx.execute("UPDATE batches SET contested = 1 WHERE epoch = ?1 AND status = 0", [old.id])?;
+    tx.execute(
+        "UPDATE batches SET contested = 1 WHERE epoch = ?1 AND status = 0",
+        [old.id],
+    )?;
     let first: Option<i64> = tx.query_row("SELECT min(seq) FROM pending", [], |r| r.get(0))?;
     let count: i64 = tx.query_row("SELECT count(*) FROM pending", [], |r| r.get(0))?;
     if let Some(first) = first.filter(|f| *f > 1) {
@@ -248,7 +305,11 @@ pub(super) fn begin(tx: &Transaction<'_>, old: &store::Current, reason: &str) ->
         params![epoch.to_vec(), count + 1, old.id, reason],
     )?;
     tracing::warn!(%epoch, before = %old.epoch, reason, "a new epoch begins");
-    Ok(store::Current { id: tx.last_insert_rowid(), epoch, next_seq: unsigned(count + 1) })
+    Ok(store::Current {
+        id: tx.last_insert_rowid(),
+        epoch,
+        next_seq: unsigned(count + 1),
+    })
 }
 
 /// Moves the records of a batch, under whose number the hub holds another one, to the current epoch.
@@ -257,9 +318,14 @@ fn renumber(
     b: &Answered,
     current: &mut store::Current,
 ) -> rusqlite::Result<Result<u64, BufferError>> {
-    let payload: Option<Vec<u8>> = tx.query_row("SELECT payload FROM batches WHERE id = ?1", [b.id], |r| r.get(0))?;
+    let payload: Option<Vec<u8>> =
+        tx.query_row("SELECT payload FROM batches WHERE id = ?1", [b.id], |r| {
+            r.get(0)
+        })?;
     let Some(Ok(batch)) = payload.map(|p| batch::decode(&p)) else {
-        return Ok(Err(BufferError::Damaged { what: format!("contested batch {}", b.number) }));
+        return Ok(Err(BufferError::Damaged {
+            what: format!("contested batch {}", b.number),
+        }));
     };
     let moved = batch.records.len() as u64;
     for record in batch.records {
@@ -270,6 +336,6 @@ fn renumber(
         store::insert(tx, current.next_seq, &record.body, sensor)?;
         current.next_seq += 1;
     }
-    tx.execute("UPDATE batches SET payload = NULL, bytes = 0, status = 2 WHERE id = ?1", [b.id])?;
+    tx.execute("DELETE FROM batches WHERE id = ?1", [b.id])?;
     Ok(Ok(moved))
 }

@@ -37,12 +37,18 @@ impl Counters {
         let file = path(dir);
         let fail = |operation, path: &Path| {
             let path = path.to_owned();
-            move |source| BufferError::Io { operation, path, source }
+            move |source| BufferError::Io {
+                operation,
+                path,
+                source,
+            }
         };
         let new = dir.join("counters.json.new");
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         let mut out = std::fs::File::create(&new).map_err(fail("creation", &new))?;
-        out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(fail("writing", &new))?;
+        out.write_all(&bytes)
+            .and_then(|()| out.sync_all())
+            .map_err(fail("writing", &new))?;
         std::fs::rename(&new, &file).map_err(fail("renaming", &new))?;
         std::fs::File::open(dir)
             .and_then(|d| d.sync_all())

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum BufferError {
     /// SQLite failed.
-    #[error("buffer: {operation} failed ({source}); check free space and health of the disk, then restart the agent")]
+    #[error(
+        "buffer: {operation} failed ({source}); check free space and health of the disk, then restart the agent"
+    )]
     Sql {
         /// What was being done.
         operation: &'static str,
@@ -26,13 +28,17 @@ pub enum BufferError {
         source: std::io::Error,
     },
     /// A record that must not be kept.
-    #[error("buffer: record refused: {problem}; correct the source, nothing of this commit was kept")]
+    #[error(
+        "buffer: record refused: {problem}; correct the source, nothing of this commit was kept"
+    )]
     Record {
         /// What is wrong with it.
         problem: String,
     },
     /// The file was written by a newer agent.
-    #[error("buffer: the file has layout {found}, this agent knows up to {known}; install the newer agent again")]
+    #[error(
+        "buffer: the file has layout {found}, this agent knows up to {known}; install the newer agent again"
+    )]
     Newer {
         /// Layout found.
         found: i64,
@@ -98,7 +104,10 @@ impl BufferError {
             self,
             Self::Sql {
                 source: rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error { code: rusqlite::ErrorCode::DiskFull, .. },
+                    rusqlite::ffi::Error {
+                        code: rusqlite::ErrorCode::DiskFull,
+                        ..
+                    },
                     _
                 ),
                 ..

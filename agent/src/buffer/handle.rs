@@ -57,8 +57,19 @@ impl Buffer {
         let thread = std::thread::Builder::new()
             .name("buffer".into())
             .spawn(move || run(store, inbox, &tell))
-            .map_err(|source| BufferError::Io { operation: "starting the thread", path: dir, source })?;
-        Ok(Self { handle: BufferHandle { requests, sealed, boot }, thread })
+            .map_err(|source| BufferError::Io {
+                operation: "starting the thread",
+                path: dir,
+                source,
+            })?;
+        Ok(Self {
+            handle: BufferHandle {
+                requests,
+                sealed,
+                boot,
+            },
+            thread,
+        })
     }
 
     /// Seals what waits, closes the file and waits for the thread; blocks.
@@ -195,7 +206,10 @@ impl BufferHandle {
     }
 
     async fn send(&self, request: Request) -> Result<(), BufferError> {
-        self.requests.send(request).await.map_err(|_| BufferError::Closed)
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| BufferError::Closed)
     }
 
     async fn ask<T: Send + 'static>(
@@ -206,7 +220,9 @@ impl BufferHandle {
         let task: Task = Box::new(move |store| match task(store) {
             // The thread must see damage to act on it; the caller learns that something was wrong.
             Err(e) if e.is_damage() => {
-                let _ = reply.send(Err(BufferError::Shared { cause: e.to_string() }));
+                let _ = reply.send(Err(BufferError::Shared {
+                    cause: e.to_string(),
+                }));
                 Err(e)
             }
             answer => {
@@ -229,7 +245,10 @@ impl Store {
 }
 
 fn run(mut store: Store, mut inbox: mpsc::Receiver<Request>, sealed: &watch::Sender<i64>) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+    else {
         tracing::error!("the buffer's thread has no timer; restart the agent");
         return;
     };
@@ -239,7 +258,9 @@ fn run(mut store: Store, mut inbox: mpsc::Receiver<Request>, sealed: &watch::Sen
         let patience = store.patience(waiting_since);
         let request = match held.take() {
             Some(request) => Some(request),
-            None => match runtime.block_on(async { tokio::time::timeout(patience, inbox.recv()).await }) {
+            None => match runtime
+                .block_on(async { tokio::time::timeout(patience, inbox.recv()).await })
+            {
                 Ok(None) => return finish(store, sealed, None),
                 Ok(Some(request)) => Some(request),
                 Err(_) => None,
@@ -278,13 +299,19 @@ impl Store {
         match waiting_since {
             Some(since) => {
                 let waited = u64::try_from(self.clock.monotonic_ms() - since).unwrap_or(0);
-                self.limits.seal_after.saturating_sub(Duration::from_millis(waited))
+                self.limits
+                    .seal_after
+                    .saturating_sub(Duration::from_millis(waited))
             }
             None => Duration::from_secs(60),
         }
     }
 
-    fn housekeeping(&mut self, since: &mut Option<Millis>, sealed: &watch::Sender<i64>) -> Result<(), BufferError> {
+    fn housekeeping(
+        &mut self,
+        since: &mut Option<Millis>,
+        sealed: &watch::Sender<i64>,
+    ) -> Result<(), BufferError> {
         let now = self.clock.monotonic_ms();
         if self.has_pending() && since.is_none() {
             *since = Some(now);
@@ -358,10 +385,11 @@ fn commit_group(store: &mut Store, group: Group) -> Result<(), BufferError> {
             Ok(())
         }
         Err(e) => {
-            let damage = e.is_damage().then(|| BufferError::Damaged { what: e.to_string() });
-            for reply in replies {
-                let _ = reply.send(Err(BufferError::Shared { cause: e.to_string() }));
-                break;
+            let damage = e.is_damage().then(|| BufferError::Damaged {
+                what: e.to_string(),
+            });
+            if let Some(reply) = replies.into_iter().next() {
+                let _ = reply.send(Err(e));
             }
             damage.map_or(Ok(()), Err)
         }

@@ -15,9 +15,9 @@ mod salvage;
 mod schema;
 mod seal;
 mod store;
-mod types;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use error::BufferError;
 pub use handle::{Buffer, BufferHandle};

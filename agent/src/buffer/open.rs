@@ -55,23 +55,30 @@ impl Store {
         }
         schema::prepare(&mut db)?;
         let found: Option<(i64, Epoch, i64)> = db
-            .query_row("SELECT id, uuid, next_seq FROM epochs ORDER BY id DESC LIMIT 1", [], |r| {
-                Ok((r.get(0)?, seal::epoch(r, 1)?, r.get(2)?))
-            })
+            .query_row(
+                "SELECT id, uuid, next_seq FROM epochs ORDER BY id DESC LIMIT 1",
+                [],
+                |r| Ok((r.get(0)?, seal::epoch(r, 1)?, r.get(2)?)),
+            )
             .optional()
             .map_err(&step)?;
         let (id, epoch, next) = match found {
             Some(found) => found,
             None => {
                 let epoch = Epoch(uuid::Uuid::new_v4());
-                db.execute("INSERT INTO epochs(uuid, reason) VALUES (?1, 'new buffer')", [epoch.to_vec()])
-                    .map_err(&step)?;
+                db.execute(
+                    "INSERT INTO epochs(uuid, reason) VALUES (?1, 'new buffer')",
+                    [epoch.to_vec()],
+                )
+                .map_err(&step)?;
                 (db.last_insert_rowid(), epoch, 1)
             }
         };
         let sensors = {
             let mut statement = db.prepare("SELECT name, id FROM sensors").map_err(&step)?;
-            let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).map_err(&step)?;
+            let rows = statement
+                .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+                .map_err(&step)?;
             rows.collect::<Result<HashMap<_, _>, _>>().map_err(&step)?
         };
         set(&db, "clean", 0).map_err(&step)?;
@@ -80,7 +87,11 @@ impl Store {
             db,
             limits: limits.clone(),
             clock: clock.clone(),
-            current: Current { id, epoch, next_seq: unsigned(next) },
+            current: Current {
+                id,
+                epoch,
+                next_seq: unsigned(next),
+            },
             sensors,
             pending: 0,
             pending_bytes: 0,
@@ -107,7 +118,11 @@ impl Store {
         self.advance("session", |c| &mut c.session)
     }
 
-    fn advance(&mut self, key: &str, field: impl Fn(&mut Counters) -> &mut u64) -> Result<u64, BufferError> {
+    fn advance(
+        &mut self,
+        key: &str,
+        field: impl Fn(&mut Counters) -> &mut u64,
+    ) -> Result<u64, BufferError> {
         let mut kept = Counters::read(&self.limits.dir);
         let next = (*field(&mut kept)).max(self.counter(key)?) + 1;
         set(&self.db, key, next).map_err(sql("counting"))?;
@@ -131,26 +146,36 @@ impl Store {
 }
 
 fn set(db: &Connection, key: &str, value: u64) -> rusqlite::Result<()> {
-    db.execute("INSERT OR REPLACE INTO counters(key, value) VALUES (?1, ?2)", params![key, number(value)])
-        .map(|_| ())
+    db.execute(
+        "INSERT OR REPLACE INTO counters(key, value) VALUES (?1, ?2)",
+        params![key, number(value)],
+    )
+    .map(|_| ())
 }
 
 fn verify(db: &Connection, size: u64) -> Result<(), BufferError> {
     let step = sql("checking the file");
     // A read that touches the header and the schema.
-    db.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())).map_err(&step)?;
+    db.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))
+        .map_err(&step)?;
     let clean: Option<i64> = db
-        .query_row("SELECT value FROM counters WHERE key = 'clean'", [], |r| r.get(0))
+        .query_row("SELECT value FROM counters WHERE key = 'clean'", [], |r| {
+            r.get(0)
+        })
         .optional()
         .unwrap_or_default();
     if clean == Some(1) && size > ALWAYS_CHECKED {
         return Ok(());
     }
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(&step)?;
+    let verdict: String = db
+        .query_row("PRAGMA quick_check(1)", [], |r| r.get(0))
+        .map_err(&step)?;
     if verdict == "ok" {
         return Ok(());
     }
-    Err(BufferError::Damaged { what: format!("the file ({})", verdict.replace('\n', " ")) })
+    Err(BufferError::Damaged {
+        what: format!("the file ({})", verdict.replace('\n', " ")),
+    })
 }
 
 fn sync_folder(dir: &Path) {

@@ -17,7 +17,11 @@ impl Store {
     /// Bytes that the file holds, free pages not counted.
     pub(super) fn used_bytes(&self) -> Result<u64, BufferError> {
         let step = sql("measuring the file");
-        let value = |name| self.db.pragma_query_value(None, name, |r| r.get::<_, i64>(0)).map_err(&step);
+        let value = |name| {
+            self.db
+                .pragma_query_value(None, name, |r| r.get::<_, i64>(0))
+                .map_err(&step)
+        };
         let pages = value("page_count")? - value("freelist_count")?;
         Ok(unsigned(pages).saturating_mul(unsigned(value("page_size")?)))
     }
@@ -56,19 +60,24 @@ impl Store {
 
     fn shrink(&mut self) -> Result<(), BufferError> {
         let step = sql("shrinking the file");
-        let mut statement = self.db.prepare("PRAGMA incremental_vacuum(256)").map_err(&step)?;
+        let mut statement = self
+            .db
+            .prepare("PRAGMA incremental_vacuum(256)")
+            .map_err(&step)?;
         let mut rows = statement.query([]).map_err(&step)?;
         while rows.next().map_err(&step)?.is_some() {}
         drop(rows);
         drop(statement);
-        self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(&step)
+        self.db
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(&step)
     }
 
     fn forget_acked(&mut self) -> Result<bool, BufferError> {
         let gone = self
             .db
             .execute(
-                "UPDATE batches SET payload = NULL, bytes = 0, status = 2 WHERE id IN
+                "UPDATE batches SET payload = NULL, bytes = 0, status = 2, boot_id = '', digest = x'' WHERE id IN
                     (SELECT id FROM batches WHERE status = 1 ORDER BY id LIMIT 64)",
                 [],
             )
@@ -77,14 +86,20 @@ impl Store {
     }
 
     /// Keeps the acknowledged tail within its bytes and age.
-    pub(super) fn trim_tail(tx: &Transaction<'_>, bytes: u64, older_than: i64) -> rusqlite::Result<()> {
+    pub(super) fn trim_tail(
+        tx: &Transaction<'_>,
+        bytes: u64,
+        older_than: i64,
+    ) -> rusqlite::Result<()> {
         let held: i64 = tx
             .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM batches WHERE status = 1")?
             .query_row([], |r| r.get(0))?;
         let mut over = held - number(bytes);
         let mut rows: Vec<(i64, i64, i64)> = Vec::new();
         {
-            let mut statement = tx.prepare_cached("SELECT id, bytes, sealed_ms FROM batches WHERE status = 1 ORDER BY id")?;
+            let mut statement = tx.prepare_cached(
+                "SELECT id, bytes, sealed_ms FROM batches WHERE status = 1 ORDER BY id",
+            )?;
             let mut found = statement.query([])?;
             while let Some(r) = found.next()? {
                 let row = (r.get(0)?, r.get(1)?, r.get(2)?);
@@ -96,7 +111,10 @@ impl Store {
             }
         }
         for (id, ..) in rows {
-            tx.prepare_cached("UPDATE batches SET payload = NULL, bytes = 0, status = 2 WHERE id = ?1")?.execute([id])?;
+            tx.prepare_cached(
+                "UPDATE batches SET payload = NULL, bytes = 0, status = 2, boot_id = '', digest = x'' WHERE id = ?1",
+            )?
+            .execute([id])?;
         }
         tx.prepare_cached(
             "DELETE FROM batches WHERE status = 2 AND id <= (SELECT id FROM batches WHERE status = 2 ORDER BY id DESC LIMIT 1 OFFSET ?1)",
@@ -127,15 +145,20 @@ impl Store {
         let Some((id, epoch, first, last, batch_number, payload)) = victim else {
             return Ok(false);
         };
-        let inside = payload.and_then(|p| batch::decode(&p).ok()).map(|b| b.records).unwrap_or_default();
+        let inside = payload
+            .and_then(|p| batch::decode(&p).ok())
+            .map(|b| b.records)
+            .unwrap_or_default();
         let mut next = self.current.next_seq;
         let mut kept = 0;
-        let only_gaps = !inside.is_empty() && inside.iter().all(|r| matches!(r.body, RecordBody::Gap(_)));
+        let only_gaps =
+            !inside.is_empty() && inside.iter().all(|r| matches!(r.body, RecordBody::Gap(_)));
         if only_gaps && inside.len() == 1 {
             // Nothing smaller could take its place.
             return Ok(false);
         }
-        tx.execute("UPDATE batches SET payload = NULL, bytes = 0, status = 2 WHERE id = ?1", [id]).map_err(&step)?;
+        tx.execute("DELETE FROM batches WHERE id = ?1", [id])
+            .map_err(&step)?;
         // What gap records inside speak of must still reach the hub.
         for record in &inside {
             if let RecordBody::Gap(gap) = &record.body {
@@ -158,8 +181,11 @@ impl Store {
         };
         kept += add_gap(&tx, &mut next, gap).map_err(&step)?;
         store::count(&tx, "dropped", unsigned(last - first + 1)).map_err(&step)?;
-        tx.execute("UPDATE epochs SET next_seq = ?2 WHERE id = ?1", params![self.current.id, number(next)])
-            .map_err(&step)?;
+        tx.execute(
+            "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
+            params![self.current.id, number(next)],
+        )
+        .map_err(&step)?;
         tx.commit().map_err(&step)?;
         tracing::warn!(%epoch, batch = batch_number, first, last, "buffer is full: a batch was given up");
         self.pending += next - self.current.next_seq;
@@ -173,12 +199,16 @@ impl Store {
 pub(super) fn add_gap(tx: &Transaction<'_>, next: &mut u64, gap: pb::Gap) -> rusqlite::Result<u64> {
     let mut found: Option<(i64, pb::Gap)> = None;
     {
-        let mut statement = tx.prepare_cached("SELECT seq, body FROM pending WHERE kind = ?1 ORDER BY seq DESC LIMIT 16")?;
+        let mut statement = tx.prepare_cached(
+            "SELECT seq, body FROM pending WHERE kind = ?1 ORDER BY seq DESC LIMIT 16",
+        )?;
         let mut open = statement.query([GAP])?;
         while let Some(r) = open.next()? {
             let bytes: Vec<u8> = r.get(1)?;
             if let Ok(RecordBody::Gap(other)) = rows::decode(GAP, &bytes) {
-                let same = other.kind == gap.kind && other.epoch == gap.epoch && other.reason == gap.reason;
+                let same = other.kind == gap.kind
+                    && other.epoch == gap.epoch
+                    && other.reason == gap.reason;
                 let touches = other.first_seq <= gap.last_seq.saturating_add(1)
                     && gap.first_seq <= other.last_seq.saturating_add(1);
                 if same && touches && gap.first_seq > 0 && other.first_seq > 0 {
@@ -205,6 +235,7 @@ pub(super) fn add_gap(tx: &Transaction<'_>, next: &mut u64, gap: pb::Gap) -> rus
         ..other
     };
     let (_, bytes) = rows::encode(&RecordBody::Gap(wider)).unwrap_or_default();
-    tx.prepare_cached("UPDATE pending SET body = ?2 WHERE seq = ?1")?.execute(params![seq, bytes])?;
+    tx.prepare_cached("UPDATE pending SET body = ?2 WHERE seq = ?1")?
+        .execute(params![seq, bytes])?;
     Ok(0)
 }

@@ -73,10 +73,16 @@ pub(super) fn check(body: &RecordBody) -> Result<(), BufferError> {
         return refused(e.to_string());
     }
     if !r.value.is_finite() {
-        return refused(format!("value {} of sensor `{}` is not finite", r.value, r.sensor));
+        return refused(format!(
+            "value {} of sensor `{}` is not finite",
+            r.value, r.sensor
+        ));
     }
     if !(MIN_TIME_MS..=MAX_TIME_MS).contains(&r.time) {
-        return refused(format!("time {} of sensor `{}` is outside 1900 to 2200", r.time, r.sensor));
+        return refused(format!(
+            "time {} of sensor `{}` is outside 1900 to 2200",
+            r.time, r.sensor
+        ));
     }
     Ok(())
 }

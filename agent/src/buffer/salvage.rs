@@ -16,12 +16,16 @@ use crate::clock::Clock;
 /// Renames the file and its companions; answers the new name.
 pub(super) fn quarantine(limits: &Limits, clock: &Clock) -> Result<PathBuf, BufferError> {
     let file = Store::file(limits);
-    let mut name = limits.dir.join(format!("buffer-damaged-{}.db", clock.wall_ms()));
+    let mut name = limits
+        .dir
+        .join(format!("buffer-damaged-{}.db", clock.wall_ms()));
     for n in 1.. {
         if !name.exists() {
             break;
         }
-        name = limits.dir.join(format!("buffer-damaged-{}-{n}.db", clock.wall_ms()));
+        name = limits
+            .dir
+            .join(format!("buffer-damaged-{}-{n}.db", clock.wall_ms()));
     }
     for suffix in ["-wal", "-shm", ""] {
         let with = |p: &Path| PathBuf::from(format!("{}{suffix}", p.display()));
@@ -61,7 +65,11 @@ struct OldBatch {
 
 /// Takes over everything that can be read. Sealed batches and unsealed records of the old epoch keep
 /// their numbers and lie before all new ones; numbers that cannot be read go under a gap record.
-pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -> Result<(), BufferError> {
+pub(super) fn take_over(
+    store: &mut Store,
+    aside: &Path,
+    known: Option<Epoch>,
+) -> Result<(), BufferError> {
     let step = sql("salvaging");
     let mut reason = "the buffer was damaged".to_owned();
     let old = Connection::open_with_flags(aside, OpenFlags::SQLITE_OPEN_READ_WRITE).ok();
@@ -71,20 +79,27 @@ pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -
     let mut names: HashMap<i64, String> = HashMap::new();
     let (mut state, mut counters, mut recent) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(old) = &old {
-        for (id, row) in scan(old, "SELECT id, uuid, next_batch, next_seq, acked_through, hub_instance FROM epochs", "id", |r| {
-            Ok(OldEpoch {
-                epoch: seal::epoch(r, 1)?,
-                next_batch: unsigned(r.get(2)?),
-                next_seq: unsigned(r.get(3)?),
-                through: unsigned(r.get(4)?),
-                hub: r.get(5)?,
-                whole: true,
-                current: false,
-            })
-        }) {
+        for (id, row) in scan(
+            old,
+            "SELECT id, uuid, next_batch, next_seq, acked_through, hub_instance FROM epochs",
+            "id",
+            |r| {
+                Ok(OldEpoch {
+                    epoch: seal::epoch(r, 1)?,
+                    next_batch: unsigned(r.get(2)?),
+                    next_seq: unsigned(r.get(3)?),
+                    through: unsigned(r.get(4)?),
+                    hub: r.get(5)?,
+                    whole: true,
+                    current: false,
+                })
+            },
+        ) {
             epochs.insert(id, row);
         }
-        names.extend(scan(old, "SELECT id, name FROM sensors", "id", |r| r.get::<_, String>(1)));
+        names.extend(scan(old, "SELECT id, name FROM sensors", "id", |r| {
+            r.get::<_, String>(1)
+        }));
         let sql_text = "SELECT id, epoch, number, first_seq, last_seq, sealed_ms, boot_id, monotonic_ms, status, digest, payload FROM batches";
         for (_, row) in scan(old, sql_text, "id", old_batch) {
             batches.extend(row);
@@ -93,15 +108,26 @@ pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -
         for (_, record) in scan(old, sql_text, "seq", |r| old_record(r, &names)) {
             pending.extend(record.map(|r| (r.seq, r)));
         }
-        state = plain(old, "SELECT key, value FROM state", |r| Ok((r.get::<_, String>(0)?, r.get::<_, Vec<u8>>(1)?)));
-        counters = plain(old, "SELECT key, value FROM counters", |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)));
+        state = plain(old, "SELECT key, value FROM state", |r| {
+            Ok((r.get::<_, String>(0)?, r.get::<_, Vec<u8>>(1)?))
+        });
+        counters = plain(old, "SELECT key, value FROM counters", |r| {
+            Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?))
+        });
         recent = plain(old, "SELECT sensor, time, value, flags FROM recent", |r| {
-            Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, f64>(2)?, r.get::<_, i64>(3)?))
+            Ok((
+                r.get::<_, i64>(0)?,
+                r.get::<_, i64>(1)?,
+                r.get::<_, f64>(2)?,
+                r.get::<_, i64>(3)?,
+            ))
         });
     }
     // Epochs whose row is lost are known from their batches' bytes, and the last one from the counters' file.
     for (id, b) in &batches {
-        if !epochs.contains_key(id) && let Ok(found) = batch::decode(&b.payload) {
+        if !epochs.contains_key(id)
+            && let Ok(found) = batch::decode(&b.payload)
+        {
             epochs.insert(*id, lost_row(found.epoch));
         }
     }
@@ -120,7 +146,8 @@ pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -
     let clock = store.clock.clone();
     let tx = store.db.transaction().map_err(&step)?;
     // The new epoch must stay the newest row, so the old ones are told apart by being spent.
-    tx.execute("DELETE FROM epochs WHERE id = ?1", [new.id]).map_err(&step)?;
+    tx.execute("DELETE FROM epochs WHERE id = ?1", [new.id])
+        .map_err(&step)?;
     for (old_id, e) in &epochs {
         tx.execute(
             "INSERT OR IGNORE INTO epochs(uuid, spent, next_batch, next_seq, acked_through, hub_instance, reason) VALUES (?1, 1, 1, 1, ?2, ?3, ?4)",
@@ -141,10 +168,14 @@ pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -
                     synchronised: false,
                 },
             };
-            let row = seal::put(&tx, id, &header, (b.first, b.last), &b.payload, true).map_err(&step)?;
+            let row =
+                seal::put(&tx, id, &header, (b.first, b.last), &b.payload, true).map_err(&step)?;
             // An acknowledged one keeps its place in the tail; the others are believed one by one.
-            tx.execute("UPDATE batches SET status = ?2, contested = (?2 = 0) WHERE id = ?1", params![row, b.status])
-                .map_err(&step)?;
+            tx.execute(
+                "UPDATE batches SET status = ?2, contested = (?2 = 0) WHERE id = ?1",
+                params![row, b.status],
+            )
+            .map_err(&step)?;
             have.push((b.first, b.last));
             next_batch = next_batch.max(b.number + 1);
             next_seq = next_seq.max(b.last + 1);
@@ -158,17 +189,23 @@ pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -
                 .collect::<Vec<_>>();
             for mut run in runs(rest) {
                 while !run.is_empty() {
-                    let header = Header { epoch: e.epoch, number: next_batch, clock: clock.stamp() };
+                    let mut clock = clock.stamp();
+                    // Acks name batches by this time, so no two may share it.
+                    clock.monotonic_ms += number(next_batch);
+                    let header = Header {
+                        epoch: e.epoch,
+                        number: next_batch,
+                        clock,
+                    };
                     let tail = run.split_off(run.len().min(2_000));
-                    let whole = run.len();
                     let (taken, payload) = seal::encode(&header, run.clone())?;
-                    let mut rest = run.split_off(taken.len().min(whole));
+                    let mut rest = run.split_off(taken.len());
                     rest.extend(tail);
-                    let (Some(first), Some(last)) = (taken.first(), taken.last()) else { break };
-                    let mut header = header;
-                    header.clock.monotonic_ms += number(next_batch);
-                    let (_, payload) = if header.clock.monotonic_ms == 0 { (Vec::new(), payload) } else { seal::encode(&header, taken.clone())? };
-                    seal::put(&tx, id, &header, (first.seq, last.seq), &payload, true).map_err(&step)?;
+                    let (Some(first), Some(last)) = (taken.first(), taken.last()) else {
+                        break;
+                    };
+                    seal::put(&tx, id, &header, (first.seq, last.seq), &payload, true)
+                        .map_err(&step)?;
                     have.push((first.seq, last.seq));
                     next_seq = next_seq.max(last.seq + 1);
                     next_batch += 1;
@@ -176,10 +213,17 @@ pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -
                 }
             }
         }
-        tx.execute("UPDATE epochs SET next_batch = ?2, next_seq = ?3 WHERE id = ?1", params![id, number(next_batch), number(next_seq)])
-            .map_err(&step)?;
+        tx.execute(
+            "UPDATE epochs SET next_batch = ?2, next_seq = ?3 WHERE id = ?1",
+            params![id, number(next_batch), number(next_seq)],
+        )
+        .map_err(&step)?;
         // Where the epoch's own row is lost nobody knows where it ended: the gap is open.
-        let end = if e.whole { next_seq - 1 } else { u64::try_from(i64::MAX).unwrap_or(u64::MAX) };
+        let end = if e.whole {
+            next_seq - 1
+        } else {
+            u64::try_from(i64::MAX).unwrap_or(u64::MAX)
+        };
         // Trimmed batches were committed by the hub; without their rows that is no longer known.
         for (first, last) in holes(have, end) {
             let gap = pb::Gap {
@@ -193,20 +237,34 @@ pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -
             policy::add_gap(&tx, &mut next, gap).map_err(&step)?;
         }
     }
-    tx.execute("INSERT INTO epochs(uuid, next_seq, reason) VALUES (?1, ?2, ?3)", params![new.epoch.to_vec(), number(next), reason])
-        .map_err(&step)?;
+    tx.execute(
+        "INSERT INTO epochs(uuid, next_seq, reason) VALUES (?1, ?2, ?3)",
+        params![new.epoch.to_vec(), number(next), reason],
+    )
+    .map_err(&step)?;
     let id = tx.last_insert_rowid();
     for (key, value) in state {
-        tx.execute("INSERT OR REPLACE INTO state(key, value) VALUES (?1, ?2)", params![key, value]).map_err(&step)?;
+        tx.execute(
+            "INSERT OR REPLACE INTO state(key, value) VALUES (?1, ?2)",
+            params![key, value],
+        )
+        .map_err(&step)?;
     }
     for (key, value) in counters.into_iter().filter(|(k, _)| k != "clean") {
-        tx.execute("INSERT OR REPLACE INTO counters(key, value) VALUES (?1, ?2)", params![key, value]).map_err(&step)?;
+        tx.execute(
+            "INSERT OR REPLACE INTO counters(key, value) VALUES (?1, ?2)",
+            params![key, value],
+        )
+        .map_err(&step)?;
     }
     for (sensor, time, value, flags) in recent {
         if let Some(name) = names.get(&sensor) {
             let id = store::sensor_id(&tx, name).map_err(&step)?;
-            tx.execute("INSERT OR REPLACE INTO recent(sensor, time, value, flags) VALUES (?1, ?2, ?3, ?4)", params![id, time, value, flags])
-                .map_err(&step)?;
+            tx.execute(
+                "INSERT OR REPLACE INTO recent(sensor, time, value, flags) VALUES (?1, ?2, ?3, ?4)",
+                params![id, time, value, flags],
+            )
+            .map_err(&step)?;
         }
     }
     tx.commit().map_err(&step)?;
@@ -218,15 +276,25 @@ pub(super) fn take_over(store: &mut Store, aside: &Path, known: Option<Epoch>) -
 
 impl Store {
     fn reload_sensors(&mut self) -> Result<(), BufferError> {
-        self.sensors = plain(&self.db, "SELECT name, id FROM sensors", |r| Ok((r.get(0)?, r.get(1)?)))
-            .into_iter()
-            .collect();
+        self.sensors = plain(&self.db, "SELECT name, id FROM sensors", |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
+        .into_iter()
+        .collect();
         Ok(())
     }
 }
 
 fn lost_row(epoch: Epoch) -> OldEpoch {
-    OldEpoch { epoch, next_batch: 1, next_seq: 1, through: 0, hub: Vec::new(), whole: false, current: false }
+    OldEpoch {
+        epoch,
+        next_batch: 1,
+        next_seq: 1,
+        through: 0,
+        hub: Vec::new(),
+        whole: false,
+        current: false,
+    }
 }
 
 fn old_batch(r: &Row<'_>) -> rusqlite::Result<Option<(i64, OldBatch)>> {
@@ -253,7 +321,9 @@ fn old_record(r: &Row<'_>, names: &HashMap<i64, String>) -> rusqlite::Result<Opt
     let seq = unsigned(r.get(0)?);
     if kind != super::rows::READING {
         let body: Vec<u8> = r.get(6)?;
-        return Ok(super::rows::decode(kind, &body).ok().map(|body| Record { seq, body }));
+        return Ok(super::rows::decode(kind, &body)
+            .ok()
+            .map(|body| Record { seq, body }));
     }
     let sensor: i64 = r.get(2)?;
     let Some(name) = names.get(&sensor) else {
@@ -261,7 +331,9 @@ fn old_record(r: &Row<'_>, names: &HashMap<i64, String>) -> rusqlite::Result<Opt
     };
     let reading = super::rows::reading(name.clone(), r.get(3)?, r.get(4)?, r.get(5)?);
     let body = fieldcast_wire::RecordBody::Reading(reading);
-    Ok(super::rows::check(&body).is_ok().then_some(Record { seq, body }))
+    Ok(super::rows::check(&body)
+        .is_ok()
+        .then_some(Record { seq, body }))
 }
 
 /// Runs of contiguous numbers.
@@ -306,13 +378,22 @@ fn plain<T>(db: &Connection, text: &str, read: impl Fn(&Row<'_>) -> rusqlite::Re
 }
 
 /// Reads a table by its integer key, around damaged pages: forward as far as it goes, then from the far end back.
-fn scan<T>(db: &Connection, text: &str, key: &str, read: impl Fn(&Row<'_>) -> rusqlite::Result<T>) -> BTreeMap<i64, T> {
+fn scan<T>(
+    db: &Connection,
+    text: &str,
+    key: &str,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> BTreeMap<i64, T> {
     let mut out = BTreeMap::new();
     let pass = |out: &mut BTreeMap<i64, T>, from: i64, order: &str, op: &str| -> bool {
-        let Ok(mut statement) = db.prepare(&format!("{text} WHERE {key} {op} {from} ORDER BY {key} {order}")) else {
+        let Ok(mut statement) = db.prepare(&format!(
+            "{text} WHERE {key} {op} {from} ORDER BY {key} {order}"
+        )) else {
             return false;
         };
-        let Ok(mut rows) = statement.query([]) else { return false };
+        let Ok(mut rows) = statement.query([]) else {
+            return false;
+        };
         loop {
             match rows.next() {
                 Ok(Some(row)) => {
@@ -336,7 +417,11 @@ fn scan<T>(db: &Connection, text: &str, key: &str, read: impl Fn(&Row<'_>) -> ru
         let before = out.len();
         pass(&mut out, at, "ASC", ">=");
         pass(&mut out, at, "DESC", "<=");
-        jump = if out.len() > before { 1 } else { jump.saturating_mul(2) };
+        jump = if out.len() > before {
+            1
+        } else {
+            jump.saturating_mul(2)
+        };
         at = at.saturating_add(jump);
     }
     out

@@ -35,12 +35,17 @@ const MIGRATIONS: &[&str] = &["
 pub(super) fn prepare(db: &mut Connection) -> Result<(), BufferError> {
     let setup = sql("opening");
     // Must come before the first table, and does nothing to a file that has some.
-    db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(&setup)?;
-    db.pragma_update(None, "journal_mode", "WAL").map_err(&setup)?;
-    db.pragma_update(None, "synchronous", "FULL").map_err(&setup)?;
+    db.pragma_update(None, "auto_vacuum", "INCREMENTAL")
+        .map_err(&setup)?;
+    db.pragma_update(None, "journal_mode", "WAL")
+        .map_err(&setup)?;
+    db.pragma_update(None, "synchronous", "FULL")
+        .map_err(&setup)?;
     db.pragma_update(None, "cache_size", -512).map_err(&setup)?;
-    db.pragma_update(None, "journal_size_limit", 4 << 20).map_err(&setup)?;
-    db.pragma_update(None, "temp_store", "MEMORY").map_err(&setup)?;
+    db.pragma_update(None, "journal_size_limit", 4 << 20)
+        .map_err(&setup)?;
+    db.pragma_update(None, "temp_store", "MEMORY")
+        .map_err(&setup)?;
     db.set_prepared_statement_cache_capacity(64);
     migrate(db, MIGRATIONS)
 }
@@ -54,10 +59,14 @@ fn migrate(db: &mut Connection, steps: &[&str]) -> Result<(), BufferError> {
     if found > known {
         return Err(BufferError::Newer { found, known });
     }
-    for (version, text) in (1_i64..).zip(steps).skip(usize::try_from(found).unwrap_or(0)) {
+    for (version, text) in (1_i64..)
+        .zip(steps)
+        .skip(usize::try_from(found).unwrap_or(0))
+    {
         let tx = db.transaction().map_err(&step)?;
         tx.execute_batch(text).map_err(&step)?;
-        tx.pragma_update(None, "user_version", version).map_err(&step)?;
+        tx.pragma_update(None, "user_version", version)
+            .map_err(&step)?;
         tx.commit().map_err(&step)?;
     }
     Ok(())
@@ -76,8 +85,13 @@ mod tests {
         let two = ["CREATE TABLE a(x)", "ALTER TABLE a ADD COLUMN y DEFAULT 3"];
         migrate(&mut db, &two).unwrap();
         migrate(&mut db, &two).unwrap();
-        let row: (i64, i64) = db.query_row("SELECT x, y FROM a", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+        let row: (i64, i64) = db
+            .query_row("SELECT x, y FROM a", [], |r| Ok((r.get(0)?, r.get(1)?)))
+            .unwrap();
         assert_eq!(row, (7, 3));
-        assert!(matches!(migrate(&mut db, &two[..1]), Err(BufferError::Newer { found: 2, known: 1 })));
+        assert!(matches!(
+            migrate(&mut db, &two[..1]),
+            Err(BufferError::Newer { found: 2, known: 1 })
+        ));
     }
 }

@@ -49,22 +49,49 @@ impl Store {
         };
         let tx = self.db.transaction().map_err(&step)?;
         let next: i64 = tx
-            .query_row("SELECT next_batch FROM epochs WHERE id = ?1", [self.current.id], |r| r.get(0))
+            .query_row(
+                "SELECT next_batch FROM epochs WHERE id = ?1",
+                [self.current.id],
+                |r| r.get(0),
+            )
             .map_err(&step)?;
         let clock = stamp(&tx, &self.clock).map_err(&step)?;
-        let header = Header { epoch: self.current.epoch, number: unsigned(next), clock };
+        let header = Header {
+            epoch: self.current.epoch,
+            number: unsigned(next),
+            clock,
+        };
         let (records, payload) = encode(&header, records)?;
         let last = first + records.len() as u64 - 1;
-        let order = put(&tx, self.current.id, &header, (first, last), &payload, false).map_err(&step)?;
-        tx.execute("DELETE FROM pending WHERE seq <= ?1", [number(last)]).map_err(&step)?;
-        tx.execute("UPDATE epochs SET next_batch = ?2 WHERE id = ?1", params![self.current.id, next + 1])
+        let order = put(
+            &tx,
+            self.current.id,
+            &header,
+            (first, last),
+            &payload,
+            false,
+        )
+        .map_err(&step)?;
+        tx.execute("DELETE FROM pending WHERE seq <= ?1", [number(last)])
             .map_err(&step)?;
+        tx.execute(
+            "UPDATE epochs SET next_batch = ?2 WHERE id = ?1",
+            params![self.current.id, next + 1],
+        )
+        .map_err(&step)?;
         tx.commit().map_err(&step)?;
         let sealed = records.len() as u64;
         self.pending = self.pending.saturating_sub(sealed);
-        self.pending_bytes = if self.pending == 0 { 0 } else { self.pending_bytes.saturating_sub(sealed * 20) };
+        self.pending_bytes = if self.pending == 0 {
+            0
+        } else {
+            self.pending_bytes.saturating_sub(sealed * 20)
+        };
         Ok(Some(SealedInfo {
-            key: BatchKey { epoch: self.current.epoch, number: header.number },
+            key: BatchKey {
+                epoch: self.current.epoch,
+                number: header.number,
+            },
             order,
             bytes: payload.len() as u64,
             first_seq: first,
@@ -85,13 +112,17 @@ impl Store {
                     AND epoch = (SELECT id FROM epochs WHERE uuid = ?1)",
             )
             .and_then(|mut s| {
-                s.query_row(params![key.epoch.to_vec(), number(key.number)], |r| Ok((r.get(0)?, r.get(1)?)))
-                    .optional()
+                s.query_row(params![key.epoch.to_vec(), number(key.number)], |r| {
+                    Ok((r.get(0)?, r.get(1)?))
+                })
+                .optional()
             })
             .map_err(sql("reading a batch"))?;
         match found {
             Some((Some(payload), digest)) if Sha256::of(&payload).to_vec() != digest => {
-                Err(BufferError::Damaged { what: format!("batch {} of epoch {}", key.number, key.epoch) })
+                Err(BufferError::Damaged {
+                    what: format!("batch {} of epoch {}", key.number, key.epoch),
+                })
             }
             Some((payload, _)) => Ok(payload),
             None => Ok(None),
@@ -126,7 +157,11 @@ impl Store {
         let step = sql("reading heads");
         let bytes: i64 = self
             .db
-            .query_row("SELECT coalesce(sum(bytes), 0) FROM batches WHERE status = 0", [], |r| r.get(0))
+            .query_row(
+                "SELECT coalesce(sum(bytes), 0) FROM batches WHERE status = 0",
+                [],
+                |r| r.get(0),
+            )
             .map_err(&step)?;
         let mut statement = self
             .db
@@ -157,7 +192,10 @@ impl Store {
 fn info(r: &Row<'_>) -> rusqlite::Result<SealedInfo> {
     Ok(SealedInfo {
         order: r.get(0)?,
-        key: BatchKey { epoch: epoch(r, 1)?, number: unsigned(r.get(2)?) },
+        key: BatchKey {
+            epoch: epoch(r, 1)?,
+            number: unsigned(r.get(2)?),
+        },
         bytes: unsigned(r.get(3)?),
         first_seq: unsigned(r.get(4)?),
         last_seq: unsigned(r.get(5)?),
@@ -173,12 +211,17 @@ pub(super) fn epoch(r: &Row<'_>, column: usize) -> rusqlite::Result<Epoch> {
 }
 
 /// The clocks now, with a monotonic time that no other batch of this boot has: acks name batches by it.
-fn stamp(tx: &rusqlite::Transaction<'_>, clock: &crate::clock::Clock) -> rusqlite::Result<pb::ClockStamp> {
+fn stamp(
+    tx: &rusqlite::Transaction<'_>,
+    clock: &crate::clock::Clock,
+) -> rusqlite::Result<pb::ClockStamp> {
     let mut stamp = clock.stamp();
     let last: Option<(String, i64)> = tx
-        .query_row("SELECT boot_id, monotonic_ms FROM batches ORDER BY id DESC LIMIT 1", [], |r| {
-            Ok((r.get(0)?, r.get(1)?))
-        })
+        .query_row(
+            "SELECT boot_id, monotonic_ms FROM batches ORDER BY id DESC LIMIT 1",
+            [],
+            |r| Ok((r.get(0)?, r.get(1)?)),
+        )
         .optional()?;
     if let Some((_, at)) = last.filter(|(boot, _)| *boot == stamp.boot_id) {
         stamp.monotonic_ms = stamp.monotonic_ms.max(at + 1);
@@ -216,14 +259,22 @@ pub(super) fn put(
 }
 
 /// Encodes as many of the records as fit. One that fits in no batch gives its number to a gap record.
-pub(super) fn encode(header: &Header, mut records: Vec<Record>) -> Result<(Vec<Record>, Vec<u8>), BufferError> {
+pub(super) fn encode(
+    header: &Header,
+    mut records: Vec<Record>,
+) -> Result<(Vec<Record>, Vec<u8>), BufferError> {
     loop {
         match batch::encode(header, &records) {
             Ok(payload) if payload.len() <= PAYLOAD_ROOM => return Ok((records, payload)),
-            Ok(_) | Err(BatchError::TooLarge { .. }) if records.len() > 1 => records.truncate(records.len() / 2),
+            Ok(_) | Err(BatchError::TooLarge { .. }) if records.len() > 1 => {
+                records.truncate(records.len() / 2)
+            }
             Ok(_) | Err(BatchError::TooLarge { .. }) => {
                 for record in &mut records {
-                    tracing::error!(seq = record.seq, "a record is too large for any batch; a gap record takes its place");
+                    tracing::error!(
+                        seq = record.seq,
+                        "a record is too large for any batch; a gap record takes its place"
+                    );
                     record.body = RecordBody::Gap(pb::Gap {
                         kind: pb::GapKind::Unreadable as i32,
                         epoch: header.epoch.to_vec(),
@@ -234,7 +285,12 @@ pub(super) fn encode(header: &Header, mut records: Vec<Record>) -> Result<(Vec<R
                     });
                 }
             }
-            Err(source) => return Err(BufferError::Seal { number: header.number, source }),
+            Err(source) => {
+                return Err(BufferError::Seal {
+                    number: header.number,
+                    source,
+                });
+            }
         }
     }
 }

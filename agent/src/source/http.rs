@@ -4,13 +4,14 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fieldcast_features::Millis;
 use tiny_http::{Header, Method, Request, Response, Server};
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::json::{self, BodyError, Parsed};
-use super::replay::wall_now;
 use super::{Ingest, IngestSender, Item, line_protocol};
+use crate::clock::Clock;
 use crate::config::HttpSource;
 use crate::status::board::{Board, SourceFacts};
 
@@ -26,6 +27,8 @@ pub struct HttpPush {
     pub source: HttpSource,
     /// The engine.
     pub sender: IngestSender,
+    /// Dates readings that carry no time.
+    pub clock: Clock,
     /// Where its facts are shown.
     pub board: Arc<Board>,
     /// Ends it.
@@ -122,9 +125,9 @@ impl HttpPush {
             return too_large();
         }
         let parsed = if lines {
-            parse_lines(&body, query)
+            parse_lines(&body, query, self.clock.wall_ms())
         } else {
-            json::parse(&body, wall_now()).map_err(|e| match e {
+            json::parse(&body, self.clock.wall_ms()).map_err(|e| match e {
                 BodyError::Malformed { .. } => problem(400, "Bad request", &e.to_string()),
                 BodyError::TooMany { .. } => problem(413, "Content too large", &e.to_string()),
             })
@@ -210,7 +213,7 @@ impl HttpPush {
     }
 }
 
-fn parse_lines(body: &[u8], query: &str) -> Result<Parsed, Answer> {
+fn parse_lines(body: &[u8], query: &str, now: Millis) -> Result<Parsed, Answer> {
     let text = std::str::from_utf8(body)
         .map_err(|_| problem(400, "Bad request", "the body is not UTF-8 text"))?;
     let unit = query
@@ -224,7 +227,7 @@ fn parse_lines(body: &[u8], query: &str) -> Result<Parsed, Answer> {
             "`precision` must be one of ns, us, ms, s, m, h",
         )
     })?;
-    Ok(line_protocol::parse(text, unit, wall_now()))
+    Ok(line_protocol::parse(text, unit, now))
 }
 
 fn content_type(request: &Request) -> Option<String> {

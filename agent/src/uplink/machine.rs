@@ -1,249 +1,496 @@
-//! Which batch goes up when: a pure function of (state, event, now); never touches the network or the buffer.
+//! When to connect, what to send and what to send again: a pure machine; it reads no clock and does no I/O.
 //!
 //! ```text
-//!             Connect                 Connected
-//!  Waiting ────────────► Connecting ────────────► Online ──┐ Tick, Sealed, Loaded, Applied
-//!     ▲   (retry time)        │                     │  ▲   │ (publish, load)
-//!     └───────────────────────┴── Disconnected ─────┘  └───┘
+//!            Start            Connected (subscribed)        an ack, or the sync deadline
+//!   Down ───────────► Connecting ───────────► Syncing ───────────────────────────────► Up
+//!    ▲  retry_at           │ deadline            │                                      │
+//!    └─────────────────────┴─────────────────────┴──── Lost, or no ack for too long ◄───┘
 //! ```
-//! A batch is `queued`, then `in flight` with a deadline; the deadline or a lost connection queues it again, and only
-//! an applied acknowledgement removes it: a lost message costs time and never data.
+//! In `Up` two lanes send: live (sealed since the connection) and backlog (sealed before, under a byte
+//! budget). A batch in flight leaves it by an ack, or is sent again at its deadline. The buffer stays the
+//! truth: a machine that is thrown away loses nothing. Numbers `P…` are those of `docs/protocol.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::buffer::{BatchKey, SealedInfo};
+use crate::buffer::{AckOutcome, BatchKey, SealedInfo};
 
-/// Most batches sent and not acknowledged.
-pub const IN_FLIGHT: usize = 16;
-/// How many of them may be backlog, so that live batches always find room.
-pub const IN_FLIGHT_BACKLOG: usize = 12;
-/// Most bytes of backlog in flight: the backlog's budget.
-pub const BACKLOG_BYTES: u64 = 2 * 1024 * 1024;
-/// A batch without an acknowledgement after this long is sent again, milliseconds of process time.
-pub const ACK_DEADLINE_MS: i64 = 15_000;
-/// A connection that held this long resets the backoff.
-pub const STABLE_MS: i64 = 20_000;
-/// Ceiling of the first wait between connection attempts, and of the longest.
-const BACKOFF_MS: (i64, i64) = (500, 60_000);
-/// Batches remembered at most; the buffer holds the rest.
-pub const REMEMBERED: usize = 256;
+/// Limits of the uplink. Times in milliseconds of process time.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Unacknowledged live batches.
+    pub live_inflight: usize,
+    /// Unacknowledged backlog batches.
+    pub backlog_inflight: usize,
+    /// Backlog bytes a second.
+    pub backlog_bytes_per_s: u64,
+    /// No ack after this long: send again.
+    pub ack_deadline: i64,
+    /// Longest wait for a connection.
+    pub connect_deadline: i64,
+    /// No answer to a sync after this long: send it again, and begin with batches all the same.
+    pub sync_deadline: i64,
+    /// First and longest wait before connecting again.
+    pub backoff: (i64, i64),
+    /// A connection that held this long resets the wait.
+    pub stable_after: i64,
+    /// No ack at all for this long with batches in flight: connect anew.
+    pub silence: i64,
+}
 
-/// Which topic a batch goes to.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            live_inflight: 16,
+            backlog_inflight: 24,
+            backlog_bytes_per_s: 1 << 20,
+            ack_deadline: 15_000,
+            connect_deadline: 20_000,
+            sync_deadline: 10_000,
+            backoff: (500, 60_000),
+            stable_after: 30_000,
+            silence: 90_000,
+        }
+    }
+}
+
+/// Which way a batch goes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Sealed while connected.
+    /// Sealed since the connection.
     Live,
-    /// Found in the buffer.
+    /// Sealed before it.
     Backlog,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Item {
-    key: BatchKey,
-    lane: Lane,
-    bytes: u64,
-    contested: bool,
-    /// Process time at which it is sent again; none: not in flight.
-    deadline: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
-    Waiting { until: i64 },
-    Connecting,
-    Online { since: i64 },
-}
-
-/// What the uplink knows; rebuilt from the buffer at every start.
-#[derive(Debug, Clone)]
-pub struct State {
-    link: Link,
-    attempts: u32,
-    /// By place in the order of sending.
-    batches: BTreeMap<i64, Item>,
-    /// The buffer may hold batches behind the last one here.
-    more: bool,
-    /// A first load is behind: what is sealed from now on is live.
-    caught_up: bool,
 }
 
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// Time passed.
+    /// Nothing but time.
     Tick,
-    /// The broker accepted the connection.
-    Connected,
-    /// No connection, or no longer; `jitter` is uniform in [0, 1).
-    Disconnected {
-        /// Share of the backoff's ceiling that is waited (full jitter).
-        jitter: f64,
+    /// Connected and subscribed; `newest` is the place of the newest sealed batch.
+    Connected {
+        /// Place in the order of sending.
+        newest: i64,
     },
-    /// The buffer sealed something.
-    Sealed,
-    /// The batches asked for; `complete`: there are no more behind them.
-    Loaded {
-        /// In the order of sending.
-        found: Vec<SealedInfo>,
-        /// Nothing waits behind them.
-        complete: bool,
+    /// The connection is gone or never came.
+    Lost,
+    /// A batch was sealed.
+    Sealed {
+        /// Place in the order of sending.
+        newest: i64,
+    },
+    /// Answer to [`Output::Page`].
+    Page {
+        /// As asked.
+        lane: Lane,
+        /// Unacknowledged batches in order.
+        batches: Vec<SealedInfo>,
     },
     /// The buffer applied an acknowledgement.
-    Applied {
-        /// Need not be sent again.
-        done: Vec<BatchKey>,
-        /// What waits is not what it was: forget it and load again.
-        reload: bool,
-    },
+    Acked(AckOutcome),
+    /// The client took no message now.
+    Refused(BatchKey),
+    /// The buffer no longer holds the batch.
+    Gone(BatchKey),
 }
 
-/// What the driver must do, in this order.
+/// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Open a connection.
+    /// Connect.
     Connect,
-    /// Publish presence, sync and state.
-    Introduce,
-    /// Publish the stored bytes of a batch.
-    Publish(BatchKey, Lane),
-    /// Hand over waiting batches after this place in the order of sending.
-    Load {
-        /// The place.
+    /// Throw the connection away.
+    Disconnect,
+    /// Say what the buffer holds; of every epoch that is held where `tail`.
+    Sync {
+        /// Whether the hub forgot.
+        tail: bool,
+    },
+    /// Look for unacknowledged batches.
+    Page {
+        /// For which lane.
+        lane: Lane,
+        /// After this place.
         after: i64,
-        /// How many at most.
+        /// At most so many.
         limit: usize,
+    },
+    /// Publish a batch.
+    Publish {
+        /// Which.
+        key: BatchKey,
+        /// On which topic.
+        lane: Lane,
     },
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self { link: Link::Waiting { until: i64::MIN }, attempts: 0, batches: BTreeMap::new(), more: true, caught_up: false }
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Down { retry_at: i64 },
+    Connecting { deadline: i64 },
+    Syncing { since: i64, deadline: i64 },
+    Up { since: i64, sync_at: Option<i64> },
 }
+
+#[derive(Debug, Clone)]
+struct Flight {
+    lane: Lane,
+    contested: bool,
+    deadline: i64,
+    tries: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Queue {
+    after: i64,
+    waiting: VecDeque<SealedInfo>,
+    asked: bool,
+    more: bool,
+}
+
+/// State of the uplink.
+#[derive(Debug, Clone)]
+pub struct State {
+    settings: Settings,
+    link: Link,
+    attempt: u32,
+    random: u64,
+    flights: BTreeMap<BatchKey, Flight>,
+    live: Queue,
+    backlog: Queue,
+    live_from: i64,
+    budget: i64,
+    budget_at: i64,
+    last_ack: i64,
+}
+
+const PAGE: usize = 32;
 
 impl State {
-    /// Whether batches can go up now.
+    /// A machine that connects at the first tick; `seed` spreads the waits of a fleet.
     #[must_use]
-    pub fn is_online(&self) -> bool {
-        matches!(self.link, Link::Online { .. })
-    }
-
-    /// One step; `now` is process time in milliseconds.
-    pub fn step(&mut self, event: Event, now: i64) -> Vec<Output> {
-        let mut out = Vec::new();
-        match event {
-            Event::Tick => self.tick(now, &mut out),
-            Event::Connected => {
-                self.link = Link::Online { since: now };
-                self.requeue();
-                out.push(Output::Introduce);
-            }
-            Event::Disconnected { jitter } => self.disconnected(now, jitter),
-            Event::Sealed => self.more = true,
-            Event::Loaded { found, complete } => self.take(found, complete),
-            Event::Applied { done, reload } => {
-                if reload {
-                    self.batches.clear();
-                    self.caught_up = false;
-                    self.more = true;
-                } else {
-                    self.batches.retain(|_, item| !done.contains(&item.key));
-                }
-            }
-        }
-        if self.is_online() {
-            self.send(now, &mut out);
-            self.load(&mut out);
-        }
-        out
-    }
-
-    fn tick(&mut self, now: i64, out: &mut Vec<Output>) {
-        match self.link {
-            Link::Waiting { until } if now >= until => {
-                self.link = Link::Connecting;
-                out.push(Output::Connect);
-            }
-            Link::Online { since } if now - since >= STABLE_MS => self.attempts = 0,
-            _ => {}
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            settings,
+            link: Link::Down { retry_at: i64::MIN },
+            attempt: 0,
+            random: seed,
+            flights: BTreeMap::new(),
+            live: Queue::default(),
+            backlog: Queue::default(),
+            live_from: 0,
+            budget: 0,
+            budget_at: 0,
+            last_ack: 0,
         }
     }
 
-    fn disconnected(&mut self, now: i64, jitter: f64) {
-        let ceiling = (BACKOFF_MS.0 << self.attempts.min(10)).min(BACKOFF_MS.1);
-        self.attempts = self.attempts.saturating_add(1);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "at most a minute")]
-        let wait = (ceiling as f64 * jitter.clamp(0.0, 1.0)) as i64;
-        self.link = Link::Waiting { until: now + wait };
-        self.requeue();
+    /// Whether batches are being sent.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
     }
 
-    /// What was in flight on a lost connection was perhaps never received.
-    fn requeue(&mut self) {
-        for item in self.batches.values_mut() {
-            item.lane = Lane::Backlog;
-            item.deadline = None;
-        }
+    /// Batches in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
     }
 
-    fn take(&mut self, found: Vec<SealedInfo>, complete: bool) {
-        self.more = !complete;
-        // Once the buffer had no more, what is found is what the device has just sealed.
-        let lane = if self.caught_up { Lane::Live } else { Lane::Backlog };
-        self.caught_up = complete;
-        for info in found {
-            let item = Item { key: info.key, lane, bytes: info.bytes, contested: info.contested, deadline: None };
-            self.batches.entry(info.order).or_insert(item);
-        }
+    /// When the next tick is due, at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> i64 {
+        let flights = self.flights.values().map(|f| f.deadline).min();
+        let link = match self.link {
+            Link::Down { retry_at } => Some(retry_at),
+            Link::Connecting { deadline } | Link::Syncing { deadline, .. } => Some(deadline),
+            Link::Up { sync_at, .. } => sync_at,
+        };
+        let thirsty = self.is_up() && self.budget <= 0 && !self.backlog.waiting.is_empty();
+        let budget = thirsty.then(|| self.budget_at + 100);
+        [flights, link, budget]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(i64::MAX)
     }
+}
 
-    fn send(&mut self, now: i64, out: &mut Vec<Output>) {
-        for item in self.batches.values_mut() {
-            if item.deadline.is_some_and(|d| now >= d) {
-                item.deadline = None;
+/// One step of the machine.
+pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
+    let mut out = Vec::new();
+    match event {
+        Event::Tick => {}
+        Event::Connected { newest } => connected(s, newest, now, &mut out),
+        Event::Lost => lost(s, now),
+        Event::Sealed { newest } => sealed(s, newest),
+        Event::Page { lane, batches } => page(s, lane, batches),
+        Event::Acked(outcome) => acked(s, &outcome, now, &mut out),
+        Event::Refused(key) => {
+            if let Some(f) = s.flights.get_mut(&key) {
+                f.deadline = now + 500;
             }
         }
-        let (mut flying, mut backlog, mut bytes, mut contested) = (0, 0, 0, false);
-        for item in self.batches.values().filter(|i| i.deadline.is_some()) {
-            flying += 1;
-            contested |= item.contested;
-            if item.lane == Lane::Backlog {
-                backlog += 1;
-                bytes += item.bytes;
-            }
-        }
-        for lane in [Lane::Live, Lane::Backlog] {
-            for item in self.batches.values_mut().filter(|i| i.lane == lane && i.deadline.is_none()) {
-                let fits = lane == Lane::Live
-                    || (backlog < IN_FLIGHT_BACKLOG && (backlog == 0 || bytes + item.bytes <= BACKLOG_BYTES));
-                if flying >= IN_FLIGHT || !fits {
-                    break;
-                }
-                if item.contested && contested {
-                    continue;
-                }
-                contested |= item.contested;
-                item.deadline = Some(now + ACK_DEADLINE_MS);
-                flying += 1;
-                if lane == Lane::Backlog {
-                    backlog += 1;
-                    bytes += item.bytes;
-                }
-                out.push(Output::Publish(item.key, lane));
-            }
+        Event::Gone(key) => {
+            s.flights.remove(&key);
         }
     }
+    time(s, now, &mut out);
+    if s.is_up() {
+        resend(s, now, &mut out);
+        send(s, now, &mut out);
+    }
+    out
+}
 
-    fn load(&mut self, out: &mut Vec<Output>) {
-        let waiting = self.batches.values().filter(|i| i.deadline.is_none()).count();
-        if self.more && waiting < IN_FLIGHT && self.batches.len() < REMEMBERED {
-            self.more = false;
-            let after = self.batches.keys().next_back().copied().unwrap_or(0);
-            out.push(Output::Load { after, limit: REMEMBERED - self.batches.len() });
+fn connected(s: &mut State, newest: i64, now: i64, out: &mut Vec<Output>) {
+    s.flights.clear();
+    s.live_from = newest;
+    s.live = Queue {
+        after: newest,
+        ..Queue::default()
+    };
+    s.backlog = Queue {
+        more: true,
+        ..Queue::default()
+    };
+    s.last_ack = now;
+    s.budget = i64::try_from(s.settings.backlog_bytes_per_s).unwrap_or(i64::MAX);
+    s.budget_at = now;
+    s.link = Link::Syncing {
+        since: now,
+        deadline: now + s.settings.sync_deadline,
+    };
+    // P5: a hub that knows more of the epoch must be able to say so before the first batch.
+    out.push(Output::Sync { tail: false });
+}
+
+fn lost(s: &mut State, now: i64) {
+    if let Link::Up { since, .. } | Link::Syncing { since, .. } = s.link
+        && now - since >= s.settings.stable_after
+    {
+        s.attempt = 0;
+    }
+    let (least, most) = s.settings.backoff;
+    let ceiling = least
+        .saturating_mul(1 << s.attempt.min(20))
+        .clamp(1, most.max(1));
+    s.attempt = s.attempt.saturating_add(1);
+    // Full jitter: a fleet that lost its broker together does not come back together.
+    let wait = i64::try_from(random(&mut s.random) % ceiling.unsigned_abs()).unwrap_or(0);
+    s.link = Link::Down {
+        retry_at: now + wait,
+    };
+    s.flights.clear();
+    s.live = Queue::default();
+    s.backlog = Queue::default();
+}
+
+fn random(state: &mut u64) -> u64 {
+    // splitmix64
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn sealed(s: &mut State, newest: i64) {
+    if newest < s.live_from {
+        // The buffer was made anew after damage: all places changed.
+        s.flights.clear();
+        s.live_from = newest;
+        s.live = Queue {
+            after: newest,
+            ..Queue::default()
+        };
+        rescan(s);
+    }
+    s.live.more = true;
+}
+
+fn rescan(s: &mut State) {
+    // A page on its way answers the scan before; its batches are still true, only its place is not.
+    s.backlog = Queue {
+        more: true,
+        ..Queue::default()
+    };
+}
+
+fn page(s: &mut State, lane: Lane, batches: Vec<SealedInfo>) {
+    let live_from = s.live_from;
+    let queue = match lane {
+        Lane::Live => &mut s.live,
+        Lane::Backlog => &mut s.backlog,
+    };
+    queue.asked = false;
+    if batches.len() < PAGE {
+        queue.more = false;
+    }
+    for b in batches {
+        if b.order <= queue.after {
+            continue;
+        }
+        if lane == Lane::Backlog && b.order > live_from {
+            queue.more = false;
+            break;
+        }
+        queue.after = b.order;
+        if !s.flights.contains_key(&b.key) {
+            queue.waiting.push_back(b);
         }
     }
 }
 
-#[cfg(test)]
-#[path = "machine_tests.rs"]
-mod tests;
+fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
+    s.last_ack = now;
+    for key in &outcome.done {
+        s.flights.remove(key);
+    }
+    let done = |b: &SealedInfo| !outcome.done.contains(&b.key);
+    s.live.waiting.retain(done);
+    s.backlog.waiting.retain(done);
+    match s.link {
+        Link::Syncing { since, .. } => {
+            s.link = Link::Up {
+                since,
+                sync_at: None,
+            }
+        }
+        Link::Up { since, .. } => {
+            s.link = Link::Up {
+                since,
+                sync_at: None,
+            }
+        }
+        _ => return,
+    }
+    if outcome.new_epoch.is_some() || outcome.rewound {
+        // Batches that were plain are contested now, or wait again: look at all of them anew.
+        s.flights.clear();
+        s.live.waiting.clear();
+        s.live.after = s.live_from;
+        s.live.more = true;
+        rescan(s);
+        out.push(Output::Sync {
+            tail: outcome.rewound,
+        });
+        if let Link::Up { since, .. } = s.link {
+            s.link = Link::Up {
+                since,
+                sync_at: Some(now + s.settings.sync_deadline),
+            };
+        }
+    }
+}
+
+fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
+    match s.link {
+        Link::Down { retry_at } if now >= retry_at => {
+            s.link = Link::Connecting {
+                deadline: now + s.settings.connect_deadline,
+            };
+            out.push(Output::Connect);
+        }
+        Link::Connecting { deadline } if now >= deadline => {
+            out.push(Output::Disconnect);
+            lost(s, now);
+        }
+        Link::Syncing { since, deadline } if now >= deadline => {
+            // Telemetry may reach a hub although the leading one, who answers syncs, is away.
+            out.push(Output::Sync { tail: false });
+            s.link = Link::Up {
+                since,
+                sync_at: Some(now + s.settings.sync_deadline),
+            };
+        }
+        Link::Up { since, sync_at } => {
+            if !s.flights.is_empty() && now - s.last_ack >= s.settings.silence {
+                out.push(Output::Disconnect);
+                lost(s, now);
+            } else if sync_at.is_some_and(|at| now >= at) {
+                out.push(Output::Sync { tail: false });
+                let next = now + s.settings.sync_deadline * 3;
+                s.link = Link::Up {
+                    since,
+                    sync_at: Some(next),
+                };
+            }
+        }
+        _ => {}
+    }
+}
+
+fn resend(s: &mut State, now: i64, out: &mut Vec<Output>) {
+    let wait = s.settings.ack_deadline;
+    for (key, f) in s.flights.iter_mut().filter(|(_, f)| f.deadline <= now) {
+        f.tries += 1;
+        f.deadline = now + wait * i64::from(f.tries.min(4));
+        out.push(Output::Publish {
+            key: *key,
+            lane: f.lane,
+        });
+    }
+}
+
+fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
+    let rate = i64::try_from(s.settings.backlog_bytes_per_s).unwrap_or(i64::MAX);
+    let earned = (now - s.budget_at).max(0).saturating_mul(rate) / 1_000;
+    if earned > 0 {
+        s.budget = s.budget.saturating_add(earned).min(rate);
+        s.budget_at = now;
+    }
+    // P7: live before backlog.
+    for lane in [Lane::Live, Lane::Backlog] {
+        let limit = match lane {
+            Lane::Live => s.settings.live_inflight,
+            Lane::Backlog => s.settings.backlog_inflight,
+        };
+        let mut used = s.flights.values().filter(|f| f.lane == lane).count();
+        let mut contested = s.flights.values().any(|f| f.contested);
+        let queue = match lane {
+            Lane::Live => &mut s.live,
+            Lane::Backlog => &mut s.backlog,
+        };
+        while used < limit && (lane == Lane::Live || s.budget > 0) {
+            // P4: of contested batches one at a time, so that an ack can name it.
+            let Some(at) = queue
+                .waiting
+                .iter()
+                .position(|b| !(b.contested && contested))
+            else {
+                break;
+            };
+            let Some(b) = queue.waiting.remove(at) else {
+                break;
+            };
+            if s.flights.contains_key(&b.key) {
+                continue;
+            }
+            contested |= b.contested;
+            if lane == Lane::Backlog {
+                s.budget -= i64::try_from(b.bytes).unwrap_or(i64::MAX);
+            }
+            let deadline = now + s.settings.ack_deadline;
+            s.flights.insert(
+                b.key,
+                Flight {
+                    lane,
+                    contested: b.contested,
+                    deadline,
+                    tries: 1,
+                },
+            );
+            out.push(Output::Publish { key: b.key, lane });
+            used += 1;
+        }
+        if queue.more && !queue.asked && queue.waiting.len() < PAGE / 2 {
+            queue.asked = true;
+            out.push(Output::Page {
+                lane,
+                after: queue.after,
+                limit: PAGE,
+            });
+        }
+    }
+}
