@@ -1,1 +1,147 @@
-//! The device's clocks: owns boot id, monotonic and wall time; never corrects a reading.
+//! The device's clocks: the one place that reads them; it never corrects a reading.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use fieldcast_wire::pb;
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+pub type Millis = i64;
+
+/// Earliest wall time ever believed: when this code was written.
+const BUILD_FLOOR_MS: Millis = 1_793_000_000_000;
+
+/// Reads the clocks of the machine. Clones share the time floor.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    boot_id: Arc<str>,
+    floor: Arc<AtomicI64>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock {
+    /// Clocks of this machine; the boot id is read once.
+    #[must_use]
+    pub fn new() -> Self {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
+            |_| uuid::Uuid::new_v4().to_string(),
+            |text| text.trim().to_owned(),
+        );
+        Self {
+            boot_id: boot_id.into(),
+            floor: Arc::new(AtomicI64::new(BUILD_FLOOR_MS)),
+        }
+    }
+
+    /// Identity of the machine's boot; monotonic times of different boots do not compare.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// Process time: milliseconds since boot, suspension included; never goes back.
+    #[must_use]
+    pub fn monotonic_ms(&self) -> Millis {
+        millis(rustix::time::clock_gettime(
+            rustix::time::ClockId::Boottime,
+        ))
+    }
+
+    /// What the wall clock says, uncorrected.
+    #[must_use]
+    pub fn raw_wall_ms(&self) -> Millis {
+        millis(rustix::time::clock_gettime(
+            rustix::time::ClockId::Realtime,
+        ))
+    }
+
+    /// Wall time, but never before the time floor: a device without a battery-backed clock wakes up in 1970.
+    #[must_use]
+    pub fn wall_ms(&self) -> Millis {
+        self.raw_wall_ms().max(self.floor.load(Ordering::Relaxed))
+    }
+
+    /// Raises the time floor to a time that is known to have passed (the hub's, or one kept on disk).
+    pub fn raise_floor(&self, at_least: Millis) {
+        self.floor.fetch_max(at_least, Ordering::Relaxed);
+    }
+
+    /// Whether a time source vouches for the wall clock since this boot.
+    #[must_use]
+    pub fn synchronised(&self) -> bool {
+        // systemd-timesyncd and chrony leave these; the kernel's own flag is not reachable without unsafe code.
+        let marks = [
+            "/run/systemd/timesync/synchronized",
+            "/run/chrony/synchronized",
+        ];
+        self.raw_wall_ms() >= BUILD_FLOOR_MS
+            && marks.iter().any(|path| std::path::Path::new(path).exists())
+    }
+
+    /// All clocks now, as a batch or sync carries them.
+    #[must_use]
+    pub fn stamp(&self) -> pb::ClockStamp {
+        pb::ClockStamp {
+            boot_id: self.boot_id.to_string(),
+            monotonic_ms: self.monotonic_ms(),
+            wall_ms: self.wall_ms(),
+            synchronised: self.synchronised(),
+        }
+    }
+}
+
+fn millis(t: rustix::time::Timespec) -> Millis {
+    t.tv_sec
+        .saturating_mul(1_000)
+        .saturating_add(t.tv_nsec / 1_000_000)
+}
+
+/// What one exchange with the hub says about the wall clock: `(offset, error)` in milliseconds.
+///
+/// `echo` is the monotonic time at which the device sent what the hub answered, `now` the monotonic and
+/// wall time at which the answer came. The hub read its clock somewhere between, so half the round trip
+/// bounds the error. None where the round trip is negative or over a minute.
+#[must_use]
+pub fn offset(
+    echo: Millis,
+    hub_time: Millis,
+    now: Millis,
+    now_wall: Millis,
+) -> Option<(Millis, Millis)> {
+    let round_trip = now.checked_sub(echo).filter(|r| (0..=60_000).contains(r))?;
+    let error = round_trip / 2 + 1;
+    Some((hub_time.checked_sub(now_wall)?.checked_add(round_trip / 2)?, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floor_holds_and_monotonic_never_goes_back() {
+        let clock = Clock::new();
+        let shared = clock.clone();
+        clock.raise_floor(i64::MAX - 1);
+        assert_eq!(shared.wall_ms(), i64::MAX - 1);
+        clock.raise_floor(5);
+        assert_eq!(shared.wall_ms(), i64::MAX - 1);
+        let a = clock.monotonic_ms();
+        assert!(clock.monotonic_ms() >= a);
+        assert!(!clock.boot_id().is_empty());
+    }
+
+    #[test]
+    fn offset_is_within_its_error() {
+        // Device one hour slow; request took 300 ms, answer 100 ms.
+        let (echo, hub, now) = (1_000, 3_600_000 + 1_300, 1_400);
+        let (offset, error) = offset(echo, hub, now, now).unwrap_or_default();
+        assert!((offset - 3_600_000).abs() <= error, "{offset} {error}");
+        assert_eq!(super::offset(2_000, hub, now, now), None);
+        assert_eq!(super::offset(0, hub, 100_000, now), None);
+    }
+}

@@ -1,7 +1,6 @@
 //! The hub as a library: takes the fleet's records into PostgreSQL, trains, judges and rolls out models.
 
 pub mod app;
-pub mod app_loop;
 pub mod broker;
 pub mod cli;
 pub mod config;
@@ -9,6 +8,7 @@ pub mod downlink;
 pub mod drift;
 pub mod events;
 pub mod features;
+pub mod import;
 pub mod ingest;
 pub mod jobs;
 pub mod judge;

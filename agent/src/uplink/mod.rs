@@ -1,1 +1,12 @@
 //! The way to the hub over MQTT; never decides what is worth keeping.
+//!
+//! [`machine`] decides, the driver carries out, the client is the only file that knows the MQTT library.
+
+mod client;
+mod driver;
+pub mod machine;
+#[cfg(test)]
+mod tests;
+
+pub use driver::{LinkStatus, UplinkEvent, UplinkHandle, start};
+pub use machine::Settings;

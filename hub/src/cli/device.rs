@@ -1,17 +1,16 @@
-//! `fieldcast-hub device`: adds devices with their identities and lists them, never talks to one.
+//! `fieldcast-hub device`: adds and lists devices; owns the identity file's text, never who is let in.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
-use clap::Subcommand;
+use anyhow::{Context as _, Result, anyhow};
 use fieldcast_wire::{DeviceId, Sha256};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::broker::random_token;
 use crate::signing::{Signer, hex};
 
 /// Options of `device`.
@@ -21,9 +20,9 @@ pub struct Args {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Add a device and write its identity.toml.
+    /// Add a device and write its identity; an existing one gets new labels and a new token.
     Add(Add),
     /// List devices.
     List,
@@ -31,128 +30,114 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Add {
-    /// Name of the device.
+    /// Name: MQTT user name, client id and topic level.
     name: String,
-    /// A label, `key=value`; may be given several times.
-    #[arg(long = "label", value_name = "KEY=VALUE")]
-    labels: Vec<String>,
-    /// File for the identity; none: the device gets no token and is only known by name.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Broker address that the device connects to; by default that of the running hub.
+    /// Label that selectors ask for, `key=value`; may be given again.
+    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// File for the identity; it holds a secret.
+    #[arg(long, value_name = "FILE", default_value = "identity.toml")]
+    out: PathBuf,
+    /// Broker as the device reaches it; by default the one of the running hub.
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
+    /// CA certificates for `mqtts://`, as a path on the device.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<String>,
+}
+
+/// Parses `key=value`.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((k, v)) if !k.is_empty() && !v.is_empty() => Ok((k.to_owned(), v.to_owned())),
+        _ => Err(format!("`{text}` must be key=value")),
+    }
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// A name or label that breaks its rule, a file that cannot be written, or the database.
+/// A name that breaks its rule, no database, a file that cannot be written.
 pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     match args.command {
         Command::Add(add) => run_add(ctx, add).await,
-        Command::List => list(ctx).await,
+        Command::List => run_list(ctx).await,
     }
-}
-
-/// Labels from `key=value` arguments.
-///
-/// # Errors
-/// An argument without `=`.
-pub fn labels(given: &[String]) -> Result<BTreeMap<String, String>> {
-    given
-        .iter()
-        .map(|label| match label.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            _ => bail!("label `{label}` must be KEY=VALUE"),
-        })
-        .collect()
 }
 
 async fn run_add(ctx: &Context, add: Add) -> Result<()> {
-    let device = DeviceId::new(add.name)?;
-    let labels = labels(&add.labels)?;
-    let database = ctx.database().await?;
-    let token = match &add.out {
-        Some(_) => Some(random_token()?),
-        None => None,
-    };
-    let hash = token.as_ref().map(|t| Sha256::of(t.as_bytes()));
-    let hash = hash.as_ref().map(|h| &h.0[..]);
-    let new = database
-        .store()
-        .put_device(device.as_str(), &labels, hash)
-        .await?;
-    if let (Some(path), Some(token)) = (&add.out, &token) {
-        let signer = Signer::open(&ctx.config.keys_dir())?;
-        let broker = match add.broker {
-            Some(url) => url,
-            None => running_broker(ctx).unwrap_or_else(|| "mqtt://127.0.0.1:1883".to_owned()),
-        };
-        let text = format!(
-            "# Who this device is to its hub. Keep it secret: whoever has the token is this device.\n\
-             site = \"{}\"\ndevice = \"{device}\"\nbroker = \"{broker}\"\ntoken = \"{token}\"\nroot_public_key = \"{}\"\n",
-            ctx.config.site,
-            hex(&signer.root_public()),
-        );
-        std::fs::OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|mut out| out.write_all(text.as_bytes()))
-            .with_context(|| format!("write identity {}", path.display()))?;
+    let device = DeviceId::new(add.name.as_str())?;
+    let broker = add.broker.or_else(|| running_broker(ctx)).unwrap_or_else(|| "mqtt://127.0.0.1:1883".to_owned());
+    let signer = Signer::open(&ctx.config.keys_dir())?;
+    let mut random = [0; 32];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| anyhow!("make a token for {device}: the system gives no randomness; try again"))?;
+    let token = hex(&random);
+    let labels: BTreeMap<String, String> = add.labels.into_iter().collect();
+    let mut text = format!(
+        "site = {}\ndevice = {}\nbroker = {}\ntoken = \"{token}\"\nroot_public_key = \"{}\"\n",
+        quoted(ctx.config.site.as_str()),
+        quoted(device.as_str()),
+        quoted(&broker),
+        hex(&signer.root_public()),
+    );
+    if let Some(ca) = &add.ca_file {
+        text.push_str(&format!("ca_file = {}\n", quoted(ca)));
     }
-    database.close().await?;
-    let said = json!({ "device": device, "new": new, "labels": labels, "identity": add.out });
-    ctx.print(&said, || match (&add.out, new) {
-        (Some(path), true) => format!(
-            "Device {device} added; its identity is in {}.",
-            path.display()
-        ),
-        (Some(path), false) => format!(
-            "Device {device} has a new token; its identity is in {}.",
-            path.display()
-        ),
-        (None, true) => format!("Device {device} added, without a token."),
-        (None, false) => format!("Device {device} updated."),
-    })
+    // The file first: a token that nobody holds would lock the device out.
+    write_secret(&add.out, &text)?;
+    let database = ctx.database().await?;
+    let hash = Sha256::of(token.as_bytes());
+    let new = database.store().put_device(device.as_str(), &labels, Some(&hash.0)).await?;
+    ctx.print(
+        &json!({"device": device.as_str(), "new": new, "identity": add.out.display().to_string(), "broker": broker}),
+        || format!("{device} may connect to {broker}; copy {} to the device", add.out.display()),
+    )?;
+    database.close().await
 }
 
-/// The running hub says where devices connect.
+async fn run_list(ctx: &Context) -> Result<()> {
+    let database = ctx.database().await?;
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().map_or(String::new(), |d: &fieldcast_store::devices::DeviceRow| d.id.clone());
+        let page = database.store().devices(&after, 1_000).await?;
+        if page.is_empty() {
+            break;
+        }
+        all.extend(page);
+    }
+    ctx.print(&all, || {
+        let line = |d: &fieldcast_store::devices::DeviceRow| {
+            let labels: Vec<String> = d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let online = if d.online { "online" } else { "offline" };
+            format!("{:<24} {online:<8} {}", d.id, labels.join(" "))
+        };
+        all.iter().map(line).collect::<Vec<_>>().join("\n")
+    })?;
+    database.close().await
+}
+
 fn running_broker(ctx: &Context) -> Option<String> {
     let text = std::fs::read_to_string(ctx.config.serve_file()).ok()?;
-    let value: Value = serde_json::from_str(&text).ok()?;
-    value["broker"].as_str().map(str::to_owned)
+    let serve: Value = serde_json::from_str(&text).ok()?;
+    serve["broker"].as_str().map(str::to_owned)
 }
 
-async fn list(ctx: &Context) -> Result<()> {
-    let database = ctx.database().await?;
-    let mut devices = Vec::new();
-    let mut after = String::new();
-    loop {
-        let page = database.store().devices(&after, 1_000).await?;
-        let Some(last) = page.last() else { break };
-        after.clone_from(&last.id);
-        devices.extend(page);
-    }
-    database.close().await?;
-    ctx.print(&devices, || {
-        if devices.is_empty() {
-            return "No devices yet; `fieldcast-hub device add NAME --out identity.toml` adds one."
-                .to_owned();
-        }
-        let lines = devices.iter().map(|d| {
-            let labels: Vec<String> = d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            let state = if d.online { "online" } else { "offline" };
-            format!(
-                "{:<24} {state:<8} {:<10} {}",
-                d.id,
-                d.agent_version,
-                labels.join(" ")
-            )
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    })
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let fresh = path.with_extension("new");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()))
+        .and_then(|()| std::fs::rename(&fresh, path))
+        .with_context(|| format!("write identity {}; name a writable file with --out", path.display()))
 }

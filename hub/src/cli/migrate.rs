@@ -1,4 +1,4 @@
-//! `fieldcast-hub migrate`: owns its options, never the migrations.
+//! `fieldcast-hub migrate`: owns its options and output, never the migrations.
 
 use anyhow::Result;
 
@@ -6,24 +6,14 @@ use super::Context;
 
 /// Options of `migrate`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// The database was restored from a backup: devices send what they still hold again.
-    #[arg(long)]
-    restored: bool,
-}
+pub struct Args {}
 
 /// Brings the database to this version.
 ///
 /// # Errors
-/// No database, or one of a newer version.
-pub async fn run(ctx: &Context, args: Args) -> Result<()> {
+/// No database, or one that is newer than this version.
+pub async fn run(ctx: &Context, _args: Args) -> Result<()> {
     let database = ctx.database().await?;
-    if args.restored {
-        database.store().renew_instance().await?;
-    }
-    database.close().await?;
-    ctx.print(
-        &serde_json::json!({ "migrated": true, "restored": args.restored }),
-        || "The database is at this version.".to_owned(),
-    )
+    ctx.print(&serde_json::json!({"migrated": true}), || "the database is at this version".to_owned())?;
+    database.close().await
 }

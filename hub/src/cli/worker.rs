@@ -1,4 +1,4 @@
-//! `fieldcast-hub worker`: owns its options and the signals that end it, never the jobs.
+//! `fieldcast-hub worker`: owns its options and the signals that end it, never the work behind them.
 
 use std::sync::Arc;
 
@@ -17,12 +17,13 @@ pub struct Args {}
 /// Takes jobs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// The database or the keys cannot be opened.
+/// No database, or keys that cannot be read.
 pub async fn run(ctx: &Context, _args: Args) -> Result<()> {
-    let database = ctx.database().await?;
-    let signer = Arc::new(Signer::open(&ctx.config.keys_dir())?);
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let database = ctx.database().await?;
+    let signer = Arc::new(Signer::open(&ctx.config.keys_dir())?);
+    let worker = Worker::new(database.store().clone(), signer);
     let end = CancellationToken::new();
     let stopper = end.clone();
     tokio::spawn(async move {
@@ -32,6 +33,6 @@ pub async fn run(ctx: &Context, _args: Args) -> Result<()> {
         }
         stopper.cancel();
     });
-    Worker::new(database.store().clone(), signer).run(end).await;
-    Ok(())
+    worker.run(end).await;
+    database.close().await
 }

@@ -85,7 +85,7 @@ fn signed(n: u64) -> i64 {
 /// The open transaction of an ingest.
 #[derive(Debug)]
 pub struct Ingest {
-    tx: Transaction<'static, Postgres>,
+    pub(crate) tx: Transaction<'static, Postgres>,
 }
 
 impl Store {

@@ -17,6 +17,7 @@ pub mod error;
 pub mod features;
 pub mod gauges;
 pub mod leadership;
+pub mod imports;
 pub mod ledger;
 pub mod listing;
 pub mod meta;

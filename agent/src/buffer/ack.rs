@@ -1,0 +1,341 @@
+//! Acknowledgements: owns what they trim, rewind or move to a new epoch; never decides what to send.
+
+use fieldcast_wire::{Epoch, RecordBody, batch, pb};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::error::{BufferError, sql};
+use super::policy;
+use super::store::{self, Store};
+use super::types::{AckOutcome, BatchKey};
+use super::{number, unsigned};
+
+struct EpochRow {
+    id: i64,
+    acked_through: i64,
+    hub: Vec<u8>,
+}
+
+impl Store {
+    /// Applies an acknowledgement in one transaction.
+    ///
+    /// # Errors
+    /// A failing disk; then nothing of it was applied and the hub will say it again.
+    pub fn apply_ack(&mut self, ack: &pb::Ack) -> Result<AckOutcome, BufferError> {
+        match self.apply_ack_once(ack) {
+            Err(e) if e.is_full() => {
+                self.make_room(true)?;
+                self.apply_ack_once(ack)
+            }
+            done => done,
+        }
+    }
+
+    fn apply_ack_once(&mut self, ack: &pb::Ack) -> Result<AckOutcome, BufferError> {
+        let step = sql("applying an acknowledgement");
+        let mut out = AckOutcome::default();
+        let Ok(epoch) = Epoch::from_slice(&ack.epoch) else {
+            return Ok(out);
+        };
+        let older_than = self.clock.wall_ms().saturating_sub(self.limits.tail_age_ms);
+        let mut current = self.current;
+        let before = current.next_seq;
+        let tx = self.db.transaction().map_err(&step)?;
+        let row = tx
+            .query_row(
+                "SELECT id, acked_through, hub_instance FROM epochs WHERE uuid = ?1",
+                [epoch.to_vec()],
+                |r| {
+                    Ok(EpochRow {
+                        id: r.get(0)?,
+                        acked_through: r.get(1)?,
+                        hub: r.get(2)?,
+                    })
+                },
+            )
+            .optional()
+            .map_err(&step)?;
+        let Some(row) = row else {
+            // Another device's epoch, or one from before a restored disk image: none of ours.
+            return Ok(out);
+        };
+        if !row.hub.is_empty() && !ack.hub_instance.is_empty() && row.hub != ack.hub_instance {
+            rewind(&tx, &row, epoch, ack, &mut current.next_seq).map_err(&step)?;
+            out.rewound = true;
+        }
+        if !ack.hub_instance.is_empty() {
+            tx.execute(
+                "UPDATE epochs SET hub_instance = ?2 WHERE id = ?1",
+                params![row.id, ack.hub_instance],
+            )
+            .map_err(&step)?;
+        }
+        let answered = answered(&tx, row.id, ack).map_err(&step)?;
+        if ack.new_epoch && row.id == current.id {
+            current = begin(&tx, &current, &ack.reason).map_err(&step)?;
+            out.new_epoch = Some(current.epoch);
+        } else if ack.new_epoch {
+            // The epoch is spent already: the answer is about one contested batch.
+            let refused = answered.filter(|b| b.contested);
+            let named = ack
+                .rejected
+                .iter()
+                .any(|r| r.seq == 0 && refused.as_ref().is_some_and(|b| r.batch == b.number));
+            if let Some(b) = refused.filter(|b| named || !listed(ack, b.number)) {
+                out.renumbered += renumber(&tx, &b, &mut current).map_err(&step)??;
+                out.done.push(BatchKey {
+                    epoch,
+                    number: b.number,
+                });
+            }
+        } else {
+            confirm(&tx, row.id, epoch, ack, answered, &mut out).map_err(&step)?;
+        }
+        for r in ack.rejected.iter().filter(|r| r.seq > 0) {
+            let new = tx
+                .execute(
+                    "INSERT OR IGNORE INTO refused(epoch, batch, seq, reason) VALUES (?1, ?2, ?3, ?4)",
+                    params![row.id, number(r.batch), number(r.seq), r.reason],
+                )
+                .map_err(&step)?;
+            if new > 0 {
+                store::count(&tx, "rejected", 1).map_err(&step)?;
+                out.rejected.push((r.seq, r.reason.clone()));
+            }
+        }
+        tx.execute(
+            "DELETE FROM refused WHERE id <= (SELECT max(id) FROM refused) - 10000",
+            [],
+        )
+        .map_err(&step)?;
+        Store::trim_tail(&tx, self.limits.tail_bytes, older_than).map_err(&step)?;
+        tx.execute(
+            "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
+            params![current.id, number(current.next_seq)],
+        )
+        .map_err(&step)?;
+        tx.commit().map_err(&step)?;
+        if out.new_epoch.is_some() || current.next_seq != before {
+            self.current = current;
+            self.recount()?;
+        }
+        Ok(out)
+    }
+
+    /// Ends the current epoch and begins another; unsealed records move over and get new numbers.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub fn new_epoch(&mut self, reason: &str) -> Result<Epoch, BufferError> {
+        let step = sql("beginning an epoch");
+        let tx = self.db.transaction().map_err(&step)?;
+        let current = begin(&tx, &self.current, reason).map_err(&step)?;
+        tx.commit().map_err(&step)?;
+        self.current = current;
+        self.recount()?;
+        Ok(current.epoch)
+    }
+
+    pub(super) fn recount(&mut self) -> Result<(), BufferError> {
+        let (records, bytes): (i64, i64) = self
+            .db
+            .query_row(
+                "SELECT count(*), coalesce(sum(coalesce(length(body), 12) + 8), 0) FROM pending",
+                [],
+                |r| Ok((r.get(0)?, r.get(1)?)),
+            )
+            .map_err(sql("counting records"))?;
+        (self.pending, self.pending_bytes) = (unsigned(records), unsigned(bytes));
+        Ok(())
+    }
+}
+
+fn listed(ack: &pb::Ack, batch: u64) -> bool {
+    batch <= ack.through
+        || ack
+            .ranges
+            .iter()
+            .any(|r| (r.first..=r.last).contains(&batch))
+}
+
+struct Answered {
+    id: i64,
+    number: u64,
+    contested: bool,
+}
+
+/// The batch whose clocks the ack echoes: the very bytes the hub had in hand.
+fn answered(
+    tx: &Transaction<'_>,
+    epoch_id: i64,
+    ack: &pb::Ack,
+) -> rusqlite::Result<Option<Answered>> {
+    tx.query_row(
+        "SELECT id, number, contested FROM batches WHERE epoch = ?1 AND status = 0 AND boot_id = ?2 AND monotonic_ms = ?3",
+        params![epoch_id, ack.echo_boot_id, ack.echo_monotonic_ms],
+        |r| Ok(Answered { id: r.get(0)?, number: unsigned(r.get(1)?), contested: r.get(2)? }),
+    )
+    .optional()
+}
+
+fn confirm(
+    tx: &Transaction<'_>,
+    epoch_id: i64,
+    epoch: Epoch,
+    ack: &pb::Ack,
+    answered: Option<Answered>,
+    out: &mut AckOutcome,
+) -> rusqlite::Result<()> {
+    let mut mark = |first: u64, last: u64| -> rusqlite::Result<()> {
+        let mut statement = tx.prepare_cached(
+            "UPDATE batches SET status = 1 WHERE epoch = ?1 AND status = 0 AND contested = 0
+                AND number BETWEEN ?2 AND ?3 RETURNING number",
+        )?;
+        let numbers = statement.query_map(params![epoch_id, number(first), number(last)], |r| {
+            r.get::<_, i64>(0)
+        })?;
+        for n in numbers {
+            out.done.push(BatchKey {
+                epoch,
+                number: unsigned(n?),
+            });
+        }
+        Ok(())
+    };
+    if ack.through > 0 {
+        mark(1, ack.through)?;
+    }
+    for range in ack.ranges.iter().take(fieldcast_wire::caps::MAX_ACK_RANGES) {
+        mark(range.first, range.last)?;
+    }
+    if let Some(b) = answered.filter(|b| b.contested && listed(ack, b.number)) {
+        tx.execute(
+            "UPDATE batches SET status = 1, contested = 0 WHERE id = ?1",
+            [b.id],
+        )?;
+        out.done.push(BatchKey {
+            epoch,
+            number: b.number,
+        });
+    }
+    tx.execute(
+        "UPDATE epochs SET acked_through = max(acked_through, min(?2, next_batch - 1)) WHERE id = ?1",
+        params![epoch_id, number(ack.through)],
+    )?;
+    Ok(())
+}
+
+/// The hub came back from a backup: what it forgot waits again, what is no longer held becomes a gap.
+fn rewind(
+    tx: &Transaction<'_>,
+    row: &EpochRow,
+    epoch: Epoch,
+    ack: &pb::Ack,
+    next: &mut u64,
+) -> rusqlite::Result<()> {
+    let held: Vec<(i64, u64)> = {
+        let mut statement =
+            tx.prepare("SELECT id, number FROM batches WHERE epoch = ?1 AND status = 1")?;
+        let found = statement.query_map([row.id], |r| Ok((r.get(0)?, unsigned(r.get(1)?))))?;
+        found.collect::<Result<_, _>>()?
+    };
+    for (id, n) in held {
+        if !listed(ack, n) {
+            tx.execute("UPDATE batches SET status = 0 WHERE id = ?1", [id])?;
+        }
+    }
+    let oldest: Option<i64> = tx.query_row(
+        "SELECT min(first_seq) FROM batches WHERE epoch = ?1 AND status < 2 AND number > ?2",
+        params![row.id, number(ack.through)],
+        |r| r.get(0),
+    )?;
+    // Numbers of trimmed batches are remembered for a while; beyond that the gap starts too early, never too late.
+    let last_known: i64 = tx.query_row(
+        "SELECT coalesce(max(last_seq), 0) FROM batches WHERE epoch = ?1 AND number <= ?2",
+        params![row.id, number(ack.through)],
+        |r| r.get(0),
+    )?;
+    let lost_to: i64 = match oldest {
+        Some(first) => first - 1,
+        None => tx.query_row(
+            "SELECT coalesce(max(last_seq), 0) FROM batches WHERE epoch = ?1",
+            [row.id],
+            |r| r.get(0),
+        )?,
+    };
+    if unsigned(row.acked_through) > ack.through && lost_to > last_known {
+        let gap = pb::Gap {
+            kind: pb::GapKind::BeforeTail as i32,
+            epoch: epoch.to_vec(),
+            first_seq: unsigned(last_known + 1),
+            last_seq: unsigned(lost_to),
+            reason: "the hub was restored from a backup older than the kept tail".into(),
+            ..pb::Gap::default()
+        };
+        policy::add_gap(tx, next, gap)?;
+    }
+    tx.execute(
+        "UPDATE epochs SET acked_through = min(?2, next_batch - 1) WHERE id = ?1",
+        params![row.id, number(ack.through)],
+    )?;
+    Ok(())
+}
+
+/// Begins an epoch; batches of the old one that wait become contested.
+pub(super) fn begin(
+    tx: &Transaction<'_>,
+    old: &store::Current,
+    reason: &str,
+) -> rusqlite::Result<store::Current> {
+    let epoch = Epoch(uuid::Uuid::new_v4());
+    tx.execute("UPDATE epochs SET spent = 1 WHERE id = ?1", [old.id])?;
+    tx.execute(
+        "UPDATE batches SET contested = 1 WHERE epoch = ?1 AND status = 0",
+        [old.id],
+    )?;
+    let first: Option<i64> = tx.query_row("SELECT min(seq) FROM pending", [], |r| r.get(0))?;
+    let count: i64 = tx.query_row("SELECT count(*) FROM pending", [], |r| r.get(0))?;
+    if let Some(first) = first.filter(|f| *f > 1) {
+        // By way of negative numbers, so that no two rows ever meet.
+        tx.execute("UPDATE pending SET seq = -(seq - ?1)", [first - 1])?;
+        tx.execute("UPDATE pending SET seq = -seq", [])?;
+    }
+    tx.execute(
+        "INSERT INTO epochs(uuid, next_seq, hub_instance, reason)
+            SELECT ?1, ?2, hub_instance, ?4 FROM epochs WHERE id = ?3",
+        params![epoch.to_vec(), count + 1, old.id, reason],
+    )?;
+    tracing::warn!(%epoch, before = %old.epoch, reason, "a new epoch begins");
+    Ok(store::Current {
+        id: tx.last_insert_rowid(),
+        epoch,
+        next_seq: unsigned(count + 1),
+    })
+}
+
+/// Moves the records of a batch, under whose number the hub holds another one, to the current epoch.
+fn renumber(
+    tx: &Transaction<'_>,
+    b: &Answered,
+    current: &mut store::Current,
+) -> rusqlite::Result<Result<u64, BufferError>> {
+    let payload: Option<Vec<u8>> =
+        tx.query_row("SELECT payload FROM batches WHERE id = ?1", [b.id], |r| {
+            r.get(0)
+        })?;
+    let Some(Ok(batch)) = payload.map(|p| batch::decode(&p)) else {
+        return Ok(Err(BufferError::Damaged {
+            what: format!("contested batch {}", b.number),
+        }));
+    };
+    let moved = batch.records.len() as u64;
+    for record in batch.records {
+        let sensor = match &record.body {
+            RecordBody::Reading(r) => Some(store::sensor_id(tx, &r.sensor)?),
+            _ => None,
+        };
+        store::insert(tx, current.next_seq, &record.body, sensor)?;
+        current.next_seq += 1;
+    }
+    tx.execute("DELETE FROM batches WHERE id = ?1", [b.id])?;
+    Ok(Ok(moved))
+}

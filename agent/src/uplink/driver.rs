@@ -1,0 +1,505 @@
+//! The uplink's task: carries the machine's outputs to broker and buffer; decides nothing itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldcast_wire::caps::MAX_BLOCKS_ASKED;
+use fieldcast_wire::{DeviceTopic, RecordBody, SCHEMA, Sha256, Topics, message, pb};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Connection, LinkEvent};
+use super::machine::{self, Event, Lane, Output, Settings, State};
+use crate::buffer::{BufferError, BufferHandle, Commit};
+use crate::clock::{self, Clock, Millis};
+use crate::identity::Identity;
+
+/// Key of the newest hub time seen, kept so that a device without a battery-backed clock wakes up near it.
+const FLOOR_KEY: &str = "uplink.time_floor";
+/// A hub further ahead of this code than this is not believed: the floor can never come down again.
+const FLOOR_LIMIT_MS: Millis = 1_793_000_000_000 + 20 * 365 * 86_400_000;
+
+/// What comes from the hub, and whether it can be reached.
+#[derive(Debug, Clone)]
+pub enum UplinkEvent {
+    /// Connected and subscribed.
+    Connected,
+    /// The connection is gone.
+    Disconnected,
+    /// Signed orders; also kept in [`UplinkHandle::desired`].
+    Desired(Arc<pb::Desired>),
+    /// One block of a bundle.
+    Block {
+        /// Of which bundle.
+        sha: Sha256,
+        /// Number of the block.
+        n: u32,
+        /// Its bytes.
+        bytes: Arc<[u8]>,
+    },
+}
+
+/// The uplink as people see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Connected and subscribed.
+    pub connected: bool,
+    /// Wall time of the last change.
+    pub since_ms: Millis,
+    /// Connections so far.
+    pub session: u64,
+    /// Batches sent and not acknowledged.
+    pub in_flight: usize,
+    /// Wall time of the last acknowledgement.
+    pub last_ack_ms: Option<Millis>,
+    /// Hub time minus device time, and its error bound.
+    pub clock_offset: Option<(Millis, Millis)>,
+    /// Why the last connection ended.
+    pub last_error: Option<String>,
+}
+
+enum Request {
+    State(Box<pb::State>),
+    Blob(pb::BlobRequest),
+}
+
+/// A way to the uplink; clones share it.
+#[derive(Clone)]
+pub struct UplinkHandle {
+    requests: mpsc::Sender<Request>,
+    events: broadcast::Sender<UplinkEvent>,
+    desired: watch::Receiver<Option<Arc<pb::Desired>>>,
+    status: watch::Receiver<LinkStatus>,
+}
+
+impl UplinkHandle {
+    /// Publishes what runs, retained, now and after each reconnection. `boot`, `n` and the version are filled in here.
+    pub async fn publish_state(&self, state: pb::State) {
+        // Only fails while the agent ends.
+        let _ = self.requests.send(Request::State(Box::new(state))).await;
+    }
+
+    /// Asks for blocks of a bundle; at most as many as one request may name.
+    pub async fn request_blob(&self, sha: Sha256, missing: &[u32]) {
+        let missing: Vec<u32> = missing.iter().copied().take(MAX_BLOCKS_ASKED).collect();
+        let request = pb::BlobRequest {
+            sha256: sha.to_vec(),
+            offset_blocks: missing.first().copied().unwrap_or(0).into(),
+            missing,
+        };
+        let _ = self.requests.send(Request::Blob(request)).await;
+    }
+
+    /// What comes from now on; a receiver that lags loses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<UplinkEvent> {
+        self.events.subscribe()
+    }
+
+    /// The newest orders.
+    #[must_use]
+    pub fn desired(&self) -> watch::Receiver<Option<Arc<pb::Desired>>> {
+        self.desired.clone()
+    }
+
+    /// How the uplink is.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.clone()
+    }
+}
+
+/// Starts the uplink on the current runtime; it ends when `cancel` is, after saying goodbye.
+#[must_use]
+pub fn start(
+    identity: Identity,
+    buffer: BufferHandle,
+    clock: Clock,
+    settings: Settings,
+    cancel: CancellationToken,
+) -> (UplinkHandle, tokio::task::JoinHandle<()>) {
+    let (requests, inbox) = mpsc::channel(16);
+    let (events, _) = broadcast::channel(128);
+    let (desired_in, desired) = watch::channel(None);
+    let (status_in, status) = watch::channel(LinkStatus::default());
+    let handle = UplinkHandle {
+        requests,
+        events: events.clone(),
+        desired,
+        status,
+    };
+    let seed = Sha256::of(
+        format!(
+            "{}{}{}",
+            identity.device,
+            clock.boot_id(),
+            clock.monotonic_ms()
+        )
+        .as_bytes(),
+    );
+    let seed = seed.0.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b));
+    let driver = Driver {
+        topics: Topics::new(&identity.site),
+        machine: State::new(settings, seed),
+        identity,
+        buffer,
+        clock,
+        events,
+        desired: desired_in,
+        status: status_in,
+        connection: None,
+        state: None,
+        state_n: 0,
+        anchor: None,
+        floor_kept: None,
+        session: 0,
+    };
+    let task = tokio::spawn(driver.run(inbox, cancel));
+    (handle, task)
+}
+
+struct Driver {
+    identity: Identity,
+    topics: Topics,
+    buffer: BufferHandle,
+    clock: Clock,
+    machine: State,
+    events: broadcast::Sender<UplinkEvent>,
+    desired: watch::Sender<Option<Arc<pb::Desired>>>,
+    status: watch::Sender<LinkStatus>,
+    connection: Option<Connection>,
+    state: Option<pb::State>,
+    state_n: u64,
+    anchor: Option<(Millis, Millis)>,
+    floor_kept: Option<Millis>,
+    session: u64,
+}
+
+impl Driver {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Request>, cancel: CancellationToken) {
+        if let Ok(Some(kept)) = self.buffer.state(FLOOR_KEY).await
+            && let Ok(kept) = <[u8; 8]>::try_from(kept.as_slice())
+        {
+            self.clock
+                .raise_floor(i64::from_le_bytes(kept).min(FLOOR_LIMIT_MS));
+        }
+        let mut sealed = self.buffer.sealed();
+        self.feed(Event::Tick).await;
+        loop {
+            let wait = self
+                .machine
+                .wake_at()
+                .saturating_sub(self.clock.monotonic_ms())
+                .clamp(1, 60_000);
+            let wait = Duration::from_millis(wait.unsigned_abs());
+            let event = tokio::select! {
+                () = cancel.cancelled() => break,
+                link = next(&mut self.connection) => self.link(link).await,
+                request = inbox.recv() => {
+                    if let Some(request) = request { self.request(request).await; }
+                    None
+                }
+                changed = sealed.changed() => match changed {
+                    Ok(()) => Some(Event::Sealed { newest: *sealed.borrow_and_update() }),
+                    // The buffer has closed: nothing can be sent any more.
+                    Err(_) => break,
+                },
+                () = tokio::time::sleep(wait) => Some(Event::Tick),
+            };
+            if let Some(event) = event {
+                self.feed(event).await;
+            }
+        }
+        if let Some(connection) = self.connection.take() {
+            let (topic, payload) = self.presence(false);
+            connection.publish(topic, true, payload);
+            connection.close().await;
+        }
+        self.gone(None);
+    }
+
+    async fn feed(&mut self, event: Event) {
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            let outputs = machine::step(&mut self.machine, event, self.clock.monotonic_ms());
+            for output in outputs {
+                match self.carry_out(output).await {
+                    Ok(Some(event)) => queue.push_back(event),
+                    Ok(None) => {}
+                    // The buffer's thread deals with its damage; the batch is looked for again later.
+                    Err(e) => tracing::error!("{e}"),
+                }
+            }
+        }
+        let in_flight = self.machine.in_flight();
+        self.status
+            .send_if_modified(|s| std::mem::replace(&mut s.in_flight, in_flight) != in_flight);
+    }
+
+    async fn carry_out(&mut self, output: Output) -> Result<Option<Event>, BufferError> {
+        match output {
+            Output::Connect => {
+                self.session = self.buffer.next_session().await?;
+                let will = self.presence(false);
+                match Connection::open(&self.identity, &self.clock, will) {
+                    Ok(connection) => self.connection = Some(connection),
+                    Err(e) => {
+                        self.gone(Some(e));
+                        return Ok(Some(Event::Lost));
+                    }
+                }
+            }
+            Output::Disconnect => {
+                self.connection = None;
+                self.gone(Some("no answer from the hub in time".into()));
+            }
+            Output::Sync { tail } => {
+                let mut heads = self.buffer.sync_heads(tail).await?;
+                // The current epoch comes first in the list and is said last: its answer is the one waited for.
+                heads.reverse();
+                for head in heads {
+                    let sync = pb::Sync {
+                        schema: SCHEMA,
+                        epoch: head.epoch.to_vec(),
+                        session: self.session,
+                        oldest_batch: head.oldest_batch,
+                        next_batch: head.next_batch,
+                        next_seq: head.next_seq,
+                        acked_through: head.acked_through,
+                        hub_instance: head.hub_instance,
+                        clock: Some(self.clock.stamp()),
+                        buffered_bytes: head.buffered_bytes,
+                    };
+                    self.publish(DeviceTopic::Sync, false, message::encode(&sync));
+                }
+            }
+            Output::Page { lane, after, limit } => {
+                let batches = self.buffer.unacked(after, limit).await.unwrap_or_default();
+                return Ok(Some(Event::Page { lane, batches }));
+            }
+            Output::Publish { key, lane } => {
+                let Some(payload) = self.buffer.batch(key).await? else {
+                    return Ok(Some(Event::Gone(key)));
+                };
+                let topic = match lane {
+                    Lane::Live => DeviceTopic::Live,
+                    Lane::Backlog => DeviceTopic::Back,
+                };
+                if !self.publish(topic, false, payload) {
+                    return Ok(Some(Event::Refused(key)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn publish(&self, topic: DeviceTopic, retain: bool, payload: Vec<u8>) -> bool {
+        let topic = self.topics.device(&self.identity.device, topic);
+        self.connection
+            .as_ref()
+            .is_some_and(|c| c.publish(topic, retain, payload))
+    }
+
+    fn presence(&self, online: bool) -> (String, Vec<u8>) {
+        let presence = pb::Presence {
+            session: self.session,
+            online,
+            agent_version: crate::VERSION.into(),
+            time_ms: self.clock.wall_ms(),
+        };
+        let topic = self
+            .topics
+            .device(&self.identity.device, DeviceTopic::Presence);
+        (topic, message::encode(&presence))
+    }
+
+    fn gone(&self, error: Option<String>) {
+        if let Some(e) = &error {
+            tracing::warn!(broker = %self.identity.broker.host, "uplink lost: {e}");
+        }
+        let now = self.clock.wall_ms();
+        let was = self.status.borrow().connected;
+        self.status.send_modify(|s| {
+            if s.connected {
+                s.since_ms = now;
+            }
+            s.connected = false;
+            s.last_error = error.or(s.last_error.take());
+        });
+        if was {
+            // Nobody listens: nobody minds.
+            let _ = self.events.send(UplinkEvent::Disconnected);
+        }
+    }
+
+    async fn link(&mut self, event: LinkEvent) -> Option<Event> {
+        match event {
+            LinkEvent::Connected => {
+                let filter = self.topics.device_down(&self.identity.device);
+                if !self
+                    .connection
+                    .as_ref()
+                    .is_some_and(|c| c.subscribe(filter))
+                {
+                    self.connection = None;
+                    self.gone(Some("the subscription could not be sent".into()));
+                    return Some(Event::Lost);
+                }
+                None
+            }
+            LinkEvent::Subscribed => {
+                let (topic, payload) = self.presence(true);
+                if let Some(c) = &self.connection {
+                    c.publish(topic, true, payload);
+                }
+                self.send_state().await;
+                let (now, session) = (self.clock.wall_ms(), self.session);
+                self.status.send_modify(|s| {
+                    (s.connected, s.since_ms, s.session, s.last_error) = (true, now, session, None);
+                });
+                tracing::info!(broker = %self.identity.broker.host, session, "connected to the hub's broker");
+                let _ = self.events.send(UplinkEvent::Connected);
+                let newest = *self.buffer.sealed().borrow();
+                Some(Event::Connected { newest })
+            }
+            LinkEvent::Lost(why) => {
+                self.connection = None;
+                self.gone(Some(why));
+                Some(Event::Lost)
+            }
+            LinkEvent::Message { topic, payload } => self.message(&topic, &payload).await,
+        }
+    }
+
+    async fn message(&mut self, topic: &str, payload: &[u8]) -> Option<Event> {
+        let (device, topic) = self.topics.parse(topic)?;
+        if device != self.identity.device {
+            return None;
+        }
+        match topic {
+            DeviceTopic::Ack => match message::decode::<pb::Ack>("ack", payload) {
+                Ok(ack) => return self.ack(ack).await,
+                Err(e) => tracing::warn!("{e}"),
+            },
+            DeviceTopic::Desired => match message::decode::<pb::Desired>("desired", payload) {
+                Ok(desired) => {
+                    let desired = Arc::new(desired);
+                    self.desired.send_replace(Some(desired.clone()));
+                    let _ = self.events.send(UplinkEvent::Desired(desired));
+                }
+                Err(e) => tracing::warn!("{e}"),
+            },
+            DeviceTopic::Block(sha, n) if payload.len() <= fieldcast_wire::caps::BLOCK => {
+                let _ = self.events.send(UplinkEvent::Block {
+                    sha,
+                    n,
+                    bytes: payload.into(),
+                });
+            }
+            _ => {}
+        }
+        None
+    }
+
+    async fn ack(&mut self, ack: pb::Ack) -> Option<Event> {
+        let wall = self.clock.wall_ms();
+        self.status.send_modify(|s| s.last_ack_ms = Some(wall));
+        if let Err(e) = self.learn_time(&ack).await {
+            tracing::error!("{e}");
+        }
+        match self.buffer.apply_ack(ack).await {
+            Ok(outcome) => {
+                for (seq, reason) in &outcome.rejected {
+                    tracing::warn!(seq, reason, "the hub refused a record");
+                }
+                Some(Event::Acked(outcome))
+            }
+            // Not applied: the batches stay in flight and are sent again.
+            Err(e) => {
+                tracing::error!("{e}");
+                None
+            }
+        }
+    }
+
+    async fn learn_time(&mut self, ack: &pb::Ack) -> Result<(), BufferError> {
+        if ack.hub_time_ms <= 0 || ack.hub_time_ms > FLOOR_LIMIT_MS {
+            return Ok(());
+        }
+        let mut commit = Commit::default();
+        let (mono, wall) = (self.clock.monotonic_ms(), self.clock.raw_wall_ms());
+        if ack.echo_boot_id == self.clock.boot_id()
+            && let Some((offset, error)) =
+                clock::offset(ack.echo_monotonic_ms, ack.hub_time_ms, mono, wall)
+        {
+            let news = self
+                .anchor
+                .is_none_or(|(o, e)| error * 4 < e || (offset - o).abs() > error + e + 1_000);
+            if news {
+                self.anchor = Some((offset, error));
+                self.status
+                    .send_modify(|s| s.clock_offset = Some((offset, error)));
+                commit.records.push(RecordBody::Clock(pb::ClockFact {
+                    seq: 0,
+                    boot_id: self.clock.boot_id().into(),
+                    offset_ms: offset,
+                    error_ms: error,
+                    synchronised: self.clock.synchronised(),
+                }));
+            }
+        }
+        self.clock.raise_floor(ack.hub_time_ms);
+        if self
+            .floor_kept
+            .is_none_or(|at| ack.hub_time_ms - at > 600_000)
+        {
+            self.floor_kept = Some(ack.hub_time_ms);
+            commit
+                .state
+                .push((FLOOR_KEY.into(), ack.hub_time_ms.to_le_bytes().to_vec()));
+        }
+        if !commit.records.is_empty() || !commit.state.is_empty() {
+            self.buffer.commit(commit).await?;
+        }
+        Ok(())
+    }
+
+    async fn request(&mut self, request: Request) {
+        match request {
+            Request::State(state) => {
+                self.state = Some(*state);
+                self.send_state().await;
+            }
+            Request::Blob(request) => {
+                // A request that is lost is made again by who waits for the blocks.
+                self.publish(DeviceTopic::Blob, false, message::encode(&request));
+            }
+        }
+    }
+
+    async fn send_state(&mut self) {
+        let Some(mut state) = self.state.clone() else {
+            return;
+        };
+        if let Ok(depth) = self.buffer.depth().await {
+            state.buffered_records = depth.records;
+            state.buffered_bytes = depth.bytes;
+        }
+        self.state_n += 1;
+        state.boot = self.buffer.boot();
+        state.n = self.state_n;
+        state.agent_version = crate::VERSION.into();
+        self.publish(DeviceTopic::State, true, message::encode(&state));
+    }
+}
+
+async fn next(connection: &mut Option<Connection>) -> LinkEvent {
+    match connection {
+        Some(c) => match c.events.recv().await {
+            Some(event) => event,
+            None => LinkEvent::Lost("the connection's task ended".into()),
+        },
+        None => std::future::pending().await,
+    }
+}

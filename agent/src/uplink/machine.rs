@@ -1,0 +1,496 @@
+//! When to connect, what to send and what to send again: a pure machine; it reads no clock and does no I/O.
+//!
+//! ```text
+//!            Start            Connected (subscribed)        an ack, or the sync deadline
+//!   Down ───────────► Connecting ───────────► Syncing ───────────────────────────────► Up
+//!    ▲  retry_at           │ deadline            │                                      │
+//!    └─────────────────────┴─────────────────────┴──── Lost, or no ack for too long ◄───┘
+//! ```
+//! In `Up` two lanes send: live (sealed since the connection) and backlog (sealed before, under a byte
+//! budget). A batch in flight leaves it by an ack, or is sent again at its deadline. The buffer stays the
+//! truth: a machine that is thrown away loses nothing. Numbers `P…` are those of `docs/protocol.md`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::buffer::{AckOutcome, BatchKey, SealedInfo};
+
+/// Limits of the uplink. Times in milliseconds of process time.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Unacknowledged live batches.
+    pub live_inflight: usize,
+    /// Unacknowledged backlog batches.
+    pub backlog_inflight: usize,
+    /// Backlog bytes a second.
+    pub backlog_bytes_per_s: u64,
+    /// No ack after this long: send again.
+    pub ack_deadline: i64,
+    /// Longest wait for a connection.
+    pub connect_deadline: i64,
+    /// No answer to a sync after this long: send it again, and begin with batches all the same.
+    pub sync_deadline: i64,
+    /// First and longest wait before connecting again.
+    pub backoff: (i64, i64),
+    /// A connection that held this long resets the wait.
+    pub stable_after: i64,
+    /// No ack at all for this long with batches in flight: connect anew.
+    pub silence: i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            live_inflight: 16,
+            backlog_inflight: 24,
+            backlog_bytes_per_s: 1 << 20,
+            ack_deadline: 15_000,
+            connect_deadline: 20_000,
+            sync_deadline: 10_000,
+            backoff: (500, 60_000),
+            stable_after: 30_000,
+            silence: 90_000,
+        }
+    }
+}
+
+/// Which way a batch goes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Sealed since the connection.
+    Live,
+    /// Sealed before it.
+    Backlog,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Nothing but time.
+    Tick,
+    /// Connected and subscribed; `newest` is the place of the newest sealed batch.
+    Connected {
+        /// Place in the order of sending.
+        newest: i64,
+    },
+    /// The connection is gone or never came.
+    Lost,
+    /// A batch was sealed.
+    Sealed {
+        /// Place in the order of sending.
+        newest: i64,
+    },
+    /// Answer to [`Output::Page`].
+    Page {
+        /// As asked.
+        lane: Lane,
+        /// Unacknowledged batches in order.
+        batches: Vec<SealedInfo>,
+    },
+    /// The buffer applied an acknowledgement.
+    Acked(AckOutcome),
+    /// The client took no message now.
+    Refused(BatchKey),
+    /// The buffer no longer holds the batch.
+    Gone(BatchKey),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Connect.
+    Connect,
+    /// Throw the connection away.
+    Disconnect,
+    /// Say what the buffer holds; of every epoch that is held where `tail`.
+    Sync {
+        /// Whether the hub forgot.
+        tail: bool,
+    },
+    /// Look for unacknowledged batches.
+    Page {
+        /// For which lane.
+        lane: Lane,
+        /// After this place.
+        after: i64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Publish a batch.
+    Publish {
+        /// Which.
+        key: BatchKey,
+        /// On which topic.
+        lane: Lane,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Down { retry_at: i64 },
+    Connecting { deadline: i64 },
+    Syncing { since: i64, deadline: i64 },
+    Up { since: i64, sync_at: Option<i64> },
+}
+
+#[derive(Debug, Clone)]
+struct Flight {
+    lane: Lane,
+    contested: bool,
+    deadline: i64,
+    tries: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Queue {
+    after: i64,
+    waiting: VecDeque<SealedInfo>,
+    asked: bool,
+    more: bool,
+}
+
+/// State of the uplink.
+#[derive(Debug, Clone)]
+pub struct State {
+    settings: Settings,
+    link: Link,
+    attempt: u32,
+    random: u64,
+    flights: BTreeMap<BatchKey, Flight>,
+    live: Queue,
+    backlog: Queue,
+    live_from: i64,
+    budget: i64,
+    budget_at: i64,
+    last_ack: i64,
+}
+
+const PAGE: usize = 32;
+
+impl State {
+    /// A machine that connects at the first tick; `seed` spreads the waits of a fleet.
+    #[must_use]
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            settings,
+            link: Link::Down { retry_at: i64::MIN },
+            attempt: 0,
+            random: seed,
+            flights: BTreeMap::new(),
+            live: Queue::default(),
+            backlog: Queue::default(),
+            live_from: 0,
+            budget: 0,
+            budget_at: 0,
+            last_ack: 0,
+        }
+    }
+
+    /// Whether batches are being sent.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    /// Batches in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// When the next tick is due, at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> i64 {
+        let flights = self.flights.values().map(|f| f.deadline).min();
+        let link = match self.link {
+            Link::Down { retry_at } => Some(retry_at),
+            Link::Connecting { deadline } | Link::Syncing { deadline, .. } => Some(deadline),
+            Link::Up { sync_at, .. } => sync_at,
+        };
+        let thirsty = self.is_up() && self.budget <= 0 && !self.backlog.waiting.is_empty();
+        let budget = thirsty.then(|| self.budget_at + 100);
+        [flights, link, budget]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(i64::MAX)
+    }
+}
+
+/// One step of the machine.
+pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
+    let mut out = Vec::new();
+    match event {
+        Event::Tick => {}
+        Event::Connected { newest } => connected(s, newest, now, &mut out),
+        Event::Lost => lost(s, now),
+        Event::Sealed { newest } => sealed(s, newest),
+        Event::Page { lane, batches } => page(s, lane, batches),
+        Event::Acked(outcome) => acked(s, &outcome, now, &mut out),
+        Event::Refused(key) => {
+            if let Some(f) = s.flights.get_mut(&key) {
+                f.deadline = now + 500;
+            }
+        }
+        Event::Gone(key) => {
+            s.flights.remove(&key);
+        }
+    }
+    time(s, now, &mut out);
+    if s.is_up() {
+        resend(s, now, &mut out);
+        send(s, now, &mut out);
+    }
+    out
+}
+
+fn connected(s: &mut State, newest: i64, now: i64, out: &mut Vec<Output>) {
+    s.flights.clear();
+    s.live_from = newest;
+    s.live = Queue {
+        after: newest,
+        ..Queue::default()
+    };
+    s.backlog = Queue {
+        more: true,
+        ..Queue::default()
+    };
+    s.last_ack = now;
+    s.budget = i64::try_from(s.settings.backlog_bytes_per_s).unwrap_or(i64::MAX);
+    s.budget_at = now;
+    s.link = Link::Syncing {
+        since: now,
+        deadline: now + s.settings.sync_deadline,
+    };
+    // P5: a hub that knows more of the epoch must be able to say so before the first batch.
+    out.push(Output::Sync { tail: false });
+}
+
+fn lost(s: &mut State, now: i64) {
+    if let Link::Up { since, .. } | Link::Syncing { since, .. } = s.link
+        && now - since >= s.settings.stable_after
+    {
+        s.attempt = 0;
+    }
+    let (least, most) = s.settings.backoff;
+    let ceiling = least
+        .saturating_mul(1 << s.attempt.min(20))
+        .clamp(1, most.max(1));
+    s.attempt = s.attempt.saturating_add(1);
+    // Full jitter: a fleet that lost its broker together does not come back together.
+    let wait = i64::try_from(random(&mut s.random) % ceiling.unsigned_abs()).unwrap_or(0);
+    s.link = Link::Down {
+        retry_at: now + wait,
+    };
+    s.flights.clear();
+    s.live = Queue::default();
+    s.backlog = Queue::default();
+}
+
+fn random(state: &mut u64) -> u64 {
+    // splitmix64
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn sealed(s: &mut State, newest: i64) {
+    if newest < s.live_from {
+        // The buffer was made anew after damage: all places changed.
+        s.flights.clear();
+        s.live_from = newest;
+        s.live = Queue {
+            after: newest,
+            ..Queue::default()
+        };
+        rescan(s);
+    }
+    s.live.more = true;
+}
+
+fn rescan(s: &mut State) {
+    // A page on its way answers the scan before; its batches are still true, only its place is not.
+    s.backlog = Queue {
+        more: true,
+        ..Queue::default()
+    };
+}
+
+fn page(s: &mut State, lane: Lane, batches: Vec<SealedInfo>) {
+    let live_from = s.live_from;
+    let queue = match lane {
+        Lane::Live => &mut s.live,
+        Lane::Backlog => &mut s.backlog,
+    };
+    queue.asked = false;
+    if batches.len() < PAGE {
+        queue.more = false;
+    }
+    for b in batches {
+        if b.order <= queue.after {
+            continue;
+        }
+        if lane == Lane::Backlog && b.order > live_from {
+            queue.more = false;
+            break;
+        }
+        queue.after = b.order;
+        if !s.flights.contains_key(&b.key) {
+            queue.waiting.push_back(b);
+        }
+    }
+}
+
+fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
+    s.last_ack = now;
+    for key in &outcome.done {
+        s.flights.remove(key);
+    }
+    let done = |b: &SealedInfo| !outcome.done.contains(&b.key);
+    s.live.waiting.retain(done);
+    s.backlog.waiting.retain(done);
+    match s.link {
+        Link::Syncing { since, .. } => {
+            s.link = Link::Up {
+                since,
+                sync_at: None,
+            }
+        }
+        Link::Up { since, .. } => {
+            s.link = Link::Up {
+                since,
+                sync_at: None,
+            }
+        }
+        _ => return,
+    }
+    if outcome.new_epoch.is_some() || outcome.rewound {
+        // Batches that were plain are contested now, or wait again: look at all of them anew.
+        s.flights.clear();
+        s.live.waiting.clear();
+        s.live.after = s.live_from;
+        s.live.more = true;
+        rescan(s);
+        out.push(Output::Sync {
+            tail: outcome.rewound,
+        });
+        if let Link::Up { since, .. } = s.link {
+            s.link = Link::Up {
+                since,
+                sync_at: Some(now + s.settings.sync_deadline),
+            };
+        }
+    }
+}
+
+fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
+    match s.link {
+        Link::Down { retry_at } if now >= retry_at => {
+            s.link = Link::Connecting {
+                deadline: now + s.settings.connect_deadline,
+            };
+            out.push(Output::Connect);
+        }
+        Link::Connecting { deadline } if now >= deadline => {
+            out.push(Output::Disconnect);
+            lost(s, now);
+        }
+        Link::Syncing { since, deadline } if now >= deadline => {
+            // Telemetry may reach a hub although the leading one, who answers syncs, is away.
+            out.push(Output::Sync { tail: false });
+            s.link = Link::Up {
+                since,
+                sync_at: Some(now + s.settings.sync_deadline),
+            };
+        }
+        Link::Up { since, sync_at } => {
+            if !s.flights.is_empty() && now - s.last_ack >= s.settings.silence {
+                out.push(Output::Disconnect);
+                lost(s, now);
+            } else if sync_at.is_some_and(|at| now >= at) {
+                out.push(Output::Sync { tail: false });
+                let next = now + s.settings.sync_deadline * 3;
+                s.link = Link::Up {
+                    since,
+                    sync_at: Some(next),
+                };
+            }
+        }
+        _ => {}
+    }
+}
+
+fn resend(s: &mut State, now: i64, out: &mut Vec<Output>) {
+    let wait = s.settings.ack_deadline;
+    for (key, f) in s.flights.iter_mut().filter(|(_, f)| f.deadline <= now) {
+        f.tries += 1;
+        f.deadline = now + wait * i64::from(f.tries.min(4));
+        out.push(Output::Publish {
+            key: *key,
+            lane: f.lane,
+        });
+    }
+}
+
+fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
+    let rate = i64::try_from(s.settings.backlog_bytes_per_s).unwrap_or(i64::MAX);
+    let earned = (now - s.budget_at).max(0).saturating_mul(rate) / 1_000;
+    if earned > 0 {
+        s.budget = s.budget.saturating_add(earned).min(rate);
+        s.budget_at = now;
+    }
+    // P7: live before backlog.
+    for lane in [Lane::Live, Lane::Backlog] {
+        let limit = match lane {
+            Lane::Live => s.settings.live_inflight,
+            Lane::Backlog => s.settings.backlog_inflight,
+        };
+        let mut used = s.flights.values().filter(|f| f.lane == lane).count();
+        let mut contested = s.flights.values().any(|f| f.contested);
+        let queue = match lane {
+            Lane::Live => &mut s.live,
+            Lane::Backlog => &mut s.backlog,
+        };
+        while used < limit && (lane == Lane::Live || s.budget > 0) {
+            // P4: of contested batches one at a time, so that an ack can name it.
+            let Some(at) = queue
+                .waiting
+                .iter()
+                .position(|b| !(b.contested && contested))
+            else {
+                break;
+            };
+            let Some(b) = queue.waiting.remove(at) else {
+                break;
+            };
+            if s.flights.contains_key(&b.key) {
+                continue;
+            }
+            contested |= b.contested;
+            if lane == Lane::Backlog {
+                s.budget -= i64::try_from(b.bytes).unwrap_or(i64::MAX);
+            }
+            let deadline = now + s.settings.ack_deadline;
+            s.flights.insert(
+                b.key,
+                Flight {
+                    lane,
+                    contested: b.contested,
+                    deadline,
+                    tries: 1,
+                },
+            );
+            out.push(Output::Publish { key: b.key, lane });
+            used += 1;
+        }
+        if queue.more && !queue.asked && queue.waiting.len() < PAGE / 2 {
+            queue.asked = true;
+            out.push(Output::Page {
+                lane,
+                after: queue.after,
+                limit: PAGE,
+            });
+        }
+    }
+}

@@ -1,0 +1,382 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+//! The uplink against a real Mosquitto and a hub that commits to memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fieldcast_agent::buffer::{Buffer, Commit, Limits};
+use fieldcast_agent::clock::Clock;
+use fieldcast_agent::identity::Identity;
+use fieldcast_agent::uplink::{self, Settings, UplinkEvent};
+use fieldcast_wire::{DeviceTopic, Epoch, Reading, RecordBody, Sha256, Topics, batch, message, pb};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use tokio_util::sync::CancellationToken;
+
+fn mosquitto() -> Option<PathBuf> {
+    let found = [
+        "/usr/sbin/mosquitto",
+        "/usr/local/sbin/mosquitto",
+        "/usr/bin/mosquitto",
+    ]
+    .into_iter()
+    .map(PathBuf::from)
+    .find(|p| p.exists());
+    if found.is_none() {
+        println!("skipped: mosquitto is not installed");
+    }
+    found
+}
+
+struct Broker {
+    binary: PathBuf,
+    config: PathBuf,
+    child: Child,
+    port: u16,
+}
+
+impl Broker {
+    fn start(binary: PathBuf, dir: &Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let config = dir.join("mosquitto.conf");
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type error\nset_tcp_nodelay true\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = Self::spawn(&binary, &config);
+        let broker = Self {
+            binary,
+            config,
+            child,
+            port,
+        };
+        broker.ready();
+        broker
+    }
+
+    fn spawn(binary: &Path, config: &Path) -> Child {
+        Command::new(binary)
+            .arg("-c")
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn ready(&self) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < end, "mosquitto does not listen");
+            std::thread::yield_now();
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = Self::spawn(&self.binary, &self.config);
+        self.ready();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    ledger: BTreeMap<(Epoch, u64), Sha256>,
+    rows: HashMap<i64, u32>,
+    presence: Option<pb::Presence>,
+    state: Option<pb::State>,
+    syncs: u64,
+    blobs: u64,
+    clock_facts: u64,
+    /// Acks are withheld while set, as by a hub whose database is away.
+    mute: bool,
+}
+
+fn ack(seen: &Seen, epoch: Epoch, clock: &pb::ClockStamp) -> pb::Ack {
+    let numbers = seen
+        .ledger
+        .range((epoch, 0)..=(epoch, u64::MAX))
+        .map(|((_, n), _)| *n);
+    let through = (1..).zip(numbers).take_while(|(i, n)| i == n).count() as u64;
+    pb::Ack {
+        schema: 1,
+        epoch: epoch.to_vec(),
+        through,
+        hub_instance: b"hub".to_vec(),
+        hub_time_ms: Clock::new().raw_wall_ms() + 3_600_000,
+        echo_monotonic_ms: clock.monotonic_ms,
+        echo_boot_id: clock.boot_id.clone(),
+        ..pb::Ack::default()
+    }
+}
+
+async fn hub(port: u16, topics: Topics, seen: Arc<Mutex<Seen>>) {
+    loop {
+        let mut options = MqttOptions::new("hub", "127.0.0.1", port);
+        options.set_max_packet_size(Some(1 << 20));
+        options.set_keep_alive(Duration::from_secs(5));
+        let (client, mut events) = AsyncClient::new(options, 256);
+        while let Ok(event) = events.poll().await {
+            let Event::Incoming(packet) = event else {
+                continue;
+            };
+            match packet {
+                Packet::ConnAck(_) => client
+                    .try_subscribe(format!("{}/d/+/up/#", topics.root()), QoS::AtLeastOnce)
+                    .unwrap(),
+                Packet::Publish(p) => {
+                    let (device, topic) = topics
+                        .parse(std::str::from_utf8(&p.topic).unwrap())
+                        .unwrap();
+                    let mut seen = seen.lock().unwrap();
+                    let answer = match topic {
+                        DeviceTopic::Live | DeviceTopic::Back => {
+                            let b = batch::decode(&p.payload).unwrap();
+                            let digest = Sha256::of(&p.payload);
+                            if let Some(known) = seen.ledger.insert((b.epoch, b.number), digest) {
+                                assert_eq!(known, digest, "P3: sent again, the same bytes");
+                            } else {
+                                for r in &b.records {
+                                    match &r.body {
+                                        RecordBody::Reading(r) => {
+                                            *seen.rows.entry(r.time).or_default() += 1
+                                        }
+                                        RecordBody::Clock(_) => seen.clock_facts += 1,
+                                        _ => {}
+                                    }
+                                }
+                            }
+                            Some(ack(&seen, b.epoch, &b.clock))
+                        }
+                        DeviceTopic::Sync => {
+                            seen.syncs += 1;
+                            let s: pb::Sync = message::decode("sync", &p.payload).unwrap();
+                            Some(ack(
+                                &seen,
+                                Epoch::from_slice(&s.epoch).unwrap(),
+                                &s.clock.unwrap(),
+                            ))
+                        }
+                        DeviceTopic::Presence => {
+                            seen.presence = Some(message::decode("presence", &p.payload).unwrap());
+                            None
+                        }
+                        DeviceTopic::State => {
+                            seen.state = Some(message::decode("state", &p.payload).unwrap());
+                            None
+                        }
+                        DeviceTopic::Blob => {
+                            seen.blobs += 1;
+                            let b: pb::BlobRequest = message::decode("blob", &p.payload).unwrap();
+                            let sha = Sha256::from_slice(&b.sha256).unwrap();
+                            for n in b.missing {
+                                let topic = topics.device(&device, DeviceTopic::Block(sha, n));
+                                client
+                                    .try_publish(topic, QoS::AtLeastOnce, false, vec![7; 32 * 1024])
+                                    .unwrap();
+                            }
+                            None
+                        }
+                        _ => None,
+                    };
+                    if let Some(answer) = answer.filter(|_| !seen.mute) {
+                        let topic = topics.device(&device, DeviceTopic::Ack);
+                        client
+                            .try_publish(topic, QoS::AtLeastOnce, false, message::encode(&answer))
+                            .unwrap();
+                    }
+                }
+                _ => {}
+            }
+        }
+        // The broker was killed: knock again at once, but let others run.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !holds().await {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn readings(times: std::ops::Range<i64>) -> Commit {
+    let reading = |time| {
+        RecordBody::Reading(Reading {
+            sensor: "s".into(),
+            time,
+            value: 1.0,
+            quality: 0,
+            time_source: pb::TimeSource::External,
+        })
+    };
+    Commit {
+        records: times.map(reading).collect(),
+        ..Commit::default()
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_twice_although_the_broker_is_killed() {
+    let Some(binary) = mosquitto() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(binary, dir.path());
+    let text = format!(
+        "site = \"plant\"\ndevice = \"pi-7\"\nbroker = \"mqtt://127.0.0.1:{}\"\ntoken = \"t\"\nroot_public_key = \"{}\"\n",
+        broker.port,
+        "0".repeat(64)
+    );
+    let identity = Identity::parse(Path::new("identity.toml"), &text).unwrap();
+    let topics = Topics::new(&identity.site);
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let hub = tokio::spawn(hub(broker.port, topics.clone(), seen.clone()));
+
+    let clock = Clock::new();
+    let limits = Limits {
+        seal_after: Duration::from_millis(30),
+        seal_records: 100,
+        reserve_bytes: 0,
+        ..Limits::new(dir.path())
+    };
+    let buffer = Buffer::start(limits, clock.clone()).unwrap();
+    let settings = Settings {
+        ack_deadline: 700,
+        sync_deadline: 700,
+        backoff: (20, 400),
+        silence: 10_000,
+        ..Settings::default()
+    };
+    // What is committed before the first connection is the backlog.
+    buffer.handle.commit(readings(0..1_000)).await.unwrap();
+    let cancel = CancellationToken::new();
+    let (handle, task) = uplink::start(
+        identity,
+        buffer.handle.clone(),
+        clock,
+        settings,
+        cancel.clone(),
+    );
+    let mut events = handle.events();
+    handle
+        .publish_state(pb::State {
+            key_list_version: 9,
+            ..pb::State::default()
+        })
+        .await;
+
+    let drained = async || buffer.handle.depth().await.unwrap().records == 0;
+    until("backlog drained", drained).await;
+    until("state", async || {
+        seen.lock()
+            .unwrap()
+            .state
+            .as_ref()
+            .is_some_and(|s| s.key_list_version == 9 && s.boot == 1)
+    })
+    .await;
+    {
+        let seen = seen.lock().unwrap();
+        assert!((0..1_000).all(|t| seen.rows.get(&t) == Some(&1)), "P4");
+        assert!(seen.presence.as_ref().is_some_and(|p| p.online), "presence");
+        assert!(seen.clock_facts >= 1 && seen.syncs >= 1, "P9");
+    }
+    let (offset, error) = handle.status().borrow().clock_offset.unwrap();
+    assert!(
+        (offset - 3_600_000).abs() <= error + 5,
+        "P9: {offset} {error}"
+    );
+
+    // Blocks of a bundle come down.
+    let sha = Sha256::of(b"bundle");
+    handle.request_blob(sha, &[3]).await;
+    until("a block", async || {
+        matches!(events.try_recv(), Ok(UplinkEvent::Block { sha: s, n: 3, bytes }) if s == sha && bytes.len() == 32 * 1024)
+    })
+    .await;
+
+    // The broker dies with batches on their way, twice.
+    let mut next = 1_000;
+    for _ in 0..2 {
+        seen.lock().unwrap().mute = true;
+        buffer
+            .handle
+            .commit(readings(next..next + 300))
+            .await
+            .unwrap();
+        until("batches in flight", async || {
+            handle.status().borrow().in_flight > 0
+        })
+        .await;
+        broker.kill();
+        seen.lock().unwrap().mute = false;
+        buffer
+            .handle
+            .commit(readings(next + 300..next + 600))
+            .await
+            .unwrap();
+        until("lost", async || !handle.status().borrow().connected).await;
+        broker.restart();
+        next += 600;
+        until("drained after the kill", drained).await;
+    }
+    let rows = seen.lock().unwrap().rows.clone();
+    assert!(
+        (0..next).all(|t| rows.get(&t) == Some(&1)),
+        "P4: exactly once"
+    );
+
+    // A hub that commits and whose acks are lost: sent again, written once.
+    seen.lock().unwrap().mute = true;
+    buffer
+        .handle
+        .commit(readings(next..next + 50))
+        .await
+        .unwrap();
+    until("committed", async || {
+        seen.lock().unwrap().rows.contains_key(&(next + 49))
+    })
+    .await;
+    assert!(!drained().await, "P5: only an ack trims");
+    seen.lock().unwrap().mute = false;
+    until("sent again and acknowledged", drained).await;
+    assert_eq!(seen.lock().unwrap().rows.get(&next), Some(&1), "P4");
+
+    cancel.cancel();
+    task.await.unwrap();
+    until("goodbye", async || {
+        seen.lock()
+            .unwrap()
+            .presence
+            .as_ref()
+            .is_some_and(|p| !p.online && p.session >= 3)
+    })
+    .await;
+    hub.abort();
+    buffer.close().await.unwrap();
+}
