@@ -32,7 +32,10 @@ impl Store {
 
     fn apply_ack_once(&mut self, ack: &pb::Ack) -> Result<AckOutcome, BufferError> {
         let step = sql("applying an acknowledgement");
-        let mut out = AckOutcome::default();
+        let mut out = AckOutcome {
+            echo: (ack.echo_boot_id == self.clock.boot_id()).then_some(ack.echo_monotonic_ms),
+            ..AckOutcome::default()
+        };
         let Ok(epoch) = Epoch::from_slice(&ack.epoch) else {
             return Ok(out);
         };

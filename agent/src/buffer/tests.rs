@@ -2,6 +2,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::reversed_empty_ranges,
     reason = "tests"
 )]
 //! The buffer on a real file: kill, cap, damage, and a model.

@@ -137,7 +137,7 @@ impl World {
         store.begin_boot().unwrap();
         Self {
             random: seed,
-            now: 1,
+            now: Clock::new().monotonic_ms(),
             dir,
             store: Some(store),
             machine: State::new(settings(), seed),
@@ -230,12 +230,12 @@ impl World {
                     }
                     Output::Disconnect => self.connected = false,
                     Output::Sync { tail } => {
+                        let stamp = pb::ClockStamp {
+                            monotonic_ms: self.now,
+                            ..Clock::new().stamp()
+                        };
                         for head in self.store().sync_heads(tail).unwrap() {
-                            self.send(Packet::Sync(
-                                head.epoch,
-                                head.next_batch,
-                                Clock::new().stamp(),
-                            ));
+                            self.send(Packet::Sync(head.epoch, head.next_batch, stamp.clone()));
                         }
                     }
                     Output::Page { lane, after, limit } => {
@@ -292,7 +292,7 @@ impl World {
         self.store = None;
         self.connected = false;
         self.wire.retain(|(_, p)| !matches!(p, Packet::Ack(_)));
-        let mut store = Store::open(limits(self.dir.path()), Clock::new()).unwrap();
+        let store = Store::open(limits(self.dir.path()), Clock::new()).unwrap();
         store.relax();
         self.store = Some(store);
         let seed = self.roll(u64::MAX >> 33);
