@@ -1,1 +1,451 @@
-//! Wires the agent's tasks and channels; decides nothing itself.
+//! Wires the agent's tasks and channels, and ends them in order; decides nothing itself.
+//!
+//! | channel | from | to | when full |
+//! |---|---|---|---|
+//! | `ingests` (32 runs) | sources | engine | a replay waits, a push is answered 503 |
+//! | `requests` (256) | engine | updater | the request is logged and taken up at the next start |
+//! | `model_events` (32) | updater | engine | the updater waits |
+//! | `from_hub` (256) | uplink's events | updater | events wait in the uplink's broadcast |
+//! | `asks` (16) | updater | uplink | asked again after five seconds |
+//! | `states` (watch) | engine | uplink | only the newest counts |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use fieldcast_wire::pb;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::buffer::{Buffer, BufferHandle, DropPolicy, Limits};
+use crate::clock::Clock;
+use crate::config::{BufferConfig, Config, FullPolicy, SourceConfig};
+use crate::identity::Identity;
+use crate::notify::Notify;
+use crate::pipeline::engine::{Engine, Parts};
+use crate::pipeline::sensors::Sensors;
+use crate::quality::Checker;
+use crate::source::http::HttpPush;
+use crate::source::replay::{Replay, cursor_key};
+use crate::source::{INGEST_QUEUE, IngestSender};
+use crate::status::board::Board;
+use crate::status::server;
+use crate::update::bundles::Bundles;
+use crate::update::driver::{Ask, FromHub, Updater};
+use crate::uplink::{UplinkEvent, UplinkHandle};
+
+/// How long each part may take to end.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Pause before a port that was in use is tried again.
+const PORT_AGAIN: Duration = Duration::from_secs(5);
+/// A state is published at least this often while anything in it changes.
+const STATE_EVERY: Duration = Duration::from_secs(10);
+
+/// Threads of sources and servers, joined at the end.
+type Threads = Arc<std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>>;
+
+fn keep(threads: &Threads, new: impl IntoIterator<Item = std::thread::JoinHandle<()>>) {
+    let mut threads = threads
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    threads.extend(new);
+}
+
+/// Runs the agent until `stop`, then drains it.
+///
+/// # Errors
+/// Where the data folder or the buffer cannot be used; anything else is reported and the rest runs on.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let notify = Notify::from_environment();
+    std::fs::create_dir_all(&config.data_dir).with_context(|| {
+        format!(
+            "create the data folder {}; set `data_dir` to a folder that the agent may write",
+            config.data_dir.display()
+        )
+    })?;
+    let board = Arc::new(Board::default());
+    let clock = Clock::new();
+    let identity = identity(&config, &board);
+    board.update(|f| {
+        f.version = crate::VERSION.to_owned();
+        f.labels.clone_from(&config.labels);
+        f.device = identity
+            .as_ref()
+            .map_or_else(String::new, |i| i.device.to_string());
+        f.connected = identity.as_ref().map(|_| false);
+    });
+    let buffer = Buffer::start(limits(&config), clock.clone())?;
+    let handle = buffer.handle.clone();
+
+    let (ingests, ingest_inbox) = mpsc::channel(INGEST_QUEUE);
+    let (requests, request_inbox) = mpsc::channel(256);
+    let (model_events, model_inbox) = mpsc::channel(32);
+    let (to_updater, hub_inbox) = mpsc::channel(256);
+    let (asks, ask_inbox) = mpsc::channel(16);
+    let (states, state_seen) = watch::channel(Vec::new());
+    let key_list = Arc::new(AtomicU64::new(0));
+
+    let engine = Engine::start(Parts {
+        buffer: handle.clone(),
+        clock: clock.clone(),
+        checker: Checker::new(config.sensors.clone()),
+        sensors: Sensors::new(config.sensors.clone()),
+        specs: config.forecasters.clone(),
+        probation: config.probation,
+        board: board.clone(),
+        updater: requests,
+        states,
+    })
+    .await?;
+    // Sources end first, then what they feed, then the way to the hub.
+    let (sources_end, engine_end, uplink_end) = (
+        CancellationToken::new(),
+        CancellationToken::new(),
+        CancellationToken::new(),
+    );
+    let engine = tokio::spawn(engine.run(ingest_inbox, model_inbox, engine_end.clone()));
+    let updater = Updater {
+        identity: identity.clone(),
+        bundles: Bundles::new(&config.data_dir),
+        buffer: handle.clone(),
+        clock: clock.clone(),
+        engine: model_events,
+        asks,
+        key_list: key_list.clone(),
+        cancel: engine_end.clone(),
+    };
+    let updater = tokio::spawn(updater.run(request_inbox, hub_inbox));
+    let uplink = identity.map(|identity| {
+        let (uplink, task) =
+            crate::uplink::start(identity, handle.clone(), clock.clone(), uplink_end.clone());
+        tokio::spawn(hear(uplink.subscribe(), to_updater, board.clone()));
+        tokio::spawn(ask(uplink.clone(), ask_inbox));
+        tokio::spawn(say(uplink, state_seen, handle.clone(), key_list));
+        task
+    });
+
+    let threads: Threads = Arc::default();
+    let ports = Arc::new(Ports::new(&config));
+    ports.write(None);
+    if config.status.enabled {
+        let (threads, board, ports) = (threads.clone(), board.clone(), ports.clone());
+        let (listen, end) = (config.status.listen.clone(), engine_end.clone());
+        tokio::spawn(async move {
+            let opened = open_port("status", &listen, "[status] listen", &board, &end).await;
+            if let Some(server) = opened {
+                ports.write(Some(("status".to_owned(), server::address(&server))));
+                keep(&threads, [server::spawn(server, board, end)]);
+            }
+        });
+    }
+    start_sources(&config, &ingests, &handle, &board, &sources_end, &threads, &ports).await?;
+    drop(ingests);
+    tracing::info!(data = %config.data_dir.display(), boot = handle.boot(), "agent is running");
+    notify.ready();
+
+    watch_over(&handle, &board, &notify, &stop).await;
+
+    tracing::info!("ending: sources, engine, uplink, buffer");
+    notify.stopping();
+    sources_end.cancel();
+    let joining = {
+        let mut list = threads
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut *list)
+    };
+    // The status server goes on until the engine has ended; it is not waited for.
+    let sources = joining
+        .into_iter()
+        .filter(|t| t.thread().name() == Some("source"));
+    let sources: Vec<_> = sources.collect();
+    let joined = tokio::task::spawn_blocking(move || {
+        for thread in sources {
+            // A source that panicked has told so already.
+            let _ = thread.join();
+        }
+    });
+    late("sources", joined).await;
+    engine_end.cancel();
+    late("engine", engine).await;
+    late("updater", updater).await;
+    uplink_end.cancel();
+    if let Some(uplink) = uplink {
+        late("uplink", uplink).await;
+    }
+    match tokio::time::timeout(DRAIN, buffer.close()).await {
+        Ok(done) => done?,
+        Err(_) => tracing::warn!("the buffer did not close in time; what is committed is safe"),
+    }
+    Ok(())
+}
+
+async fn late<T>(what: &str, task: tokio::task::JoinHandle<T>) {
+    match tokio::time::timeout(DRAIN, task).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(e)) => tracing::error!("{what} ended badly: {e}"),
+        Err(_) => tracing::warn!("{what} did not end within {DRAIN:?}; what is committed is safe"),
+    }
+}
+
+fn identity(config: &Config, board: &Board) -> Option<Identity> {
+    let file = config.identity.as_ref()?;
+    match Identity::read(file) {
+        Ok((identity, warning)) => {
+            if let Some(warning) = warning {
+                tracing::warn!("{warning}");
+            }
+            Some(identity)
+        }
+        Err(e) => {
+            tracing::error!("{e}; running unconnected");
+            board.problem("identity", Some(format!("{e}; running unconnected")));
+            None
+        }
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let b: &BufferConfig = &config.buffer;
+    Limits {
+        max_bytes: b.max_bytes,
+        reserve_bytes: b.reserve_bytes,
+        policy: match b.policy {
+            FullPolicy::DropOldest => DropPolicy::Oldest,
+            FullPolicy::DropNewest => DropPolicy::Newest,
+        },
+        tail_bytes: b.tail_bytes,
+        seal_after: Duration::from_millis(b.seal_after_ms),
+        seal_records: b.seal_records,
+        recent_rows: b.recent_rows,
+        ..Limits::new(&config.data_dir)
+    }
+}
+
+/// Where the agent listens, in `agent.json` of the data folder, for `fieldcast-agent status` and tests.
+struct Ports {
+    file: std::path::PathBuf,
+    open: std::sync::Mutex<BTreeMap<String, String>>,
+}
+
+impl Ports {
+    fn new(config: &Config) -> Self {
+        Self {
+            file: config.data_dir.join("agent.json"),
+            open: std::sync::Mutex::default(),
+        }
+    }
+
+    fn write(&self, new: Option<(String, String)>) {
+        let mut open = self
+            .open
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        open.extend(new);
+        let json = serde_json::json!({"pid": std::process::id(), "listen": *open});
+        let part = self.file.with_extension("json.part");
+        let written = std::fs::write(&part, json.to_string())
+            .and_then(|()| std::fs::rename(&part, &self.file));
+        if let Err(e) = written {
+            tracing::warn!(file = %self.file.display(), "write the addresses: {e}");
+        }
+    }
+}
+
+/// Opens a port, again and again while it is in use; the rest of the agent does not wait for it.
+async fn open_port(
+    part: &str,
+    listen: &str,
+    key: &str,
+    board: &Board,
+    end: &CancellationToken,
+) -> Option<tiny_http::Server> {
+    let mut told = false;
+    loop {
+        match server::open(listen, key) {
+            Ok(server) => {
+                tracing::info!(part, address = %server::address(&server), "listening");
+                board.problem(part, None);
+                return Some(server);
+            }
+            Err(e) => {
+                if !told {
+                    tracing::error!("{part}: {e}; the rest runs on and the port is tried again");
+                    board.problem(part, Some(e));
+                    told = true;
+                }
+            }
+        }
+        tokio::select! {
+            () = end.cancelled() => return None,
+            () = tokio::time::sleep(PORT_AGAIN) => {}
+        }
+    }
+}
+
+async fn start_sources(
+    config: &Config,
+    ingests: &IngestSender,
+    buffer: &BufferHandle,
+    board: &Arc<Board>,
+    end: &CancellationToken,
+    threads: &Threads,
+    ports: &Arc<Ports>,
+) -> anyhow::Result<()> {
+    for source in &config.sources {
+        match source.clone() {
+            SourceConfig::Replay(source) => {
+                let cursor = buffer.state(&cursor_key(&source)).await?;
+                let replay = Replay {
+                    cursor: cursor.and_then(|b| serde_json::from_slice(&b).ok()),
+                    source,
+                    sender: ingests.clone(),
+                    board: board.clone(),
+                    cancel: end.clone(),
+                };
+                let thread = std::thread::Builder::new()
+                    .name("source".into())
+                    .spawn(move || replay.run())?;
+                keep(threads, [thread]);
+            }
+            SourceConfig::Http(source) => {
+                let push = HttpPush {
+                    source: source.clone(),
+                    sender: ingests.clone(),
+                    board: board.clone(),
+                    cancel: end.clone(),
+                };
+                let (threads, board, ports) = (threads.clone(), board.clone(), ports.clone());
+                let end = end.clone();
+                tokio::spawn(async move {
+                    let part = format!("http source {}", source.listen);
+                    let key = "listen of [[source]] type http";
+                    let opened = open_port(&part, &source.listen, key, &board, &end).await;
+                    if let Some(server) = opened {
+                        ports.write(Some((source.listen, server::address(&server))));
+                        keep(&threads, push.spawn(server));
+                    }
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the facts and the watchdog fresh until the end is asked for.
+async fn watch_over(
+    buffer: &BufferHandle,
+    board: &Board,
+    notify: &Notify,
+    stop: &CancellationToken,
+) {
+    let began = Instant::now();
+    let pause = notify
+        .interval()
+        .map_or(Duration::from_secs(1), |i| i.min(Duration::from_secs(1)));
+    let mut tick = tokio::time::interval(pause);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        match buffer.depth().await {
+            Ok(depth) => board.update(|f| {
+                f.uptime_s = began.elapsed().as_secs();
+                f.buffer.records = depth.records;
+                f.buffer.bytes = depth.bytes;
+            }),
+            Err(e) => board.update(|f| f.buffer.problem = Some(e.to_string())),
+        }
+        notify.alive();
+    }
+}
+
+async fn hear(
+    mut events: broadcast::Receiver<UplinkEvent>,
+    updater: mpsc::Sender<FromHub>,
+    board: Arc<Board>,
+) {
+    loop {
+        let message = match events.recv().await {
+            Ok(UplinkEvent::Connected) => {
+                board.update(|f| f.connected = Some(true));
+                FromHub::Connected
+            }
+            Ok(UplinkEvent::Disconnected) => {
+                board.update(|f| f.connected = Some(false));
+                continue;
+            }
+            Ok(UplinkEvent::Desired(desired)) => FromHub::Desired(*desired),
+            Ok(UplinkEvent::Block { sha256, n, bytes }) => FromHub::Block(sha256, n, bytes),
+            // What was missed is asked for again, or comes again with the next connection.
+            Err(broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if updater.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn ask(uplink: UplinkHandle, mut asks: mpsc::Receiver<Ask>) {
+    while let Some(ask) = asks.recv().await {
+        uplink.request_blob(ask.sha, ask.missing).await;
+    }
+}
+
+/// Publishes what runs: at once where a model or phase changed, else now and then.
+async fn say(
+    uplink: UplinkHandle,
+    mut states: watch::Receiver<Vec<pb::ForecasterState>>,
+    buffer: BufferHandle,
+    key_list: Arc<AtomicU64>,
+) {
+    let mut said: Option<Vec<pb::ForecasterState>> = None;
+    let mut at = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            _ = tick.tick() => {}
+        }
+        let now = states.borrow_and_update().clone();
+        let new = said.as_ref().is_none_or(|s| decisive(s) != decisive(&now));
+        let due = at.elapsed() >= STATE_EVERY && said.as_ref() != Some(&now);
+        if !new && !due {
+            continue;
+        }
+        let depth = buffer.depth().await.ok();
+        uplink
+            .publish_state(pb::State {
+                agent_version: crate::VERSION.to_owned(),
+                buffered_records: depth.as_ref().map_or(0, |d| d.records),
+                buffered_bytes: depth.as_ref().map_or(0, |d| d.bytes),
+                forecasters: now.clone(),
+                key_list_version: key_list.load(Ordering::Relaxed),
+                ..pb::State::default()
+            })
+            .await;
+        said = Some(now);
+        at = Instant::now();
+    }
+}
+
+/// What a hub waits for; counters and times beside it change with every forecast.
+fn decisive(states: &[pb::ForecasterState]) -> Vec<(&str, &[u8], i32, u64, u32)> {
+    states
+        .iter()
+        .map(|s| {
+            (
+                s.forecaster.as_str(),
+                s.running.as_slice(),
+                s.phase,
+                s.generation,
+                s.attempt,
+            )
+        })
+        .collect()
+}

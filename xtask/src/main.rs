@@ -1,1 +1,48 @@
-fn main() {}
+//! `cargo xtask`: owns the chores around the product (test, lint, dist, demo), never links any of it.
+
+mod command;
+mod demo;
+mod dist;
+mod install;
+mod lint;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores around Fieldcast.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// The whole loop on this machine: hub, three agents, drift, retraining, rollout.
+    Demo(demo::DemoArgs),
+    /// Installs what the tests need, builds the programs and runs every test.
+    Test(test::TestArgs),
+    /// Format, clippy, documentation, dependency rules and file rules.
+    Lint(lint::LintArgs),
+    /// The agent as shipped: a small binary within its budget, and a .deb of it.
+    Dist(dist::DistArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().chore {
+        Chore::Demo(args) => demo::run(&args),
+        Chore::Test(args) => test::run(&args),
+        Chore::Lint(args) => lint::run(&args),
+        Chore::Dist(args) => dist::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

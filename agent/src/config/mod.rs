@@ -1,1 +1,228 @@
-//! The configuration file: owns its keys and errors; never opens what it names.
+//! The configuration file: owns its keys, defaults and errors; never opens what it names.
+
+mod error;
+mod source;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fieldcast_features::ForecasterSpec;
+use serde::Deserialize;
+
+pub use error::ConfigError;
+pub use source::{HttpSource, ReplaySource, SourceConfig};
+
+/// Everything `fieldcast-agent run` is told. Relative paths count from the file's own folder.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// File it was read from.
+    pub file: PathBuf,
+    /// Folder of buffer, bundles and run-time facts.
+    pub data_dir: PathBuf,
+    /// Identity file; without one the agent runs unconnected.
+    pub identity: Option<PathBuf>,
+    /// What the device is, for people and selectors.
+    pub labels: BTreeMap<String, String>,
+    /// Where readings come from.
+    pub sources: Vec<SourceConfig>,
+    /// Physical range of sensors, by name.
+    pub sensors: BTreeMap<String, SensorConfig>,
+    /// The local status page.
+    pub status: StatusConfig,
+    /// The buffer's limits.
+    pub buffer: BufferConfig,
+    /// Forecasters known before any bundle (cold start).
+    pub forecasters: Vec<ForecasterSpec>,
+    /// Forecasts a new model must make before it counts as healthy.
+    pub probation: u32,
+}
+
+/// What is physically possible for a sensor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SensorConfig {
+    /// Smallest possible value; anything below is graded bad.
+    pub min: Option<f64>,
+    /// Largest possible value; anything above is graded bad.
+    pub max: Option<f64>,
+}
+
+/// The local status page.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatusConfig {
+    /// Address and port; port 0 takes a free one, written to `agent.json` in the data folder.
+    pub listen: String,
+    /// Whether it is served at all.
+    pub enabled: bool,
+}
+
+impl Default for StatusConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8788".into(),
+            enabled: true,
+        }
+    }
+}
+
+/// Which sealed batches a full buffer gives up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FullPolicy {
+    /// The oldest: what is new matters most.
+    #[default]
+    DropOldest,
+    /// The newest: what came first matters most.
+    DropNewest,
+}
+
+/// The buffer's limits.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BufferConfig {
+    /// Largest size of the buffer's file, bytes.
+    pub max_bytes: u64,
+    /// Free disk that is left to others, bytes.
+    pub reserve_bytes: u64,
+    /// What a full buffer gives up.
+    pub policy: FullPolicy,
+    /// Acknowledged batches kept for a hub that was restored from a backup, bytes.
+    pub tail_bytes: u64,
+    /// Oldest age of unsealed records before they become a batch, milliseconds of process time.
+    pub seal_after_ms: u64,
+    /// Records that make a batch at once.
+    pub seal_records: u64,
+    /// Readings of each sensor kept for the windows.
+    pub recent_rows: u64,
+}
+
+impl Default for BufferConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 << 20,
+            reserve_bytes: 64 << 20,
+            policy: FullPolicy::DropOldest,
+            tail_bytes: 32 << 20,
+            seal_after_ms: 1_000,
+            seal_records: 2_000,
+            recent_rows: 20_000,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    data_dir: PathBuf,
+    identity: Option<PathBuf>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    source: Vec<toml::Spanned<source::Raw>>,
+    #[serde(default)]
+    sensors: BTreeMap<String, SensorConfig>,
+    #[serde(default)]
+    status: StatusConfig,
+    #[serde(default)]
+    buffer: BufferConfig,
+    #[serde(default)]
+    forecasters: Vec<PathBuf>,
+    #[serde(default = "default_probation")]
+    probation: u32,
+}
+
+fn default_probation() -> u32 {
+    5
+}
+
+impl Config {
+    /// Reads the file and the forecaster definitions it names.
+    ///
+    /// # Errors
+    /// Unreadable file, unknown or missing key, or a value that breaks its rule: file, line and what is allowed.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = error::read(file)?;
+        let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+        let mut config = Self::parse(file, &text)?;
+        let names: Raw = toml::from_str(&text).map_err(|e| error::toml(file, &text, &e))?;
+        for path in names.forecasters {
+            let spec = load_forecaster(&folder.join(path))?;
+            if config.forecasters.iter().any(|f| f.name == spec.name) {
+                let problem = format!(
+                    "names forecaster `{}` twice; give each another name",
+                    spec.name
+                );
+                return Err(error::value(file, &text, None, "forecasters", problem));
+            }
+            config.forecasters.push(spec);
+        }
+        Ok(config)
+    }
+
+    /// Everything but the forecaster files.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let raw: Raw = toml::from_str(text).map_err(|e| error::toml(file, text, &e))?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let mut sources = Vec::with_capacity(raw.source.len());
+        for (i, source) in raw.source.into_iter().enumerate() {
+            let start = source.span().start;
+            let checked = source.into_inner().check(folder).map_err(|(key, problem)| {
+                let problem = format!("in [[source]] number {}: {problem}", i + 1);
+                error::value(file, text, Some(start), key, problem)
+            })?;
+            sources.push(checked);
+        }
+        for (name, range) in &raw.sensors {
+            if let (Some(min), Some(max)) = (range.min, range.max)
+                && min > max
+            {
+                let problem =
+                    format!("of sensor `{name}` is above `max`; exchange `min` and `max`");
+                return Err(error::value(file, text, None, "min", problem));
+            }
+        }
+        if raw.probation == 0 {
+            let problem = "must be 1 or more forecasts".to_owned();
+            return Err(error::value(file, text, None, "probation", problem));
+        }
+        Ok(Self {
+            file: file.to_owned(),
+            data_dir: folder.join(raw.data_dir),
+            identity: raw.identity.map(|p| folder.join(p)),
+            labels: raw.labels,
+            sources,
+            sensors: raw.sensors,
+            status: raw.status,
+            buffer: raw.buffer,
+            forecasters: Vec::new(),
+            probation: raw.probation,
+        })
+    }
+}
+
+/// Reads one forecaster definition.
+///
+/// # Errors
+/// Unreadable, not TOML, unknown or missing key, or a field that breaks its rule.
+pub fn load_forecaster(file: &Path) -> Result<ForecasterSpec, ConfigError> {
+    let text = error::read(file)?;
+    let spec: ForecasterSpec = toml::from_str(&text).map_err(|e| error::toml(file, &text, &e))?;
+    spec.validate().map_err(|e| {
+        error::value(
+            file,
+            &text,
+            None,
+            e.field,
+            format!("of forecaster `{}` {}", e.forecaster, e.problem),
+        )
+    })?;
+    Ok(spec)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,1 +1,14 @@
-//! From rows to forecasts, residuals and drift: pure; never reads a clock or a file.
+//! From readings to rows, forecasts, residuals and drift: pure but for `engine`; never reads a clock.
+
+pub mod drift;
+pub mod engine;
+mod engine_models;
+pub mod sensors;
+pub mod forecaster;
+pub mod model;
+pub mod pending;
+pub mod residuals;
+pub mod rows;
+
+pub use forecaster::{Forecaster, Note, Step};
+pub use model::{Model, Slot};

@@ -1,1 +1,8 @@
 //! Orders, bundles and the way back: decides which model runs; never forecasts itself.
+
+pub mod bundles;
+pub mod download;
+pub mod driver;
+pub mod machine;
+
+pub use machine::{Event, Installed, Machine, Output, Phase, Target};

@@ -1,1 +1,48 @@
-//! fieldcast-drift.
+//! Statistics and detectors of drift, batch and streaming: pure, without I/O or clock; never decides about retraining.
+
+pub mod bins;
+pub mod kolmogorov;
+pub mod ks;
+pub mod monitor;
+pub mod reference;
+pub mod sensor;
+pub mod special;
+pub mod stream;
+pub mod two_sample;
+
+pub use monitor::{DriftSignal, ErrorCalibration, ErrorMonitor};
+pub use reference::{ChannelReference, ReferenceStats};
+pub use sensor::{SensorLimits, SensorMonitor};
+
+/// Why a statistic has no value.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StatError {
+    /// A sample holds no finite value.
+    #[error("compute {statistic}: the {sample} sample holds no finite value; widen its time range")]
+    Empty {
+        /// Which statistic.
+        statistic: &'static str,
+        /// Which of the two samples.
+        sample: &'static str,
+    },
+    /// Counts of categories do not fit the test.
+    #[error(
+        "compute {statistic}: {problem}; give one count a category, the same categories on both sides"
+    )]
+    Counts {
+        /// Which statistic.
+        statistic: &'static str,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A parameter is out of its range.
+    #[error("set up {subject}: {parameter} {problem}")]
+    Parameter {
+        /// What is being set up.
+        subject: &'static str,
+        /// Which parameter.
+        parameter: &'static str,
+        /// What is allowed.
+        problem: String,
+    },
+}

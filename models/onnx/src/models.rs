@@ -319,3 +319,62 @@ fn seasonal_naive(
         "seasonal naive: the value one season before",
     )
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn naive() -> SeasonalNaiveParams {
+        SeasonalNaiveParams {
+            lookback: 4,
+            inputs: 2,
+            horizon: 3,
+            future_width: 1,
+            target_input: 1,
+            season: 2,
+            quantiles: vec![0.5],
+            quantile_offset: vec![0.0; 3],
+        }
+    }
+
+    #[test]
+    fn equal_parameters_give_equal_bytes() {
+        let metadata = [("version".to_owned(), "3".to_owned())];
+        let bytes = || build(&ModelParams::SeasonalNaive(naive()), &metadata).unwrap();
+        assert_eq!(bytes(), bytes());
+    }
+
+    #[test]
+    fn parameters_that_do_not_fit_are_named() {
+        let refused = |change: &dyn Fn(&mut SeasonalNaiveParams)| {
+            let mut params = naive();
+            change(&mut params);
+            build(&ModelParams::SeasonalNaive(params), &[]).unwrap_err()
+        };
+        let what = |error| match error {
+            OnnxError::Shape { what, .. } | OnnxError::NotFinite { what } => what,
+        };
+        assert_eq!(what(refused(&|p| p.season = 5)), "season (1 to lookback)");
+        assert_eq!(what(refused(&|p| p.target_input = 2)), "target_input");
+        assert_eq!(
+            what(refused(&|p| p.quantile_offset.truncate(2))),
+            "quantile_offset"
+        );
+        let error = refused(&|p| p.quantile_offset[0] = f64::NAN);
+        assert_eq!(
+            error,
+            OnnxError::NotFinite {
+                what: "quantile_offset"
+            }
+        );
+    }
+
+    #[test]
+    fn gates_move_from_pytorchs_order_to_onnxs() {
+        assert_eq!(
+            iofc(&[0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.0, 3.1], 2),
+            [0.0, 0.1, 3.0, 3.1, 1.0, 1.1, 2.0, 2.1]
+        );
+    }
+}

@@ -1,1 +1,258 @@
-//! fieldcast-runtime.
+//! Runs a model: owns the way from a verified bundle to forecasts and the golden check, never where bundles or windows come from.
+
+mod engine;
+
+use fieldcast_bundle::{GoldenVector, VerifiedBundle};
+use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, Window, calendar};
+use fieldcast_onnx::Shape;
+
+use crate::engine::Engine;
+
+/// Golden outputs may differ by this share of the target's training deviation.
+pub const GOLDEN_TOLERANCE: f64 = 1e-4;
+
+/// A forecast in raw units.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// `[H]`.
+    pub mean: Vec<f64>,
+    /// `[H, Q]`, row-major, the levels of the forecaster.
+    pub quantiles: Vec<f64>,
+}
+
+/// Why a model does not load or does not forecast.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RuntimeError {
+    /// Trained on rows of another feature pipeline.
+    #[error(
+        "loading model {version} of `{forecaster}`: it was trained with feature pipeline {found}, this program has {ours}; train it again or update the older side"
+    )]
+    Pipeline {
+        /// The forecaster.
+        forecaster: String,
+        /// The model's version.
+        version: u64,
+        /// The pipeline it was trained with.
+        found: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// The graph is not one that runs here.
+    #[error(
+        "loading the model of `{forecaster}`: {cause}; build the graph again with this version"
+    )]
+    Load {
+        /// The forecaster.
+        forecaster: String,
+        /// What the engine says.
+        cause: String,
+    },
+    /// A window of another size than the model's.
+    #[error(
+        "forecasting: `{what}` has {found} values, the model takes {expected}; cut the window with the bundle's own forecaster"
+    )]
+    WindowSize {
+        /// Input of the graph.
+        what: &'static str,
+        /// Its values.
+        found: usize,
+        /// What the graph takes.
+        expected: usize,
+    },
+    /// Nothing of the target was observed.
+    #[error(
+        "forecasting: no value of the target in the window; wait for readings or check the sensor"
+    )]
+    NoTarget,
+    /// NaN or infinity came out.
+    #[error(
+        "forecasting: `{what}` holds NaN or infinity; check the inputs for infinite values, else go back to the last good bundle"
+    )]
+    NotFinite {
+        /// Output of the graph.
+        what: &'static str,
+    },
+    /// The engine failed.
+    #[error("forecasting: {cause}; go back to the last good bundle")]
+    Run {
+        /// What the engine says.
+        cause: String,
+    },
+    /// This machine computes something else than the one that trained.
+    #[error(
+        "checking golden vector {index}: `{what}`[{at}] is {found}, it must be {expected} within {allowed}; refuse the bundle and report this machine's CPU"
+    )]
+    Golden {
+        /// Which vector, from 0.
+        index: usize,
+        /// Output of the graph.
+        what: &'static str,
+        /// Position in the output, from 0.
+        at: usize,
+        /// Computed here.
+        found: f64,
+        /// In the manifest.
+        expected: f64,
+        /// Largest difference allowed.
+        allowed: f64,
+    },
+}
+
+/// A model in memory, ready to forecast; `Send`, and forecasting neither loads nor locks anything.
+pub struct LoadedModel {
+    engine: Engine,
+    /// The target's feature, where the window holds it.
+    target: Option<usize>,
+}
+
+impl std::fmt::Debug for LoadedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedModel")
+            .field("shape", &self.engine.shape())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Loads a verified bundle and reproduces its golden vectors (step 8 of the verification): what this returns may forecast.
+///
+/// # Errors
+/// Another feature pipeline, a graph that does not run here, or golden vectors that come out differently.
+pub fn load(bundle: &VerifiedBundle) -> Result<LoadedModel, RuntimeError> {
+    let manifest = bundle.manifest();
+    if manifest.pipeline_version != PIPELINE_VERSION {
+        return Err(RuntimeError::Pipeline {
+            forecaster: manifest.forecaster.name.clone(),
+            version: manifest.version,
+            found: manifest.pipeline_version,
+            ours: PIPELINE_VERSION,
+        });
+    }
+    let model = load_onnx(bundle.onnx(), &manifest.forecaster)?;
+    model.check_golden(&manifest.golden, manifest.train_dev)?;
+    Ok(model)
+}
+
+/// Loads a graph that is not sealed yet: the hub's way to score a candidate and to make its golden vectors.
+///
+/// # Errors
+/// A graph that does not run or does not fit the forecaster.
+pub fn load_onnx(onnx: &[u8], spec: &ForecasterSpec) -> Result<LoadedModel, RuntimeError> {
+    let shape = Shape {
+        lookback: spec.lookback,
+        inputs: spec.inputs.len(),
+        horizon: spec.horizon,
+        future_width: calendar::width(spec),
+        quantiles: spec.quantiles.len(),
+    };
+    let engine = Engine::load(onnx, shape).map_err(|cause| RuntimeError::Load {
+        forecaster: spec.name.clone(),
+        cause,
+    })?;
+    let target = spec.inputs.iter().position(|input| *input == spec.target);
+    Ok(LoadedModel { engine, target })
+}
+
+impl LoadedModel {
+    /// Forecasts the steps after the window's origin.
+    ///
+    /// # Errors
+    /// A window of another size or without any value of the target; an output that is not finite.
+    pub fn forecast(&self, window: &Window) -> Result<Prediction, RuntimeError> {
+        self.run(&window.window, &window.future)
+    }
+
+    /// Forecasts from a golden vector's inputs; only its inputs are read.
+    ///
+    /// # Errors
+    /// As [`Self::forecast`].
+    pub fn forecast_golden(&self, golden: &GoldenVector) -> Result<Prediction, RuntimeError> {
+        self.run(&golden.window, &golden.future)
+    }
+
+    /// Whether this machine reproduces the golden vectors within [`GOLDEN_TOLERANCE`] of `train_dev` (raw units).
+    ///
+    /// # Errors
+    /// The first value that differs by more, or what [`Self::forecast`] says.
+    pub fn check_golden(
+        &self,
+        golden: &[GoldenVector],
+        train_dev: f64,
+    ) -> Result<(), RuntimeError> {
+        for (index, vector) in golden.iter().enumerate() {
+            let found = self.forecast_golden(vector)?;
+            compare(index, "mean", &found.mean, &vector.mean, train_dev)?;
+            compare(
+                index,
+                "quantiles",
+                &found.quantiles,
+                &vector.quantiles,
+                train_dev,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn run(&self, window: &[f64], future: &[f64]) -> Result<Prediction, RuntimeError> {
+        let s = self.engine.shape();
+        size("window", window.len(), s.lookback * s.inputs)?;
+        size("future", future.len(), s.horizon * s.future_width)?;
+        // The graphs answer with something for an empty target; a device has better things for it.
+        if let Some(target) = self.target
+            && window
+                .iter()
+                .skip(target)
+                .step_by(s.inputs)
+                .all(|v| v.is_nan())
+        {
+            return Err(RuntimeError::NoTarget);
+        }
+        let (mean, quantiles) = self
+            .engine
+            .run(window, future)
+            .map_err(|cause| RuntimeError::Run { cause })?;
+        for (what, values) in [("mean", &mean), ("quantiles", &quantiles)] {
+            if !values.iter().all(|v| v.is_finite()) {
+                return Err(RuntimeError::NotFinite { what });
+            }
+        }
+        Ok(Prediction { mean, quantiles })
+    }
+}
+
+fn size(what: &'static str, found: usize, expected: usize) -> Result<(), RuntimeError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(RuntimeError::WindowSize {
+            what,
+            found,
+            expected,
+        })
+    }
+}
+
+/// A difference that rounding alone makes is allowed where the target never moved in training, or far from zero.
+fn compare(
+    index: usize,
+    what: &'static str,
+    found: &[f64],
+    expected: &[f64],
+    train_dev: f64,
+) -> Result<(), RuntimeError> {
+    size(what, expected.len(), found.len())?;
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let allowed = (GOLDEN_TOLERANCE * train_dev).max(1e-12 * expected.abs());
+        let equal = (found - expected).abs() <= allowed;
+        if !equal {
+            return Err(RuntimeError::Golden {
+                index,
+                what,
+                at,
+                found: *found,
+                expected: *expected,
+                allowed,
+            });
+        }
+    }
+    Ok(())
+}

@@ -22,16 +22,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         let cells: Vec<&str> = line.split(',').collect();
         let number = |i: usize| cells.get(i).unwrap_or(&"").parse::<f64>();
         let day: chrono::NaiveDate = cells.get(1).unwrap_or(&"").parse()?;
-        let midnight = day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_millis();
+        let midnight = day
+            .and_time(chrono::NaiveTime::MIN)
+            .and_utc()
+            .timestamp_millis();
         let time = midnight + number(5)? as i64 * HOUR_MS;
-        rows.push(FeatureRow { time, values: vec![number(16)?, number(10)?, number(12)?] });
+        rows.push(FeatureRow {
+            time,
+            values: vec![number(16)?, number(10)?, number(12)?],
+        });
     }
     let spec: ForecasterSpec = serde_json::from_value(serde_json::json!({
         "name": "bikes", "target": "cnt", "inputs": ["cnt", "temp", "hum"],
         "period": "1h", "lookback": 168, "horizon": 24
     }))?;
     let setting = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<f64>().ok());
-    let mut config = TrainConfig { forest: setting("FOREST").is_some(), ..TrainConfig::default() };
+    let mut config = TrainConfig {
+        forest: setting("FOREST").is_some(),
+        ..TrainConfig::default()
+    };
     config.seed = setting("SEED").map_or(config.seed, |v| v as u64);
     config.max_epochs = setting("EPOCHS").map_or(config.max_epochs, |v| v as usize);
     config.hidden = setting("HIDDEN").map_or(config.hidden, |v| v as usize);
@@ -43,38 +52,73 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (first, last) = (rows[0].time, rows[rows.len() - 1].time);
     let test_from = first + (last - first) / 10 * 9 / HOUR_MS * HOUR_MS;
-    let all = TrainingData { series: vec![Series { device: "bikes".into(), rows, weight_from: None }] };
+    let all = TrainingData {
+        series: vec![Series {
+            device: "bikes".into(),
+            rows,
+            weight_from: None,
+        }],
+    };
     let mut known = all.clone();
     known.series[0].rows.retain(|r| r.time < test_from);
 
     let began = Instant::now();
     let trained = fit(&spec, &known, &config, &mut |p| {
-        println!("{:?} {}/{} loss {:?} select {:?} {:.1?}", p.stage, p.epoch, p.epochs, p.loss, p.selection_mase, p.elapsed);
+        println!(
+            "{:?} {}/{} loss {:?} select {:?} {:.1?}",
+            p.stage, p.epoch, p.epochs, p.loss, p.selection_mase, p.elapsed
+        );
         ControlFlow::Continue(())
     })?;
-    println!("trained in {:.1?}; chosen {} (ridge penalty {:?})", began.elapsed(), trained.chosen, trained.penalty);
+    println!(
+        "trained in {:.1?}; chosen {} (ridge penalty {:?})",
+        began.elapsed(),
+        trained.chosen,
+        trained.penalty
+    );
     for line in &trained.table {
-        println!("  {:15} mae {:7.2} rmse {:7.2} mase {:.4}", line.model, line.mae, line.rmse, line.mase);
+        println!(
+            "  {:15} mae {:7.2} rmse {:7.2} mase {:.4}",
+            line.model, line.mae, line.rmse, line.mase
+        );
     }
     println!("split {:?}", trained.split);
     println!("calibration coverage {:?}", trained.calibration.coverage);
 
     let cases = evaluate::cases(&spec, &all, (test_from, last + HOUR_MS), 1)?;
     let scores = evaluate::backtest(&cases, &spec.quantiles, |w| predict(&trained.params, w))?;
-    println!("test: {} windows mae {:.2} rmse {:.2} mase {:.4} smape {:.4}", scores.windows, scores.mae, scores.rmse, scores.mase, scores.smape);
+    println!(
+        "test: {} windows mae {:.2} rmse {:.2} mase {:.4} smape {:.4}",
+        scores.windows, scores.mae, scores.rmse, scores.mase, scores.smape
+    );
     println!("  intervals {:?}", scores.intervals);
     let naive = |w: &fieldcast_features::Window| {
-        let day = (0..24).map(|h| w.window[(168 - 24 + h) * 3]).collect::<Vec<_>>();
+        let day = (0..24)
+            .map(|h| w.window[(168 - 24 + h) * 3])
+            .collect::<Vec<_>>();
         let quantiles = day.iter().flat_map(|v| vec![*v; 5]).collect();
-        Ok::<_, std::convert::Infallible>(fieldcast_train::Prediction { mean: day, quantiles })
+        Ok::<_, std::convert::Infallible>(fieldcast_train::Prediction {
+            mean: day,
+            quantiles,
+        })
     };
-    let complete: Vec<_> = cases.iter().filter(|c| c.window.window.iter().all(|v| !v.is_nan())).cloned().collect();
+    let complete: Vec<_> = cases
+        .iter()
+        .filter(|c| c.window.window.iter().all(|v| !v.is_nan()))
+        .cloned()
+        .collect();
     let (ours, theirs) = (
         evaluate::backtest(&complete, &spec.quantiles, |w| predict(&trained.params, w))?,
         evaluate::backtest(&complete, &spec.quantiles, naive)?,
     );
-    println!("complete windows: {}: mae {:.2}, seasonal naive {:.2}", ours.windows, ours.mae, theirs.mae);
+    println!(
+        "complete windows: {}: mae {:.2}, seasonal naive {:.2}",
+        ours.windows, ours.mae, theirs.mae
+    );
     let losses = |s: &evaluate::Scores| s.origin_losses.iter().map(|(_, l)| *l).collect::<Vec<_>>();
-    println!("  Diebold-Mariano {:?}", fieldcast_train::diebold_mariano(&losses(&ours), &losses(&theirs), 24));
+    println!(
+        "  Diebold-Mariano {:?}",
+        fieldcast_train::diebold_mariano(&losses(&ours), &losses(&theirs), 24)
+    );
     Ok(())
 }

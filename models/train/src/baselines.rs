@@ -23,25 +23,40 @@ pub(crate) struct Outcome {
 }
 
 /// Forecasts by repeating the last `season` steps of the window.
-pub(crate) fn naive_outcomes(batcher: &Batcher<'_>, samples: &[Sample], season: usize) -> Vec<Outcome> {
+pub(crate) fn naive_outcomes(
+    batcher: &Batcher<'_>,
+    samples: &[Sample],
+    season: usize,
+) -> Vec<Outcome> {
     let panel = batcher.panel;
     let outcome = |s: &Sample| {
         let track = &panel.tracks[s.track];
         let window = panel.window(track, s.origin);
-        let past: Vec<f64> = window.iter().skip(panel.target).step_by(panel.channels).copied().collect();
+        let past: Vec<f64> = window
+            .iter()
+            .skip(panel.target)
+            .step_by(panel.channels)
+            .copied()
+            .collect();
         Outcome {
             series: track.series,
             time: track.start + s.origin as Millis * panel.period,
             unit: 1.0,
             mean: repeat_season(&past, season, panel.horizon),
-            actual: (1..=panel.horizon).map(|step| panel.target_at(track, s.origin + step)).collect(),
+            actual: (1..=panel.horizon)
+                .map(|step| panel.target_at(track, s.origin + step))
+                .collect(),
         }
     };
     samples.iter().map(outcome).collect()
 }
 
 /// Forecasts by the network.
-pub(crate) fn network_outcomes(batcher: &Batcher<'_>, samples: &[Sample], network: &Network) -> Vec<Outcome> {
+pub(crate) fn network_outcomes(
+    batcher: &Batcher<'_>,
+    samples: &[Sample],
+    network: &Network,
+) -> Vec<Outcome> {
     let panel = batcher.panel;
     let (mut batch, mut work) = (Batch::default(), Workspace::default());
     let mut outcomes = Vec::with_capacity(samples.len());
@@ -56,7 +71,10 @@ pub(crate) fn network_outcomes(batcher: &Batcher<'_>, samples: &[Sample], networ
                 series: track.series,
                 time: track.start + s.origin as Millis * panel.period,
                 unit: dev,
-                mean: work.out[row.clone()].iter().map(|o| last + dev * f64::from(*o)).collect(),
+                mean: work.out[row.clone()]
+                    .iter()
+                    .map(|o| last + dev * f64::from(*o))
+                    .collect(),
                 actual: batch.actual[row].to_vec(),
             });
         }
@@ -68,7 +86,11 @@ pub(crate) fn network_outcomes(batcher: &Batcher<'_>, samples: &[Sample], networ
 pub(crate) fn score(model: &str, outcomes: &[Outcome], scales: &Scales) -> ModelScore {
     let (mut absolute, mut square, mut scaled, mut count) = (0.0, 0.0, 0.0, 0.0_f64);
     for outcome in outcomes {
-        let pairs = outcome.mean.iter().zip(&outcome.actual).filter(|(_, a)| !a.is_nan());
+        let pairs = outcome
+            .mean
+            .iter()
+            .zip(&outcome.actual)
+            .filter(|(_, a)| !a.is_nan());
         for (mean, actual) in pairs {
             let error = (mean - actual).abs();
             absolute += error;

@@ -38,7 +38,11 @@ pub(crate) struct Batcher<'a> {
 impl<'a> Batcher<'a> {
     pub(crate) fn new(panel: &'a Panel, scales: &'a Scales) -> Self {
         let floors = scales.train_dev.iter().map(|d| floor_of(*d)).collect();
-        Self { panel, scales, floors }
+        Self {
+            panel,
+            scales,
+            floors,
+        }
     }
 
     /// Width of a row of z.
@@ -53,7 +57,12 @@ impl<'a> Batcher<'a> {
         let mut scale = Scale::default();
         batch.rows = samples.len();
         batch.z.resize(samples.len() * width, 0.0);
-        for list in [&mut batch.future, &mut batch.target, &mut batch.scale, &mut batch.weight] {
+        for list in [
+            &mut batch.future,
+            &mut batch.target,
+            &mut batch.scale,
+            &mut batch.weight,
+        ] {
             list.clear();
         }
         for list in [&mut batch.actual, &mut batch.last, &mut batch.dev] {
@@ -61,9 +70,17 @@ impl<'a> Batcher<'a> {
         }
         for (sample, z) in samples.iter().zip(batch.z.chunks_exact_mut(width)) {
             let track = &panel.tracks[sample.track];
-            normalise(panel.window(track, sample.origin), panel.channels, &self.floors, z, &mut scale);
+            normalise(
+                panel.window(track, sample.origin),
+                panel.channels,
+                &self.floors,
+                z,
+                &mut scale,
+            );
             let (last, dev) = (scale.last[panel.target], scale.dev[panel.target]);
-            batch.future.extend_from_slice(panel.future(track, sample.origin));
+            batch
+                .future
+                .extend_from_slice(panel.future(track, sample.origin));
             for step in 1..=horizon {
                 let actual = panel.target_at(track, sample.origin + step);
                 batch.actual.push(actual);
@@ -71,7 +88,9 @@ impl<'a> Batcher<'a> {
             }
             batch.last.push(last);
             batch.dev.push(f64::from(dev));
-            batch.scale.push((f64::from(dev) / self.scales.mase[track.series]) as f32);
+            batch
+                .scale
+                .push((f64::from(dev) / self.scales.mase[track.series]) as f32);
             batch.weight.push(sample.weight);
         }
     }

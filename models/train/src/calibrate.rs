@@ -21,6 +21,9 @@ pub struct Calibration {
     pub log_daily_mae_mean: f64,
     /// Standard deviation of the same.
     pub log_daily_mae_std: f64,
+    /// Lag-1 autocorrelation of the same, 0 to 0.95.
+    #[serde(default)]
+    pub log_daily_mae_lag1: f64,
     /// Days (of all devices) behind the two.
     pub days: usize,
     /// Coverage of the intervals between symmetric quantile levels, each half of the part judged by the other's offsets.
@@ -46,7 +49,11 @@ pub struct LevelCoverage {
 pub(crate) fn conformal_offsets(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec<f64> {
     let residuals = |h: usize| {
         let of_step = |o: &Outcome| (o.actual[h] - o.mean[h]) / o.unit;
-        let mut list: Vec<f64> = outcomes.iter().map(of_step).filter(|r| r.is_finite()).collect();
+        let mut list: Vec<f64> = outcomes
+            .iter()
+            .map(of_step)
+            .filter(|r| r.is_finite())
+            .collect();
         list.sort_unstable_by(f64::total_cmp);
         list
     };
@@ -69,56 +76,97 @@ pub(crate) fn conformal_offsets(outcomes: &[Outcome], horizon: usize, levels: &[
 }
 
 fn order_statistic(sorted: &[f64], level: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 0.0;
+    };
     if level == 0.5 {
         return 0.5 * (sorted[last / 2] + sorted[sorted.len() / 2]);
     }
     let rank = (sorted.len() + 1) as f64 * level;
-    let rank = if level > 0.5 { (rank - 1e-9).ceil() } else { (rank + 1e-9).floor() };
+    let rank = if level > 0.5 {
+        (rank - 1e-9).ceil()
+    } else {
+        (rank + 1e-9).floor()
+    };
     sorted[(rank as usize).saturating_sub(1).min(last)]
 }
 
 /// Measures everything of [`Calibration`].
-pub(crate) fn calibration(outcomes: &[Outcome], horizon: usize, levels: &[f64], period: i64) -> Calibration {
+pub(crate) fn calibration(
+    outcomes: &[Outcome],
+    horizon: usize,
+    levels: &[f64],
+    period: i64,
+) -> Calibration {
     let step = |h: usize, power: i32| {
-        let errors = outcomes.iter().map(|o| (o.actual[h] - o.mean[h]).abs()).filter(|e| e.is_finite());
+        let errors = outcomes
+            .iter()
+            .map(|o| (o.actual[h] - o.mean[h]).abs())
+            .filter(|e| e.is_finite());
         let (sum, count) = errors.fold((0.0, 0.0_f64), |(s, n), e| (s + e.powi(power), n + 1.0));
         sum / count.max(1.0)
     };
-    let logs = log_daily_mae(outcomes, period);
-    let n = logs.len().max(1) as f64;
-    let mean = logs.iter().sum::<f64>() / n;
-    let variance = logs.iter().map(|l| (l - mean) * (l - mean)).sum::<f64>() / (n - 1.0).max(1.0);
+    let (mean, std, lag1, days) = log_daily_mae(outcomes, period);
     Calibration {
         windows: outcomes.len(),
         residual_std: (0..horizon).map(|h| step(h, 2).sqrt()).collect(),
         residual_mae: (0..horizon).map(|h| step(h, 1)).collect(),
         log_daily_mae_mean: mean,
-        log_daily_mae_std: variance.sqrt(),
-        days: logs.len(),
+        log_daily_mae_std: std,
+        log_daily_mae_lag1: lag1,
+        days,
         coverage: crossed_coverage(outcomes, horizon, levels),
     }
 }
 
-/// ln of the mean absolute residual of every device and UTC day; days without any error are left out.
-fn log_daily_mae(outcomes: &[Outcome], period: i64) -> Vec<f64> {
+/// Mean, deviation, lag-1 autocorrelation and number of ln(mean absolute residual) over devices and UTC days; days without
+/// any error are left out. The autocorrelation takes neighbouring days of one device and Kendall's (1954) correction.
+fn log_daily_mae(outcomes: &[Outcome], period: i64) -> (f64, f64, f64, usize) {
     let mut days: BTreeMap<(usize, i64), (f64, f64)> = BTreeMap::new();
     for outcome in outcomes {
         for (h, (mean, actual)) in outcome.mean.iter().zip(&outcome.actual).enumerate() {
             let error = (actual - mean).abs();
             if error.is_finite() {
                 let time = outcome.time + (h as i64 + 1) * period;
-                let day = days.entry((outcome.series, time.div_euclid(DAY_MS))).or_default();
+                // A day ends with the row at its midnight, which holds what was measured before it.
+                let day = days
+                    .entry((outcome.series, (time - 1).div_euclid(DAY_MS)))
+                    .or_default();
                 *day = (day.0 + error, day.1 + 1.0);
             }
         }
     }
-    days.values().filter(|(sum, _)| *sum > 0.0).map(|(sum, count)| (sum / count).ln()).collect()
+    let positive = days.into_iter().filter(|(_, (sum, _))| *sum > 0.0);
+    let logs: Vec<((usize, i64), f64)> = positive
+        .map(|(day, (sum, count))| (day, (sum / count).ln()))
+        .collect();
+    let n = logs.len().max(1) as f64;
+    let mean = logs.iter().map(|(_, l)| l).sum::<f64>() / n;
+    let squares: f64 = logs.iter().map(|(_, l)| (l - mean) * (l - mean)).sum();
+    let neighbours = logs
+        .windows(2)
+        .filter(|w| w[1].0 == (w[0].0.0, w[0].0.1 + 1));
+    let products: f64 = neighbours.map(|w| (w[0].1 - mean) * (w[1].1 - mean)).sum();
+    let raw = if squares > 0.0 {
+        products / squares
+    } else {
+        0.0
+    };
+    let lag1 = (raw + (1.0 + 4.0 * raw) / n).clamp(0.0, 0.95);
+    (
+        mean,
+        (squares / (n - 1.0).max(1.0)).sqrt(),
+        lag1,
+        logs.len(),
+    )
 }
 
 fn crossed_coverage(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec<LevelCoverage> {
     let (early, late) = outcomes.split_at(outcomes.len() / 2);
-    let offsets = [conformal_offsets(late, horizon, levels), conformal_offsets(early, horizon, levels)];
+    let offsets = [
+        conformal_offsets(late, horizon, levels),
+        conformal_offsets(early, horizon, levels),
+    ];
     let q = levels.len();
     let inside = |low: usize, high: usize| {
         let (mut hits, mut count) = (0.0, 0.0_f64);
@@ -138,7 +186,11 @@ fn crossed_coverage(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec
     };
     let pairs = (0..q / 2).filter(|i| (levels[*i] + levels[q - 1 - i] - 1.0).abs() < 1e-9);
     pairs
-        .map(|i| LevelCoverage { lower: levels[i], upper: levels[q - 1 - i], coverage: inside(i, q - 1 - i) })
+        .map(|i| LevelCoverage {
+            lower: levels[i],
+            upper: levels[q - 1 - i],
+            coverage: inside(i, q - 1 - i),
+        })
         .collect()
 }
 
@@ -177,15 +229,25 @@ mod tests {
     fn offsets_follow_each_steps_spread_and_never_cross() {
         let levels = [0.025, 0.1, 0.5, 0.9, 0.975];
         let offsets = conformal_offsets(&outcomes(4_000), 2, &levels);
-        assert!((offsets[4] - 1.96).abs() < 0.15 && (offsets[9] - 5.88).abs() < 0.4, "{offsets:?}");
-        assert!(offsets.chunks(5).all(|row| row.windows(2).all(|w| w[0] <= w[1])));
+        assert!(
+            (offsets[4] - 1.96).abs() < 0.15 && (offsets[9] - 5.88).abs() < 0.4,
+            "{offsets:?}"
+        );
+        assert!(
+            offsets
+                .chunks(5)
+                .all(|row| row.windows(2).all(|w| w[0] <= w[1]))
+        );
     }
 
     #[test]
     fn coverage_is_what_the_levels_promise() {
         let result = calibration(&outcomes(4_000), 2, &[0.1, 0.5, 0.9], DAY_MS / 24);
         assert_eq!(result.coverage.len(), 1);
-        assert!((result.coverage[0].coverage - 0.8).abs() < 0.03, "{result:?}");
+        assert!(
+            (result.coverage[0].coverage - 0.8).abs() < 0.03,
+            "{result:?}"
+        );
         assert!((result.residual_std[1] - 6.0).abs() < 0.2 && result.log_daily_mae_std < 0.3);
     }
 

@@ -30,18 +30,24 @@ pub(crate) fn fit(
     began: Instant,
     progress: &mut Callback<'_>,
 ) -> Result<ClassicParams, TrainError> {
-    let (x_min, x_max) = (0..panel.inputs).map(|f| extremes(panel, train, f)).unzip::<_, _, Vec<_>, Vec<_>>();
+    let (x_min, x_max) = (0..panel.inputs)
+        .map(|f| extremes(panel, train, f))
+        .unzip::<_, _, Vec<_>, Vec<_>>();
     let (y_min, y_max) = target_extremes(panel, train);
     let range = if y_max > y_min { y_max - y_min } else { 1.0 };
     let mut rng = Rng::new(config.seed);
     let mut lstm = Lstm::random(panel.inputs, HIDDEN, &mut rng);
     let mut head = Linear::random(HIDDEN, 1, &mut rng);
     let (mut grads, mut head_grads) = (lstm.grads(), head.grads());
-    let mut adam = Adam::new(AdamConfig { learning_rate: LEARNING_RATE, ..AdamConfig::default() });
+    let mut adam = Adam::new(AdamConfig {
+        learning_rate: LEARNING_RATE,
+        ..AdamConfig::default()
+    });
     let mut tape = LstmTape::default();
     let width = panel.lookback * panel.inputs;
     let mut order = train.to_vec();
-    let (mut x, mut steps, mut y, mut state, mut d_state) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut x, mut steps, mut y, mut state, mut d_state) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for epoch in 1..=config.classic_epochs {
         let size = config.classic_batch.unwrap_or(order.len());
         if size < order.len() {
@@ -69,8 +75,11 @@ pub(crate) fn fit(
             d_state.resize(rows * HIDDEN, 0.0);
             head.backward(rows, &state, &y, &mut head_grads, Some(&mut d_state));
             lstm.backward(&steps, &d_state, &mut tape, &mut grads, None);
-            let mut all: Vec<_> =
-                lstm.parameters(&mut grads).into_iter().chain(head.parameters(&mut head_grads)).collect();
+            let mut all: Vec<_> = lstm
+                .parameters(&mut grads)
+                .into_iter()
+                .chain(head.parameters(&mut head_grads))
+                .collect();
             adam.step(&mut all);
         }
         if !loss.is_finite() {
@@ -83,7 +92,9 @@ pub(crate) fn fit(
             loss: Some(loss),
             selection_mase: None,
             elapsed: began.elapsed(),
-            remaining: Some(began.elapsed() / epoch as u32 * (config.classic_epochs - epoch) as u32),
+            remaining: Some(
+                began.elapsed() / epoch as u32 * (config.classic_epochs - epoch) as u32,
+            ),
         };
         if progress(report).is_break() {
             return Err(TrainError::Cancelled { epoch });
@@ -113,7 +124,12 @@ pub(crate) fn outcomes(panel: &Panel, samples: &[Sample], p: &ClassicParams) -> 
     let outcome = |s: &Sample| {
         scaled_window(panel, s, &p.x_min, &p.x_max, &mut x);
         let mut y = [0.0];
-        head.forward(1, lstm.forward(panel.lookback, 1, &x, &mut tape), &mut y, false);
+        head.forward(
+            1,
+            lstm.forward(panel.lookback, 1, &x, &mut tape),
+            &mut y,
+            false,
+        );
         let track = &panel.tracks[s.track];
         Outcome {
             series: track.series,
@@ -128,8 +144,10 @@ pub(crate) fn outcomes(panel: &Panel, samples: &[Sample], p: &ClassicParams) -> 
 
 fn scaled_window(panel: &Panel, sample: &Sample, min: &[f64], max: &[f64], x: &mut [f32]) {
     let window = panel.window(&panel.tracks[sample.track], sample.origin);
-    let inputs: Vec<f64> =
-        window.chunks_exact(panel.channels).flat_map(|row| row[..panel.inputs].iter().copied()).collect();
+    let inputs: Vec<f64> = window
+        .chunks_exact(panel.channels)
+        .flat_map(|row| row[..panel.inputs].iter().copied())
+        .collect();
     min_max(&inputs, panel.inputs, min, max, x);
 }
 
@@ -141,7 +159,11 @@ fn extremes(panel: &Panel, samples: &[Sample], channel: usize) -> (f64, f64) {
         let track = &panel.tracks[s.track];
         // Windows overlap: only the rows behind the last one seen are new.
         let first = s.origin + 1 - panel.lookback;
-        let from = if seen.0 == s.track { first.max(seen.1) } else { first };
+        let from = if seen.0 == s.track {
+            first.max(seen.1)
+        } else {
+            first
+        };
         for row in from..=s.origin {
             let v = track.values[row * panel.channels + channel];
             range = (range.0.min(v), range.1.max(v));
@@ -152,6 +174,12 @@ fn extremes(panel: &Panel, samples: &[Sample], channel: usize) -> (f64, f64) {
 }
 
 fn target_extremes(panel: &Panel, samples: &[Sample]) -> (f64, f64) {
-    let values = samples.iter().map(|s| panel.target_at(&panel.tracks[s.track], s.origin + 1));
-    values.filter(|v| !v.is_nan()).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+    let values = samples
+        .iter()
+        .map(|s| panel.target_at(&panel.tracks[s.track], s.origin + 1));
+    values
+        .filter(|v| !v.is_nan())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
+            (low.min(v), high.max(v))
+        })
 }

@@ -71,8 +71,14 @@ impl TrainConfig {
     pub(crate) fn validate(&self) -> Result<(), TrainError> {
         let fail = |setting, problem| Err(TrainError::Config { setting, problem });
         let share = |s: f64| s > 0.0 && s < 1.0;
-        if !share(self.train_share) || !share(self.select_share) || self.train_share + self.select_share >= 0.999 {
-            return fail("train_share, select_share", "must each be above 0 and together below 1, so that a part is left to calibrate on");
+        if !share(self.train_share)
+            || !share(self.select_share)
+            || self.train_share + self.select_share >= 0.999
+        {
+            return fail(
+                "train_share, select_share",
+                "must each be above 0 and together below 1, so that a part is left to calibrate on",
+            );
         }
         if self.batch == 0 || self.classic_batch == Some(0) {
             return fail("batch, classic_batch", "must be at least 1");
@@ -82,10 +88,21 @@ impl TrainConfig {
         }
         let rate = |r: f32| (0.0..=1.0).contains(&r);
         if !rate(self.learning_rate) || !rate(self.highway_rate) || !rate(self.weight_decay) {
-            return fail("learning_rate, highway_rate, weight_decay", "must be 0 to 1");
+            return fail(
+                "learning_rate, highway_rate, weight_decay",
+                "must be 0 to 1",
+            );
         }
-        if self.ridge_penalties.is_empty() || !self.ridge_penalties.iter().all(|l| l.is_finite() && *l > 0.0) {
-            return fail("ridge_penalties", "must hold at least one number, all above 0");
+        if self.ridge_penalties.is_empty()
+            || !self
+                .ridge_penalties
+                .iter()
+                .all(|l| l.is_finite() && *l > 0.0)
+        {
+            return fail(
+                "ridge_penalties",
+                "must hold at least one number, all above 0",
+            );
         }
         if self.max_windows < 100 {
             return fail("max_windows", "must be at least 100");

@@ -56,6 +56,8 @@ pub(crate) struct Panel {
     /// Windows may hold missing values.
     pub(crate) tolerant: bool,
     pub(crate) tracks: Vec<Track>,
+    /// Rows that were given, also those in stretches too short for any window.
+    pub(crate) given: usize,
     /// Time after which a series' rows count more.
     pub(crate) weight_from: Vec<Option<Millis>>,
 }
@@ -77,6 +79,7 @@ impl Panel {
             future_width: calendar.width(),
             tolerant: spec.preset == Preset::Default,
             tracks: Vec::new(),
+            given: data.series.iter().map(|s| s.rows.len()).sum(),
             weight_from: data.series.iter().map(|s| s.weight_from).collect(),
         };
         for (index, series) in data.series.iter().enumerate() {
@@ -97,14 +100,30 @@ impl Panel {
         for row in &series.rows {
             let (device, time) = (series.device.clone(), row.time);
             if row.values.len() != self.channels {
-                return Err(TrainError::RowWidth { device, time, found: row.values.len(), expected: self.channels });
+                return Err(TrainError::RowWidth {
+                    device,
+                    time,
+                    found: row.values.len(),
+                    expected: self.channels,
+                });
             }
             if time.rem_euclid(self.period) != 0 {
-                return Err(TrainError::OffGrid { device, time, period: self.period });
+                return Err(TrainError::OffGrid {
+                    device,
+                    time,
+                    period: self.period,
+                });
             }
             if let Some(c) = row.values.iter().position(|v| v.is_infinite()) {
-                let channel = spec.channels().get(c).map_or_else(String::new, ToString::to_string);
-                return Err(TrainError::NotFinite { device, time, channel });
+                let channel = spec
+                    .channels()
+                    .get(c)
+                    .map_or_else(String::new, ToString::to_string);
+                return Err(TrainError::NotFinite {
+                    device,
+                    time,
+                    channel,
+                });
             }
         }
         let mut rows: Vec<&FeatureRow> = series.rows.iter().collect();
@@ -154,21 +173,38 @@ impl Panel {
             target_before.push(targets);
             inputs_before.push(inputs);
         }
-        self.tracks.push(Track { series, start, values, calendar: known, target_before, inputs_before });
+        self.tracks.push(Track {
+            series,
+            start,
+            values,
+            calendar: known,
+            target_before,
+            inputs_before,
+        });
     }
 
     fn check_target(&self, target: &str) -> Result<(), TrainError> {
         let rows = self.tracks.iter().map(Track::rows).sum();
         let column = |t: &'_ Track| {
             let (channels, target) = (self.channels, self.target);
-            t.values.iter().skip(target).step_by(channels).copied().filter(|v| !v.is_nan()).collect::<Vec<f64>>()
+            t.values
+                .iter()
+                .skip(target)
+                .step_by(channels)
+                .copied()
+                .filter(|v| !v.is_nan())
+                .collect::<Vec<f64>>()
         };
         let mut values = self.tracks.iter().flat_map(column);
         match values.next() {
-            None if rows > 0 => Err(TrainError::MissingTarget { target: target.into(), rows }),
-            Some(first) if values.all(|v| v == first) => {
-                Err(TrainError::ConstantTarget { target: target.into(), value: first })
-            }
+            None if rows > 0 => Err(TrainError::MissingTarget {
+                target: target.into(),
+                rows,
+            }),
+            Some(first) if values.all(|v| v == first) => Err(TrainError::ConstantTarget {
+                target: target.into(),
+                value: first,
+            }),
             _ => Ok(()),
         }
     }
@@ -177,21 +213,25 @@ impl Panel {
     fn blank_calendar(&mut self, calendar: &Calendar) {
         const DAY_MS: Millis = 86_400_000;
         let from = self.tracks.iter().map(|t| t.start).min().unwrap_or(0);
-        let until = self.tracks.iter().map(|t| t.start + t.rows() as Millis * self.period).max().unwrap_or(0);
+        let until = self
+            .tracks
+            .iter()
+            .map(|t| t.start + t.rows() as Millis * self.period)
+            .max()
+            .unwrap_or(0);
         let blank = [
             (calendar.week_columns(), until - from < 14 * DAY_MS),
             (calendar.year_columns(), until - from < 365 * DAY_MS),
         ];
         for (columns, _) in blank.into_iter().filter(|(_, short)| *short) {
-            for row in self.tracks.iter_mut().flat_map(|t| t.calendar.chunks_exact_mut(self.future_width)) {
+            for row in self
+                .tracks
+                .iter_mut()
+                .flat_map(|t| t.calendar.chunks_exact_mut(self.future_width))
+            {
                 row[columns.clone()].fill(0.0);
             }
         }
-    }
-
-    /// Rows over all tracks.
-    pub(crate) fn rows(&self) -> usize {
-        self.tracks.iter().map(Track::rows).sum()
     }
 
     /// The raw window that ends at row `origin`, steps of `channels` values.
@@ -206,7 +246,8 @@ impl Panel {
 
     /// The calendar of the steps after `origin`, `[H, K]`.
     pub(crate) fn future<'a>(&self, track: &'a Track, origin: usize) -> &'a [f32] {
-        &track.calendar[(origin + 1) * self.future_width..(origin + 1 + self.horizon) * self.future_width]
+        &track.calendar
+            [(origin + 1) * self.future_width..(origin + 1 + self.horizon) * self.future_width]
     }
 }
 

@@ -21,7 +21,10 @@ pub(crate) fn score(network: &Network, batcher: &Batcher<'_>, samples: &[Sample]
     for chunk in samples.chunks(256) {
         batcher.fill(chunk, &mut batch);
         network.forward(&batch, &mut work);
-        let rows = work.out.chunks_exact(network.horizon).zip(batch.target.chunks_exact(network.horizon));
+        let rows = work
+            .out
+            .chunks_exact(network.horizon)
+            .zip(batch.target.chunks_exact(network.horizon));
         for ((out, target), scale) in rows.zip(&batch.scale) {
             for (o, t) in out.iter().zip(target).filter(|(_, t)| !t.is_nan()) {
                 sum += f64::from((o - t).abs() * scale);
@@ -50,7 +53,11 @@ pub(crate) fn fit_highway(
                 continue;
             }
         };
-        let error = score(&Network::new(&highway, batcher.panel.horizon), batcher, select);
+        let error = score(
+            &Network::new(&highway, batcher.panel.horizon),
+            batcher,
+            select,
+        );
         if best.as_ref().is_none_or(|(least, ..)| error < *least) {
             best = Some((error, highway, *penalty));
         }
@@ -58,13 +65,20 @@ pub(crate) fn fit_highway(
     match (best, failed) {
         (Some((_, highway, penalty)), _) => Ok((highway, penalty)),
         (None, Some(e)) => Err(e),
-        (None, None) => Err(TrainError::Config { setting: "ridge_penalties", problem: "must not be empty" }),
+        (None, None) => Err(TrainError::Config {
+            setting: "ridge_penalties",
+            problem: "must not be empty",
+        }),
     }
 }
 
 /// Values of z that the LSTM reads at a time: a season's rows where the window holds at least four whole seasons, else one row.
 pub(crate) fn segment_steps(lookback: usize, season: usize) -> usize {
-    if season > 1 && lookback >= 4 * season && lookback.is_multiple_of(season) { season } else { 1 }
+    if season > 1 && lookback >= 4 * season && lookback.is_multiple_of(season) {
+        season
+    } else {
+        1
+    }
 }
 
 /// Trains an LSTM beside `highway` and returns the network of the best epoch with its score on the selection part.
@@ -82,11 +96,16 @@ pub(crate) fn fit_lstm(
     let step = segment_steps(panel.lookback, panel.season) * panel.inputs;
     network.add_lstm(step, config.hidden, &mut rng);
     let adam = |learning_rate, weight_decay| {
-        Adam::new(AdamConfig { learning_rate, weight_decay, ..AdamConfig::default() })
+        Adam::new(AdamConfig {
+            learning_rate,
+            weight_decay,
+            ..AdamConfig::default()
+        })
     };
     let mut fast = adam(config.learning_rate, config.weight_decay);
     let mut slow = (config.highway_rate > 0.0).then(|| adam(config.highway_rate, 0.0));
-    let (mut batch, mut work, mut grads) = (Batch::default(), Workspace::default(), network.grads());
+    let (mut batch, mut work, mut grads) =
+        (Batch::default(), Workspace::default(), network.grads());
     let mut order = train.to_vec();
     let mut best = (score(&network, batcher, select), network.clone(), 0);
     let loop_began = Instant::now();
@@ -100,7 +119,8 @@ pub(crate) fn fit_lstm(
         let mut loss = 0.0;
         for chunk in order.chunks(config.batch) {
             batcher.fill(chunk, &mut batch);
-            loss += network.learn(&batch, &mut work, &mut grads, &mut fast, slow.as_mut()) * chunk.len() as f64;
+            loss += network.learn(&batch, &mut work, &mut grads, &mut fast, slow.as_mut())
+                * chunk.len() as f64;
         }
         loss /= order.len() as f64;
         let error = score(&network, batcher, select);
@@ -114,7 +134,9 @@ pub(crate) fn fit_lstm(
             loss: Some(loss),
             selection_mase: Some(error),
             elapsed: began.elapsed(),
-            remaining: Some(loop_began.elapsed() / epoch as u32 * (config.max_epochs - epoch) as u32),
+            remaining: Some(
+                loop_began.elapsed() / epoch as u32 * (config.max_epochs - epoch) as u32,
+            ),
         };
         if progress(report).is_break() {
             return Err(TrainError::Cancelled { epoch });
@@ -133,3 +155,7 @@ fn fade(epoch: usize, epochs: usize) -> f32 {
     let share = (epoch - 1) as f32 / epochs.max(1) as f32;
     0.05 + 0.95 * 0.5 * (1.0 + (std::f32::consts::PI * share).cos())
 }
+
+#[cfg(test)]
+#[path = "default_tests.rs"]
+mod tests;

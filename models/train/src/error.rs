@@ -55,7 +55,9 @@ pub enum TrainError {
         channel: String,
     },
     /// No value of the target at all.
-    #[error("training cannot start: the target `{target}` is missing in all {rows} rows; check the selector's sensor mapping")]
+    #[error(
+        "training cannot start: the target `{target}` is missing in all {rows} rows; check the selector's sensor mapping"
+    )]
     MissingTarget {
         /// The forecaster's target.
         target: String,
@@ -63,7 +65,9 @@ pub enum TrainError {
         rows: usize,
     },
     /// A target that never changes: nothing can be learnt and every scale is zero.
-    #[error("training cannot start: the target `{target}` is {value} in every row; a constant needs no forecast, or the sensor is stuck")]
+    #[error(
+        "training cannot start: the target `{target}` is {value} in every row; a constant needs no forecast, or the sensor is stuck"
+    )]
     ConstantTarget {
         /// The forecaster's target.
         target: String,
@@ -101,13 +105,17 @@ pub enum TrainError {
         needed: usize,
     },
     /// The progress callback asked to stop.
-    #[error("training was cancelled in epoch {epoch}; start it again when wanted, nothing was kept")]
+    #[error(
+        "training was cancelled in epoch {epoch}; start it again when wanted, nothing was kept"
+    )]
     Cancelled {
         /// Epoch it was in, from 1; 0 before the first.
         epoch: usize,
     },
     /// The normal equations could not be solved even with the largest penalty.
-    #[error("fitting ridge failed: the normal equations of {features} features are not positive definite; look for inputs that copy each other or hold absurd values")]
+    #[error(
+        "fitting ridge failed: the normal equations of {features} features are not positive definite; look for inputs that copy each other or hold absurd values"
+    )]
     Singular {
         /// Features of the regression.
         features: usize,
@@ -119,7 +127,9 @@ pub enum TrainError {
         epoch: usize,
     },
     /// A window that does not fit the model.
-    #[error("prediction failed: `{what}` has {found} values where the model needs {expected}; build the window with the model's own forecaster")]
+    #[error(
+        "prediction failed: `{what}` has {found} values where the model needs {expected}; build the window with the model's own forecaster"
+    )]
     WindowShape {
         /// Which input.
         what: &'static str,

@@ -39,7 +39,9 @@ pub fn cases(
 ) -> Result<Vec<Case>, TrainError> {
     let panel = Panel::new(spec, data)?;
     let scales = Scales::new(&panel, from);
-    let Ok(builder) = WindowBuilder::new(spec) else { return Ok(Vec::new()) };
+    let Ok(builder) = WindowBuilder::new(spec) else {
+        return Ok(Vec::new());
+    };
     let step = panel.period * stride.max(1) as Millis;
     let mut cases = Vec::new();
     for (index, series) in data.series.iter().enumerate() {
@@ -49,13 +51,23 @@ pub fn cases(
         rows.dedup_by_key(|r| r.time);
         rows.reverse();
         let reach = panel.horizon as Millis * panel.period;
-        let origins = rows.iter().map(|r| r.time).filter(|t| {
-            *t >= from && t.saturating_add(reach) < until && t.rem_euclid(step) == 0
-        });
+        let origins = rows
+            .iter()
+            .map(|r| r.time)
+            .filter(|t| *t >= from && t.saturating_add(reach) < until && t.rem_euclid(step) == 0);
         for origin in origins {
-            let (Ok(window), Ok(actual)) = (builder.at(&rows, origin), builder.actuals(&rows, origin)) else { continue };
+            let (Ok(window), Ok(actual)) =
+                (builder.at(&rows, origin), builder.actuals(&rows, origin))
+            else {
+                continue;
+            };
             if actual.iter().any(|a| !a.is_nan()) {
-                cases.push(Case { series: index, window, actual, mase_unit: scales.mase[index] });
+                cases.push(Case {
+                    series: index,
+                    window,
+                    actual,
+                    mase_unit: scales.mase[index],
+                });
             }
         }
     }
@@ -158,7 +170,13 @@ impl<'a> Tally<'a> {
     fn new(levels: &'a [f64], horizon: usize) -> Self {
         let q = levels.len();
         let pairs = (0..q / 2).filter(|i| (levels[*i] + levels[q - 1 - i] - 1.0).abs() < 1e-9);
-        let interval = |i: usize| Interval { low: i, high: q - 1 - i, width: 0.0, score: 0.0, days: BTreeMap::new() };
+        let interval = |i: usize| Interval {
+            low: i,
+            high: q - 1 - i,
+            width: 0.0,
+            score: 0.0,
+            days: BTreeMap::new(),
+        };
         Self {
             levels,
             median: levels.iter().position(|l| *l == 0.5),
@@ -179,14 +197,22 @@ impl<'a> Tally<'a> {
         for (h, actual) in case.actual.iter().enumerate().filter(|(_, a)| !a.is_nan()) {
             let mean = prediction.mean.get(h).copied().unwrap_or(f64::NAN);
             let row = prediction.quantiles.get(h * q..(h + 1) * q).unwrap_or(&[]);
-            let median = self.median.and_then(|m| row.get(m)).copied().unwrap_or(mean);
+            let median = self
+                .median
+                .and_then(|m| row.get(m))
+                .copied()
+                .unwrap_or(mean);
             let error = (median - actual).abs();
             self.points += 1.0;
             self.scaled += error / case.mase_unit;
             let size = median.abs() + actual.abs();
             self.smape += if size > 0.0 { 2.0 * error / size } else { 0.0 };
             if let Some(step) = self.steps.get_mut(h) {
-                *step = (step.0 + error, step.1 + (mean - actual) * (mean - actual), step.2 + 1.0);
+                *step = (
+                    step.0 + error,
+                    step.1 + (mean - actual) * (mean - actual),
+                    step.2 + 1.0,
+                );
             }
             let origin = self.origins.entry(case.window.origin).or_default();
             *origin = (origin.0 + error / case.mase_unit, origin.1 + 1.0);
@@ -215,17 +241,30 @@ impl<'a> Tally<'a> {
             per_horizon: self
                 .steps
                 .iter()
-                .map(|(a, s, n)| HorizonScore { mae: a / n.max(1.0), rmse: (s / n.max(1.0)).sqrt() })
+                .map(|(a, s, n)| HorizonScore {
+                    mae: a / n.max(1.0),
+                    rmse: (s / n.max(1.0)).sqrt(),
+                })
                 .collect(),
-            intervals: self.intervals.iter().map(|i| i.scores(self.levels, points)).collect(),
-            origin_losses: self.origins.into_iter().map(|(time, (sum, count))| (time, sum / count)).collect(),
+            intervals: self
+                .intervals
+                .iter()
+                .map(|i| i.scores(self.levels, points))
+                .collect(),
+            origin_losses: self
+                .origins
+                .into_iter()
+                .map(|(time, (sum, count))| (time, sum / count))
+                .collect(),
         }
     }
 }
 
 impl Interval {
     fn add(&mut self, levels: &[f64], row: &[f64], actual: f64, origin: Millis) {
-        let (Some(low), Some(high)) = (row.get(self.low), row.get(self.high)) else { return };
+        let (Some(low), Some(high)) = (row.get(self.low), row.get(self.high)) else {
+            return;
+        };
         let alpha = 1.0 - (levels[self.high] - levels[self.low]);
         let outside = (low - actual).max(actual - high).max(0.0);
         self.width += high - low;
@@ -248,13 +287,24 @@ impl Interval {
 
     fn worst(&self) -> f64 {
         let share = |from: Millis, until: Millis| {
-            let (hits, count) = self.days.range(from..until).fold((0.0, 0.0), |s, (_, d)| (s.0 + d.0, s.1 + d.1));
+            let (hits, count) = self
+                .days
+                .range(from..until)
+                .fold((0.0, 0.0), |s, (_, d)| (s.0 + d.0, s.1 + d.1));
             if count > 0.0 { hits / count } else { 1.0 }
         };
-        let (Some((first, _)), Some((last, _))) = (self.days.first_key_value(), self.days.last_key_value()) else {
+        let (Some((first, _)), Some((last, _))) =
+            (self.days.first_key_value(), self.days.last_key_value())
+        else {
             return 0.0;
         };
         let latest = (last + 1 - WORST_DAYS).max(*first);
-        (*first..=latest).map(|from| share(from, from + WORST_DAYS)).fold(1.0, f64::min)
+        (*first..=latest)
+            .map(|from| share(from, from + WORST_DAYS))
+            .fold(1.0, f64::min)
     }
 }
+
+#[cfg(test)]
+#[path = "evaluate_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, Preset};
 use fieldcast_onnx::{DefaultParams, LstmHead, ModelParams, SeasonalNaiveParams};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,8 @@ pub struct Trained {
     pub table: Vec<ModelScore>,
     /// The chosen model's errors on the calibration part.
     pub calibration: Calibration,
+    /// Summary of every channel over all rows used, for the drift statistics.
+    pub reference: ReferenceStats,
     /// Where the parts were cut.
     pub split: Split,
     /// The target's deviation over the training part, raw units: what tolerances are measured in.
@@ -91,7 +94,14 @@ pub fn fit(
     let panel = Panel::new(spec, data)?;
     let parts = split(&panel, config)?;
     let scales = Scales::new(&panel, parts.split.select_from);
-    let run = Run { spec, config, panel: &panel, parts: &parts, scales: &scales, began: Instant::now() };
+    let run = Run {
+        spec,
+        config,
+        panel: &panel,
+        parts: &parts,
+        scales: &scales,
+        began: Instant::now(),
+    };
     run.report(Stage::Baselines, progress)?;
     match spec.preset {
         Preset::Classic => run.classic(progress),
@@ -121,12 +131,26 @@ impl Run<'_> {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(), TrainError> {
         let elapsed = self.began.elapsed();
-        let report =
-            Progress { stage, epoch: 0, epochs: 0, loss: None, selection_mase: None, elapsed, remaining: None };
-        if progress(report).is_break() { Err(TrainError::Cancelled { epoch: 0 }) } else { Ok(()) }
+        let report = Progress {
+            stage,
+            epoch: 0,
+            epochs: 0,
+            loss: None,
+            selection_mase: None,
+            elapsed,
+            remaining: None,
+        };
+        if progress(report).is_break() {
+            Err(TrainError::Cancelled { epoch: 0 })
+        } else {
+            Ok(())
+        }
     }
 
-    fn default(&self, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Trained, TrainError> {
+    fn default(
+        &self,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Trained, TrainError> {
         let batcher = Batcher::new(self.panel, self.scales);
         let select = &self.parts.select;
         let mut candidates: Vec<(ModelScore, Candidate)> = Vec::new();
@@ -136,7 +160,11 @@ impl Run<'_> {
         }
         let (highway, penalty) = fit_highway(&batcher, &self.parts.train, select, self.config)?;
         let ridge = Network::new(&highway, self.panel.horizon);
-        let line = score("ridge", &network_outcomes(&batcher, select, &ridge), self.scales);
+        let line = score(
+            "ridge",
+            &network_outcomes(&batcher, select, &ridge),
+            self.scales,
+        );
         candidates.push((line, Candidate::Network(Box::new(ridge))));
         let forest = if self.config.forest {
             let outcomes = forest::outcomes(&batcher, &self.parts.train, select, self.config)?;
@@ -146,15 +174,26 @@ impl Run<'_> {
         };
         if self.config.max_epochs > 0 {
             let parts = (&self.parts.train[..], &select[..]);
-            let (network, _) = fit_lstm(&batcher, &highway, parts, self.config, self.began, progress)?;
-            let best = candidates.iter().map(|(s, _)| s.mase).fold(f64::INFINITY, f64::min);
-            let mut line = score("lstm", &network_outcomes(&batcher, select, &network), self.scales);
+            let (network, _) =
+                fit_lstm(&batcher, &highway, parts, self.config, self.began, progress)?;
+            let best = candidates
+                .iter()
+                .map(|(s, _)| s.mase)
+                .fold(f64::INFINITY, f64::min);
+            let mut line = score(
+                "lstm",
+                &network_outcomes(&batcher, select, &network),
+                self.scales,
+            );
             line.refused = line.mase > REFUSED_ABOVE * best;
             candidates.push((line, Candidate::Network(Box::new(network))));
         }
         self.report(Stage::Calibration, progress)?;
         let mut table: Vec<ModelScore> = candidates.iter().map(|(line, _)| line.clone()).collect();
-        let lstm_at = table.iter().position(|l| l.model == "lstm").unwrap_or(table.len());
+        let lstm_at = table
+            .iter()
+            .position(|l| l.model == "lstm")
+            .unwrap_or(table.len());
         table.splice(lstm_at..lstm_at, forest);
         let eligible = candidates.into_iter().filter(|(line, _)| !line.refused);
         let Some((line, chosen)) = eligible.min_by(|a, b| a.0.mase.total_cmp(&b.0.mase)) else {
@@ -162,7 +201,9 @@ impl Run<'_> {
         };
         let outcomes = match &chosen {
             Candidate::Naive(season) => naive_outcomes(&batcher, &self.parts.calibrate, *season),
-            Candidate::Network(network) => network_outcomes(&batcher, &self.parts.calibrate, network),
+            Candidate::Network(network) => {
+                network_outcomes(&batcher, &self.parts.calibrate, network)
+            }
         };
         let offsets = conformal_offsets(&outcomes, self.panel.horizon, &self.spec.quantiles);
         let params = match chosen {
@@ -172,17 +213,43 @@ impl Run<'_> {
         Ok(self.trained(params, line.model, table, &outcomes, Some(penalty)))
     }
 
-    fn classic(&self, progress: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Trained, TrainError> {
+    fn classic(
+        &self,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Trained, TrainError> {
         let batcher = Batcher::new(self.panel, self.scales);
-        let naive = |(name, season)| score(name, &naive_outcomes(&batcher, &self.parts.select, season), self.scales);
+        let naive = |(name, season)| {
+            score(
+                name,
+                &naive_outcomes(&batcher, &self.parts.select, season),
+                self.scales,
+            )
+        };
         let mut table: Vec<ModelScore> = self.seasons().map(naive).collect();
         let levels = &self.spec.quantiles;
-        let mut params = classic::fit(self.panel, &self.parts.train, self.config, levels, self.began, progress)?;
-        table.push(score("classic", &classic::outcomes(self.panel, &self.parts.select, &params), self.scales));
+        let mut params = classic::fit(
+            self.panel,
+            &self.parts.train,
+            self.config,
+            levels,
+            self.began,
+            progress,
+        )?;
+        table.push(score(
+            "classic",
+            &classic::outcomes(self.panel, &self.parts.select, &params),
+            self.scales,
+        ));
         self.report(Stage::Calibration, progress)?;
         let outcomes = classic::outcomes(self.panel, &self.parts.calibrate, &params);
         params.quantile_offset = conformal_offsets(&outcomes, 1, levels);
-        Ok(self.trained(ModelParams::Classic(params), "classic".into(), table, &outcomes, None))
+        Ok(self.trained(
+            ModelParams::Classic(params),
+            "classic".into(),
+            table,
+            &outcomes,
+            None,
+        ))
     }
 
     /// The naive baselines the window is long enough for: name and distance.
@@ -191,10 +258,19 @@ impl Run<'_> {
         let season = self.panel.season;
         // Where the season is a day, the same hour a week before is the other natural guess.
         let daily = season as Millis * self.panel.period == DAY_MS;
-        let weekly = if daily { season.saturating_mul(7) } else { usize::MAX };
+        let weekly = if daily {
+            season.saturating_mul(7)
+        } else {
+            usize::MAX
+        };
         let lookback = self.panel.lookback;
-        let all = [("last_value", 1), ("seasonal_naive", season), ("weekly_naive", weekly)];
-        all.into_iter().filter(move |(name, s)| *s <= lookback && (*s > 1 || *name == "last_value"))
+        let all = [
+            ("last_value", 1),
+            ("seasonal_naive", season),
+            ("weekly_naive", weekly),
+        ];
+        all.into_iter()
+            .filter(move |(name, s)| *s <= lookback && (*s > 1 || *name == "last_value"))
     }
 
     fn naive_params(&self, season: usize, quantile_offset: Vec<f64>) -> ModelParams {
@@ -243,7 +319,19 @@ impl Run<'_> {
             params,
             chosen,
             table,
-            calibration: calibration(outcomes, self.panel.horizon, &self.spec.quantiles, self.panel.period),
+            calibration: calibration(
+                outcomes,
+                self.panel.horizon,
+                &self.spec.quantiles,
+                self.panel.period,
+            ),
+            reference: ReferenceStats::from_rows(
+                &self.spec.channels(),
+                self.panel
+                    .tracks
+                    .iter()
+                    .flat_map(|t| t.values.chunks_exact(self.panel.channels)),
+            ),
             split: self.parts.split.clone(),
             train_dev_target: self.scales.target_dev,
             penalty,

@@ -1,6 +1,8 @@
 //! A random forest on lags as one more baseline: owns its features and subsample, never chosen for a bundle.
 
-use smartcore::ensemble::random_forest_regressor::{RandomForestRegressor, RandomForestRegressorParameters};
+use smartcore::ensemble::random_forest_regressor::{
+    RandomForestRegressor, RandomForestRegressorParameters,
+};
 use smartcore::linalg::basic::matrix::DenseMatrix;
 
 use crate::baselines::Outcome;
@@ -36,7 +38,10 @@ pub(crate) fn outcomes(
             y.push(f64::from(batch.target[step].clamp(-20.0, 20.0)));
         }
     }
-    let failed = |_| TrainError::Config { setting: "forest", problem: "could not be grown on this data; train without it" };
+    let failed = |_| TrainError::Config {
+        setting: "forest",
+        problem: "could not be grown on this data; train without it",
+    };
     let matrix = DenseMatrix::from_2d_vec(&x).map_err(failed)?;
     let parameters = RandomForestRegressorParameters::default()
         .with_n_trees(60)
@@ -47,7 +52,9 @@ pub(crate) fn outcomes(
     let mut outcomes = Vec::new();
     for sample in spread(select, MOST_JUDGED) {
         batcher.fill(&[sample], &mut batch);
-        let rows: Vec<Vec<f64>> = (0..panel.horizon).map(|step| features(batcher, &batch, step)).collect();
+        let rows: Vec<Vec<f64>> = (0..panel.horizon)
+            .map(|step| features(batcher, &batch, step))
+            .collect();
         let matrix = DenseMatrix::from_2d_vec(&rows).map_err(failed)?;
         let change = forest.predict(&matrix).map_err(failed)?;
         let track = &panel.tracks[sample.track];
@@ -55,7 +62,10 @@ pub(crate) fn outcomes(
             series: track.series,
             time: track.start + sample.origin as i64 * panel.period,
             unit: 1.0,
-            mean: change.iter().map(|c| batch.last[0] + batch.dev[0] * c).collect(),
+            mean: change
+                .iter()
+                .map(|c| batch.last[0] + batch.dev[0] * c)
+                .collect(),
             actual: batch.actual.clone(),
         });
     }
@@ -72,7 +82,16 @@ fn features(batcher: &Batcher<'_>, batch: &Batch, step: usize) -> Vec<f64> {
     // Steps back from the origin to the same phase as the forecast step, one season earlier (or more, for long horizons).
     let phase = season - step % season;
     let week = (7 * season + phase).saturating_sub(season);
-    let mut row = vec![step as f64, lag(1), lag(2), lag(3), lag(phase), lag(phase + 1), lag(phase.saturating_sub(1)), lag(week)];
+    let mut row = vec![
+        step as f64,
+        lag(1),
+        lag(2),
+        lag(3),
+        lag(phase),
+        lag(phase + 1),
+        lag(phase.saturating_sub(1)),
+        lag(week),
+    ];
     let k = panel.future_width;
     row.extend(batch.future[step * k..][..k].iter().map(|v| f64::from(*v)));
     row

@@ -83,11 +83,21 @@ impl NormalEquations {
             let target = &mut batch.target[b * h..][..h];
             interpolate(target);
             let future = &batch.future[b * h * k..][..h * k];
-            let values = future.iter().chain(target.iter()).map(|v| f64::from(*v) * factor);
-            right.row_mut(b).iter_mut().zip(values).for_each(|(r, v)| *r = v);
+            let values = future
+                .iter()
+                .chain(target.iter())
+                .map(|v| f64::from(*v) * factor);
+            right
+                .row_mut(b)
+                .iter_mut()
+                .zip(values)
+                .for_each(|(r, v)| *r = v);
         }
         let used = Slice::from(..batch.rows);
-        let (left, right) = (left.slice_axis(Axis(0), used), right.slice_axis(Axis(0), used));
+        let (left, right) = (
+            left.slice_axis(Axis(0), used),
+            right.slice_axis(Axis(0), used),
+        );
         general_mat_mul(1.0, &left.t(), &left, 1.0, &mut self.common);
         general_mat_mul(1.0, &left.t(), &right, 1.0, &mut self.cross);
         for row in right.rows() {
@@ -109,7 +119,9 @@ impl NormalEquations {
     pub(crate) fn solve(&self, penalty: f64) -> Result<Highway, TrainError> {
         let (h, k, features) = (self.horizon, self.future_width, self.columns.len());
         let d = features + 1;
-        let singular = TrainError::Singular { features: features + k };
+        let singular = TrainError::Singular {
+            features: features + k,
+        };
         let mean = self.common.diag().iter().take(features).sum::<f64>() / features.max(1) as f64;
         let mass = self.common[[features, features]];
         let lambda = penalty * mean.max(mass * 1e-6).max(f64::MIN_POSITIVE);
@@ -124,8 +136,11 @@ impl NormalEquations {
         let mut solved = self.cross.clone().into_raw_vec_and_offset().0;
         solve(&factor, d, &mut solved, side);
         let solved = ArrayView2::from_shape((d, side), &solved).map_err(|_| singular.clone())?;
-        let mut highway =
-            Highway { weight: vec![0.0; h * self.width], bias: vec![0.0; h], future: vec![0.0; h * k] };
+        let mut highway = Highway {
+            weight: vec![0.0; h * self.width],
+            bias: vec![0.0; h],
+            future: vec![0.0; h * k],
+        };
         for step in 0..h {
             let calendar = Slice::from(step * k..(step + 1) * k);
             let cross = self.cross.slice_axis(Axis(1), calendar);
@@ -133,7 +148,9 @@ impl NormalEquations {
             let schur = cross.t().dot(&inner);
             let rest = cross.t().dot(&solved.column(h * k + step));
             let own = &self.own[step * k * (k + 1)..][..k * (k + 1)];
-            let mut small: Vec<f64> = (0..k * k).map(|q| own[q / k * (k + 1) + q % k] - schur[[q / k, q % k]]).collect();
+            let mut small: Vec<f64> = (0..k * k)
+                .map(|q| own[q / k * (k + 1) + q % k] - schur[[q / k, q % k]])
+                .collect();
             let mut future: Vec<f64> = (0..k).map(|i| own[i * (k + 1) + k] - rest[i]).collect();
             for i in 0..k {
                 // Calendar columns may be collinear with each other and the constant.
@@ -164,8 +181,13 @@ fn choose_columns(lookback: usize, inputs: usize, target: usize) -> Vec<usize> {
     if lookback * inputs <= MOST_FEATURES {
         return (0..lookback * inputs).collect();
     }
-    let own = lookback.min(if inputs == 1 { MOST_FEATURES } else { MOST_FEATURES * 2 / 3 });
-    let recent = |input: usize, steps: usize| (lookback - steps..lookback).map(move |t| t * inputs + input);
+    let own = lookback.min(if inputs == 1 {
+        MOST_FEATURES
+    } else {
+        MOST_FEATURES * 2 / 3
+    });
+    let recent =
+        |input: usize, steps: usize| (lookback - steps..lookback).map(move |t| t * inputs + input);
     let each = (MOST_FEATURES - own) / (inputs - 1).max(1);
     let mut columns: Vec<usize> = recent(target, own).collect();
     for input in (0..inputs).filter(|i| *i != target) {
@@ -176,7 +198,7 @@ fn choose_columns(lookback: usize, inputs: usize, target: usize) -> Vec<usize> {
 }
 
 /// Fills NaN linearly between observed neighbours, flat at the ends; zero where nothing is observed.
-fn interpolate(values: &mut [f32]) {
+pub(crate) fn interpolate(values: &mut [f32]) {
     let mut before: Option<usize> = None;
     for i in 0..=values.len() {
         if i < values.len() && values[i].is_nan() {

@@ -15,6 +15,8 @@ mod diebold_mariano;
 mod error;
 pub mod evaluate;
 mod fit;
+#[cfg(test)]
+mod fixture;
 mod forest;
 mod highway;
 mod linalg;

@@ -52,7 +52,12 @@ fn subtract(row: &mut [f64], factor: f64, x: &[f64]) {
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
+    let tail: f64 = a8
+        .remainder()
+        .iter()
+        .zip(b8.remainder())
+        .map(|(x, y)| x * y)
+        .sum();
     for (x, y) in a8.zip(b8) {
         for k in 0..8 {
             sums[k] += x[k] * y[k];
@@ -70,10 +75,18 @@ mod tests {
         let (n, m) = (19, 3);
         let mut rng = fieldcast_kernel::Rng::new(9);
         let half: Vec<f64> = (0..n * n).map(|_| f64::from(rng.normal())).collect();
-        let at = |i: usize, j: usize| (0..n).map(|k| half[i * n + k] * half[j * n + k]).sum::<f64>();
-        let a: Vec<f64> = (0..n * n).map(|q| at(q / n, q % n) + f64::from(u8::from(q / n == q % n))).collect();
+        let at = |i: usize, j: usize| {
+            (0..n)
+                .map(|k| half[i * n + k] * half[j * n + k])
+                .sum::<f64>()
+        };
+        let a: Vec<f64> = (0..n * n)
+            .map(|q| at(q / n, q % n) + f64::from(u8::from(q / n == q % n)))
+            .collect();
         let x: Vec<f64> = (0..n * m).map(|i| i as f64 - 20.0).collect();
-        let mut b: Vec<f64> = (0..n * m).map(|q| (0..n).map(|k| a[q / m * n + k] * x[k * m + q % m]).sum()).collect();
+        let mut b: Vec<f64> = (0..n * m)
+            .map(|q| (0..n).map(|k| a[q / m * n + k] * x[k * m + q % m]).sum())
+            .collect();
         let mut factor = a.clone();
         assert!(cholesky(&mut factor, n));
         solve(&factor, n, &mut b, m);

@@ -1,6 +1,8 @@
 //! Highway and LSTM as one network: owns its forward and backward pass over a batch, never when to stop.
 
-use fieldcast_kernel::{Adam, Linear, LinearGrads, Lstm, LstmGrads, LstmTape, Parameter, Rng, clip_global_norm};
+use fieldcast_kernel::{
+    Adam, Linear, LinearGrads, Lstm, LstmGrads, LstmTape, Parameter, Rng, clip_global_norm,
+};
 
 use crate::batch::Batch;
 use crate::highway::Highway;
@@ -69,7 +71,10 @@ impl Network {
     /// Puts an LSTM beside the highway that reads `step` values of z at a time and at first contributes nothing.
     pub(crate) fn add_lstm(&mut self, step: usize, hidden: usize, rng: &mut Rng) {
         let lstm = Lstm::random(step, hidden, rng);
-        self.lstm = Some(Beside { lstm, head: Linear::zeros(hidden, self.horizon) });
+        self.lstm = Some(Beside {
+            lstm,
+            head: Linear::zeros(hidden, self.horizon),
+        });
     }
 
     pub(crate) fn grads(&self) -> Grads {
@@ -86,7 +91,11 @@ impl Network {
         work.out.resize(rows * h, 0.0);
         self.highway.forward(rows, &batch.z, &mut work.out, false);
         if k > 0 {
-            for (out, future) in work.out.chunks_exact_mut(h).zip(batch.future.chunks_exact(h * k)) {
+            for (out, future) in work
+                .out
+                .chunks_exact_mut(h)
+                .zip(batch.future.chunks_exact(h * k))
+            {
                 let steps = future.chunks_exact(k).zip(self.future.chunks_exact(k));
                 for (out, (values, weights)) in out.iter_mut().zip(steps) {
                     *out += values.iter().zip(weights).map(|(v, w)| v * w).sum::<f32>();
@@ -114,37 +123,78 @@ impl Network {
     ) -> f64 {
         self.forward(batch, work);
         let loss = self.loss(batch, work);
-        let rows = batch.rows;
-        if let (Some(Beside { lstm, head }), Some((lstm_grads, head_grads))) = (&self.lstm, &mut grads.lstm) {
-            work.d_state.resize(rows * lstm.hidden, 0.0);
-            head.backward(rows, &work.state, &work.d_out, head_grads, Some(&mut work.d_state));
-            lstm.backward(&work.x, &work.d_state, &mut work.tape, lstm_grads, None);
+        self.backward(batch, work, grads, slow.is_some());
+        let mut all = self.parameters(grads);
+        let (highway, lstm) = all.split_at_mut(3);
+        if !lstm.is_empty() && clip_global_norm(lstm, CLIP).is_finite() {
+            adam.step(lstm);
         }
-        let mut fast: Vec<Parameter<'_>> = Vec::new();
-        if let (Some(Beside { lstm, head }), Some((lstm_grads, head_grads))) = (&mut self.lstm, &mut grads.lstm) {
-            fast.extend(lstm.parameters(lstm_grads));
-            fast.extend(head.parameters(head_grads));
-        }
-        if clip_global_norm(&mut fast, CLIP).is_finite() {
-            adam.step(&mut fast);
-        }
-        if let Some(slow) = slow {
-            self.highway.backward(rows, &batch.z, &work.d_out, &mut grads.highway, None);
-            self.future_gradient(batch, &work.d_out, &mut grads.future);
-            let [weight, bias] = self.highway.parameters(&mut grads.highway);
-            let future = Parameter { value: &mut self.future, grad: &mut grads.future, decays: false };
-            // Decay would pull the highway away from ridge, which has paid its penalty already.
-            let mut all = [Parameter { decays: false, ..weight }, bias, future];
-            if clip_global_norm(&mut all, CLIP).is_finite() {
-                slow.step(&mut all);
-            }
+        if let Some(slow) = slow
+            && clip_global_norm(highway, CLIP).is_finite()
+        {
+            slow.step(highway);
         }
         loss
     }
 
+    /// Sets `grads` from `work.d_out`, those of the highway only where asked for.
+    pub(crate) fn backward(
+        &self,
+        batch: &Batch,
+        work: &mut Workspace,
+        grads: &mut Grads,
+        highway: bool,
+    ) {
+        let rows = batch.rows;
+        if let (Some(Beside { lstm, head }), Some((lstm_grads, head_grads))) =
+            (&self.lstm, &mut grads.lstm)
+        {
+            work.d_state.resize(rows * lstm.hidden, 0.0);
+            head.backward(
+                rows,
+                &work.state,
+                &work.d_out,
+                head_grads,
+                Some(&mut work.d_state),
+            );
+            lstm.backward(&work.x, &work.d_state, &mut work.tape, lstm_grads, None);
+        }
+        if highway {
+            self.highway
+                .backward(rows, &batch.z, &work.d_out, &mut grads.highway, None);
+            self.future_gradient(batch, &work.d_out, &mut grads.future);
+        }
+    }
+
+    /// All tensors with their gradients: three of the highway, then those of the LSTM and its head.
+    pub(crate) fn parameters<'a>(&'a mut self, grads: &'a mut Grads) -> Vec<Parameter<'a>> {
+        // Decay would pull the highway away from ridge, which has paid its penalty already.
+        let [weight, bias] = self.highway.parameters(&mut grads.highway);
+        let future = Parameter {
+            value: &mut self.future,
+            grad: &mut grads.future,
+            decays: false,
+        };
+        let mut all = vec![
+            Parameter {
+                decays: false,
+                ..weight
+            },
+            bias,
+            future,
+        ];
+        if let (Some(Beside { lstm, head }), Some((lstm_grads, head_grads))) =
+            (&mut self.lstm, &mut grads.lstm)
+        {
+            all.extend(lstm.parameters(lstm_grads));
+            all.extend(head.parameters(head_grads));
+        }
+        all
+    }
+
     /// Mean pseudo-Huber loss in MASE units: square near zero and absolute far from it, so that the minimum is close to
     /// the median that MAE speaks of and yet smooth. Leaves its gradient in `work.d_out`.
-    fn loss(&self, batch: &Batch, work: &mut Workspace) -> f64 {
+    pub(crate) fn loss(&self, batch: &Batch, work: &mut Workspace) -> f64 {
         let h = self.horizon;
         let mass: f32 = batch.weight.iter().sum::<f32>() * h as f32;
         work.d_out.resize(batch.rows * h, 0.0);
@@ -172,7 +222,11 @@ impl Network {
             return;
         }
         for (d, future) in d_out.chunks_exact(h).zip(batch.future.chunks_exact(h * k)) {
-            for ((d, values), grad) in d.iter().zip(future.chunks_exact(k)).zip(grad.chunks_exact_mut(k)) {
+            for ((d, values), grad) in d
+                .iter()
+                .zip(future.chunks_exact(k))
+                .zip(grad.chunks_exact_mut(k))
+            {
                 grad.iter_mut().zip(values).for_each(|(g, v)| *g += d * v);
             }
         }

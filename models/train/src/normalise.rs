@@ -19,7 +19,13 @@ pub(crate) fn floor_of(train_dev: f64) -> f32 {
 /// Normalises `window` (steps of `stride` values, of which the first F = `floors.len()` are features) into `z` `[T, F]`.
 ///
 /// The formulas are those of `fieldcast_onnx::params::DefaultParams`.
-pub(crate) fn normalise(window: &[f64], stride: usize, floors: &[f32], z: &mut [f32], scale: &mut Scale) {
+pub(crate) fn normalise(
+    window: &[f64],
+    stride: usize,
+    floors: &[f32],
+    z: &mut [f32],
+    scale: &mut Scale,
+) {
     let features = floors.len();
     scale.last.clear();
     scale.dev.clear();
@@ -44,7 +50,11 @@ pub(crate) fn normalise(window: &[f64], stride: usize, floors: &[f32], z: &mut [
         }
         let dev = (square / count).sqrt().max(*floor);
         for (x, z) in values().zip(z.iter_mut().skip(f).step_by(features)) {
-            *z = if x.is_nan() { 0.0 } else { ((x - last) as f32 / dev).clamp(-Z_CLIP, Z_CLIP) };
+            *z = if x.is_nan() {
+                0.0
+            } else {
+                ((x - last) as f32 / dev).clamp(-Z_CLIP, Z_CLIP)
+            };
         }
         scale.last.push(last);
         scale.dev.push(dev);

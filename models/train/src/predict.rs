@@ -2,7 +2,9 @@
 
 use fieldcast_features::Window;
 use fieldcast_kernel::{Linear, Lstm, LstmTape};
-use fieldcast_onnx::{ClassicParams, DefaultParams, LinearParams, LstmParams, ModelParams, SeasonalNaiveParams};
+use fieldcast_onnx::{
+    ClassicParams, DefaultParams, LinearParams, LstmParams, ModelParams, SeasonalNaiveParams,
+};
 
 use crate::TrainError;
 use crate::normalise::{Scale, floor_of, normalise};
@@ -24,11 +26,19 @@ pub fn predict(params: &ModelParams, window: &Window) -> Result<Prediction, Trai
     let shape = params.shape();
     let sizes = [
         ("window", window.window.len(), shape.lookback * shape.inputs),
-        ("future", window.future.len(), shape.horizon * shape.future_width),
+        (
+            "future",
+            window.future.len(),
+            shape.horizon * shape.future_width,
+        ),
     ];
     for (what, found, expected) in sizes {
         if found != expected {
-            return Err(TrainError::WindowShape { what, found, expected });
+            return Err(TrainError::WindowShape {
+                what,
+                found,
+                expected,
+            });
         }
     }
     Ok(match params {
@@ -48,15 +58,27 @@ fn classic(p: &ClassicParams, window: &Window) -> Prediction {
     let mut y = [0.0];
     kernel_linear(&p.head).forward(1, state, &mut y, false);
     let mean = p.y_min + f64::from(y[0]) * (p.y_max - p.y_min);
-    Prediction { mean: vec![mean], quantiles: p.quantile_offset.iter().map(|o| mean + o).collect() }
+    Prediction {
+        mean: vec![mean],
+        quantiles: p.quantile_offset.iter().map(|o| mean + o).collect(),
+    }
 }
 
 /// `(x - min) / (max - min)` of `window` `[T, F]`; the last observed value, or the minimum, stands for a missing one.
 pub(crate) fn min_max(window: &[f64], inputs: usize, min: &[f64], max: &[f64], x: &mut [f32]) {
     for f in 0..inputs {
-        let range = if max[f] > min[f] { max[f] - min[f] } else { 1.0 };
+        let range = if max[f] > min[f] {
+            max[f] - min[f]
+        } else {
+            1.0
+        };
         let values = window.iter().skip(f).step_by(inputs);
-        let last = values.clone().rev().copied().find(|v| !v.is_nan()).unwrap_or(min[f]);
+        let last = values
+            .clone()
+            .rev()
+            .copied()
+            .find(|v| !v.is_nan())
+            .unwrap_or(min[f]);
         for (v, x) in values.zip(x.iter_mut().skip(f).step_by(inputs)) {
             let v = if v.is_nan() { last } else { *v };
             *x = ((v - min[f]) / range) as f32;
@@ -74,7 +96,10 @@ fn default(p: &DefaultParams, window: &Window) -> Prediction {
     let k = p.future_width;
     for (h, out) in out.iter_mut().enumerate() {
         let values = window.future[h * k..][..k].iter();
-        *out += values.zip(&p.future_weight[h * k..]).map(|(v, w)| *v as f32 * w).sum::<f32>();
+        *out += values
+            .zip(&p.future_weight[h * k..])
+            .map(|(v, w)| *v as f32 * w)
+            .sum::<f32>();
     }
     if let Some(head) = &p.lstm {
         let mut tape = LstmTape::default();
@@ -82,28 +107,59 @@ fn default(p: &DefaultParams, window: &Window) -> Prediction {
         let state = lstm.forward(p.lookback / head.segment, 1, &z, &mut tape);
         kernel_linear(&head.head).forward(1, state, &mut out, true);
     }
-    let (last, dev) = (scale.last[p.target_input], f64::from(scale.dev[p.target_input]));
+    let (last, dev) = (
+        scale.last[p.target_input],
+        f64::from(scale.dev[p.target_input]),
+    );
     let mean: Vec<f64> = out.iter().map(|o| last + dev * f64::from(*o)).collect();
     let q = p.quantiles.len();
     let offsets = p.quantile_offset.chunks_exact(q.max(1));
-    let quantiles = mean.iter().zip(offsets).flat_map(|(m, row)| row.iter().map(move |o| m + dev * f64::from(*o)));
-    Prediction { quantiles: quantiles.collect(), mean }
+    let quantiles = mean
+        .iter()
+        .zip(offsets)
+        .flat_map(|(m, row)| row.iter().map(move |o| m + dev * f64::from(*o)));
+    Prediction {
+        quantiles: quantiles.collect(),
+        mean,
+    }
 }
 
 fn seasonal_naive(p: &SeasonalNaiveParams, window: &Window) -> Prediction {
-    let past: Vec<f64> = window.window.iter().skip(p.target_input).step_by(p.inputs).copied().collect();
+    let past: Vec<f64> = window
+        .window
+        .iter()
+        .skip(p.target_input)
+        .step_by(p.inputs)
+        .copied()
+        .collect();
     let mean = repeat_season(&past, p.season, p.horizon);
     let offsets = p.quantile_offset.chunks_exact(p.quantiles.len().max(1));
-    let quantiles = mean.iter().zip(offsets).flat_map(|(m, row)| row.iter().map(move |o| m + o));
-    Prediction { quantiles: quantiles.collect(), mean }
+    let quantiles = mean
+        .iter()
+        .zip(offsets)
+        .flat_map(|(m, row)| row.iter().map(move |o| m + o));
+    Prediction {
+        quantiles: quantiles.collect(),
+        mean,
+    }
 }
 
 /// The last season of `past`, repeated; the last observed value stands for a missing one, 0 where there is none.
 pub(crate) fn repeat_season(past: &[f64], season: usize, horizon: usize) -> Vec<f64> {
-    let last = past.iter().rev().copied().find(|v| !v.is_nan()).unwrap_or(0.0);
+    let last = past
+        .iter()
+        .rev()
+        .copied()
+        .find(|v| !v.is_nan())
+        .unwrap_or(0.0);
     let season = season.clamp(1, past.len().max(1));
     let from = past.len().saturating_sub(season);
-    let value = |h: usize| past.get(from + h % season).copied().filter(|v| !v.is_nan()).unwrap_or(last);
+    let value = |h: usize| {
+        past.get(from + h % season)
+            .copied()
+            .filter(|v| !v.is_nan())
+            .unwrap_or(last)
+    };
     (0..horizon).map(value).collect()
 }
 
@@ -119,7 +175,12 @@ pub(crate) fn kernel_lstm(p: &LstmParams) -> Lstm {
 }
 
 pub(crate) fn kernel_linear(p: &LinearParams) -> Linear {
-    Linear { input: p.input, output: p.output, weight: p.weight.clone(), bias: p.bias.clone() }
+    Linear {
+        input: p.input,
+        output: p.output,
+        weight: p.weight.clone(),
+        bias: p.bias.clone(),
+    }
 }
 
 /// The trained layer as the graph's parameters.
@@ -136,5 +197,10 @@ pub(crate) fn lstm_params(l: &Lstm) -> LstmParams {
 
 /// The trained layer as the graph's parameters.
 pub(crate) fn linear_params(l: &Linear) -> LinearParams {
-    LinearParams { input: l.input, output: l.output, weight: l.weight.clone(), bias: l.bias.clone() }
+    LinearParams {
+        input: l.input,
+        output: l.output,
+        weight: l.weight.clone(),
+        bias: l.bias.clone(),
+    }
 }

@@ -35,10 +35,14 @@ pub(crate) fn split(panel: &Panel, config: &TrainConfig) -> Result<Parts, TrainE
     all.sort_by_key(|(time, s)| (*time, s.track));
     check_count(panel, config, all.len())?;
     let at = |share: f64| all[((all.len() as f64 * share) as usize).min(all.len() - 1)].0;
-    let (select_from, calibrate_from) = (at(config.train_share), at(config.train_share + config.select_share));
+    let (select_from, calibrate_from) = (
+        at(config.train_share),
+        at(config.train_share + config.select_share),
+    );
     let reach = panel.horizon as Millis * panel.period;
     let part = |from: Millis, until: Millis| -> Vec<Sample> {
-        let inside = |(time, _): &&(Millis, Sample)| *time >= from && time.saturating_add(reach) <= until;
+        let inside =
+            |(time, _): &&(Millis, Sample)| *time >= from && time.saturating_add(reach) <= until;
         all.iter().filter(inside).map(|(_, s)| *s).collect()
     };
     let train = part(Millis::MIN, select_from);
@@ -50,7 +54,11 @@ pub(crate) fn split(panel: &Panel, config: &TrainConfig) -> Result<Parts, TrainE
         ("calibrate", calibrate.len(), FEWEST),
     ] {
         if found < needed {
-            return Err(TrainError::PartTooSmall { part, found, needed });
+            return Err(TrainError::PartTooSmall {
+                part,
+                found,
+                needed,
+            });
         }
     }
     let split = Split {
@@ -65,35 +73,59 @@ pub(crate) fn split(panel: &Panel, config: &TrainConfig) -> Result<Parts, TrainE
     // Outcomes of these parts are kept in memory, a value a horizon step.
     let few = (config.max_windows / 4).min(4_000_000 / panel.horizon);
     let train = thin(train, config.max_windows);
-    Ok(Parts { train, select: thin(select, few), calibrate: thin(calibrate, few), split })
+    Ok(Parts {
+        train,
+        select: thin(select, few),
+        calibrate: thin(calibrate, few),
+        split,
+    })
 }
 
-fn usable<'p>(panel: &'p Panel, config: &'p TrainConfig) -> impl Iterator<Item = (Millis, Sample)> + 'p {
-    panel.tracks.iter().enumerate().flat_map(move |(index, track)| {
-        let last = track.rows().saturating_sub(panel.horizon);
-        (panel.lookback - 1..last).filter_map(move |origin| {
-            let first = origin + 1 - panel.lookback;
-            let seen = |before: &[u32], from: usize, to: usize| (before[to] - before[from]) as usize;
-            let inputs = seen(&track.inputs_before, first, origin + 1);
-            let past = seen(&track.target_before, first, origin + 1);
-            // The rules of `WindowBuilder::at`.
-            let window = if panel.tolerant {
-                2 * inputs >= panel.lookback * panel.inputs && past >= panel.lookback.div_ceil(2)
-            } else {
-                inputs == panel.lookback * panel.inputs
-            };
-            let ahead = 2 * seen(&track.target_before, origin + 1, origin + 1 + panel.horizon) >= panel.horizon;
-            let time = track.start + origin as Millis * panel.period;
-            let recent = panel.weight_from[track.series].is_some_and(|from| time > from);
-            let weight = if recent { config.recent_weight } else { 1.0 };
-            (window && ahead).then_some((time, Sample { track: index, origin, weight }))
+fn usable<'p>(
+    panel: &'p Panel,
+    config: &'p TrainConfig,
+) -> impl Iterator<Item = (Millis, Sample)> + 'p {
+    panel
+        .tracks
+        .iter()
+        .enumerate()
+        .flat_map(move |(index, track)| {
+            let last = track.rows().saturating_sub(panel.horizon);
+            (panel.lookback - 1..last).filter_map(move |origin| {
+                let first = origin + 1 - panel.lookback;
+                let seen =
+                    |before: &[u32], from: usize, to: usize| (before[to] - before[from]) as usize;
+                let inputs = seen(&track.inputs_before, first, origin + 1);
+                let past = seen(&track.target_before, first, origin + 1);
+                // The rules of `WindowBuilder::at`.
+                let window = if panel.tolerant {
+                    2 * inputs >= panel.lookback * panel.inputs
+                        && past >= panel.lookback.div_ceil(2)
+                } else {
+                    inputs == panel.lookback * panel.inputs
+                };
+                let ahead = 2 * seen(&track.target_before, origin + 1, origin + 1 + panel.horizon)
+                    >= panel.horizon;
+                let time = track.start + origin as Millis * panel.period;
+                let recent = panel.weight_from[track.series].is_some_and(|from| time > from);
+                let weight = if recent { config.recent_weight } else { 1.0 };
+                (window && ahead).then_some((
+                    time,
+                    Sample {
+                        track: index,
+                        origin,
+                        weight,
+                    },
+                ))
+            })
         })
-    })
 }
 
 /// On one device each part loses a horizon of origins to the gap behind it.
 fn check_count(panel: &Panel, config: &TrainConfig, found: usize) -> Result<(), TrainError> {
-    let smallest = config.select_share.min(1.0 - config.train_share - config.select_share);
+    let smallest = config
+        .select_share
+        .min(1.0 - config.train_share - config.select_share);
     let gap = panel.horizon as f64;
     let for_small = (FEWEST as f64 + gap) / smallest;
     let for_train = (FEWEST_TRAIN as f64 + gap) / config.train_share;
@@ -102,7 +134,7 @@ fn check_count(panel: &Panel, config: &TrainConfig, found: usize) -> Result<(), 
         return Ok(());
     }
     Err(TrainError::TooFewRows {
-        rows: panel.rows(),
+        rows: panel.given,
         found,
         needed,
         horizon: panel.horizon,

@@ -21,11 +21,26 @@ impl Scales {
         let deviation = |channel| pooled_deviation(panel, channel, until);
         let target_dev = deviation(panel.target);
         let series = panel.weight_from.len();
-        let own = |distance: usize| (0..series).map(|s| mean_difference(panel, s, distance, until)).collect::<Vec<_>>();
+        let own = |distance: usize| {
+            (0..series)
+                .map(|s| mean_difference(panel, s, distance, until))
+                .collect::<Vec<_>>()
+        };
         let (seasonal, steps) = (own(panel.season), own(1));
-        let choose = |s: usize| [seasonal[s], steps[s]].into_iter().flatten().find(|d| *d > 0.0);
-        let mase = (0..series).map(|s| choose(s).unwrap_or(target_dev.max(f64::MIN_POSITIVE))).collect();
-        Self { train_dev: (0..panel.inputs).map(deviation).collect(), target_dev, mase }
+        let choose = |s: usize| {
+            [seasonal[s], steps[s]]
+                .into_iter()
+                .flatten()
+                .find(|d| *d > 0.0)
+        };
+        let mase = (0..series)
+            .map(|s| choose(s).unwrap_or(target_dev.max(f64::MIN_POSITIVE)))
+            .collect();
+        Self {
+            train_dev: (0..panel.inputs).map(deviation).collect(),
+            target_dev,
+            mase,
+        }
     }
 }
 
@@ -39,7 +54,14 @@ fn pooled_deviation(panel: &Panel, channel: usize, until: Millis) -> f64 {
     for track in &panel.tracks {
         let rows = training_rows(panel, track, until);
         let values = || {
-            track.values.iter().skip(channel).step_by(panel.channels).take(rows).copied().filter(|v| !v.is_nan())
+            track
+                .values
+                .iter()
+                .skip(channel)
+                .step_by(panel.channels)
+                .take(rows)
+                .copied()
+                .filter(|v| !v.is_nan())
         };
         let n = values().count() as f64;
         let mean = values().sum::<f64>() / n.max(1.0);
@@ -53,7 +75,8 @@ fn mean_difference(panel: &Panel, series: usize, distance: usize, until: Millis)
     let (mut sum, mut count) = (0.0, 0_usize);
     for track in panel.tracks.iter().filter(|t| t.series == series) {
         for row in distance..training_rows(panel, track, until) {
-            let difference = (panel.target_at(track, row) - panel.target_at(track, row - distance)).abs();
+            let difference =
+                (panel.target_at(track, row) - panel.target_at(track, row - distance)).abs();
             if !difference.is_nan() {
                 sum += difference;
                 count += 1;

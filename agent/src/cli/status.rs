@@ -1,0 +1,86 @@
+//! `fieldcast-agent status`: asks the running agent's status port; changes nothing.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use super::say;
+use crate::config::Config;
+use crate::status::board::Facts;
+
+pub(super) fn show(file: &Path, json: bool) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    let listing = config.data_dir.join("agent.json");
+    let text = std::fs::read_to_string(&listing).with_context(|| {
+        format!(
+            "read {}; start the agent with `fieldcast-agent run`",
+            listing.display()
+        )
+    })?;
+    let listing: serde_json::Value = serde_json::from_str(&text)?;
+    let Some(address) = listing["listen"]["status"].as_str() else {
+        bail!("the agent's status page is not served; enable it under [status]");
+    };
+    let body = get(address, "/status.json").with_context(|| {
+        format!("ask {address}; is the agent running? start it with `fieldcast-agent run`")
+    })?;
+    if json {
+        say(&mut std::io::stdout(), &body);
+        return Ok(());
+    }
+    let facts: Facts = serde_json::from_str(&body)?;
+    for line in lines(&facts) {
+        say(&mut std::io::stdout(), &line);
+    }
+    Ok(())
+}
+
+fn lines(facts: &Facts) -> Vec<String> {
+    let hub = match facts.connected {
+        Some(true) => "connected",
+        Some(false) => "not connected",
+        None => "no identity",
+    };
+    let mut out = vec![format!(
+        "fieldcast-agent {}, up {} s, hub {hub}, {} readings, {} records wait",
+        facts.version, facts.uptime_s, facts.readings, facts.buffer.records
+    )];
+    for (name, s) in &facts.sources {
+        out.push(format!(
+            "source {name}: {}, {} stored, {} refused, {} malformed",
+            s.state, s.stored, s.refused, s.malformed
+        ));
+    }
+    for (name, f) in &facts.forecasters {
+        let drift = if f.drift { ", drift" } else { "" };
+        out.push(format!(
+            "forecaster {name}: by {} version {}, {} forecasts, order {}{drift}",
+            f.made_by, f.model_version, f.forecasts, f.phase
+        ));
+    }
+    let problems = facts.problems.iter().map(|(p, e)| format!("{p}: {e}"));
+    out.extend(problems);
+    out.extend(facts.buffer.problem.clone());
+    out
+}
+
+fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let wait = Some(Duration::from_secs(5));
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(wait)?;
+    stream.set_write_timeout(wait)?;
+    // HTTP/1.0: the answer ends with the connection and is never chunked.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(16 << 20).read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the answer is no HTTP")?;
+    if !head.lines().next().unwrap_or("").contains(" 200 ") {
+        bail!("the answer is {}", head.lines().next().unwrap_or("empty"));
+    }
+    Ok(body.to_owned())
+}

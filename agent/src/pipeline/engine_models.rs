@@ -1,0 +1,377 @@
+//! The engine's side of models: owns what runs where and what survives a restart; never verifies a bundle.
+
+use std::collections::BTreeMap;
+
+use fieldcast_features::{ForecasterSpec, Millis};
+use fieldcast_features::quality::Quality;
+use fieldcast_wire::{RecordBody, pb};
+
+use super::engine::{Engine, LastMade};
+use super::forecaster::{Forecaster, Note, Step, Stored};
+use crate::buffer::{BufferError, BufferHandle, Commit};
+use crate::update::driver::{ModelEvent, Request};
+use crate::update::machine::{Event, Machine, Output};
+
+/// State key of the forecasters this device has met, with the definition of their newest bundle.
+const KNOWN: &str = "forecasters";
+/// State key that is there after an end in order.
+const CLEAN: &str = "clean";
+
+type Known = BTreeMap<String, Option<ForecasterSpec>>;
+
+impl Engine {
+    /// Makes forecasters and machines out of what is stored; `clean` none reads it from the buffer (a start).
+    pub(super) async fn take_up(&mut self, clean: Option<bool>) -> Result<(), BufferError> {
+        let buffer = self.parts.buffer.clone();
+        let start = clean.is_none();
+        let clean = match clean {
+            Some(clean) => clean,
+            None => buffer.state(CLEAN).await?.is_some_and(|b| b == b"1"),
+        };
+        let known: Known = buffer
+            .state(KNOWN)
+            .await?
+            .and_then(|b| serde_json::from_slice(&b).ok())
+            .unwrap_or_default();
+        self.forecasters.clear();
+        self.machines.clear();
+        let mut specs: BTreeMap<String, ForecasterSpec> = self
+            .parts
+            .specs
+            .iter()
+            .map(|s| (s.name.clone(), s.clone()))
+            .collect();
+        let mut names: Vec<String> = specs.keys().cloned().collect();
+        for (name, spec) in known {
+            if !names.contains(&name) {
+                names.push(name.clone());
+            }
+            // What the newest bundle was trained with wins over the configuration.
+            if let Some(spec) = spec {
+                specs.insert(name, spec);
+            }
+        }
+        let mut step = Step::default();
+        if start {
+            step.state.push((CLEAN.to_owned(), b"0".to_vec()));
+        }
+        for spec in specs.into_values() {
+            if let Some(f) = self.make(spec, &mut step).await? {
+                self.forecasters.insert(f.spec().name.clone(), f);
+            }
+        }
+        let mut requests = Vec::new();
+        for name in names {
+            let stored = buffer.state(&Machine::key(&name)).await?;
+            let mut machine: Machine = stored
+                .and_then(|b| serde_json::from_slice(&b).ok())
+                .unwrap_or_default();
+            let outputs = machine.step(Event::Started { clean }, self.parts.probation);
+            self.machines.insert(name.clone(), machine);
+            requests.extend(self.apply(&name, outputs, &mut step).await);
+            self.keep_machine(&name, &mut step);
+        }
+        buffer
+            .commit(Commit {
+                records: step.records,
+                recent: false,
+                state: step.state,
+            })
+            .await?;
+        self.send(requests);
+        self.publish();
+        Ok(())
+    }
+
+    /// A forecaster with its stored history, or with what the buffer's recent readings give.
+    async fn make(
+        &self,
+        spec: ForecasterSpec,
+        step: &mut Step,
+    ) -> Result<Option<Forecaster>, BufferError> {
+        let buffer = &self.parts.buffer;
+        let name = spec.name.clone();
+        let mut forecaster = match Forecaster::new(spec) {
+            Ok(f) => f,
+            Err(e) => {
+                tracing::error!(forecaster = %name, "{e}; it is left out");
+                return Ok(None);
+            }
+        };
+        let stored = Stored {
+            kept: buffer.state(&Forecaster::state_key(&name)).await?,
+            rows: values(buffer, forecaster.row_keys()).await?,
+            pending: values(buffer, forecaster.pending_keys()).await?,
+        };
+        forecaster.restore(&stored);
+        let since = forecaster.closed_through().map_or(Millis::MIN, |t| t + 1);
+        let mut readings = Vec::new();
+        for (channel, sensor) in forecaster.sensors().iter().enumerate() {
+            for r in buffer.recent(sensor, since).await? {
+                let quality = Quality::from_u8(r.quality).unwrap_or(Quality::Bad);
+                readings.push((channel, r.time, quality.admit(r.value)));
+            }
+        }
+        let boot = forecaster.bootstrap(readings);
+        step.state.extend(boot.state);
+        Ok(Some(forecaster))
+    }
+
+    /// Something happened to a bundle: the machine decides, the decision is written, then carried out.
+    pub(super) async fn model_event(&mut self, event: ModelEvent) {
+        let ModelEvent {
+            forecaster,
+            event,
+            loaded,
+        } = event;
+        let mut step = Step::default();
+        let fresh = !self.machines.contains_key(&forecaster);
+        if let Some(loaded) = loaded {
+            self.loaded.insert(loaded.slot.sha.to_string(), loaded);
+        }
+        let machine = self.machines.entry(forecaster.clone()).or_default();
+        let (before, probation) = (machine.clone(), self.parts.probation);
+        let outputs = machine.step(event, probation);
+        let changed = *machine != before;
+        if changed {
+            tracing::info!(%forecaster, phase = ?machine.phase, generation = machine.generation(), reason = %machine.reason, "order");
+        }
+        let requests = self.apply(&forecaster, outputs, &mut step).await;
+        self.loaded.clear();
+        if changed || fresh {
+            self.keep_machine(&forecaster, &mut step);
+            self.keep_known(&mut step);
+        }
+        if !step.state.is_empty() || !step.records.is_empty() {
+            let commit = Commit {
+                records: step.records,
+                recent: false,
+                state: step.state,
+            };
+            if let Err(e) = self.parts.buffer.commit(commit).await {
+                tracing::error!("{e}");
+                if let Err(e) = self.take_up(Some(true)).await {
+                    tracing::error!("begin again from the buffer: {e}");
+                }
+                return;
+            }
+        }
+        self.send(requests);
+        self.publish();
+    }
+
+    /// A model made a forecast or failed to.
+    pub(super) async fn note(&mut self, forecaster: &str, note: Note, step: &mut Step) {
+        let event = match note {
+            Note::Forecasted {
+                bundle,
+                made_by,
+                shadow,
+                origin,
+            } => {
+                if !shadow {
+                    let running = self.forecasters.get(forecaster).and_then(|f| f.active());
+                    let version = running
+                        .filter(|s| Some(s.sha) == bundle)
+                        .map_or(0, |s| s.version);
+                    let made = LastMade {
+                        bundle,
+                        made_by,
+                        version,
+                        origin,
+                    };
+                    self.last.insert(forecaster.to_owned(), made);
+                }
+                bundle.map(|sha| Event::Forecasted(sha.to_string()))
+            }
+            Note::Failed {
+                bundle,
+                shadow,
+                reason,
+            } => {
+                tracing::error!(forecaster, %bundle, shadow, "the model failed: {reason}");
+                Some(Event::Failed(bundle.to_string(), reason))
+            }
+        };
+        let Some(event) = event else { return };
+        let probation = self.parts.probation;
+        let machine = self.machines.entry(forecaster.to_owned()).or_default();
+        let outputs = machine.step(event, probation);
+        // While the commit is on its way nothing but readings is handled, so requests may go out before it.
+        let requests = self.apply(forecaster, outputs, step).await;
+        self.keep_machine(forecaster, step);
+        self.send(requests);
+    }
+
+    async fn apply(
+        &mut self,
+        name: &str,
+        outputs: Vec<Output>,
+        step: &mut Step,
+    ) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Fetch(target) => requests.push(Request::Fetch(name.to_owned(), target)),
+                Output::Load(bundle) => requests.push(Request::Load(name.to_owned(), bundle)),
+                Output::Activate(sha) => self.put(name, &sha, false, step).await,
+                Output::Watch(sha) => self.put(name, &sha, true, step).await,
+                Output::Baseline => {
+                    if let Some(f) = self.forecasters.get_mut(name) {
+                        f.set_active(None);
+                    }
+                }
+                Output::Unwatch => {
+                    if let Some(f) = self.forecasters.get_mut(name) {
+                        f.set_shadow(None);
+                    }
+                }
+                Output::Outcome {
+                    generation,
+                    attempt,
+                    ok,
+                    message,
+                } => step.records.push(RecordBody::Outcome(pb::Outcome {
+                    subject: format!("order/{name}/{generation}/{attempt}"),
+                    ok,
+                    message,
+                    time_ms: self.parts.clock.wall_ms(),
+                    ..pb::Outcome::default()
+                })),
+            }
+        }
+        requests
+    }
+
+    async fn put(&mut self, name: &str, sha: &str, shadow: bool, step: &mut Step) {
+        let Some(loaded) = self.loaded.remove(sha) else {
+            tracing::error!(forecaster = name, bundle = sha, "the model is not in memory; it is loaded at the next start");
+            return;
+        };
+        let same = self
+            .forecasters
+            .get(name)
+            .is_some_and(|f| *f.spec() == loaded.spec);
+        if !same {
+            match self.make(loaded.spec.clone(), step).await {
+                Ok(Some(mut fresh)) => {
+                    if let Some(old) = self.forecasters.get_mut(name) {
+                        fresh.set_active(old.set_active(None));
+                        fresh.set_shadow(old.set_shadow(None));
+                    }
+                    self.forecasters.insert(name.to_owned(), fresh);
+                }
+                Ok(None) => return,
+                Err(e) => {
+                    tracing::error!("{e}");
+                    return;
+                }
+            }
+        }
+        if let Some(f) = self.forecasters.get_mut(name) {
+            if shadow {
+                f.set_shadow(Some(loaded.slot));
+            } else {
+                f.watch(loaded.watch);
+                f.set_active(Some(loaded.slot));
+            }
+        }
+    }
+
+    fn keep_machine(&self, name: &str, step: &mut Step) {
+        if let Some(Ok(bytes)) = self.machines.get(name).map(serde_json::to_vec) {
+            step.state.push((Machine::key(name), bytes));
+        }
+    }
+
+    fn keep_known(&self, step: &mut Step) {
+        let spec = |name: &String| self.forecasters.get(name).map(|f| f.spec().clone());
+        let known: Known = self
+            .machines
+            .keys()
+            .map(|name| (name.clone(), spec(name)))
+            .collect();
+        if let Ok(bytes) = serde_json::to_vec(&known) {
+            step.state.push((KNOWN.to_owned(), bytes));
+        }
+    }
+
+    fn send(&self, requests: Vec<Request>) {
+        let keep = !requests.is_empty();
+        for request in requests {
+            if let Err(e) = self.parts.updater.try_send(request) {
+                tracing::error!("ask the updater: {e}; the order is taken up again at the next start");
+            }
+        }
+        if keep {
+            let needed = self.machines.values().flat_map(Machine::needed);
+            let needed = needed.map(str::to_owned).collect();
+            if let Err(e) = self.parts.updater.try_send(Request::Keep(needed)) {
+                tracing::debug!("tidy up bundles: {e}; done with the next order");
+            }
+        }
+    }
+
+    /// What runs, as seen from where forecasts are made.
+    pub(super) fn publish(&self) {
+        let blank = LastMade::default();
+        let mut states = Vec::with_capacity(self.machines.len());
+        for (name, machine) in &self.machines {
+            let last = self.last.get(name).unwrap_or(&blank);
+            let sha = |i: &Option<crate::update::Installed>| {
+                i.as_ref()
+                    .and_then(crate::update::Installed::digest)
+                    .map_or_else(Vec::new, |d| d.0.to_vec())
+            };
+            states.push(pb::ForecasterState {
+                forecaster: name.clone(),
+                running: last.bundle.map_or_else(Vec::new, |b| b.0.to_vec()),
+                model_version: last.version,
+                phase: machine.phase.wire() as i32,
+                reason: machine.reason.clone(),
+                generation: machine.generation(),
+                attempt: machine.target.as_ref().map_or(0, |t| t.attempt),
+                last_forecast_ms: last.origin,
+                forecasts: machine.forecasts,
+                last_good: sha(&machine.last_good),
+            });
+            let f = self.forecasters.get(name);
+            self.parts.board.update(|b| {
+                let facts = b.forecasters.entry(name.clone()).or_default();
+                facts.running = last.bundle.map_or_else(String::new, |b| b.to_string());
+                facts.made_by.clone_from(&last.made_by);
+                facts.model_version = last.version;
+                facts.phase = format!("{:?}", machine.phase).to_lowercase();
+                facts.reason.clone_from(&machine.reason);
+                facts.generation = machine.generation();
+                let name_of = |i: &Option<crate::update::Installed>| {
+                    i.as_ref().map_or_else(String::new, |i| i.sha.clone())
+                };
+                facts.last_good = name_of(&machine.last_good);
+                facts.shadow = name_of(&machine.shadow);
+                facts.forecasts = f.map_or(0, Forecaster::forecasts);
+                facts.drift = f.is_some_and(Forecaster::drifting);
+            });
+        }
+        // Nobody may listen: without an identity there is no uplink.
+        self.parts.states.send_replace(states);
+    }
+
+    pub(super) async fn ended_in_order(&self) {
+        let commit = Commit {
+            state: vec![(CLEAN.to_owned(), b"1".to_vec())],
+            ..Commit::default()
+        };
+        if let Err(e) = self.parts.buffer.commit(commit).await {
+            tracing::error!("{e}");
+        }
+    }
+}
+
+async fn values(buffer: &BufferHandle, keys: Vec<String>) -> Result<Vec<Vec<u8>>, BufferError> {
+    let mut out = Vec::new();
+    for key in keys {
+        out.extend(buffer.state(&key).await?);
+    }
+    Ok(out)
+}

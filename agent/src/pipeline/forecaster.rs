@@ -1,0 +1,513 @@
+//! One forecaster's stream: owns rows, waiting forecasts and residuals; a pure step from readings to records.
+
+use fieldcast_baseline::ColdStart;
+use fieldcast_features::resample::{Pushed, Resampler, Sample, resample_all};
+use fieldcast_features::spec::MAX_LOOKBACK;
+use fieldcast_features::window::WindowBuilder;
+use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
+use fieldcast_wire::{RecordBody, Sha256, pb};
+use serde::{Deserialize, Serialize};
+
+use super::drift::ErrorWatch;
+use super::model::Slot;
+use super::pending::Pending;
+use super::residuals::{Maker, Residuals};
+use super::rows::Rows;
+
+/// Readings in a row that must agree before the stream jumps further than a window ahead.
+const JUMP_AFTER: u32 = 3;
+
+/// What a step wants written and told.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Records, in order.
+    pub records: Vec<RecordBody>,
+    /// State entries; the last of a key counts.
+    pub state: Vec<(String, Vec<u8>)>,
+    /// What the owner of the models must know.
+    pub notes: Vec<Note>,
+}
+
+/// What happened to a model in a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// A forecast was made; `bundle` is none where a baseline made it.
+    Forecasted {
+        /// Bundle whose model made it.
+        bundle: Option<Sha256>,
+        /// Who made it.
+        made_by: String,
+        /// Whether it only watches.
+        shadow: bool,
+        /// Its origin.
+        origin: Millis,
+    },
+    /// A model gave no usable forecast.
+    Failed {
+        /// Its bundle.
+        bundle: Sha256,
+        /// Whether it only watched.
+        shadow: bool,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// What survives a restart beside rows and waiting forecasts.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Kept {
+    fingerprint: String,
+    closed_through: Option<Millis>,
+    residuals: Residuals,
+    watch: ErrorWatch,
+    forecasts: u64,
+}
+
+/// Stored parts of a forecaster, as read from the buffer.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// Value of [`Forecaster::state_key`].
+    pub kept: Option<Vec<u8>>,
+    /// Values of [`Forecaster::row_keys`] that are there.
+    pub rows: Vec<Vec<u8>>,
+    /// Values of [`Forecaster::pending_keys`] that are there.
+    pub pending: Vec<Vec<u8>>,
+}
+
+/// A forecaster on this device.
+#[derive(Debug)]
+pub struct Forecaster {
+    spec: ForecasterSpec,
+    sensors: Vec<String>,
+    builder: WindowBuilder,
+    resampler: Resampler,
+    rows: Rows,
+    cold: ColdStart,
+    pending: Pending,
+    kept: Kept,
+    through: Vec<Option<Millis>>,
+    ahead: u32,
+    active: Option<Slot>,
+    shadow: Option<Slot>,
+}
+
+impl Forecaster {
+    /// A forecaster without history.
+    ///
+    /// # Errors
+    /// Where the definition breaks a rule.
+    pub fn new(spec: ForecasterSpec) -> Result<Self, String> {
+        let builder = WindowBuilder::new(&spec).map_err(|e| e.to_string())?;
+        let cold = ColdStart::new(&spec).map_err(|e| e.to_string())?;
+        let sensors: Vec<String> = spec
+            .channels()
+            .into_iter()
+            .map(|c| spec.sensor_of(c).to_owned())
+            .collect();
+        let kept = Kept {
+            fingerprint: fingerprint(&spec),
+            ..Kept::default()
+        };
+        Ok(Self {
+            resampler: Resampler::for_spec(&spec),
+            rows: Rows::new(&spec),
+            pending: Pending::new(&spec.name, spec.period_ms(), spec.horizon),
+            through: vec![None; sensors.len()],
+            builder,
+            cold,
+            sensors,
+            kept,
+            ahead: 0,
+            active: None,
+            shadow: None,
+            spec,
+        })
+    }
+
+    /// The definition.
+    #[must_use]
+    pub fn spec(&self) -> &ForecasterSpec {
+        &self.spec
+    }
+
+    /// Sensors of its channels, in their order.
+    #[must_use]
+    pub fn sensors(&self) -> &[String] {
+        &self.sensors
+    }
+
+    /// State key of the small part.
+    #[must_use]
+    pub fn state_key(name: &str) -> String {
+        format!("forecaster/{name}")
+    }
+
+    /// State keys of the rows.
+    #[must_use]
+    pub fn row_keys(&self) -> Vec<String> {
+        self.rows.keys()
+    }
+
+    /// State keys of the waiting forecasts.
+    #[must_use]
+    pub fn pending_keys(&self) -> Vec<String> {
+        Pending::keys(&self.spec.name)
+    }
+
+    /// The last grid time that was closed.
+    #[must_use]
+    pub fn closed_through(&self) -> Option<Millis> {
+        self.kept.closed_through
+    }
+
+    /// Whether concept drift is signalled.
+    #[must_use]
+    pub fn drifting(&self) -> bool {
+        self.kept.watch.raised()
+    }
+
+    /// Forecasts made since this device knows the forecaster.
+    #[must_use]
+    pub fn forecasts(&self) -> u64 {
+        self.kept.forecasts
+    }
+
+    /// Takes up what was stored; parts of another definition are left alone.
+    pub fn restore(&mut self, stored: &Stored) {
+        let kept = stored
+            .kept
+            .as_ref()
+            .and_then(|b| serde_json::from_slice::<Kept>(b).ok())
+            .filter(|k| k.fingerprint == self.kept.fingerprint);
+        let Some(kept) = kept else {
+            return;
+        };
+        if let Some(through) = kept.closed_through {
+            for row in self.rows.read(&stored.rows, through) {
+                self.learn(row);
+            }
+            self.resampler = Resampler::for_spec(&self.spec).resume(through);
+        }
+        for bytes in &stored.pending {
+            self.pending.restore(bytes);
+        }
+        if let Some(through) = kept.closed_through {
+            self.pending.expire(through);
+        }
+        self.kept = kept;
+    }
+
+    /// Readings of the time before: those of open slots go where they were, and where there is no history yet they
+    /// become one, without forecasts.
+    pub fn bootstrap(&mut self, mut readings: Vec<(usize, Millis, f64)>) -> Step {
+        let mut step = Step::default();
+        readings.sort_by_key(|r| r.1);
+        if let Some(through) = self.kept.closed_through {
+            for (channel, time, value) in readings.into_iter().filter(|r| r.1 > through) {
+                self.take(channel, time, value);
+            }
+            return step;
+        }
+        let samples: Vec<Sample> = readings
+            .iter()
+            .map(|&(channel, time, value)| Sample {
+                channel,
+                time,
+                value,
+            })
+            .collect();
+        for sample in &samples {
+            self.seen(sample.channel, sample.time);
+        }
+        let Some(watermark) = self.watermark() else {
+            return step;
+        };
+        let mut rows = resample_all(&self.spec, &samples);
+        rows.retain(|r| r.time < watermark);
+        for row in rows {
+            self.kept.closed_through = Some(row.time);
+            self.learn(row);
+            step.state.extend(self.rows.newest_chunk());
+        }
+        if let Some(through) = self.kept.closed_through {
+            self.resampler = Resampler::for_spec(&self.spec).resume(through);
+            self.keep(&mut step);
+        }
+        for s in samples {
+            if self.kept.closed_through.is_none_or(|t| s.time > t) {
+                self.resampler.push(s.channel, s.time, s.value);
+            }
+        }
+        step
+    }
+
+    /// Puts a model in place of the active one; none leaves the device's own baselines.
+    pub fn set_active(&mut self, slot: Option<Slot>) -> Option<Slot> {
+        std::mem::replace(&mut self.active, slot)
+    }
+
+    /// Puts a model in place of the watching one.
+    pub fn set_shadow(&mut self, slot: Option<Slot>) -> Option<Slot> {
+        std::mem::replace(&mut self.shadow, slot)
+    }
+
+    /// Begins to watch the errors of the active model against its calibration.
+    pub fn watch(&mut self, watch: ErrorWatch) {
+        if !self.kept.watch.same_model(&watch) {
+            self.kept.watch = watch;
+        }
+    }
+
+    /// The running model.
+    #[must_use]
+    pub fn active(&self) -> Option<&Slot> {
+        self.active.as_ref()
+    }
+
+    /// The watching model.
+    #[must_use]
+    pub fn shadow(&self) -> Option<&Slot> {
+        self.shadow.as_ref()
+    }
+
+    /// Takes a reading of one of the forecaster's sensors; `value` is NaN where its quality forbids its use.
+    pub fn reading(&mut self, sensor: &str, time: Millis, value: f64) {
+        for channel in 0..self.sensors.len() {
+            if self.sensors[channel] == sensor {
+                self.take(channel, time, value);
+            }
+        }
+    }
+
+    fn take(&mut self, channel: usize, time: Millis, value: f64) {
+        let reach = self.spec.period_ms() * i64::try_from(MAX_LOOKBACK).unwrap_or(0);
+        let newest = self.through.iter().flatten().max().copied();
+        if newest.is_some_and(|n| time > n.saturating_add(reach)) {
+            // One wrong time far ahead would close every slot before it: it must be confirmed first.
+            self.ahead += 1;
+            if self.ahead < JUMP_AFTER {
+                return;
+            }
+        } else {
+            self.ahead = 0;
+        }
+        if self.resampler.push(channel, time, value) == Pushed::Taken {
+            self.seen(channel, time);
+        }
+    }
+
+    fn seen(&mut self, channel: usize, time: Millis) {
+        if let Some(through) = self.through.get_mut(channel) {
+            *through = Some(through.map_or(time, |t| t.max(time)));
+        }
+    }
+
+    /// Nothing before `time` will come any more from these sensors; without effect before their first reading near it.
+    pub fn complete(&mut self, sensors: &[String], time: Millis) {
+        let reach = self.spec.period_ms() * i64::try_from(MAX_LOOKBACK).unwrap_or(0);
+        let newest = self.through.iter().flatten().max().copied();
+        if newest.is_none_or(|n| time > n.saturating_add(reach)) {
+            return;
+        }
+        for channel in 0..self.sensors.len() {
+            if sensors.contains(&self.sensors[channel]) {
+                self.seen(channel, time);
+            }
+        }
+    }
+
+    /// Before this data time nothing is expected: every channel has passed it, or one of them by a whole period.
+    fn watermark(&self) -> Option<Millis> {
+        let newest = self.through.iter().flatten().max().copied()?;
+        let all = self
+            .through
+            .iter()
+            .copied()
+            .collect::<Option<Vec<Millis>>>()
+            .and_then(|t| t.into_iter().min());
+        let late = newest.saturating_sub(self.spec.period_ms());
+        Some(all.map_or(late, |a| a.max(late)))
+    }
+
+    /// Closes the slots that are finished: residuals of what was forecast, new forecasts.
+    pub fn advance(&mut self, step: &mut Step) {
+        let Some(watermark) = self.watermark() else {
+            return;
+        };
+        let rows = self.resampler.close(watermark);
+        if rows.is_empty() {
+            return;
+        }
+        for row in rows {
+            self.row(row, step);
+        }
+        self.keep(step);
+    }
+
+    fn keep(&self, step: &mut Step) {
+        if let Ok(bytes) = serde_json::to_vec(&self.kept) {
+            step.state.push((Self::state_key(&self.spec.name), bytes));
+        }
+    }
+
+    fn learn(&mut self, row: FeatureRow) {
+        // A row off the grid cannot come out of the resampler; cold start ignores one.
+        if let Err(e) = self.cold.push(&row) {
+            tracing::warn!(forecaster = %self.spec.name, "{e}");
+        }
+        self.rows.push(row);
+    }
+
+    fn row(&mut self, row: FeatureRow, step: &mut Step) {
+        let time = row.time;
+        let actual = row.value(self.spec.target_channel());
+        let missing = row.is_missing();
+        self.learn(row);
+        step.state.extend(self.rows.newest_chunk());
+        if let Some(actual) = actual {
+            self.judge(time, actual, step);
+        }
+        self.pending.expire(time);
+        self.kept.closed_through = Some(time);
+        if !missing {
+            self.forecast(time, step);
+        }
+        let season = i64::try_from(self.spec.season_steps()).unwrap_or(1) * self.spec.period_ms();
+        let current = (
+            self.active.as_ref().map(|s| s.sha.0.to_vec()),
+            self.shadow.as_ref().map(|s| s.sha.0.to_vec()),
+        );
+        let last_word = |maker: &Maker| {
+            let running = if maker.shadow { &current.1 } else { &current.0 };
+            running.as_ref().is_some_and(|sha| *sha != maker.bundle)
+        };
+        let due = self
+            .kept
+            .residuals
+            .due(&self.spec.name, time, season, last_word);
+        step.records
+            .extend(due.into_iter().map(RecordBody::Residual));
+    }
+
+    fn judge(&mut self, time: Millis, actual: f64, step: &mut Step) {
+        let (period, target) = (self.spec.period_ms(), self.spec.target_channel());
+        let season = i64::try_from(self.spec.season_steps()).unwrap_or(1);
+        let (mut sum, mut count) = (0.0, 0_u32);
+        let running = self.active.as_ref().map(|s| s.sha.0.to_vec());
+        for (forecast, h) in self.pending.speaking_of(time) {
+            let ahead = i64::try_from(h).unwrap_or(0) % season;
+            let known = forecast.origin_ms + (ahead + 1 - season) * period;
+            let naive = self.rows.value(known, target);
+            self.kept.residuals.add(forecast, h, time, actual, naive);
+            if !forecast.shadow && running.as_ref().is_some_and(|sha| *sha == forecast.bundle) {
+                sum += (actual - forecast.mean[h]).abs();
+                count += 1;
+            }
+        }
+        if count > 0 {
+            if let Some(signal) = self.kept.watch.add(time, sum, count) {
+                step.records.push(RecordBody::Drift(pb::DriftSignal {
+                    forecaster: self.spec.name.clone(),
+                    sensor: self
+                        .sensors
+                        .get(target)
+                        .cloned()
+                        .unwrap_or_default(),
+                    ..signal
+                }));
+            }
+        }
+    }
+
+    fn forecast(&mut self, origin: Millis, step: &mut Step) {
+        let window = self.builder.at(self.rows.all(), origin);
+        let mut done = false;
+        for shadow in [false, true] {
+            let slot = if shadow { &self.shadow } else { &self.active };
+            let (Some(slot), Ok(window)) = (slot, &window) else {
+                continue;
+            };
+            match slot.forecast(window) {
+                Ok((mean, quantiles)) => {
+                    let forecast = pb::Forecast {
+                        mean,
+                        quantiles,
+                        quantile_levels: slot.levels.clone(),
+                        made_by: "bundle".into(),
+                        bundle: slot.sha.0.to_vec(),
+                        model_version: slot.version,
+                        shadow,
+                        ..self.blank(origin)
+                    };
+                    step.notes.push(Note::Forecasted {
+                        bundle: Some(slot.sha),
+                        made_by: "bundle".into(),
+                        shadow,
+                        origin,
+                    });
+                    done |= !shadow;
+                    self.put(forecast, step);
+                }
+                Err(reason) => step.notes.push(Note::Failed {
+                    bundle: slot.sha,
+                    shadow,
+                    reason,
+                }),
+            }
+        }
+        if !done && let Ok(cold) = self.cold.forecast() {
+            let made_by = cold.made_by.name();
+            let forecast = pb::Forecast {
+                mean: cold.mean,
+                quantiles: cold.quantiles,
+                quantile_levels: self.spec.quantiles.clone(),
+                made_by: made_by.into(),
+                ..self.blank(origin)
+            };
+            step.notes.push(Note::Forecasted {
+                bundle: None,
+                made_by: made_by.into(),
+                shadow: false,
+                origin,
+            });
+            self.put(forecast, step);
+        }
+    }
+
+    fn blank(&self, origin: Millis) -> pb::Forecast {
+        pb::Forecast {
+            forecaster: self.spec.name.clone(),
+            origin_ms: origin,
+            period_ms: self.spec.period_ms(),
+            ..pb::Forecast::default()
+        }
+    }
+
+    fn put(&mut self, forecast: pb::Forecast, step: &mut Step) {
+        step.state.extend(self.pending.push(&forecast));
+        self.kept.forecasts += 1;
+        step.records.push(RecordBody::Forecast(forecast));
+    }
+}
+
+/// What rows depend on: another definition of these starts its history anew.
+fn fingerprint(spec: &ForecasterSpec) -> String {
+    let sensors: Vec<&str> = spec
+        .channels()
+        .into_iter()
+        .map(|c| spec.sensor_of(c))
+        .collect();
+    let parts = (
+        spec.channels(),
+        sensors,
+        &spec.target,
+        spec.period_ms(),
+        Rows::new(spec).keys().len(),
+    );
+    let text = serde_json::to_string(&parts).unwrap_or_default();
+    Sha256::of(text.as_bytes()).to_string()
+}
+
+#[cfg(test)]
+#[path = "forecaster_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,165 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeMap;
+
+use fieldcast_features::window::Window;
+
+use super::*;
+use crate::pipeline::model::Model;
+
+const HOUR: Millis = 3_600_000;
+
+/// Two channels, a day's horizon.
+pub(crate) fn spec() -> ForecasterSpec {
+    let text = "name = \"demand\"\ntarget = \"demand\"\ninputs = [\"demand\", \"temperature\"]\nperiod = \"1h\"\nlookback = 48\nhorizon = 24\n";
+    let mut spec: ForecasterSpec = toml::from_str(text).unwrap();
+    spec.selector.sensors.insert("demand".into(), "sold".into());
+    spec
+}
+
+struct Constant(f64);
+
+impl Model for Constant {
+    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
+        Ok((vec![self.0; window.horizon], vec![self.0; window.horizon * 5]))
+    }
+}
+
+fn slot(name: &str, value: f64) -> Slot {
+    Slot {
+        sha: Sha256::of(name.as_bytes()),
+        version: 7,
+        levels: spec().quantiles,
+        model: Box::new(Constant(value)),
+    }
+}
+
+fn value(hour: i64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "tests")]
+    let phase = (hour % 24) as f64;
+    100.0 + 10.0 * phase
+}
+
+fn feed(f: &mut Forecaster, hours: std::ops::Range<i64>) -> Step {
+    let mut step = Step::default();
+    for hour in hours {
+        f.reading("sold", hour * HOUR, value(hour));
+        f.reading("temperature", hour * HOUR, 20.0);
+        f.reading("unknown", hour * HOUR, 1.0);
+        f.advance(&mut step);
+    }
+    step
+}
+
+fn forecasts(step: &Step) -> Vec<&pb::Forecast> {
+    let forecast = |r| match r {
+        &RecordBody::Forecast(ref f) => Some(f),
+        _ => None,
+    };
+    step.records.iter().filter_map(forecast).collect()
+}
+
+#[test]
+fn without_a_bundle_it_forecasts_with_ever_better_baselines_and_sums_up_their_errors() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    let step = feed(&mut f, 0..24 * 30);
+    let made: Vec<&str> = forecasts(&step).iter().map(|f| f.made_by.as_str()).collect();
+    assert_eq!(made.len(), 24 * 30 - 2, "one for each hour from the third on");
+    assert_eq!(made[0], "last_value");
+    assert!(made.contains(&"seasonal_naive"));
+    let last = forecasts(&step).last().copied().unwrap().clone();
+    assert_eq!(last.origin_ms, (24 * 30 - 1) * HOUR);
+    assert!((last.mean[0] - value(0)).abs() < 1.0, "{:?}", last.mean);
+    let summaries: Vec<_> = step.records.iter().filter_map(|r| match r {
+        RecordBody::Residual(r) => Some(r),
+        _ => None,
+    }).collect();
+    assert!(summaries.len() >= 29, "{}", summaries.len());
+    assert!(summaries.iter().all(|s| s.count > 0 && s.to_ms >= s.from_ms));
+    assert!(summaries.last().unwrap().mean_abs_error < 1.0);
+}
+
+#[test]
+fn a_restart_goes_on_without_repeating_or_losing_a_forecast() {
+    let mut whole = Forecaster::new(spec()).unwrap();
+    let expected = feed(&mut whole, 0..24 * 20);
+    let mut first = Forecaster::new(spec()).unwrap();
+    let mut step = feed(&mut first, 0..200);
+    let state: BTreeMap<String, Vec<u8>> = std::mem::take(&mut step.state).into_iter().collect();
+    let mut second = Forecaster::new(spec()).unwrap();
+    let get = |keys: Vec<String>| keys.iter().filter_map(|k| state.get(k).cloned()).collect();
+    second.restore(&Stored {
+        kept: state.get(&Forecaster::state_key("demand")).cloned(),
+        rows: get(second.row_keys()),
+        pending: get(second.pending_keys()),
+    });
+    let rest = feed(&mut second, 199..24 * 20);
+    let origins = |s: &Step| forecasts(s).iter().map(|f| f.origin_ms).collect::<Vec<_>>();
+    let mut both = origins(&step);
+    both.extend(origins(&rest));
+    assert_eq!(both, origins(&expected));
+    let residuals = |s: &Step| s.records.iter().filter_map(|r| match r {
+        RecordBody::Residual(r) => Some((r.from_ms, r.to_ms, r.count)),
+        _ => None,
+    }).collect::<Vec<_>>();
+    let mut counted = residuals(&step);
+    counted.extend(residuals(&rest));
+    let total = |r: &[(i64, i64, u32)]| r.iter().map(|r| r.2).sum::<u32>();
+    assert_eq!(total(&counted), total(&residuals(&expected)));
+}
+
+#[test]
+fn a_bundle_forecasts_in_place_of_the_baseline_and_a_shadow_beside_it() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    feed(&mut f, 0..100);
+    f.set_active(Some(slot("a", 150.0)));
+    f.set_shadow(Some(slot("b", 160.0)));
+    let step = feed(&mut f, 100..101);
+    let made = forecasts(&step);
+    assert_eq!(made.len(), 2);
+    assert_eq!((made[0].shadow, made[0].mean[0], made[0].model_version), (false, 150.0, 7));
+    assert_eq!((made[1].shadow, made[1].mean[0]), (true, 160.0));
+    let later = feed(&mut f, 101..150);
+    assert!(later.records.iter().any(|r| matches!(r, RecordBody::Residual(r) if r.shadow)));
+}
+
+#[test]
+fn a_model_that_gives_nan_never_speaks_and_the_baseline_does() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    feed(&mut f, 0..100);
+    f.set_active(Some(slot("nan", f64::NAN)));
+    let step = feed(&mut f, 100..101);
+    let made = forecasts(&step);
+    assert_eq!(made.len(), 1);
+    assert_ne!(made[0].made_by, "bundle");
+    assert!(matches!(&step.notes[0], Note::Failed { shadow: false, .. }));
+}
+
+#[test]
+fn a_silent_channel_delays_by_one_period_and_one_wrong_time_does_not_end_the_stream() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    feed(&mut f, 0..100);
+    let mut step = Step::default();
+    for hour in 100..110 {
+        f.reading("sold", hour * HOUR, value(hour));
+        f.advance(&mut step);
+    }
+    assert_eq!(f.closed_through(), Some(107 * HOUR));
+    f.reading("sold", 1_000_000 * HOUR, 1.0);
+    f.advance(&mut step);
+    assert_eq!(f.closed_through(), Some(107 * HOUR));
+    feed(&mut f, 110..112);
+    assert_eq!(f.closed_through(), Some(111 * HOUR));
+}
+
+#[test]
+fn readings_of_before_become_a_history_without_forecasts() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    let readings = (0..100).flat_map(|h| [(0, h * HOUR, value(h)), (1, h * HOUR, 20.0)]).collect();
+    let step = f.bootstrap(readings);
+    assert!(step.records.is_empty());
+    assert_eq!(f.closed_through(), Some(98 * HOUR));
+    let next = feed(&mut f, 99..101);
+    assert_eq!(forecasts(&next).len(), 2);
+    assert_ne!(forecasts(&next)[0].made_by, "last_value");
+}

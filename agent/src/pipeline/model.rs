@@ -1,0 +1,57 @@
+//! What the pipeline needs of a model: a window in, finite numbers of the right shape out; never loads one.
+
+use fieldcast_features::window::Window;
+use fieldcast_wire::Sha256;
+
+/// A model that is ready to run.
+pub trait Model: Send + Sync {
+    /// Mean `[H]` and quantiles `[H * Q]`, step-major, in the target's unit.
+    ///
+    /// # Errors
+    /// Why the model could not run.
+    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String>;
+}
+
+/// A model of a verified bundle, in place.
+pub struct Slot {
+    /// Digest of the bundle.
+    pub sha: Sha256,
+    /// Its model version.
+    pub version: u64,
+    /// Quantile levels of its outputs.
+    pub levels: Vec<f64>,
+    /// The model.
+    pub model: Box<dyn Model>,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot")
+            .field("sha", &self.sha)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    /// Runs the model and checks its numbers: a forecast with anything that is not finite is none.
+    ///
+    /// # Errors
+    /// Why there is no usable forecast.
+    pub fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
+        let (mean, quantiles) = self.model.forecast(window)?;
+        let shape = window.horizon * self.levels.len();
+        if mean.len() != window.horizon || quantiles.len() != shape {
+            return Err(format!(
+                "{} means and {} quantiles instead of {} and {shape}",
+                mean.len(),
+                quantiles.len(),
+                window.horizon
+            ));
+        }
+        if let Some(bad) = mean.iter().chain(&quantiles).find(|v| !v.is_finite()) {
+            return Err(format!("a value of the forecast is {bad}"));
+        }
+        Ok((mean, quantiles))
+    }
+}

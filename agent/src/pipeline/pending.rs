@@ -1,0 +1,177 @@
+//! Forecasts whose actuals are still to come: owns a bounded ring of them and its stored form; never judges them.
+
+use std::collections::BTreeMap;
+
+use fieldcast_features::Millis;
+use fieldcast_wire::{message, pb};
+
+/// Most forecasts of one kind that wait at the same time; longer horizons keep every n-th origin.
+const RING: i64 = 64;
+
+/// Forecasts by ring place, active and shadow apart.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    name: String,
+    period: Millis,
+    stride: i64,
+    waiting: BTreeMap<(bool, i64), pb::Forecast>,
+}
+
+impl Pending {
+    /// For one forecaster's grid.
+    #[must_use]
+    pub fn new(name: &str, period: Millis, horizon: usize) -> Self {
+        let horizon = i64::try_from(horizon).unwrap_or(1);
+        Self {
+            name: name.to_owned(),
+            period: period.max(1),
+            stride: (horizon + RING - 1) / RING,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// State keys that may hold a waiting forecast.
+    #[must_use]
+    pub fn keys(name: &str) -> Vec<String> {
+        let key = |shadow, place| key(name, shadow, place);
+        (0..RING)
+            .flat_map(|place| [key(false, place), key(true, place)])
+            .collect()
+    }
+
+    /// Takes a forecast, cut to mean and widest interval; gives the state entry that stores it.
+    /// None where the horizon is so long that this origin is not kept.
+    pub fn push(&mut self, forecast: &pb::Forecast) -> Option<(String, Vec<u8>)> {
+        let step = forecast.origin_ms.div_euclid(self.period);
+        if step.rem_euclid(self.stride) != 0 {
+            return None;
+        }
+        let place = step.div_euclid(self.stride).rem_euclid(RING);
+        let kept = narrow(forecast);
+        let entry = (
+            key(&self.name, forecast.shadow, place),
+            message::encode(&kept),
+        );
+        self.waiting.insert((forecast.shadow, place), kept);
+        Some(entry)
+    }
+
+    /// Takes up a stored forecast; anything unreadable or of another grid is ignored.
+    pub fn restore(&mut self, bytes: &[u8]) {
+        if let Ok(forecast) = message::decode::<pb::Forecast>("pending forecast", bytes)
+            && forecast.period_ms == self.period
+            && forecast.quantiles.len() == forecast.mean.len() * forecast.quantile_levels.len()
+        {
+            self.push(&forecast);
+        }
+    }
+
+    /// The forecasts that speak of `time`, each with the index of its step.
+    pub fn speaking_of(&self, time: Millis) -> impl Iterator<Item = (&pb::Forecast, usize)> {
+        self.waiting.values().filter_map(move |f| {
+            let ahead = time - f.origin_ms;
+            if ahead <= 0 || ahead % self.period != 0 {
+                return None;
+            }
+            let step = usize::try_from(ahead / self.period - 1).ok()?;
+            (step < f.mean.len()).then_some((f, step))
+        })
+    }
+
+    /// Lets go of forecasts whose last step is `time` or earlier.
+    pub fn expire(&mut self, time: Millis) {
+        let period = self.period;
+        self.waiting.retain(|_, f| {
+            let steps = i64::try_from(f.mean.len()).unwrap_or(0);
+            f.origin_ms + steps * period > time
+        });
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+fn key(name: &str, shadow: bool, place: i64) -> String {
+    let kind = if shadow { "shadow" } else { "active" };
+    format!("pending/{name}/{kind}/{place}")
+}
+
+fn narrow(forecast: &pb::Forecast) -> pb::Forecast {
+    let width = forecast.quantile_levels.len();
+    let mut kept = pb::Forecast {
+        quantile_levels: Vec::new(),
+        quantiles: Vec::new(),
+        ..forecast.clone()
+    };
+    if let [first, .., last] = forecast.quantile_levels.as_slice() {
+        kept.quantile_levels = vec![*first, *last];
+        kept.quantiles = forecast
+            .quantiles
+            .chunks_exact(width)
+            .flat_map(|q| [q[0], q[width - 1]])
+            .collect();
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forecast(origin: Millis, steps: usize) -> pb::Forecast {
+        #[allow(clippy::cast_precision_loss, reason = "tests")]
+        let mean: Vec<f64> = (0..steps).map(|i| i as f64).collect();
+        pb::Forecast {
+            origin_ms: origin,
+            period_ms: 10,
+            quantiles: mean
+                .iter()
+                .flat_map(|m| [m - 1.0, *m, m + 1.0])
+                .collect(),
+            quantile_levels: vec![0.1, 0.5, 0.9],
+            mean,
+            ..pb::Forecast::default()
+        }
+    }
+
+    #[test]
+    fn a_forecast_waits_for_each_of_its_steps_and_survives_storage() {
+        let mut pending = Pending::new("demand", 10, 3);
+        let stored = pending.push(&forecast(100, 3)).map(|(_, bytes)| bytes);
+        let mut again = Pending::new("demand", 10, 3);
+        again.restore(&stored.unwrap_or_default());
+        again.restore(b"\xff\xff");
+        for p in [&pending, &again] {
+            let of = |t| p.speaking_of(t).map(|(f, s)| (f.origin_ms, s)).collect::<Vec<_>>();
+            assert_eq!(of(100), []);
+            assert_eq!(of(110), [(100, 0)]);
+            assert_eq!(of(130), [(100, 2)]);
+            assert_eq!(of(140), []);
+            assert_eq!(p.waiting.values().next().map(|f| f.quantiles[..2].to_vec()), Some(vec![-1.0, 1.0]));
+        }
+        pending.expire(129);
+        assert_eq!(pending.len(), 1);
+        pending.expire(130);
+        assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn long_horizons_stay_within_the_ring() {
+        let mut pending = Pending::new("demand", 10, 1_000);
+        for i in 0..2_000 {
+            pending.push(&forecast(i * 10, 1_000));
+            pending.expire(i * 10);
+        }
+        assert!(pending.len() <= 64 && pending.len() >= 60, "{}", pending.len());
+        assert_eq!(Pending::keys("demand").len(), 128);
+    }
+}

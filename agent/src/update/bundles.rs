@@ -1,0 +1,141 @@
+//! Bundles on disk: owns their files and the way from a file to a model that may forecast; never decides which one runs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fieldcast_bundle::{Caps, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
+use fieldcast_drift::monitor::ErrorCalibration;
+use fieldcast_features::window::Window;
+use fieldcast_features::{ForecasterSpec, Millis};
+use fieldcast_runtime::LoadedModel;
+use fieldcast_wire::{Sha256, caps};
+
+use super::download::read_capped;
+use crate::pipeline::drift::ErrorWatch;
+use crate::pipeline::{Model, Slot};
+
+/// Data span whose mean absolute error is one value of the drift monitor: the calibration counts UTC days.
+const DAY_MS: Millis = 86_400_000;
+
+/// A model that passed every check, with all that the pipeline needs to run it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The forecaster as it was trained.
+    pub spec: ForecasterSpec,
+    /// The model.
+    pub slot: Slot,
+    /// The watch over its errors.
+    pub watch: ErrorWatch,
+}
+
+struct Runs(LoadedModel);
+
+impl Model for Runs {
+    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
+        let p = self.0.forecast(window).map_err(|e| e.to_string())?;
+        Ok((p.mean, p.quantiles))
+    }
+}
+
+/// The folder of bundles.
+#[derive(Debug, Clone)]
+pub struct Bundles {
+    folder: PathBuf,
+}
+
+impl Bundles {
+    /// In the data folder.
+    #[must_use]
+    pub fn new(data_dir: &Path) -> Self {
+        Self {
+            folder: data_dir.join("bundles"),
+        }
+    }
+
+    /// Where parts and bundles lie.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A bundle's file.
+    #[must_use]
+    pub fn path(&self, sha: &str) -> PathBuf {
+        self.folder.join(format!("{sha}.bundle"))
+    }
+
+    /// Whether a bundle is here; its digest is checked again when it is loaded.
+    #[must_use]
+    pub fn has(&self, sha: &str) -> bool {
+        self.path(sha).is_file()
+    }
+
+    /// Removes every bundle and part that is not needed any more.
+    pub fn keep_only(&self, needed: &[String]) {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else {
+            return;
+        };
+        for path in entries.flatten().map(|e| e.path()) {
+            let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("");
+            if !needed.iter().any(|n| n == stem)
+                && let Err(e) = std::fs::remove_file(&path)
+            {
+                tracing::warn!(file = %path.display(), "remove an old bundle: {e}");
+            }
+        }
+    }
+
+    /// Reads, verifies and loads a bundle; its golden vectors are reproduced on this machine.
+    ///
+    /// # Errors
+    /// The check that failed, in words.
+    pub fn load(
+        &self,
+        forecaster: &str,
+        sha: &str,
+        ring: &KeyRing,
+        now: Millis,
+    ) -> Result<Loaded, String> {
+        let digest = Sha256::from_hex(sha).ok_or("the bundle's digest is not one")?;
+        let bytes = self
+            .read(sha)
+            .map_err(|e| format!("the bundle's file cannot be read: {e}"))?;
+        let expected = Expected {
+            sha256: digest,
+            forecaster,
+            agent_version: crate::VERSION,
+        };
+        let bundle = UnverifiedBundle::parse(&bytes, &Caps::default())
+            .and_then(|b| b.verify(ring, &expected, now))
+            .map_err(|e| e.to_string())?;
+        drop(bytes);
+        load(&bundle)
+    }
+
+    fn read(&self, sha: &str) -> io::Result<Vec<u8>> {
+        read_capped(&self.path(sha), caps::MAX_BUNDLE)
+    }
+}
+
+fn load(bundle: &VerifiedBundle) -> Result<Loaded, String> {
+    let model = fieldcast_runtime::load(bundle).map_err(|e| e.to_string())?;
+    let manifest = bundle.manifest();
+    let c = &manifest.calibration;
+    let calibration = (c.days >= 5).then(|| ErrorCalibration {
+        mean_log: c.log_daily_mae_mean,
+        std_log: c.log_daily_mae_std,
+        lag1: c.log_daily_mae_lag1,
+        days: u32::try_from(c.days).unwrap_or(u32::MAX),
+    });
+    let sha = bundle.sha256();
+    Ok(Loaded {
+        watch: ErrorWatch::new(sha, manifest.version, DAY_MS, calibration.as_ref()),
+        slot: Slot {
+            sha,
+            version: manifest.version,
+            levels: manifest.forecaster.quantiles.clone(),
+            model: Box::new(Runs(model)),
+        },
+        spec: manifest.forecaster.clone(),
+    })
+}

@@ -1,0 +1,426 @@
+//! Which model a forecaster runs: a pure state machine over orders, downloads, checks and forecasts; does no I/O.
+//!
+//! ```text
+//!              Ordered                Fetched              Loaded (active)        probation forecasts
+//!   any phase ---------> Downloading ---------> Verified ------------------> Active -----------------> Healthy
+//!                            |                     |  \                        |                          |
+//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed, or the process   | 3 failed
+//!                            v                     v    v                      v died in it twice         v
+//!                          Failed              Rejected  Shadowing         RolledBack / Failed          Failed
+//! ```
+//!
+//! The state is written before an output is carried out, so that a process that dies finds out what it was doing.
+
+use fieldcast_features::Millis;
+use fieldcast_wire::{Sha256, pb};
+use serde::{Deserialize, Serialize};
+
+/// Forecasts in a row that a proven model may fail before the baselines take over.
+const MAX_FAILED: u32 = 3;
+/// Times a process may die while a bundle is on trial.
+const MAX_INTERRUPTED: u32 = 2;
+
+/// Where the newest order stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// No order yet.
+    #[default]
+    None,
+    /// Its bundle is on the way.
+    Downloading,
+    /// Its bundle is here and is being checked and loaded.
+    Verified,
+    /// Its model watches.
+    Shadowing,
+    /// Its model runs, on probation.
+    Active,
+    /// Its model has proved itself.
+    Healthy,
+    /// Its bundle was refused.
+    Rejected,
+    /// Its model failed and the last good one runs again.
+    RolledBack,
+    /// It failed otherwise.
+    Failed,
+}
+
+impl Phase {
+    /// As it goes to the hub.
+    #[must_use]
+    pub fn wire(self) -> pb::ModelPhase {
+        match self {
+            Self::None => pb::ModelPhase::None,
+            Self::Downloading => pb::ModelPhase::Downloading,
+            Self::Verified => pb::ModelPhase::Verified,
+            Self::Shadowing => pb::ModelPhase::Shadowing,
+            Self::Active => pb::ModelPhase::Active,
+            Self::Healthy => pb::ModelPhase::Healthy,
+            Self::Rejected => pb::ModelPhase::Rejected,
+            Self::RolledBack => pb::ModelPhase::RolledBack,
+            Self::Failed => pb::ModelPhase::Failed,
+        }
+    }
+}
+
+/// A bundle that is on this device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// Digest, hexadecimal.
+    pub sha: String,
+    /// Model version.
+    pub version: u64,
+}
+
+impl Installed {
+    /// The digest.
+    #[must_use]
+    pub fn digest(&self) -> Option<Sha256> {
+        Sha256::from_hex(&self.sha)
+    }
+}
+
+/// What a verified order asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The bundle.
+    pub bundle: Installed,
+    /// Its bytes.
+    pub size: usize,
+    /// Beside the running model instead of in its place.
+    pub shadow: bool,
+    /// Generation of the order.
+    pub generation: u64,
+    /// Attempt within it.
+    pub attempt: u32,
+    /// From this time on it is given up.
+    pub expires: Millis,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The process started; `clean` where the last one ended in order.
+    Started {
+        /// Ended in order.
+        clean: bool,
+    },
+    /// A verified order.
+    Ordered(Target),
+    /// A bundle is complete on disk.
+    Fetched(String),
+    /// A bundle will not come.
+    Unfetchable(String, String),
+    /// A bundle passed every check and its model is loaded.
+    Loaded(String),
+    /// A bundle did not pass.
+    Refused(String, String),
+    /// A model made a forecast of finite numbers.
+    Forecasted(String),
+    /// A model could not.
+    Failed(String, String),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Get the bundle.
+    Fetch(Target),
+    /// Check and load it from disk.
+    Load(Installed),
+    /// Let the loaded model forecast.
+    Activate(String),
+    /// Let the loaded model watch.
+    Watch(String),
+    /// No model: baselines.
+    Baseline,
+    /// Nothing watches.
+    Unwatch,
+    /// Tell the hub how an order ended.
+    Outcome {
+        /// Generation of the order.
+        generation: u64,
+        /// Attempt within it.
+        attempt: u32,
+        /// Whether it was fulfilled.
+        ok: bool,
+        /// In words.
+        message: String,
+    },
+}
+
+/// State of one forecaster's model, persisted as JSON.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Where the newest order stands.
+    pub phase: Phase,
+    /// Why, where it did not go well.
+    pub reason: String,
+    /// The newest order.
+    pub target: Option<Target>,
+    /// The bundle in place.
+    pub active: Option<Installed>,
+    /// The last one that proved itself.
+    pub last_good: Option<Installed>,
+    /// The watching bundle.
+    pub shadow: Option<Installed>,
+    /// Forecasts by `active` since it is in place.
+    pub forecasts: u64,
+    /// Forecasts by `shadow`.
+    pub shadow_forecasts: u64,
+    /// Processes that died while the target was on trial.
+    pub interrupted: u32,
+    /// Forecasts that `active` failed in a row.
+    pub failed: u32,
+}
+
+impl Machine {
+    /// State key of a forecaster's machine.
+    #[must_use]
+    pub fn key(forecaster: &str) -> String {
+        format!("model/{forecaster}")
+    }
+
+    /// Generation of the newest order, 0 for none.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.target.as_ref().map_or(0, |t| t.generation)
+    }
+
+    /// Bundles that must stay on disk.
+    #[must_use]
+    pub fn needed(&self) -> Vec<&str> {
+        let target = self.target.as_ref().map(|t| &t.bundle);
+        [&self.active, &self.last_good, &self.shadow]
+            .into_iter()
+            .flatten()
+            .chain(target)
+            .map(|i| i.sha.as_str())
+            .collect()
+    }
+
+    /// One step; `probation` is how many forecasts prove a model.
+    pub fn step(&mut self, event: Event, probation: u32) -> Vec<Output> {
+        match event {
+            Event::Started { clean } => self.started(clean),
+            Event::Ordered(target) => self.ordered(target),
+            Event::Fetched(sha) if self.awaits(&sha, Phase::Downloading) => {
+                self.phase = Phase::Verified;
+                self.load_target()
+            }
+            Event::Unfetchable(sha, reason) if self.awaits(&sha, Phase::Downloading) => {
+                self.end(Phase::Failed, reason)
+            }
+            Event::Loaded(sha) => self.loaded(sha),
+            Event::Refused(sha, reason) => self.refused(&sha, reason),
+            Event::Forecasted(sha) => self.forecasted(&sha, probation),
+            Event::Failed(sha, reason) => self.failed(&sha, reason),
+            Event::Fetched(_) | Event::Unfetchable(..) => Vec::new(),
+        }
+    }
+
+    fn is(installed: Option<&Installed>, sha: &str) -> bool {
+        installed.is_some_and(|i| i.sha == sha)
+    }
+
+    fn awaits(&self, sha: &str, phase: Phase) -> bool {
+        self.phase == phase && self.target.as_ref().is_some_and(|t| t.bundle.sha == sha)
+    }
+
+    fn load_target(&self) -> Vec<Output> {
+        let target = self.target.as_ref();
+        target
+            .map(|t| Output::Load(t.bundle.clone()))
+            .into_iter()
+            .collect()
+    }
+
+    fn outcome(&self, ok: bool, message: &str) -> Option<Output> {
+        self.target.as_ref().map(|t| Output::Outcome {
+            generation: t.generation,
+            attempt: t.attempt,
+            ok,
+            message: message.to_owned(),
+        })
+    }
+
+    fn end(&mut self, phase: Phase, reason: String) -> Vec<Output> {
+        self.phase = phase;
+        self.reason = reason.chars().take(500).collect();
+        self.interrupted = 0;
+        self.outcome(false, &self.reason).into_iter().collect()
+    }
+
+    fn started(&mut self, clean: bool) -> Vec<Output> {
+        let trial = match self.phase {
+            Phase::Verified | Phase::Active => true,
+            Phase::Shadowing => self.shadow_forecasts == 0,
+            _ => false,
+        };
+        let mut out = Vec::new();
+        if trial && !clean {
+            self.interrupted += 1;
+            if self.interrupted >= MAX_INTERRUPTED {
+                let reason = format!(
+                    "the process died {MAX_INTERRUPTED} times while this bundle was on trial; the last good one runs"
+                );
+                if self.phase == Phase::Active {
+                    self.active = self.last_good.clone();
+                    self.forecasts = 0;
+                } else if self.phase == Phase::Shadowing {
+                    self.shadow = None;
+                }
+                out.extend(self.end(Phase::Failed, reason));
+            }
+        }
+        if self.phase == Phase::Downloading {
+            out.extend(self.target.clone().map(Output::Fetch));
+        }
+        if self.phase == Phase::Verified {
+            out.extend(self.load_target());
+        }
+        out.extend(self.active.clone().map(Output::Load));
+        out.extend(self.shadow.clone().map(Output::Load));
+        out
+    }
+
+    fn ordered(&mut self, target: Target) -> Vec<Output> {
+        if let Some(old) = &self.target {
+            let (new, old) = (
+                (target.generation, target.attempt),
+                (old.generation, old.attempt),
+            );
+            // Retained orders come again with every connection.
+            if new <= old {
+                return Vec::new();
+            }
+        }
+        let runs = Self::is(self.active.as_ref(), &target.bundle.sha);
+        let shadow = target.shadow;
+        self.reason.clear();
+        self.interrupted = 0;
+        self.target = Some(target.clone());
+        let mut out = Vec::new();
+        if self.shadow.is_some() && !Self::is(self.shadow.as_ref(), &target.bundle.sha) {
+            self.shadow = None;
+            out.push(Output::Unwatch);
+        }
+        if runs {
+            let proven = self.last_good == self.active;
+            self.phase = if proven { Phase::Healthy } else { Phase::Active };
+            if proven {
+                out.extend(self.outcome(true, "this bundle runs already"));
+            }
+            return out;
+        }
+        if shadow && Self::is(self.shadow.as_ref(), &target.bundle.sha) {
+            self.phase = Phase::Shadowing;
+            return out;
+        }
+        self.phase = Phase::Downloading;
+        out.push(Output::Fetch(target));
+        out
+    }
+
+    fn loaded(&mut self, sha: String) -> Vec<Output> {
+        if self.awaits(&sha, Phase::Verified)
+            && let Some(target) = self.target.clone()
+        {
+            if target.shadow {
+                self.shadow = Some(target.bundle);
+                self.shadow_forecasts = 0;
+                self.phase = Phase::Shadowing;
+                return vec![Output::Watch(sha)];
+            }
+            let mut out = Vec::new();
+            if self.shadow.take().is_some() {
+                out.push(Output::Unwatch);
+            }
+            self.active = Some(target.bundle);
+            (self.forecasts, self.failed) = (0, 0);
+            self.phase = Phase::Active;
+            out.push(Output::Activate(sha));
+            return out;
+        }
+        if Self::is(self.active.as_ref(), &sha) {
+            return vec![Output::Activate(sha)];
+        }
+        if Self::is(self.shadow.as_ref(), &sha) {
+            return vec![Output::Watch(sha)];
+        }
+        Vec::new()
+    }
+
+    fn refused(&mut self, sha: &str, reason: String) -> Vec<Output> {
+        if self.awaits(sha, Phase::Verified) {
+            return self.end(Phase::Rejected, reason);
+        }
+        if Self::is(self.active.as_ref(), sha) {
+            let reason = format!("the bundle in place cannot be loaded any more: {reason}");
+            return self.go_back(sha, Phase::RolledBack, reason);
+        }
+        if Self::is(self.shadow.as_ref(), sha) {
+            self.shadow = None;
+            let mut out = vec![Output::Unwatch];
+            out.extend(self.end(Phase::Failed, reason));
+            return out;
+        }
+        Vec::new()
+    }
+
+    fn forecasted(&mut self, sha: &str, probation: u32) -> Vec<Output> {
+        if Self::is(self.active.as_ref(), sha) {
+            self.forecasts += 1;
+            self.failed = 0;
+            if self.phase == Phase::Active && self.forecasts >= u64::from(probation) {
+                self.phase = Phase::Healthy;
+                self.interrupted = 0;
+                self.last_good = self.active.clone();
+                let message = format!("{} forecasts were made", self.forecasts);
+                return self.outcome(true, &message).into_iter().collect();
+            }
+        } else if Self::is(self.shadow.as_ref(), sha) {
+            self.shadow_forecasts += 1;
+            if self.shadow_forecasts == u64::from(probation) {
+                self.interrupted = 0;
+                return self.outcome(true, "the model watches").into_iter().collect();
+            }
+        }
+        Vec::new()
+    }
+
+    fn failed(&mut self, sha: &str, reason: String) -> Vec<Output> {
+        if Self::is(self.active.as_ref(), sha) {
+            self.failed += 1;
+            if self.phase == Phase::Active {
+                return self.go_back(sha, Phase::RolledBack, reason);
+            }
+            if self.failed >= MAX_FAILED {
+                return self.go_back(sha, Phase::Failed, reason);
+            }
+        } else if Self::is(self.shadow.as_ref(), sha) {
+            self.shadow = None;
+            let mut out = vec![Output::Unwatch];
+            out.extend(self.end(Phase::Failed, reason));
+            return out;
+        }
+        Vec::new()
+    }
+
+    /// To the last good bundle, or to the baselines where that is the one that failed.
+    fn go_back(&mut self, sha: &str, phase: Phase, reason: String) -> Vec<Output> {
+        if Self::is(self.last_good.as_ref(), sha) {
+            self.last_good = None;
+        }
+        self.active = self.last_good.clone();
+        (self.forecasts, self.failed) = (0, 0);
+        let mut out = vec![Output::Baseline];
+        out.extend(self.active.clone().map(Output::Load));
+        out.extend(self.end(phase, reason));
+        out
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

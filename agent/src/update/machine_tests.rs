@@ -1,0 +1,175 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn bundle(name: &str) -> Installed {
+    Installed { sha: Sha256::of(name.as_bytes()).to_string(), version: 1 }
+}
+
+fn order(name: &str, generation: u64, shadow: bool) -> Event {
+    Event::Ordered(Target {
+        bundle: bundle(name),
+        size: 9,
+        shadow,
+        generation,
+        attempt: 1,
+        expires: i64::MAX,
+    })
+}
+
+/// Runs events and gives the last outputs.
+fn run(m: &mut Machine, events: Vec<Event>) -> Vec<Output> {
+    events.into_iter().map(|e| m.step(e, 2)).last().unwrap_or_default()
+}
+
+fn install(m: &mut Machine, name: &str, generation: u64) {
+    let sha = bundle(name).sha;
+    run(m, vec![
+        order(name, generation, false),
+        Event::Fetched(sha.clone()),
+        Event::Loaded(sha.clone()),
+        Event::Forecasted(sha.clone()),
+        Event::Forecasted(sha),
+    ]);
+    assert_eq!(m.phase, Phase::Healthy);
+}
+
+#[test]
+fn a_good_bundle_becomes_healthy_after_its_probation() {
+    let mut m = Machine::default();
+    let sha = bundle("a").sha;
+    assert!(matches!(run(&mut m, vec![order("a", 1, false)])[..], [Output::Fetch(_)]));
+    assert_eq!(run(&mut m, vec![Event::Fetched(sha.clone())]), [Output::Load(bundle("a"))]);
+    assert_eq!(run(&mut m, vec![Event::Loaded(sha.clone())]), [Output::Activate(sha.clone())]);
+    assert_eq!(run(&mut m, vec![Event::Forecasted(sha.clone())]), []);
+    let done = run(&mut m, vec![Event::Forecasted(sha.clone())]);
+    assert!(matches!(&done[..], [Output::Outcome { ok: true, generation: 1, .. }]));
+    assert_eq!(m.last_good, Some(bundle("a")));
+    assert_eq!(run(&mut m, vec![order("a", 1, false)]), [], "a retained order comes again");
+}
+
+#[test]
+fn a_model_that_fails_on_probation_gives_way_to_the_last_good_one() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let b = bundle("b").sha;
+    let out = run(&mut m, vec![
+        order("b", 2, false),
+        Event::Fetched(b.clone()),
+        Event::Loaded(b.clone()),
+        Event::Failed(b, "a value is NaN".into()),
+    ]);
+    assert_eq!(out[..2], [Output::Baseline, Output::Load(bundle("a"))]);
+    assert_eq!((m.phase, m.active.clone()), (Phase::RolledBack, Some(bundle("a"))));
+    let a = bundle("a").sha;
+    assert_eq!(run(&mut m, vec![Event::Loaded(a.clone())]), [Output::Activate(a)]);
+    assert_eq!(m.phase, Phase::RolledBack, "the hub must still see what became of its order");
+}
+
+#[test]
+fn a_refused_bundle_leaves_the_running_one_alone() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let b = bundle("b").sha;
+    let out = run(&mut m, vec![
+        order("b", 2, false),
+        Event::Fetched(b.clone()),
+        Event::Refused(b, "the signature is wrong".into()),
+    ]);
+    assert!(matches!(&out[..], [Output::Outcome { ok: false, generation: 2, .. }]));
+    assert_eq!((m.phase, m.active.clone()), (Phase::Rejected, Some(bundle("a"))));
+}
+
+#[test]
+fn a_process_that_dies_twice_in_a_trial_fails_the_bundle() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let b = bundle("b").sha;
+    run(&mut m, vec![order("b", 2, false), Event::Fetched(b.clone()), Event::Loaded(b.clone())]);
+    let once = run(&mut m, vec![Event::Started { clean: false }]);
+    assert_eq!(once, [Output::Load(bundle("b"))]);
+    let clean = run(&mut m, vec![Event::Loaded(b), Event::Started { clean: true }]);
+    assert_eq!(clean, [Output::Load(bundle("b"))]);
+    let twice = run(&mut m, vec![Event::Started { clean: false }]);
+    assert!(matches!(&twice[..], [Output::Outcome { ok: false, .. }, Output::Load(i)] if *i == bundle("a")));
+    assert_eq!(m.phase, Phase::Failed);
+    let mut fresh = Machine::default();
+    run(&mut fresh, vec![order("b", 1, false), Event::Fetched(bundle("b").sha)]);
+    run(&mut fresh, vec![Event::Started { clean: false }]);
+    let out = run(&mut fresh, vec![Event::Started { clean: false }]);
+    assert!(matches!(&out[..], [Output::Outcome { ok: false, .. }]), "died while it was checked: {out:?}");
+}
+
+#[test]
+fn a_shadow_watches_and_may_be_promoted() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let b = bundle("b").sha;
+    let out = run(&mut m, vec![order("b", 2, true), Event::Fetched(b.clone()), Event::Loaded(b.clone())]);
+    assert_eq!(out, [Output::Watch(b.clone())]);
+    assert_eq!((m.phase, m.active.clone()), (Phase::Shadowing, Some(bundle("a"))));
+    let out = run(&mut m, vec![order("b", 3, false), Event::Fetched(b.clone()), Event::Loaded(b.clone())]);
+    assert_eq!(out, [Output::Unwatch, Output::Activate(b.clone())]);
+    let mut failing = Machine::default();
+    run(&mut failing, vec![order("b", 2, true), Event::Fetched(b.clone()), Event::Loaded(b.clone())]);
+    let out = run(&mut failing, vec![Event::Failed(b, "NaN".into())]);
+    assert_eq!(out[0], Output::Unwatch);
+    assert_eq!(failing.phase, Phase::Failed);
+}
+
+#[test]
+fn a_proven_model_that_fails_three_times_leaves_the_baselines() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let failed = || Event::Failed(bundle("a").sha, "error".into());
+    assert_eq!(run(&mut m, vec![failed(), failed()]), []);
+    let out = run(&mut m, vec![failed()]);
+    assert_eq!(out[0], Output::Baseline);
+    assert_eq!((m.phase, m.active.clone()), (Phase::Failed, None));
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let name = prop_oneof![Just("a"), Just("b"), Just("c")];
+    (name, 0..8_u8, 1..6_u64).prop_map(|(name, kind, generation)| {
+        let sha = bundle(name).sha;
+        match kind {
+            0 => order(name, generation, false),
+            1 => order(name, generation, true),
+            2 => Event::Fetched(sha),
+            3 => Event::Loaded(sha),
+            4 => Event::Refused(sha, "r".into()),
+            5 => Event::Forecasted(sha),
+            6 => Event::Failed(sha, "f".into()),
+            _ => Event::Started { clean: generation % 2 == 0 },
+        }
+    })
+}
+
+proptest! {
+    /// Whatever comes: generations never go back, healthy means proven, what runs is kept on disk, and state survives storage.
+    #[test]
+    fn no_order_of_events_breaks_the_rules(events in proptest::collection::vec(event(), 0..60)) {
+        let mut m = Machine::default();
+        let mut generation = 0;
+        for event in events {
+            let outputs = m.step(event, 2);
+            prop_assert!(m.generation() >= generation);
+            generation = m.generation();
+            if m.phase == Phase::Healthy {
+                prop_assert_eq!(&m.active, &m.last_good);
+            }
+            if m.phase == Phase::Active {
+                prop_assert!(m.active.is_some());
+            }
+            for output in &outputs {
+                if let Output::Load(i) | Output::Fetch(Target { bundle: i, .. }) = output {
+                    prop_assert!(m.needed().contains(&i.sha.as_str()));
+                }
+            }
+            let json = serde_json::to_vec(&m).unwrap();
+            prop_assert_eq!(&serde_json::from_slice::<Machine>(&json).unwrap(), &m);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `fieldcast-hub decode`: prints any binary payload as JSON; owns the choice of the kind, never the formats.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use fieldcast_wire::{RecordBody, Sha256, batch, message, pb};
+use serde_json::{Value, json};
+
+use super::Context;
+
+/// Options of `decode`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the payload is.
+    #[arg(value_enum)]
+    kind: Kind,
+    /// File with the payload; `-` or nothing: standard input.
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// `up/t/live`, `up/t/back`.
+    Batch,
+    /// `up/sync`.
+    Sync,
+    /// `up/state`.
+    State,
+    /// `up/presence`.
+    Presence,
+    /// `dn/ack`.
+    Ack,
+    /// `dn/desired`.
+    Desired,
+}
+
+/// Decodes and prints.
+///
+/// # Errors
+/// The file cannot be read, or is not such a payload.
+pub async fn run(_ctx: &Context, args: Args) -> Result<()> {
+    let bytes = read(args.file)?;
+    let value = match args.kind {
+        Kind::Batch => batch_json(&bytes)?,
+        Kind::Sync => debug(&message::decode::<pb::Sync>("sync", &bytes)?),
+        Kind::State => debug(&message::decode::<pb::State>("state", &bytes)?),
+        Kind::Presence => debug(&message::decode::<pb::Presence>("presence", &bytes)?),
+        Kind::Ack => debug(&message::decode::<pb::Ack>("ack", &bytes)?),
+        Kind::Desired => desired(&bytes)?,
+    };
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{value:#}")?;
+    Ok(())
+}
+
+fn read(file: Option<PathBuf>) -> Result<Vec<u8>> {
+    match file.filter(|f| f.as_os_str() != "-") {
+        Some(file) => std::fs::read(&file).with_context(|| format!("read payload {}", file.display())),
+        None => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).context("read the payload from standard input")?;
+            Ok(bytes)
+        }
+    }
+}
+
+fn batch_json(bytes: &[u8]) -> Result<Value> {
+    let b = batch::decode(bytes)?;
+    let records: Vec<Value> = b
+        .records
+        .iter()
+        .map(|r| match &r.body {
+            RecordBody::Reading(m) => json!({"seq": r.seq, "kind": "reading", "sensor": m.sensor, "time_ms": m.time,
+                "value": m.value, "quality": m.quality, "time_source": m.time_source.as_str_name()}),
+            RecordBody::Forecast(m) => json!({"seq": r.seq, "kind": "forecast", "forecaster": m.forecaster,
+                "origin_ms": m.origin_ms, "period_ms": m.period_ms, "mean": m.mean, "quantile_levels": m.quantile_levels,
+                "quantiles": m.quantiles, "made_by": m.made_by, "model_version": m.model_version, "shadow": m.shadow}),
+            RecordBody::Gap(m) => json!({"seq": r.seq, "kind": "gap", "first_seq": m.first_seq, "last_seq": m.last_seq,
+                "from_ms": m.from_ms, "to_ms": m.to_ms, "reason": m.reason}),
+            RecordBody::Residual(m) => json!({"seq": r.seq, "kind": "residual", "message": debug(m)}),
+            RecordBody::Drift(m) => json!({"seq": r.seq, "kind": "drift", "message": debug(m)}),
+            RecordBody::Alarm(m) => json!({"seq": r.seq, "kind": "alarm", "message": debug(m)}),
+            RecordBody::Clock(m) => json!({"seq": r.seq, "kind": "clock", "message": debug(m)}),
+            RecordBody::Outcome(m) => json!({"seq": r.seq, "kind": "outcome", "message": debug(m)}),
+        })
+        .collect();
+    Ok(json!({
+        "epoch": b.epoch.to_string(), "number": b.number, "first_seq": b.first_seq, "last_seq": b.last_seq,
+        "sha256": Sha256::of(bytes).to_string(), "clock": debug(&b.clock), "records": records,
+    }))
+}
+
+fn desired(bytes: &[u8]) -> Result<Value> {
+    let m = message::decode::<pb::Desired>("desired orders", bytes)?;
+    let orders = m
+        .orders
+        .iter()
+        .map(|s| Ok(json!({"key_id": s.key_id, "order": debug(&message::decode::<pb::Order>("order", &s.payload)?)})))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(json!({"orders": orders}))
+}
+
+/// Small messages as the text of their fields: for people, so nothing depends on its shape.
+fn debug(message: &impl std::fmt::Debug) -> Value {
+    Value::String(format!("{message:?}"))
+}

@@ -1,0 +1,69 @@
+//! `fieldcast-hub import`: owns its options, progress and output, never the work behind them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use fieldcast_wire::DeviceId;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Context;
+use super::device::pair;
+use crate::import::{Options, import};
+
+/// Options of `import`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Import a CSV file with a header; run again it goes on where it was, and writes nothing twice.
+    Csv(Csv),
+}
+
+#[derive(Debug, clap::Args)]
+struct Csv {
+    /// The file.
+    file: PathBuf,
+    /// Device whose readings they are; added (without access) where it is not known.
+    #[arg(long)]
+    device: String,
+    /// Column with the time, or two: a date and an hour.
+    #[arg(long = "time-column", value_name = "COLUMN")]
+    time_columns: Vec<String>,
+    /// Sensor and its column; may be given again. None: every numeric column is a sensor.
+    #[arg(long = "column", value_name = "SENSOR=COLUMN", value_parser = pair)]
+    columns: Vec<(String, String)>,
+    /// Number that stands for a missing value.
+    #[arg(long, allow_negative_numbers = true)]
+    missing: Option<f64>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A malformed row (line, column, what was expected), no database.
+pub async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let Command::Csv(args) = args.command;
+    let device = DeviceId::new(args.device.as_str())?;
+    let options = Options { time_columns: args.time_columns, columns: args.columns, missing: args.missing };
+    if !args.file.is_file() {
+        bail!("{} is no file; name a CSV file with a header", args.file.display());
+    }
+    let database = ctx.database().await?;
+    if database.store().device(device.as_str()).await?.is_none() {
+        database.store().put_device(device.as_str(), &Default::default(), None).await?;
+    }
+    let bar = if ctx.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    bar.set_style(ProgressStyle::with_template("{spinner} {pos} readings, {elapsed}")?);
+    let done = import(database.store(), device.as_str(), &args.file, &options, |n| bar.set_position(n)).await;
+    bar.finish_and_clear();
+    let done = done.with_context(|| format!("import {} for {device}; what is before it is stored, run it again once mended", args.file.display()));
+    let printed = done.and_then(|done| {
+        ctx.print(&done, || format!("{}: {} readings, {} of them new", args.file.display(), done.readings, done.written))
+    });
+    database.close().await?;
+    printed
+}

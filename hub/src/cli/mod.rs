@@ -1,0 +1,171 @@
+//! The command line: owns the options shared by all commands and their dispatch, never does their work.
+
+pub mod decode;
+pub mod device;
+pub mod forecaster;
+pub mod import;
+pub mod migrate;
+pub mod model;
+pub mod rollout;
+pub mod run;
+pub mod serve;
+pub mod simulate;
+pub mod train;
+pub mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::pg::Database;
+
+/// Forecasting that lives on the device: the hub of a fleet.
+#[derive(Debug, Parser)]
+#[command(name = "fieldcast-hub", version)]
+struct Cli {
+    /// Keys, private database and everything else the hub keeps.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A PostgreSQL to use instead of the private one (also `DATABASE_URL`).
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Site name, the topic level above the devices.
+    #[arg(long, global = true, value_name = "NAME")]
+    site: Option<String>,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the hub: ingest, REST, web page, workers.
+    Serve(serve::Args),
+    /// Run only a worker that takes jobs from the database.
+    Worker(worker::Args),
+    /// Bring the database to this version.
+    Migrate(migrate::Args),
+    /// Add and list devices.
+    Device(device::Args),
+    /// Import history from files.
+    Import(import::Args),
+    /// Write generated data as CSV.
+    Simulate(simulate::Args),
+    /// Print a binary payload as JSON.
+    Decode(decode::Args),
+    /// Define and list forecasters.
+    Forecaster(forecaster::Args),
+    /// Train a forecaster's next model.
+    Train(train::Args),
+    /// Show model versions and champions.
+    Model(model::Args),
+    /// Show training runs.
+    Run(run::Args),
+    /// Show and steer rollouts.
+    Rollout(rollout::Args),
+}
+
+/// What every command gets.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Options shared by all commands.
+    pub config: Config,
+    /// Whether to print JSON.
+    pub json: bool,
+}
+
+impl Context {
+    /// The database, migrated; keep the handle for as long as its store is used.
+    ///
+    /// # Errors
+    /// No PostgreSQL to start, or none that answers; says what to do.
+    pub async fn database(&self) -> Result<Database> {
+        let database = Database::open(&self.config).await?;
+        database.store().migrate().await?;
+        Ok(database)
+    }
+
+    /// Prints a value as JSON, or the text where `--json` was not given.
+    ///
+    /// # Errors
+    /// The value cannot be written as JSON, or standard output is closed.
+    pub fn print(
+        &self,
+        value: &impl serde::Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<()> {
+        use std::io::Write as _;
+        let text = if self.json {
+            serde_json::to_string_pretty(value)?
+        } else {
+            text()
+        };
+        writeln!(std::io::stdout(), "{}", text.trim_end())?;
+        Ok(())
+    }
+}
+
+/// Parses the arguments, runs the command, and prints its error.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let serving = matches!(cli.command, Command::Serve(_) | Command::Worker(_));
+    start_log(serving);
+    // Two TLS stacks in one process need a provider named before the first handshake.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "fieldcast-hub: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(serving: bool) {
+    let default = if serving {
+        "info,mqtt5=warn,rumqttc=warn,sqlx=warn,tract=warn"
+    } else {
+        "warn"
+    };
+    let filter =
+        EnvFilter::try_from_env("FIELDCAST_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let ctx = Context {
+        config: Config::new(cli.data_dir, cli.database_url, cli.site)?,
+        json: cli.json,
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(&ctx, args).await,
+        Command::Worker(args) => worker::run(&ctx, args).await,
+        Command::Migrate(args) => migrate::run(&ctx, args).await,
+        Command::Device(args) => device::run(&ctx, args).await,
+        Command::Import(args) => import::run(&ctx, args).await,
+        Command::Simulate(args) => simulate::run(&ctx, args).await,
+        Command::Decode(args) => decode::run(&ctx, args).await,
+        Command::Forecaster(args) => forecaster::run(&ctx, args).await,
+        Command::Train(args) => train::run(&ctx, args).await,
+        Command::Model(args) => model::run(&ctx, args).await,
+        Command::Run(args) => run::run(&ctx, args).await,
+        Command::Rollout(args) => rollout::run(&ctx, args).await,
+    }
+}

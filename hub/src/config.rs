@@ -1,0 +1,86 @@
+//! How a hub is set up: owns the options shared by all commands and their defaults, never reads them twice.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use fieldcast_wire::SiteId;
+
+/// Options of every command.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Keys, the private database, the broker's files and `serve.json`.
+    pub data_dir: PathBuf,
+    /// A PostgreSQL to use instead of the private one.
+    pub database_url: Option<String>,
+    /// Topic level above the devices.
+    pub site: SiteId,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Clone)]
+pub struct ServeConfig {
+    /// REST and web page.
+    pub listen: SocketAddr,
+    /// Embedded broker.
+    pub broker_listen: SocketAddr,
+    /// `mqtt://user:password@host:port` or `mqtts://...` instead of the embedded broker.
+    pub broker: Option<String>,
+    /// PEM file of the authority that signed the broker's certificate; none: the system's.
+    pub broker_ca: Option<PathBuf>,
+}
+
+impl Config {
+    /// Takes flags first, then `FIELDCAST_HUB_DIR`, `DATABASE_URL` and `FIELDCAST_SITE`, then defaults.
+    ///
+    /// # Errors
+    /// A site name that breaks its rule, or no home directory for the default.
+    pub fn new(
+        data_dir: Option<PathBuf>,
+        database_url: Option<String>,
+        site: Option<String>,
+    ) -> Result<Self> {
+        let data_dir =
+            match data_dir.or_else(|| std::env::var_os("FIELDCAST_HUB_DIR").map(Into::into)) {
+                Some(dir) => dir,
+                None => default_data_dir()?,
+            };
+        let data_dir = std::path::absolute(&data_dir)
+            .with_context(|| format!("resolve data directory {}", data_dir.display()))?;
+        let database_url = database_url
+            .or_else(|| std::env::var("DATABASE_URL").ok())
+            .filter(|url| !url.is_empty());
+        let site = site
+            .or_else(|| std::env::var("FIELDCAST_SITE").ok())
+            .unwrap_or_else(|| "main".to_owned());
+        Ok(Self {
+            data_dir,
+            database_url,
+            site: SiteId::new(site).context("option --site")?,
+        })
+    }
+
+    /// Where `serve` describes itself.
+    #[must_use]
+    pub fn serve_file(&self) -> PathBuf {
+        self.data_dir.join("serve.json")
+    }
+
+    /// Where the signing keys are.
+    #[must_use]
+    pub fn keys_dir(&self) -> PathBuf {
+        self.data_dir.join("keys")
+    }
+}
+
+fn default_data_dir() -> Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/fieldcast-hub"));
+    }
+    if let Some(dir) = std::env::var_os("XDG_DATA_HOME") {
+        return Ok(PathBuf::from(dir).join("fieldcast-hub"));
+    }
+    let home = std::env::var_os("HOME")
+        .context("find the data directory: HOME is not set; name one with --data-dir")?;
+    Ok(PathBuf::from(home).join(".local/share/fieldcast-hub"))
+}

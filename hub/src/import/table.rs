@@ -1,0 +1,184 @@
+//! A CSV of readings: owns finding its columns and reading its rows, never the database.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use fieldcast_wire::SensorName;
+
+use super::time;
+
+/// Which columns mean what.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// One column with the time, or a date and an hour; empty: `time` or `timestamp`.
+    pub time_columns: Vec<String>,
+    /// Sensor and column; empty: every column that is not a time and starts with a number.
+    pub columns: Vec<(String, String)>,
+    /// A number that stands for a missing value.
+    pub missing: Option<f64>,
+}
+
+/// A row: its time, and a value (or none) for each sensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Data time, milliseconds UTC.
+    pub time: i64,
+    /// In the order of [`Table::sensors`].
+    pub values: Vec<Option<f64>>,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct Table {
+    path: PathBuf,
+    reader: csv::Reader<File>,
+    time_at: Vec<usize>,
+    value_at: Vec<usize>,
+    names: Vec<String>,
+    /// Sensors, in the order of a row's values.
+    pub sensors: Vec<String>,
+    missing: Option<f64>,
+    first: Option<csv::StringRecord>,
+}
+
+impl Table {
+    /// Opens a file and finds its columns.
+    ///
+    /// # Errors
+    /// Not readable, no header, or a column that is not there; names those that are.
+    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+        let mut reader = csv::ReaderBuilder::new()
+            .flexible(true)
+            .from_path(path)
+            .with_context(|| format!("open {}", path.display()))?;
+        let header = reader.headers().with_context(|| format!("read the header of {}", path.display()))?.clone();
+        let names: Vec<String> = header.iter().map(|h| h.trim().to_owned()).collect();
+        let find = |name: &str| {
+            names.iter().position(|n| n == name).with_context(|| {
+                format!("{} has no column `{name}`; it has {}", path.display(), names.join(", "))
+            })
+        };
+        let time_at = if options.time_columns.is_empty() {
+            let found = names.iter().position(|n| ["time", "timestamp", "date"].contains(&n.as_str()));
+            vec![found.with_context(|| {
+                format!("{} has no column `time`; name it with --time-column ({})", path.display(), names.join(", "))
+            })?]
+        } else {
+            options.time_columns.iter().map(|c| find(c)).collect::<Result<_>>()?
+        };
+        if time_at.len() > 2 {
+            bail!("{} time columns: name one, or a date and an hour", time_at.len());
+        }
+        let mut first = csv::StringRecord::new();
+        let any = reader.read_record(&mut first).with_context(|| format!("read {}", path.display()))?;
+        let columns: Vec<(String, usize)> = if options.columns.is_empty() {
+            let number = |i: usize| first.get(i).is_some_and(|v| v.trim().parse::<f64>().is_ok());
+            (0..names.len()).filter(|i| !time_at.contains(i) && number(*i)).map(|i| (names[i].clone(), i)).collect()
+        } else {
+            options.columns.iter().map(|(s, c)| Ok((s.clone(), find(c)?))).collect::<Result<_>>()?
+        };
+        if columns.is_empty() {
+            bail!("{} has no numeric column beside the time; name them with --column SENSOR=COLUMN", path.display());
+        }
+        for (sensor, _) in &columns {
+            SensorName::new(sensor.as_str()).with_context(|| format!("column of {}; use --column SENSOR=COLUMN", path.display()))?;
+        }
+        let (sensors, value_at) = columns.into_iter().unzip();
+        let first = any.then_some(first);
+        Ok(Self { path: path.to_path_buf(), reader, time_at, value_at, names, sensors, missing: options.missing, first })
+    }
+
+    /// The next row; none at the end.
+    ///
+    /// # Errors
+    /// A malformed row: line, column and what was expected.
+    pub fn next_row(&mut self) -> Result<Option<Row>> {
+        let record = match self.first.take() {
+            Some(record) => record,
+            None => {
+                let mut record = csv::StringRecord::new();
+                if !self.reader.read_record(&mut record).with_context(|| format!("read {}", self.path.display()))? {
+                    return Ok(None);
+                }
+                record
+            }
+        };
+        let line = record.position().map_or(0, csv::Position::line);
+        if record.len() != self.names.len() {
+            bail!("{} line {line}: {} fields, the header has {}", self.path.display(), record.len(), self.names.len());
+        }
+        let fields: Vec<&str> = self.time_at.iter().map(|i| &record[*i]).collect();
+        let time = time::parse(&fields).with_context(|| {
+            format!(
+                "{} line {line}, column `{}`: `{}` is no time; expected {}",
+                self.path.display(),
+                self.names[self.time_at[0]],
+                fields.join(" "),
+                time::EXPECTED
+            )
+        })?;
+        let values = self.value_at.iter().map(|i| self.value(&record[*i], *i, line)).collect::<Result<_>>()?;
+        Ok(Some(Row { time, values }))
+    }
+
+    fn value(&self, text: &str, column: usize, line: u64) -> Result<Option<f64>> {
+        let text = text.trim();
+        if text.is_empty() || text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("na") {
+            return Ok(None);
+        }
+        let value: f64 = text.parse().ok().filter(|v: &f64| v.is_finite()).with_context(|| {
+            format!(
+                "{} line {line}, column `{}`: `{text}` is no finite number; leave a missing value empty",
+                self.path.display(),
+                self.names[column]
+            )
+        })?;
+        Ok((self.missing != Some(value)).then_some(value))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn table(text: &str, options: &Options) -> Result<Vec<Row>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("a.csv");
+        std::fs::write(&path, text)?;
+        let mut table = Table::open(&path, options)?;
+        let mut rows = Vec::new();
+        while let Some(row) = table.next_row()? {
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    #[test]
+    fn rows_have_times_values_and_holes() {
+        let rows = table("time,a,note,b\n2012-01-01T03:00:00Z,1.5,x,2\n2012-01-01T04:00:00Z,,y,-200\n", &Options {
+            missing: Some(-200.0),
+            ..Options::default()
+        })
+        .unwrap();
+        assert_eq!(rows[0].values, vec![Some(1.5), Some(2.0)]);
+        assert_eq!(rows[1], Row { time: 1_325_390_400_000, values: vec![None, None] });
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let options = Options::default();
+        for (text, says) in [
+            ("time,a\nnow,1\n", "line 2, column `time`: `now`"),
+            ("time,a\n2012-01-01,1\n2012-01-02,x\n", "line 3, column `a`: `x`"),
+            ("time,a\n2012-01-01,1\n2012-01-02\n", "line 3: 1 fields, the header has 2"),
+            ("when,a\n1,1\n", "no column `time`"),
+            ("time,a\n2012-01-01,x\n", "no numeric column"),
+            ("time,a\n2012-01-01,1\n2012-01-02,inf\n", "line 3, column `a`"),
+        ] {
+            let error = format!("{:#}", table(text, &options).unwrap_err());
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Champion against challenger: owns the comparison on data unseen by both, never the training.

@@ -1,0 +1,22 @@
+//! The hub as a library: takes the fleet's records into PostgreSQL, trains, judges and rolls out models.
+
+pub mod app;
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod downlink;
+pub mod drift;
+pub mod events;
+pub mod features;
+pub mod import;
+pub mod ingest;
+pub mod jobs;
+pub mod judge;
+pub mod leader;
+pub mod mqtt;
+pub mod pg;
+pub mod registry;
+pub mod rest;
+pub mod rollout;
+pub mod signing;
+pub mod training;

@@ -1,0 +1,1 @@
+//! Forecasters, model versions and champions: owns who they are, never trains them.

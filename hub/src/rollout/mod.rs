@@ -1,0 +1,8 @@
+//! Rollouts: owns how a model version reaches devices and how it comes back, never how it was made.
+
+pub mod driver;
+pub mod machine;
+pub mod plan;
+
+#[cfg(test)]
+mod machine_tests;

@@ -1,0 +1,78 @@
+//! Table `alarms`: owns what devices and hub raised, never decides that something is wrong.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgExecutor;
+
+use crate::Store;
+use crate::error::{Context as _, Result};
+
+/// An alarm raised or ended.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct AlarmRow {
+    /// Number.
+    pub id: i64,
+    /// About whom.
+    pub device: String,
+    /// `device` or `hub`.
+    pub source: String,
+    /// What kind.
+    pub code: String,
+    /// Sensor, empty where it is about the device.
+    pub sensor: String,
+    /// When.
+    pub time: DateTime<Utc>,
+    /// For people.
+    pub message: String,
+    /// False: the condition has ended.
+    pub raised: bool,
+}
+
+pub(crate) async fn raise<'c, E>(on: E, device: &str, code: &str, message: &str) -> Result<()>
+where
+    E: PgExecutor<'c>,
+{
+    sqlx::query(
+        "INSERT INTO alarms (device, source, code, sensor, time, message, raised)
+         VALUES ($1, 'hub', $2, '', now(), $3, true)",
+    )
+    .bind(device)
+    .bind(code)
+    .bind(message)
+    .execute(on)
+    .await
+    .map(drop)
+    .during(format!("raise alarm {code} about device {device}"))
+}
+
+impl Store {
+    /// Raises an alarm of the hub's own about a device.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn raise_alarm(&self, device: &str, code: &str, message: &str) -> Result<()> {
+        raise(self.pool(), device, code, message).await
+    }
+
+    /// Alarms, newest first, below number `before`, of one device or of all.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn alarms(
+        &self,
+        device: Option<&str>,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<AlarmRow>> {
+        sqlx::query_as(
+            "SELECT id, device, source, code, sensor, time, message, raised FROM alarms
+             WHERE ($1::text IS NULL OR device = $1) AND id < $2 ORDER BY id DESC LIMIT $3",
+        )
+        .bind(device)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during("list alarms")
+    }
+}

@@ -1,0 +1,111 @@
+//! Table `decisions`: owns why something was done or was not, never decides.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
+
+/// One decision.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct DecisionRow {
+    /// Number.
+    pub id: i64,
+    /// Forecaster.
+    pub forecaster: String,
+    /// One word: `retrain`, `wait`, `not_confirmed`, `cool_down`, `promote`, `keep`.
+    pub decision: String,
+    /// Why, in words.
+    pub reason: String,
+    /// Report it rests on.
+    pub drift_report: Option<i64>,
+    /// Job it led to.
+    pub job: Option<i64>,
+    /// Data time at which it was taken.
+    pub data_time: Option<DateTime<Utc>>,
+    /// Who or what decided.
+    pub decided_by: String,
+    /// Process time.
+    pub decided_at: DateTime<Utc>,
+}
+
+/// A decision about to be stored.
+#[derive(Debug, Clone, Default)]
+pub struct NewDecision<'a> {
+    /// Forecaster.
+    pub forecaster: &'a str,
+    /// One word.
+    pub decision: &'a str,
+    /// Why, in words.
+    pub reason: &'a str,
+    /// Report it rests on.
+    pub drift_report: Option<i64>,
+    /// Job it led to.
+    pub job: Option<i64>,
+    /// Data time at which it was taken.
+    pub data_time: Option<DateTime<Utc>>,
+    /// Who or what decided.
+    pub decided_by: &'a str,
+}
+
+impl Store {
+    /// Stores a decision.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn record_decision(&self, new: &NewDecision<'_>) -> Result<i64> {
+        let (id,): (i64,) = sqlx::query_as(
+            "INSERT INTO decisions (forecaster, decision, reason, drift_report, job, data_time, decided_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+        )
+        .bind(new.forecaster)
+        .bind(new.decision)
+        .bind(new.reason)
+        .bind(new.drift_report)
+        .bind(new.job)
+        .bind(new.data_time)
+        .bind(new.decided_by)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("record a decision on {}", new.forecaster))?;
+        Ok(id)
+    }
+
+    /// Decisions, newest first, below `before` where it is given.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn decisions(
+        &self,
+        forecaster: Option<&str>,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<DecisionRow>> {
+        sqlx::query_as(
+            "SELECT id, forecaster, decision, reason, drift_report, job, data_time, decided_by, decided_at FROM decisions
+             WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        )
+        .bind(forecaster)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during("list decisions")
+    }
+
+    /// The newest decision of one kind.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn last_decision(&self, forecaster: &str, decision: &str) -> Result<Option<DecisionRow>> {
+        sqlx::query_as(
+            "SELECT id, forecaster, decision, reason, drift_report, job, data_time, decided_by, decided_at FROM decisions
+             WHERE forecaster = $1 AND decision = $2 ORDER BY id DESC LIMIT 1",
+        )
+        .bind(forecaster)
+        .bind(decision)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read decisions on {}", forecaster))
+    }
+}

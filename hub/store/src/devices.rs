@@ -1,0 +1,167 @@
+//! Table `devices`: owns who may connect and when they were seen, never what they sent.
+
+use std::collections::{BTreeMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::types::Json;
+
+use crate::Store;
+use crate::error::{Context as _, Result};
+
+/// A device.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct DeviceRow {
+    /// Name.
+    pub id: String,
+    /// Labels that selectors ask for.
+    #[sqlx(json)]
+    pub labels: BTreeMap<String, String>,
+    /// When it was added.
+    pub created_at: DateTime<Utc>,
+    /// Last sign of life.
+    pub last_seen: Option<DateTime<Utc>>,
+    /// Whether its newest session is connected.
+    pub online: bool,
+    /// Version of its agent, empty while unknown.
+    pub agent_version: String,
+}
+
+const COLUMNS: &str =
+    "SELECT id, labels, created_at, last_seen, online, agent_version FROM devices";
+
+impl Store {
+    /// Adds a device; where it exists, its labels and token are replaced. Returns whether it is new.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn put_device(
+        &self,
+        id: &str,
+        labels: &BTreeMap<String, String>,
+        token_hash: Option<&[u8]>,
+    ) -> Result<bool> {
+        sqlx::query_scalar(
+            "INSERT INTO devices (id, labels, token_hash) VALUES ($1, $2, $3)
+             ON CONFLICT (id) DO UPDATE SET labels = excluded.labels,
+                 token_hash = coalesce(excluded.token_hash, devices.token_hash)
+             RETURNING xmax = 0",
+        )
+        .bind(id)
+        .bind(Json(labels))
+        .bind(token_hash)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("add device {id}"))
+    }
+
+    /// One device.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn device(&self, id: &str) -> Result<Option<DeviceRow>> {
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE id = $1")))
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await
+            .during(format!("read device {id}"))
+    }
+
+    /// All devices by name, behind `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn devices(&self, after: &str, limit: i64) -> Result<Vec<DeviceRow>> {
+        sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "{COLUMNS} WHERE id > $1 ORDER BY id LIMIT $2"
+        )))
+        .bind(after)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during("list devices")
+    }
+
+    /// Those of the names that are devices.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn known_devices(&self, ids: &[String]) -> Result<HashSet<String>> {
+        sqlx::query_scalar("SELECT id FROM devices WHERE id = ANY($1)")
+            .bind(ids)
+            .fetch_all(self.pool())
+            .await
+            .map(|ids| ids.into_iter().collect())
+            .during("look up devices")
+    }
+
+    /// SHA-256 of the device's token; none for an unknown device or one that may not connect.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn token_hash(&self, id: &str) -> Result<Option<Vec<u8>>> {
+        sqlx::query_scalar("SELECT token_hash FROM devices WHERE id = $1")
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await
+            .map(Option::flatten)
+            .during(format!("read the token of device {id}"))
+    }
+
+    /// A device connected or went away. A will older than the latest birth changes nothing; returns whether it counted.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn presence(
+        &self,
+        id: &str,
+        session: i64,
+        online: bool,
+        agent_version: &str,
+    ) -> Result<bool> {
+        sqlx::query(
+            "UPDATE devices SET session = $2, online = $3, last_seen = now(),
+                 agent_version = CASE WHEN $4 = '' THEN agent_version ELSE $4 END
+             WHERE id = $1 AND session <= $2",
+        )
+        .bind(id)
+        .bind(session)
+        .bind(online)
+        .bind(agent_version)
+        .execute(self.pool())
+        .await
+        .map(|done| done.rows_affected() > 0)
+        .during(format!("store the presence of device {id}"))
+    }
+
+    /// Takes note of a session that synchronised; returns the highest session known before.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn session(&self, id: &str, session: i64) -> Result<i64> {
+        sqlx::query_scalar(
+            "UPDATE devices d SET session = greatest(d.session, $2), online = true, last_seen = now()
+             FROM (SELECT id, session FROM devices WHERE id = $1 FOR UPDATE) before
+             WHERE d.id = before.id RETURNING before.session",
+        )
+        .bind(id)
+        .bind(session)
+        .fetch_optional(self.pool())
+        .await
+        .map(Option::unwrap_or_default)
+        .during(format!("store the session of device {id}"))
+    }
+
+    /// Signs of life.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn seen(&self, ids: &[String]) -> Result<()> {
+        sqlx::query("UPDATE devices SET last_seen = now() WHERE id = ANY($1)")
+            .bind(ids)
+            .execute(self.pool())
+            .await
+            .map(drop)
+            .during("store when devices were seen")
+    }
+}

@@ -1,0 +1,118 @@
+//! Table `drift_reports`: owns what the hub found when it checked the devices' drift signals.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
+
+/// One report.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct DriftReportRow {
+    /// Number.
+    pub id: i64,
+    /// Forecaster.
+    pub forecaster: String,
+    /// Model version that was judged.
+    pub model_version: i64,
+    /// Since when the world is different, data time.
+    pub onset: DateTime<Utc>,
+    /// Newest actual behind the verdict.
+    pub data_time: DateTime<Utc>,
+    /// Whether the hub agrees with the devices.
+    pub confirmed: bool,
+    /// The numbers and the words.
+    pub report: Value,
+    /// Written.
+    pub created_at: DateTime<Utc>,
+}
+
+/// An open drift signal of a device: raised and not ended since.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct OpenSignal {
+    /// Who raised it.
+    pub device: String,
+    /// Forecaster.
+    pub forecaster: String,
+    /// The newest signal's number.
+    pub id: i64,
+    /// Detector.
+    pub detector: String,
+    /// Error now over the reference.
+    pub severity: f64,
+    /// Data time of the signal.
+    pub time: DateTime<Utc>,
+    /// Estimated beginning, data time.
+    pub onset: DateTime<Utc>,
+    /// Model that was running.
+    pub model_version: i64,
+}
+
+impl Store {
+    /// Concept-drift signals that stand: for each device and forecaster the newest one, where it is a raised one.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn open_concept_signals(&self) -> Result<Vec<OpenSignal>> {
+        sqlx::query_as(
+            "SELECT device, forecaster, id, detector, severity, time, onset, model_version FROM (
+                SELECT DISTINCT ON (device, forecaster) * FROM drift_signals WHERE kind = 'concept'
+                ORDER BY device, forecaster, id DESC) newest
+             WHERE raised ORDER BY forecaster, device",
+        )
+        .fetch_all(self.pool())
+        .await
+        .during("read open drift signals")
+    }
+
+    /// Stores a report.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn add_drift_report(
+        &self,
+        forecaster: &str,
+        model_version: i64,
+        times: (DateTime<Utc>, DateTime<Utc>),
+        confirmed: bool,
+        report: &Value,
+    ) -> Result<i64> {
+        let (id,): (i64,) = sqlx::query_as(
+            "INSERT INTO drift_reports (forecaster, model_version, onset, data_time, confirmed, report)
+             VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
+        )
+        .bind(forecaster)
+        .bind(model_version)
+        .bind(times.0)
+        .bind(times.1)
+        .bind(confirmed)
+        .bind(report)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("store a drift report of {}", forecaster))?;
+        Ok(id)
+    }
+
+    /// Reports, newest first, below `before` where it is given.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn drift_reports(
+        &self,
+        forecaster: Option<&str>,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<DriftReportRow>> {
+        sqlx::query_as(
+            "SELECT id, forecaster, model_version, onset, data_time, confirmed, report, created_at FROM drift_reports
+             WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        )
+        .bind(forecaster)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during("list drift reports")
+    }
+}

@@ -1,0 +1,67 @@
+//! What can go wrong with the database: owns the wording and which errors pass by themselves.
+
+/// Result of every store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A failed database operation.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {source}; {advice}", advice = self.advice())]
+pub struct StoreError {
+    /// What was tried, and with what.
+    pub operation: String,
+    /// What the database or the connection says.
+    #[source]
+    pub source: sqlx::Error,
+}
+
+impl StoreError {
+    /// Whether the same operation may succeed later: the database is away, restarting or was in the way of another
+    /// transaction.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match &self.source {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+                // connection, resources, operator intervention, serialisation and deadlock, locks, read-only standby
+                ["08", "53", "57", "58", "40", "55"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+                    || code == "25006"
+            }),
+            _ => false,
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        if self.is_transient() {
+            "check that PostgreSQL runs and accepts connections; it is tried again by itself where the hub can wait"
+        } else if matches!(self.source, sqlx::Error::Migrate(_)) {
+            "run the same version of `fieldcast-hub migrate` that the database was last used with, or a newer one"
+        } else {
+            "this is a defect or a damaged database: keep the log and report it"
+        }
+    }
+}
+
+/// Names the operation that failed.
+pub trait Context<T> {
+    /// Wraps the error with what was tried.
+    ///
+    /// # Errors
+    /// The same error, named.
+    fn during(self, operation: impl Into<String>) -> Result<T>;
+}
+
+impl<T, E: Into<sqlx::Error>> Context<T> for std::result::Result<T, E> {
+    fn during(self, operation: impl Into<String>) -> Result<T> {
+        self.map_err(|source| StoreError {
+            operation: operation.into(),
+            source: source.into(),
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! Table `forecasters`: owns every definition a forecaster ever had, never judges one.
+
+use chrono::{DateTime, Utc};
+use fieldcast_features::ForecasterSpec;
+use serde::Serialize;
+use sqlx::types::Json;
+use sqlx::AssertSqlSafe;
+
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
+
+/// One version of a forecaster's definition.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct ForecasterRow {
+    /// Name.
+    pub name: String,
+    /// Counts from 1.
+    pub version: i64,
+    /// The definition.
+    #[sqlx(json)]
+    pub spec: ForecasterSpec,
+    /// When it was applied.
+    pub created_at: DateTime<Utc>,
+}
+
+const CURRENT: &str = "SELECT DISTINCT ON (name) name, version, spec, created_at FROM forecasters";
+
+impl Store {
+    /// Stores a definition as the next version where it differs from the one in force.
+    /// Returns the version in force and whether it is new.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn apply_forecaster(&self, spec: &ForecasterSpec) -> Result<(i64, bool)> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("apply forecaster {}", spec.name), source };
+        let mut tx = self.pool().begin().await.map_err(failed)?;
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtext('forecasters'), hashtext($1))")
+            .bind(&spec.name)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        let newest: Option<(i64, Json<ForecasterSpec>)> =
+            sqlx::query_as("SELECT version, spec FROM forecasters WHERE name = $1 ORDER BY version DESC LIMIT 1")
+                .bind(&spec.name)
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed)?;
+        if let Some((version, old)) = &newest
+            && old.0 == *spec
+        {
+            return Ok((*version, false));
+        }
+        let version = newest.map_or(0, |(v, _)| v) + 1;
+        sqlx::query("INSERT INTO forecasters (name, version, spec) VALUES ($1, $2, $3)")
+            .bind(&spec.name)
+            .bind(version)
+            .bind(Json(spec))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        // The rows of the past follow the new definition.
+        sqlx::query(
+            "INSERT INTO feature_work (device, forecaster, from_time, to_time)
+             SELECT device, $1, min(time), max(time) FROM device_readings GROUP BY device",
+        )
+        .bind(&spec.name)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        Ok((version, true))
+    }
+
+    /// The definitions in force, by name.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn forecasters(&self) -> Result<Vec<ForecasterRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("{CURRENT} ORDER BY name, version DESC")))
+            .fetch_all(self.pool())
+            .await
+            .during("list forecasters")
+    }
+
+    /// The definition in force of one forecaster.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn forecaster(&self, name: &str) -> Result<Option<ForecasterRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("{CURRENT} WHERE name = $1 ORDER BY name, version DESC")))
+            .bind(name)
+            .fetch_optional(self.pool())
+            .await
+            .during(format!("read forecaster {}", name))
+    }
+}

@@ -1,0 +1,290 @@
+//! Table `jobs`: owns leases, retries and cancellation, so that a job whose worker died is done by another.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
+
+/// One job.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct JobRow {
+    /// Number.
+    pub id: i64,
+    /// What is done: `train`.
+    pub kind: String,
+    /// For whom: the forecaster.
+    pub subject: String,
+    /// What the kind needs to know.
+    pub payload: Value,
+    /// `queued`, `running`, `succeeded`, `failed`, `cancelled`.
+    pub status: String,
+    /// Times it was claimed.
+    pub attempts: i32,
+    /// Times it may be claimed.
+    pub max_attempts: i32,
+    /// Someone asked for its end.
+    pub cancel: bool,
+    /// 0 to 1.
+    pub progress: f64,
+    /// What it does now.
+    pub progress_text: String,
+    /// What came out.
+    pub result: Option<Value>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Worker that holds or held it.
+    pub worker: Option<String>,
+    /// Enqueued.
+    pub created_at: DateTime<Utc>,
+    /// First claimed.
+    pub started_at: Option<DateTime<Utc>>,
+    /// Ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// A line of a job's history.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct JobLine {
+    /// Number, ascending over all jobs.
+    pub id: i64,
+    /// Written.
+    pub time: DateTime<Utc>,
+    /// What happened.
+    pub line: String,
+}
+
+/// What a heartbeat tells the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// Go on.
+    Held,
+    /// Someone asked for the job's end.
+    Cancelled,
+    /// The lease passed to another worker: stop, write nothing.
+    Lost,
+}
+
+const COLUMNS: &str = "id, kind, subject, payload, status, attempts, max_attempts, cancel, progress, progress_text, \
+                       result, error, worker, created_at, started_at, finished_at";
+
+impl Store {
+    /// Enqueues a job, unless one of its kind and subject is queued or running.
+    /// Returns the job's number and whether it is new.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn enqueue(&self, kind: &str, subject: &str, payload: &Value) -> Result<(i64, bool)> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("enqueue job for {}", subject), source };
+        // The live one may end between the two statements: then the second round inserts.
+        loop {
+            let new: Option<(i64,)> = sqlx::query_as(
+                "INSERT INTO jobs (kind, subject, payload) VALUES ($1, $2, $3)
+                 ON CONFLICT (kind, subject) WHERE status IN ('queued', 'running') DO NOTHING RETURNING id",
+            )
+            .bind(kind)
+            .bind(subject)
+            .bind(payload)
+            .fetch_optional(self.pool())
+            .await
+            .map_err(failed)?;
+            if let Some((id,)) = new {
+                return Ok((id, true));
+            }
+            let live: Option<(i64,)> = sqlx::query_as(
+                "SELECT id FROM jobs WHERE kind = $1 AND subject = $2 AND status IN ('queued', 'running')",
+            )
+            .bind(kind)
+            .bind(subject)
+            .fetch_optional(self.pool())
+            .await
+            .map_err(failed)?;
+            if let Some((id,)) = live {
+                return Ok((id, false));
+            }
+        }
+    }
+
+    /// Queues again, or fails, the running jobs whose lease has passed. Returns how many.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn requeue_expired(&self) -> Result<u64> {
+        let done = sqlx::query(
+            "UPDATE jobs SET lease_until = NULL,
+                status = CASE WHEN cancel THEN 'cancelled' WHEN attempts >= max_attempts THEN 'failed' ELSE 'queued' END,
+                error = CASE WHEN attempts >= max_attempts THEN 'its worker stopped without a word' ELSE error END,
+                finished_at = CASE WHEN cancel OR attempts >= max_attempts THEN now() END
+             WHERE status = 'running' AND lease_until < now()",
+        )
+        .execute(self.pool())
+        .await
+        .during("requeue expired jobs")?;
+        Ok(done.rows_affected())
+    }
+
+    /// Claims the oldest queued job for `lease_secs`; with `only`, that job.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn claim_job(
+        &self,
+        worker: &str,
+        lease_secs: f64,
+        only: Option<i64>,
+    ) -> Result<Option<JobRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
+            "UPDATE jobs SET status = 'running', worker = $1, attempts = attempts + 1,
+                lease_until = now() + make_interval(secs => $2), started_at = coalesce(started_at, now())
+             WHERE id = (SELECT id FROM jobs WHERE status = 'queued' AND run_after <= now() AND ($3::bigint IS NULL OR id = $3)
+                         ORDER BY run_after, id FOR UPDATE SKIP LOCKED LIMIT 1)
+             RETURNING {COLUMNS}"
+        )))
+        .bind(worker)
+        .bind(lease_secs)
+        .bind(only)
+        .fetch_optional(self.pool())
+        .await
+        .during("claim a job")
+    }
+
+    /// Prolongs a lease and stores progress.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn heartbeat(
+        &self,
+        job: i64,
+        worker: &str,
+        attempt: i32,
+        lease_secs: f64,
+        progress: (f64, &str),
+    ) -> Result<Lease> {
+        let held: Option<(bool,)> = sqlx::query_as(
+            "UPDATE jobs SET lease_until = now() + make_interval(secs => $4), progress = $5, progress_text = $6
+             WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running' RETURNING cancel",
+        )
+        .bind(job)
+        .bind(worker)
+        .bind(attempt)
+        .bind(lease_secs)
+        .bind(progress.0)
+        .bind(progress.1)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("prolong the lease of job {}", job))?;
+        Ok(match held {
+            None => Lease::Lost,
+            Some((true,)) => Lease::Cancelled,
+            Some((false,)) => Lease::Held,
+        })
+    }
+
+    /// Ends a job that this worker holds. An error queues it again after `retry_secs` while attempts are left
+    /// and a retry is given. Returns the job's new status; none where the lease was lost.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn finish_job(
+        &self,
+        job: &JobRow,
+        worker: &str,
+        outcome: Result<Value, (String, Option<f64>)>,
+    ) -> Result<Option<String>> {
+        let (result, error, retry) = match outcome {
+            Ok(result) => (Some(result), None, None),
+            Err((error, retry)) => (None, Some(error), retry.filter(|_| job.attempts < job.max_attempts)),
+        };
+        let status: Option<(String,)> = sqlx::query_as(
+            "UPDATE jobs SET lease_until = NULL, result = $4, error = $5,
+                status = CASE WHEN $5::text IS NULL THEN 'succeeded' WHEN cancel THEN 'cancelled'
+                              WHEN $6::float8 IS NULL THEN 'failed' ELSE 'queued' END,
+                run_after = now() + make_interval(secs => coalesce($6, 0)),
+                progress = CASE WHEN $5::text IS NULL THEN 1 ELSE progress END,
+                finished_at = CASE WHEN $5::text IS NULL OR cancel OR $6::float8 IS NULL THEN now() END
+             WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running' RETURNING status",
+        )
+        .bind(job.id)
+        .bind(worker)
+        .bind(job.attempts)
+        .bind(result)
+        .bind(error)
+        .bind(retry)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("finish job {}", job.id))?;
+        Ok(status.map(|(s,)| s))
+    }
+
+    /// Asks for a job's end: a queued one ends at once, a running one at its next heartbeat.
+    /// Returns its status; none where there is no such job.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn cancel_job(&self, job: i64) -> Result<Option<String>> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("cancel job {}", job), source };
+        sqlx::query(
+            "UPDATE jobs SET cancel = true,
+                status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
+                finished_at = CASE WHEN status = 'queued' THEN now() END
+             WHERE id = $1 AND status IN ('queued', 'running')",
+        )
+        .bind(job)
+        .execute(self.pool())
+        .await
+        .map_err(failed)?;
+        Ok(self.job(job).await?.map(|j| j.status))
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn job(&self, job: i64) -> Result<Option<JobRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("SELECT {COLUMNS} FROM jobs WHERE id = $1")))
+            .bind(job)
+            .fetch_optional(self.pool())
+            .await
+            .during(format!("read job {}", job))
+    }
+
+    /// Jobs that are queued or running.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn live_jobs(&self) -> Result<Vec<JobRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("SELECT {COLUMNS} FROM jobs WHERE status IN ('queued', 'running') ORDER BY id")))
+            .fetch_all(self.pool())
+            .await
+            .during("list jobs")
+    }
+
+    /// Adds a line to a job's history.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn job_line(&self, job: i64, line: &str) -> Result<()> {
+        sqlx::query("INSERT INTO job_log (job, line) VALUES ($1, $2)")
+            .bind(job)
+            .bind(line)
+            .execute(self.pool())
+            .await
+            .during(format!("log to job {}", job))?;
+        Ok(())
+    }
+
+    /// A job's lines after line number `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn job_lines(&self, job: i64, after: i64) -> Result<Vec<JobLine>> {
+        sqlx::query_as("SELECT id, time, line FROM job_log WHERE job = $1 AND id > $2 ORDER BY id LIMIT 1000")
+            .bind(job)
+            .bind(after)
+            .fetch_all(self.pool())
+            .await
+            .during(format!("read the log of job {}", job))
+    }
+}

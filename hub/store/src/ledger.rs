@@ -1,0 +1,340 @@
+//! Tables `batches` and `epochs`: owns the one transaction that writes a batch's rows with its ledger row.
+
+use fieldcast_features::Millis;
+use fieldcast_wire::{Epoch, RecordBody, Sha256};
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use sqlx::{Postgres, Transaction};
+
+use crate::error::{Context as _, Result};
+use crate::readings::ReadingColumns;
+use crate::time::timestamp;
+use crate::{Store, readings, records};
+
+/// A record that was refused by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedRecord {
+    /// Its number; 0 stands for the whole batch.
+    pub seq: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// A batch that is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerRow {
+    /// SHA-256 of its bytes.
+    pub digest: Sha256,
+    /// What was refused of it.
+    pub rejected: Vec<RejectedRecord>,
+}
+
+/// A batch to be committed.
+#[derive(Debug, Clone)]
+pub struct NewBatch<'a> {
+    /// Whose.
+    pub device: &'a str,
+    /// Of which buffer.
+    pub epoch: Epoch,
+    /// Number in it.
+    pub number: u64,
+    /// SHA-256 of its bytes.
+    pub digest: Sha256,
+    /// First record number.
+    pub first_seq: u64,
+    /// Last record number.
+    pub last_seq: u64,
+    /// Boot in which it was sealed.
+    pub boot_id: &'a str,
+    /// When in that boot.
+    pub monotonic_ms: i64,
+    /// What is refused of it.
+    pub rejected: &'a [RejectedRecord],
+}
+
+/// Numbers of an epoch that the ledger holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Every batch up to this one.
+    pub through: u64,
+    /// Those beyond it, ascending; at most 4,096 of them.
+    pub beyond: Vec<u64>,
+    /// What was refused of the newest batches.
+    pub spent: Option<String>,
+}
+
+/// Batches of an epoch at and beyond a number, and when they were sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedAt {
+    /// Number.
+    pub number: u64,
+    /// Boot in which it was sealed.
+    pub boot_id: String,
+    /// When in that boot.
+    pub monotonic_ms: i64,
+}
+
+fn number(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// The open transaction of an ingest.
+#[derive(Debug)]
+pub struct Ingest {
+    pub(crate) tx: Transaction<'static, Postgres>,
+}
+
+impl Store {
+    /// Begins an ingest; dropped without [`Ingest::commit`], it leaves nothing behind.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn begin_ingest(&self) -> Result<Ingest> {
+        let tx = self.pool().begin().await.during("begin an ingest")?;
+        Ok(Ingest { tx })
+    }
+
+    /// What the ledger holds at or beyond `number` of an epoch, ascending, at most 1,000.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn batches_from(
+        &self,
+        device: &str,
+        epoch: Epoch,
+        from: u64,
+    ) -> Result<Vec<SealedAt>> {
+        let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+            "SELECT number, boot_id, monotonic_ms FROM batches
+             WHERE device = $1 AND epoch = $2 AND number >= $3 ORDER BY number LIMIT 1000",
+        )
+        .bind(device)
+        .bind(epoch.0)
+        .bind(signed(from))
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the ledger of device {device}"))?;
+        Ok(rows
+            .into_iter()
+            .map(|(n, boot_id, monotonic_ms)| SealedAt {
+                number: number(n),
+                boot_id,
+                monotonic_ms,
+            })
+            .collect())
+    }
+}
+
+impl Ingest {
+    /// The ledger's row of a batch; none where it was never committed.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn ledger_row(
+        &mut self,
+        device: &str,
+        epoch: Epoch,
+        n: u64,
+    ) -> Result<Option<LedgerRow>> {
+        let row: Option<(Vec<u8>, Json<Vec<RejectedRecord>>)> = sqlx::query_as(
+            "SELECT digest, rejected FROM batches WHERE device = $1 AND epoch = $2 AND number = $3",
+        )
+        .bind(device)
+        .bind(epoch.0)
+        .bind(signed(n))
+        .fetch_optional(&mut *self.tx)
+        .await
+        .during(format!("read the ledger of device {device}"))?;
+        Ok(row.and_then(|(digest, rejected)| {
+            Some(LedgerRow {
+                digest: Sha256::from_slice(&digest)?,
+                rejected: rejected.0,
+            })
+        }))
+    }
+
+    /// Sets a savepoint; [`Self::release`] or [`Self::back`] ends it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn savepoint(&mut self) -> Result<()> {
+        self.control("SAVEPOINT batch").await
+    }
+
+    /// Keeps what was written since the savepoint.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn release(&mut self) -> Result<()> {
+        self.control("RELEASE SAVEPOINT batch").await
+    }
+
+    /// Undoes what was written since the savepoint.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn back(&mut self) -> Result<()> {
+        self.control("ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch")
+            .await
+    }
+
+    async fn control(&mut self, sql: &'static str) -> Result<()> {
+        sqlx::raw_sql(sql)
+            .execute(&mut *self.tx)
+            .await
+            .map(drop)
+            .during(sql)
+    }
+
+    /// Writes the ledger row; false where another hub committed the batch in the meantime.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn insert_batch(&mut self, batch: &NewBatch<'_>) -> Result<bool> {
+        let failed = || {
+            format!(
+                "enter batch {} of device {} into the ledger",
+                batch.number, batch.device
+            )
+        };
+        sqlx::query("INSERT INTO epochs (device, epoch) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(batch.device)
+            .bind(batch.epoch.0)
+            .execute(&mut *self.tx)
+            .await
+            .during(failed())?;
+        let done = sqlx::query(
+            "INSERT INTO batches (device, epoch, number, digest, first_seq, last_seq, boot_id, monotonic_ms, rejected)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+        )
+        .bind(batch.device)
+        .bind(batch.epoch.0)
+        .bind(signed(batch.number))
+        .bind(&batch.digest.0[..])
+        .bind(signed(batch.first_seq))
+        .bind(signed(batch.last_seq))
+        .bind(batch.boot_id)
+        .bind(batch.monotonic_ms)
+        .bind(Json(batch.rejected))
+        .execute(&mut *self.tx)
+        .await
+        .during(failed())?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Writes readings; their partitions must exist.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn insert_readings(&mut self, rows: &ReadingColumns) -> Result<()> {
+        readings::insert(&mut self.tx, rows).await
+    }
+
+    /// Writes a device's records that are no readings.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn insert_records<'a>(
+        &mut self,
+        device: &str,
+        records: impl Iterator<Item = &'a RecordBody>,
+    ) -> Result<()> {
+        records::insert(&mut self.tx, device, records).await
+    }
+
+    /// Marks a span of data time whose feature rows must be computed again.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn mark_features(&mut self, device: &str, from: Millis, to: Millis) -> Result<()> {
+        crate::features::mark(&mut self.tx, device, timestamp(from), timestamp(to)).await
+    }
+
+    /// What is committed of an epoch, with what this transaction has written.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn committed(&mut self, device: &str, epoch: Epoch) -> Result<Committed> {
+        let failed = || format!("read the watermark of device {device}");
+        let row: Option<(i64, Option<String>)> = sqlx::query_as(
+            "SELECT through, spent FROM epochs WHERE device = $1 AND epoch = $2 FOR NO KEY UPDATE",
+        )
+        .bind(device)
+        .bind(epoch.0)
+        .fetch_optional(&mut *self.tx)
+        .await
+        .during(failed())?;
+        let (through, spent) = row.unwrap_or_default();
+        let beyond: Vec<i64> = sqlx::query_scalar(
+            "SELECT number FROM batches WHERE device = $1 AND epoch = $2 AND number > $3
+             ORDER BY number LIMIT 4096",
+        )
+        .bind(device)
+        .bind(epoch.0)
+        .bind(through)
+        .fetch_all(&mut *self.tx)
+        .await
+        .during(failed())?;
+        Ok(Committed {
+            through: number(through),
+            beyond: beyond.into_iter().map(number).collect(),
+            spent,
+        })
+    }
+
+    /// Stores the watermark of an epoch; it never goes back.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn set_through(&mut self, device: &str, epoch: Epoch, through: u64) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO epochs (device, epoch, through) VALUES ($1, $2, $3)
+             ON CONFLICT (device, epoch) DO UPDATE SET through = greatest(epochs.through, excluded.through)",
+        )
+        .bind(device)
+        .bind(epoch.0)
+        .bind(signed(through))
+        .execute(&mut *self.tx)
+        .await
+        .map(drop)
+        .during(format!("store the watermark of device {device}"))
+    }
+
+    /// Marks an epoch as spent; returns whether it was not before.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn spend(&mut self, device: &str, epoch: Epoch, why: &str) -> Result<bool> {
+        sqlx::query(
+            "INSERT INTO epochs (device, epoch, spent) VALUES ($1, $2, $3)
+             ON CONFLICT (device, epoch) DO UPDATE SET spent = excluded.spent WHERE epochs.spent IS NULL",
+        )
+        .bind(device)
+        .bind(epoch.0)
+        .bind(why)
+        .execute(&mut *self.tx)
+        .await
+        .map(|done| done.rows_affected() > 0)
+        .during(format!("mark the epoch of device {device} as spent"))
+    }
+
+    /// Raises an alarm of the hub's own about a device.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn raise(&mut self, device: &str, code: &str, message: &str) -> Result<()> {
+        crate::alarms::raise(&mut *self.tx, device, code, message).await
+    }
+
+    /// Makes all of it permanent, on disk.
+    ///
+    /// # Errors
+    /// The database; then nothing of it may be acknowledged.
+    pub async fn commit(self) -> Result<()> {
+        self.tx.commit().await.during("commit an ingest")
+    }
+}

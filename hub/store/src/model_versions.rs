@@ -1,0 +1,161 @@
+//! Tables `model_versions` and `champions`: owns immutable versions and which one is in force, never decides it.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
+
+/// One model version.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct ModelVersionRow {
+    /// Forecaster.
+    pub forecaster: String,
+    /// Counts up, never reused.
+    pub version: i64,
+    /// SHA-256 of the bundle, hexadecimal.
+    pub bundle: String,
+    /// Bytes of the bundle.
+    pub bundle_size: i64,
+    /// The bundle's manifest.
+    pub manifest: Value,
+    /// Scores beside the baselines.
+    pub metrics: Value,
+    /// Snapshot, spec, seed, code version, training run.
+    pub lineage: Value,
+    /// Whether it is the champion of group `all`.
+    pub champion: bool,
+    /// Made.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A version about to be stored.
+#[derive(Debug, Clone)]
+pub struct NewModelVersion<'a> {
+    /// Forecaster.
+    pub forecaster: &'a str,
+    /// Version, as in the manifest.
+    pub version: i64,
+    /// SHA-256 of the bundle.
+    pub sha: &'a [u8],
+    /// The bundle's bytes.
+    pub bytes: &'a [u8],
+    /// The bundle's manifest.
+    pub manifest: &'a Value,
+    /// Scores beside the baselines.
+    pub metrics: &'a Value,
+    /// Snapshot, spec, seed, code version, training run.
+    pub lineage: &'a Value,
+    /// Training run that made it.
+    pub run: i64,
+    /// Challenger against champion.
+    pub verdict: &'a Value,
+}
+
+const SELECT: &str = "SELECT m.forecaster, m.version, encode(m.bundle, 'hex') AS bundle, \
+    length(b.bytes)::bigint AS bundle_size, m.manifest, m.metrics, m.lineage, (c.version IS NOT NULL) AS champion, \
+    m.created_at FROM model_versions m JOIN bundles b ON b.sha = m.bundle \
+    LEFT JOIN champions c ON c.forecaster = m.forecaster AND c.version = m.version AND c.grp = 'all'";
+
+impl Store {
+    /// The highest version ever stored for a forecaster; 0 where there is none.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn highest_model_version(&self, forecaster: &str) -> Result<i64> {
+        let (version,): (i64,) =
+            sqlx::query_as("SELECT coalesce(max(version), 0) FROM model_versions WHERE forecaster = $1")
+                .bind(forecaster)
+                .fetch_one(self.pool())
+                .await
+                .during(format!("read the versions of {}", forecaster))?;
+        Ok(version)
+    }
+
+    /// Stores bundle, version and the run's conclusion in one transaction.
+    ///
+    /// # Errors
+    /// The database; also where the version exists.
+    pub async fn register_model(&self, new: &NewModelVersion<'_>, scores: &Value) -> Result<()> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("store a model version of {}", new.forecaster), source };
+        let mut tx = self.pool().begin().await.map_err(failed)?;
+        sqlx::query("INSERT INTO bundles (sha, bytes) VALUES ($1, $2) ON CONFLICT (sha) DO NOTHING")
+            .bind(new.sha)
+            .bind(new.bytes)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        sqlx::query(
+            "INSERT INTO model_versions (forecaster, version, bundle, manifest, metrics, lineage)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(new.forecaster)
+        .bind(new.version)
+        .bind(new.sha)
+        .bind(new.manifest)
+        .bind(new.metrics)
+        .bind(new.lineage)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        sqlx::query("UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1")
+            .bind(new.run)
+            .bind(scores)
+            .bind(new.verdict)
+            .bind(new.version)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        tx.commit().await.map_err(failed)
+    }
+
+    /// Versions, newest first; of one forecaster where it is named, below row `before` where it is given.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn model_versions(
+        &self,
+        forecaster: Option<&str>,
+        offset: i64,
+        limit: i64,
+    ) -> Result<Vec<ModelVersionRow>> {
+        let sql = format!(
+            "{SELECT} WHERE ($1::text IS NULL OR m.forecaster = $1)
+             ORDER BY m.created_at DESC, m.forecaster, m.version DESC OFFSET $2 LIMIT $3"
+        );
+        sqlx::query_as(AssertSqlSafe(sql))
+            .bind(forecaster)
+            .bind(offset)
+            .bind(limit)
+            .fetch_all(self.pool())
+            .await
+            .during("list model versions")
+    }
+
+    /// One version.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn model_version(&self, forecaster: &str, version: i64) -> Result<Option<ModelVersionRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("{SELECT} WHERE m.forecaster = $1 AND m.version = $2")))
+            .bind(forecaster)
+            .bind(version)
+            .fetch_optional(self.pool())
+            .await
+            .during(format!("read a model version of {}", forecaster))
+    }
+
+    /// The champion of group `all`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn champion(&self, forecaster: &str) -> Result<Option<ModelVersionRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("{SELECT} WHERE c.forecaster = $1")))
+            .bind(forecaster)
+            .fetch_optional(self.pool())
+            .await
+            .during(format!("read the champion of {}", forecaster))
+    }
+}

@@ -1,0 +1,178 @@
+//! Tables `readings` and `json_readings`: owns writing and reading values, never their meaning.
+
+use chrono::{DateTime, Utc};
+use fieldcast_features::Millis;
+use sqlx::PgConnection;
+
+use crate::Store;
+use crate::error::{Context as _, Result};
+use crate::time::{millis, timestamp};
+
+/// Readings as columns, all of one length.
+#[derive(Debug, Clone, Default)]
+pub struct ReadingColumns {
+    /// Sensor numbers.
+    pub sensors: Vec<i32>,
+    /// Data times.
+    pub times: Vec<DateTime<Utc>>,
+    /// Values.
+    pub values: Vec<f64>,
+    /// 0 good, 1 suspect, 2 bad.
+    pub qualities: Vec<i16>,
+    /// 0 unknown, 1 synchronised, 2 the data's own time.
+    pub time_qualities: Vec<i16>,
+}
+
+impl ReadingColumns {
+    /// Appends one reading.
+    pub fn push(&mut self, sensor: i32, time: Millis, value: f64, quality: i16, time_quality: i16) {
+        self.sensors.push(sensor);
+        self.times.push(timestamp(time));
+        self.values.push(value);
+        self.qualities.push(quality);
+        self.time_qualities.push(time_quality);
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sensors.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sensors.is_empty()
+    }
+}
+
+pub(crate) async fn insert(connection: &mut PgConnection, rows: &ReadingColumns) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO readings (sensor, time, value, quality, time_quality)
+         SELECT * FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[], $5::int2[])",
+    )
+    .bind(&rows.sensors)
+    .bind(&rows.times)
+    .bind(&rows.values)
+    .bind(&rows.qualities)
+    .bind(&rows.time_qualities)
+    .execute(connection)
+    .await
+    .map(drop)
+    .during(format!("insert {} readings", rows.len()))
+}
+
+/// A stored reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredReading {
+    /// Sensor name.
+    pub sensor: String,
+    /// Data time.
+    pub time: Millis,
+    /// Value.
+    pub value: f64,
+    /// 0 good, 1 suspect, 2 bad.
+    pub quality: u8,
+    /// 0 unknown, 1 synchronised, 2 the data's own time.
+    pub time_quality: u8,
+}
+
+impl Store {
+    /// Readings of some sensors of a device with `from < time <= to`, by time.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn readings_between(
+        &self,
+        device: &str,
+        sensors: &[String],
+        from: Millis,
+        to: Millis,
+    ) -> Result<Vec<StoredReading>> {
+        let rows: Vec<(String, DateTime<Utc>, f64, i16, i16)> = sqlx::query_as(
+            "SELECT s.name, r.time, r.value, r.quality, r.time_quality
+             FROM sensors s JOIN readings r ON r.sensor = s.id
+             WHERE s.device = $1 AND s.name = ANY($2) AND r.time > $3 AND r.time <= $4
+             UNION ALL
+             SELECT s.name, j.time, j.value, j.quality, 2::int2
+             FROM sensors s JOIN json_readings j ON j.sensor = s.id
+             WHERE s.device = $1 AND s.name = ANY($2) AND j.time > $3 AND j.time <= $4
+             ORDER BY 2, 1",
+        )
+        .bind(device)
+        .bind(sensors)
+        .bind(timestamp(from))
+        .bind(timestamp(to))
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read readings of device {device}"))?;
+        Ok(rows
+            .into_iter()
+            .map(
+                |(sensor, time, value, quality, time_quality)| StoredReading {
+                    sensor,
+                    time: millis(time),
+                    value,
+                    quality: u8::try_from(quality).unwrap_or(2),
+                    time_quality: u8::try_from(time_quality).unwrap_or(0),
+                },
+            )
+            .collect())
+    }
+
+    /// First and last data time of a device's sensors; none where there is no reading.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn reading_span(
+        &self,
+        device: &str,
+        sensors: &[String],
+    ) -> Result<Option<(Millis, Millis)>> {
+        let (from, to): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = sqlx::query_as(
+            "SELECT min(least(r.first, j.first)), max(greatest(r.last, j.last)) FROM sensors s
+             CROSS JOIN LATERAL (SELECT min(time) AS first, max(time) AS last FROM readings WHERE sensor = s.id) r
+             CROSS JOIN LATERAL (SELECT min(time) AS first, max(time) AS last FROM json_readings WHERE sensor = s.id) j
+             WHERE s.device = $1 AND s.name = ANY($2)",
+        )
+        .bind(device)
+        .bind(sensors)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("find the span of readings of device {device}"))?;
+        Ok(from.zip(to).map(|(from, to)| (millis(from), millis(to))))
+    }
+
+    /// Readings of things that run no agent; one that is there already (same sensor, same time) stays as it is.
+    /// Returns how many were new.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn insert_json_readings(&self, device: &str, rows: &ReadingColumns) -> Result<u64> {
+        let failed = || format!("insert JSON readings of device {device}");
+        let mut tx = self.pool().begin().await.during(failed())?;
+        let new = sqlx::query(
+            "INSERT INTO json_readings (sensor, time, value, quality)
+             SELECT * FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[])
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(&rows.sensors)
+        .bind(&rows.times)
+        .bind(&rows.values)
+        .bind(&rows.qualities)
+        .execute(&mut *tx)
+        .await
+        .during(failed())?
+        .rows_affected();
+        if let (true, Some(from), Some(to)) =
+            (new > 0, rows.times.iter().min(), rows.times.iter().max())
+        {
+            crate::features::mark(&mut tx, device, *from, *to).await?;
+        }
+        tx.commit().await.during(failed())?;
+        Ok(new)
+    }
+}

@@ -1,0 +1,412 @@
+//! Tables `rollouts`, `deployments` and `rollout_commands`: owns the row lock under which a rollout moves.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Postgres, Transaction};
+
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
+
+/// One rollout.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct RolloutRow {
+    /// Number.
+    pub id: i64,
+    /// Forecaster.
+    pub forecaster: String,
+    /// Version that is rolled out.
+    pub model_version: i64,
+    /// Champion before it; none for a forecaster's first.
+    pub previous_version: Option<i64>,
+    /// State of the machine.
+    pub status: String,
+    /// Why, in words.
+    pub reason: String,
+    /// Plan, stage and timers.
+    pub machine: Value,
+    /// Who or what started it.
+    pub created_by: String,
+    /// Started.
+    pub created_at: DateTime<Utc>,
+    /// Last changed.
+    pub updated_at: DateTime<Utc>,
+    /// Reached a final state.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// One device of a rollout.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct DeploymentRow {
+    /// Device.
+    pub device: String,
+    /// Its state within the rollout.
+    pub state: String,
+    /// Why, in words.
+    pub reason: String,
+    /// Generation of the last order.
+    pub generation: i64,
+    /// The machine's own record.
+    #[serde(skip)]
+    pub machine: Value,
+    /// Last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a device last said, and whether it is connected.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct FleetRow {
+    /// Device.
+    pub device: String,
+    /// Connected.
+    pub online: bool,
+    /// Its last state message as it came.
+    pub raw: Option<Vec<u8>>,
+    /// Generation of the newest order for the forecaster; 0: none.
+    pub generation: i64,
+    /// Bundle of that order.
+    pub desired: Option<Vec<u8>>,
+}
+
+/// An order about to be stored as what a device shall run.
+#[derive(Debug, Clone)]
+pub struct NewOrder<'a> {
+    /// To whom.
+    pub device: &'a str,
+    /// For which forecaster.
+    pub forecaster: &'a str,
+    /// SHA-256 of the bundle.
+    pub bundle: &'a [u8],
+    /// Version in it.
+    pub model_version: i64,
+    /// `shadow` or `active`.
+    pub stage: &'a str,
+    /// Higher than any before.
+    pub generation: i64,
+    /// After which the device refuses it.
+    pub expires_at: DateTime<Utc>,
+    /// The signed message.
+    pub signed: &'a [u8],
+}
+
+/// A rollout under its row lock: nobody else moves it until this is committed or dropped.
+#[derive(Debug)]
+pub struct LockedRollout {
+    tx: Transaction<'static, Postgres>,
+    /// The rollout as it was when the lock was taken.
+    pub row: RolloutRow,
+    /// Its devices.
+    pub deployments: Vec<DeploymentRow>,
+    /// Commands that nobody has carried out: number, command, who.
+    pub commands: Vec<(i64, String, String)>,
+}
+
+const COLUMNS: &str = "id, forecaster, model_version, previous_version, status, reason, machine, created_by, created_at, \
+                       updated_at, finished_at";
+const DEPLOYMENT: &str =
+    "SELECT device, state, reason, generation, machine, updated_at FROM deployments WHERE rollout = $1 ORDER BY device";
+
+impl Store {
+    /// Starts a rollout: its row, and one of `device, machine` for each device, in one transaction.
+    /// A rollout of the forecaster that is still open must be ended by the caller, under its own lock.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn create_rollout(
+        &self,
+        forecaster: &str,
+        version: i64,
+        machine: &Value,
+        devices: &[(String, Value)],
+        by: &str,
+    ) -> Result<i64> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("start a rollout of {}", forecaster), source };
+        let mut tx = self.pool().begin().await.map_err(failed)?;
+        let (id,): (i64,) = sqlx::query_as(
+            "INSERT INTO rollouts (forecaster, model_version, previous_version, status, reason, machine, created_by)
+             SELECT $1, $2, (SELECT version FROM champions WHERE forecaster = $1 AND grp = 'all'),
+                $3::jsonb->>'status', $3::jsonb->>'reason', $3, $4 RETURNING id",
+        )
+        .bind(forecaster)
+        .bind(version)
+        .bind(machine)
+        .bind(by)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+        for (device, machine) in devices {
+            sqlx::query(
+                "INSERT INTO deployments (rollout, device, state, reason, generation, machine)
+                 VALUES ($1, $2, $3::jsonb->>'state', '', 0, $3)",
+            )
+            .bind(id)
+            .bind(device)
+            .bind(machine)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        }
+        tx.commit().await.map_err(failed)?;
+        Ok(id)
+    }
+
+    /// Open rollouts, oldest first.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn open_rollouts(&self) -> Result<Vec<RolloutRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM rollouts WHERE finished_at IS NULL ORDER BY id"
+        )))
+        .fetch_all(self.pool())
+        .await
+        .during("list open rollouts")
+    }
+
+    /// Rollouts, newest first, below `before` where it is given.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn rollouts(
+        &self,
+        forecaster: Option<&str>,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<RolloutRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM rollouts WHERE ($1::text IS NULL OR forecaster = $1)
+             AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
+        )))
+        .bind(forecaster)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during("list rollouts")
+    }
+
+    /// One rollout and its devices.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn rollout(&self, id: i64) -> Result<Option<(RolloutRow, Vec<DeploymentRow>)>> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("read rollout {}", id), source };
+        let row: Option<RolloutRow> =
+            sqlx::query_as(AssertSqlSafe(format!("SELECT {COLUMNS} FROM rollouts WHERE id = $1")))
+                .bind(id)
+                .fetch_optional(self.pool())
+                .await
+                .map_err(failed)?;
+        let Some(row) = row else { return Ok(None) };
+        let devices = sqlx::query_as(DEPLOYMENT).bind(id).fetch_all(self.pool()).await.map_err(failed)?;
+        Ok(Some((row, devices)))
+    }
+
+    /// Asks the hub that drives rollouts to pause, resume, approve or abort one. False: no such rollout, or ended.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn command_rollout(&self, id: i64, command: &str, who: &str) -> Result<bool> {
+        let done = sqlx::query(
+            "INSERT INTO rollout_commands (rollout, command, who)
+             SELECT id, $2, $3 FROM rollouts WHERE id = $1 AND finished_at IS NULL",
+        )
+        .bind(id)
+        .bind(command)
+        .bind(who)
+        .execute(self.pool())
+        .await
+        .during(format!("steer rollout {}", id))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Takes the row lock of an open rollout; none where another hub holds it or it has ended.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn lock_rollout(&self, id: i64) -> Result<Option<LockedRollout>> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("lock rollout {}", id), source };
+        let mut tx = self.pool().begin().await.map_err(failed)?;
+        let row: Option<RolloutRow> = sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM rollouts WHERE id = $1 AND finished_at IS NULL FOR UPDATE SKIP LOCKED"
+        )))
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed)?;
+        let Some(row) = row else { return Ok(None) };
+        let deployments = sqlx::query_as(DEPLOYMENT).bind(id).fetch_all(&mut *tx).await.map_err(failed)?;
+        let commands = sqlx::query_as(
+            "SELECT id, command, who FROM rollout_commands WHERE rollout = $1 AND done_at IS NULL ORDER BY id",
+        )
+        .bind(id)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed)?;
+        Ok(Some(LockedRollout { tx, row, deployments, commands }))
+    }
+
+    /// The devices that carry all of `labels` (a JSON object), with their last state and newest order.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn fleet(&self, labels: &Value, forecaster: &str) -> Result<Vec<FleetRow>> {
+        sqlx::query_as(
+            "SELECT d.id AS device, d.online, s.raw, coalesce(o.generation, 0) AS generation, o.bundle AS desired
+             FROM devices d LEFT JOIN device_states s ON s.device = d.id
+             LEFT JOIN desired o ON o.device = d.id AND o.forecaster = $2
+             WHERE d.labels @> $1 ORDER BY d.id",
+        )
+        .bind(labels)
+        .bind(forecaster)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the fleet of {}", forecaster))
+    }
+
+    /// Stores an order outside a rollout: a late joiner gets the champion.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn order_champion(&self, order: &NewOrder<'_>) -> Result<()> {
+        let failed = |source: sqlx::Error| StoreError { operation: format!("order the champion for {}", order.device), source };
+        let mut tx = self.pool().begin().await.map_err(failed)?;
+        put_order(&mut tx, order).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)
+    }
+}
+
+async fn put_order(tx: &mut Transaction<'static, Postgres>, order: &NewOrder<'_>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO desired (device, forecaster, bundle, model_version, stage, generation, attempt, expires_at, signed)
+         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8)
+         ON CONFLICT (device, forecaster) DO UPDATE SET bundle = excluded.bundle,
+            model_version = excluded.model_version, stage = excluded.stage, generation = excluded.generation,
+            attempt = excluded.attempt, expires_at = excluded.expires_at, signed = excluded.signed, updated_at = now()
+         WHERE desired.generation < excluded.generation",
+    )
+    .bind(order.device)
+    .bind(order.forecaster)
+    .bind(order.bundle)
+    .bind(order.model_version)
+    .bind(order.stage)
+    .bind(order.generation)
+    .bind(order.expires_at)
+    .bind(order.signed)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+impl LockedRollout {
+    fn failed(&self) -> impl Fn(sqlx::Error) -> StoreError + use<> {
+        let id = self.row.id.to_string();
+        move |source| StoreError { operation: format!("move rollout {id}"), source }
+    }
+
+    /// Stores the machine's state.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn save(&mut self, machine: &Value, ended: bool) -> Result<()> {
+        let failed = self.failed();
+        sqlx::query(
+            "UPDATE rollouts SET machine = $2, status = $2::jsonb->>'status', reason = $2::jsonb->>'reason',
+                updated_at = now(), finished_at = CASE WHEN $3 THEN now() END WHERE id = $1",
+        )
+        .bind(self.row.id)
+        .bind(machine)
+        .bind(ended)
+        .execute(&mut *self.tx)
+        .await
+        .map_err(&failed)?;
+        sqlx::query("UPDATE rollout_commands SET done_at = now() WHERE rollout = $1 AND id = ANY($2)")
+            .bind(self.row.id)
+            .bind(self.commands.iter().map(|c| c.0).collect::<Vec<_>>())
+            .execute(&mut *self.tx)
+            .await
+            .map_err(&failed)?;
+        Ok(())
+    }
+
+    /// Stores one device's state.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn save_device(&mut self, device: &str, machine: &Value) -> Result<()> {
+        let failed = self.failed();
+        sqlx::query(
+            "UPDATE deployments SET machine = $3, state = $3::jsonb->>'state', reason = $3::jsonb->>'reason',
+                generation = ($3::jsonb->>'generation')::bigint, updated_at = now() WHERE rollout = $1 AND device = $2",
+        )
+        .bind(self.row.id)
+        .bind(device)
+        .bind(machine)
+        .execute(&mut *self.tx)
+        .await
+        .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Stores an order as what the device shall run, unless a newer one stands.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn order(&mut self, order: &NewOrder<'_>) -> Result<()> {
+        let failed = self.failed();
+        put_order(&mut self.tx, order).await.map_err(failed)
+    }
+
+    /// Takes a device's order away: it has no model to go back to but its own baseline.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn withdraw(&mut self, device: &str) -> Result<()> {
+        let failed = self.failed();
+        sqlx::query("DELETE FROM desired WHERE device = $1 AND forecaster = $2")
+            .bind(device)
+            .bind(&self.row.forecaster)
+            .execute(&mut *self.tx)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Makes the rolled-out version the champion, with the decision that says so.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn promote(&mut self) -> Result<()> {
+        let failed = self.failed();
+        let by = format!("rollout {}", self.row.id);
+        sqlx::query(
+            "INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3)
+             ON CONFLICT (forecaster, grp) DO UPDATE SET version = excluded.version, set_by = excluded.set_by, since = now()",
+        )
+        .bind(&self.row.forecaster)
+        .bind(self.row.model_version)
+        .bind(&by)
+        .execute(&mut *self.tx)
+        .await
+        .map_err(&failed)?;
+        sqlx::query(
+            "INSERT INTO decisions (forecaster, decision, reason, decided_by) VALUES ($1, 'promote', $2, $3)",
+        )
+        .bind(&self.row.forecaster)
+        .bind(format!("version {} is the champion", self.row.model_version))
+        .bind(&by)
+        .execute(&mut *self.tx)
+        .await
+        .map_err(&failed)?;
+        Ok(())
+    }
+
+    /// Ends the lock, keeping what was stored.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn commit(self) -> Result<()> {
+        let failed = self.failed();
+        self.tx.commit().await.map_err(failed)
+    }
+}

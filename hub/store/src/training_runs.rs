@@ -1,0 +1,146 @@
+//! Table `training_runs`: owns what each training read, made and concluded.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+
+use crate::error::Context as _;
+use crate::{Result, Store, StoreError};
+
+/// One training run with its job's state.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct TrainingRunRow {
+    /// Number, that of its job.
+    pub id: i64,
+    /// Forecaster.
+    pub forecaster: String,
+    /// Version of its definition.
+    pub spec_version: i64,
+    /// `drift` or `person`.
+    pub trigger: String,
+    /// Why, in words.
+    pub reason: String,
+    /// Rows known at this moment were read.
+    pub snapshot_at: DateTime<Utc>,
+    /// SHA-256 of the rows, hexadecimal.
+    pub snapshot_sha: Option<String>,
+    /// Rows read.
+    pub snapshot_rows: i64,
+    /// Seed of the random numbers.
+    pub seed: i64,
+    /// Version of the program.
+    pub code_version: String,
+    /// Models beside the baselines on the selection part.
+    pub scores: Option<Value>,
+    /// Challenger against champion.
+    pub verdict: Option<Value>,
+    /// The version that came out.
+    pub model_version: Option<i64>,
+    /// The job's status.
+    pub status: String,
+    /// The job's progress, 0 to 1.
+    pub progress: f64,
+    /// What it does now.
+    pub progress_text: String,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Began.
+    pub created_at: DateTime<Utc>,
+    /// Ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What is known when a run begins.
+#[derive(Debug, Clone)]
+pub struct NewTrainingRun<'a> {
+    /// The job.
+    pub id: i64,
+    /// Forecaster.
+    pub forecaster: &'a str,
+    /// Version of its definition.
+    pub spec_version: i64,
+    /// `drift` or `person`.
+    pub trigger: &'a str,
+    /// Why, in words.
+    pub reason: &'a str,
+    /// Rows known at this moment are read.
+    pub snapshot_at: DateTime<Utc>,
+    /// SHA-256 over the rows.
+    pub snapshot_sha: &'a [u8],
+    /// Rows read.
+    pub snapshot_rows: i64,
+    /// Seed of the random numbers.
+    pub seed: i64,
+    /// Version of the program.
+    pub code_version: &'a str,
+}
+
+const SELECT: &str = "SELECT r.id, r.forecaster, r.spec_version, r.trigger, r.reason, r.snapshot_at, \
+    encode(r.snapshot_sha, 'hex') AS snapshot_sha, r.snapshot_rows, r.seed, r.code_version, r.scores, r.verdict, \
+    r.model_version, j.status, j.progress, j.progress_text, j.error, r.created_at, j.finished_at \
+    FROM training_runs r JOIN jobs j ON j.id = r.id";
+
+impl Store {
+    /// Stores the beginning of a run; a second attempt of the same job replaces the first.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn begin_training_run(&self, run: &NewTrainingRun<'_>) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO training_runs (id, forecaster, spec_version, trigger, reason, snapshot_at, snapshot_sha,
+                snapshot_rows, seed, code_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             ON CONFLICT (id) DO UPDATE SET spec_version = excluded.spec_version, snapshot_at = excluded.snapshot_at,
+                snapshot_sha = excluded.snapshot_sha, snapshot_rows = excluded.snapshot_rows,
+                code_version = excluded.code_version, scores = NULL, verdict = NULL",
+        )
+        .bind(run.id)
+        .bind(run.forecaster)
+        .bind(run.spec_version)
+        .bind(run.trigger)
+        .bind(run.reason)
+        .bind(run.snapshot_at)
+        .bind(run.snapshot_sha)
+        .bind(run.snapshot_rows)
+        .bind(run.seed)
+        .bind(run.code_version)
+        .execute(self.pool())
+        .await
+        .during(format!("begin training run {}", run.id))?;
+        Ok(())
+    }
+
+    /// Runs, newest first; of one forecaster where it is named, below `before` where it is given.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn training_runs(
+        &self,
+        forecaster: Option<&str>,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<TrainingRunRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{SELECT} WHERE ($1::text IS NULL OR r.forecaster = $1) AND ($2::bigint IS NULL OR r.id < $2)
+             ORDER BY r.id DESC LIMIT $3"
+        )))
+        .bind(forecaster)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during("list training runs")
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn training_run(&self, id: i64) -> Result<Option<TrainingRunRow>> {
+        sqlx::query_as(AssertSqlSafe(format!("{SELECT} WHERE r.id = $1")))
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await
+            .during(format!("read training run {}", id))
+    }
+}

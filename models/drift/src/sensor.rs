@@ -1,0 +1,330 @@
+//! Is the sensor broken: owns a channel's checks for range, spikes, stuck values and silence, never a forecast.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::StatError;
+
+/// Changes between readings from which the usual step is estimated.
+const STEPS: usize = 32;
+/// Fewest of them before a spike is called.
+const MIN_STEPS: usize = 12;
+/// Readings in a row at a new level after which the level is believed.
+const BELIEVE_AFTER: u32 = 3;
+
+/// What is normal for a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SensorLimits {
+    /// Smallest possible value.
+    pub min: Option<f64>,
+    /// Largest possible value.
+    pub max: Option<f64>,
+    /// Identical readings in a row that mean "stuck"; 0 = never.
+    pub stuck_after: u32,
+    /// A value at which the sensor may rest for long (0 for rain or light).
+    pub resting: Option<f64>,
+    /// Milliseconds without a usable reading that mean "missing"; 0 = never.
+    pub missing_after_ms: i64,
+    /// A step this many times the usual one is a spike; 0 = never.
+    pub spike_factor: f64,
+}
+
+impl Default for SensorLimits {
+    fn default() -> Self {
+        Self {
+            min: None,
+            max: None,
+            stuck_after: 48,
+            resting: Some(0.0),
+            missing_after_ms: 0,
+            spike_factor: 12.0,
+        }
+    }
+}
+
+/// What is wrong with a sensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The same value again and again.
+    Stuck,
+    /// Below its smallest or above its largest possible value.
+    OutOfRange,
+    /// No usable reading for too long.
+    Missing,
+    /// A step far larger than usual that did not last.
+    Spike,
+}
+
+/// A fault began or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SensorEvent {
+    /// Which fault.
+    pub fault: Fault,
+    /// True = it began, false = it is over.
+    pub raised: bool,
+    /// Data time of the reading that showed it (ms); for silence the time of the check.
+    pub time: i64,
+    /// The reading, `None` for silence.
+    pub value: Option<f64>,
+}
+
+/// What a reading is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Worth {
+    /// Nothing speaks against it.
+    Good,
+    /// A spike or a stuck value: may be true.
+    Suspect,
+    /// Out of range or not a number: not to be used.
+    Bad,
+}
+
+/// Watches one channel; a few hundred bytes of state, whatever comes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SensorMonitor {
+    limits: SensorLimits,
+    active: Vec<Fault>,
+    last_usable: Option<i64>,
+    last_value: Option<f64>,
+    same: u32,
+    level: Option<f64>,
+    away: u32,
+    steps: VecDeque<f64>,
+}
+
+impl SensorMonitor {
+    /// For one channel.
+    ///
+    /// # Errors
+    /// [`StatError::Parameter`] for limits that are not finite or the wrong way round.
+    pub fn new(limits: SensorLimits) -> Result<Self, StatError> {
+        let fail = |parameter, problem: &str| {
+            Err(StatError::Parameter {
+                subject: "sensor monitor",
+                parameter,
+                problem: problem.into(),
+            })
+        };
+        if limits.min.is_some_and(|v| !v.is_finite()) || limits.max.is_some_and(|v| !v.is_finite())
+        {
+            return fail("min/max", "must be finite numbers");
+        }
+        if matches!((limits.min, limits.max), (Some(min), Some(max)) if min >= max) {
+            return fail("min", "must be below max");
+        }
+        if !limits.spike_factor.is_finite()
+            || limits.spike_factor < 0.0
+            || limits.missing_after_ms < 0
+        {
+            return fail("spike_factor/missing_after_ms", "must not be negative");
+        }
+        Ok(Self {
+            limits,
+            active: Vec::new(),
+            last_usable: None,
+            last_value: None,
+            same: 0,
+            level: None,
+            away: 0,
+            steps: VecDeque::new(),
+        })
+    }
+
+    /// Faults at present.
+    #[must_use]
+    pub fn active(&self) -> &[Fault] {
+        &self.active
+    }
+
+    /// Takes a reading, in order of time (an older one is judged by range alone), and tells what it is worth and which
+    /// faults began or ended with it.
+    pub fn update(&mut self, time: i64, value: f64) -> (Worth, Vec<SensorEvent>) {
+        let mut events = Vec::new();
+        if !value.is_finite() {
+            return (Worth::Bad, self.check_silence(time));
+        }
+        let outside = self.limits.min.is_some_and(|m| value < m)
+            || self.limits.max.is_some_and(|m| value > m);
+        if self.last_usable.is_some_and(|last| time < last) {
+            return (if outside { Worth::Bad } else { Worth::Good }, events);
+        }
+        self.set(Fault::OutOfRange, outside, time, Some(value), &mut events);
+        if outside {
+            events.extend(self.check_silence(time));
+            return (Worth::Bad, events);
+        }
+        self.last_usable.get_or_insert(time);
+        self.set(Fault::Missing, false, time, Some(value), &mut events);
+        self.last_usable = Some(time);
+        let spike = self.is_spike(value);
+        self.set(Fault::Spike, spike, time, Some(value), &mut events);
+        let resting = self
+            .limits
+            .resting
+            .is_some_and(|r| r.to_bits() == value.to_bits() || r == value);
+        let repeats = self.last_value.is_some_and(|last| last == value);
+        self.same = if repeats && !resting {
+            self.same.saturating_add(1)
+        } else {
+            1
+        };
+        self.last_value = Some(value);
+        let stuck = self.limits.stuck_after > 0 && self.same >= self.limits.stuck_after;
+        self.set(Fault::Stuck, stuck, time, Some(value), &mut events);
+        (
+            if spike || stuck {
+                Worth::Suspect
+            } else {
+                Worth::Good
+            },
+            events,
+        )
+    }
+
+    /// Tells whether the sensor has fallen silent by `now` (data time); to be called now and then.
+    pub fn check_silence(&mut self, now: i64) -> Vec<SensorEvent> {
+        let mut events = Vec::new();
+        // Silence is counted from the first look where no reading ever came.
+        let since = *self.last_usable.get_or_insert(now);
+        if self.limits.missing_after_ms > 0
+            && now.saturating_sub(since) > self.limits.missing_after_ms
+        {
+            self.set(Fault::Missing, true, now, None, &mut events);
+        }
+        events
+    }
+
+    /// A step from the believed level far above the median step. A new level is believed after three readings near it.
+    fn is_spike(&mut self, value: f64) -> bool {
+        let Some(level) = self.level else {
+            self.level = Some(value);
+            return false;
+        };
+        let step = (value - level).abs();
+        let mut sorted: Vec<f64> = self.steps.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        let usual = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        let known = self.limits.spike_factor > 0.0 && sorted.len() >= MIN_STEPS && usual > 0.0;
+        if known && step > self.limits.spike_factor * usual && self.away < BELIEVE_AFTER {
+            self.away += 1;
+            return true;
+        }
+        // The step onto a believed new level is no usual step.
+        if self.away < BELIEVE_AFTER && step > 0.0 {
+            if self.steps.len() == STEPS {
+                self.steps.pop_front();
+            }
+            self.steps.push_back(step);
+        }
+        self.away = 0;
+        self.level = Some(value);
+        false
+    }
+
+    fn set(
+        &mut self,
+        fault: Fault,
+        present: bool,
+        time: i64,
+        value: Option<f64>,
+        events: &mut Vec<SensorEvent>,
+    ) {
+        let was = self.active.contains(&fault);
+        if was != present {
+            if present {
+                self.active.push(fault);
+            } else {
+                self.active.retain(|f| *f != fault);
+            }
+            events.push(SensorEvent {
+                fault,
+                raised: present,
+                time,
+                value,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn monitor() -> SensorMonitor {
+        let limits = SensorLimits {
+            min: Some(-50.0),
+            max: Some(60.0),
+            stuck_after: 5,
+            missing_after_ms: 1_000,
+            ..SensorLimits::default()
+        };
+        SensorMonitor::new(limits).unwrap()
+    }
+
+    fn kinds(events: &[SensorEvent]) -> Vec<(Fault, bool)> {
+        events.iter().map(|e| (e.fault, e.raised)).collect()
+    }
+
+    /// Readings that wander a little.
+    fn warm(m: &mut SensorMonitor) -> i64 {
+        for t in 0..40 {
+            let (worth, events) = m.update(t * 10, 20.0 + (t as f64 * 0.618).fract());
+            assert!(worth == Worth::Good && events.is_empty());
+        }
+        400
+    }
+
+    #[test]
+    fn a_spike_is_suspect_and_a_new_level_is_believed() {
+        let mut m = monitor();
+        let t = warm(&mut m);
+        let (worth, events) = m.update(t, 55.0);
+        assert_eq!(
+            (worth, kinds(&events)),
+            (Worth::Suspect, vec![(Fault::Spike, true)])
+        );
+        assert_eq!(kinds(&m.update(t + 10, 20.3).1), [(Fault::Spike, false)]);
+        let levels: Vec<Worth> = (0..6)
+            .map(|i| m.update(t + 20 + i * 10, 50.0 + i as f64 / 10.0).0)
+            .collect();
+        assert_eq!(levels[2..5], [Worth::Suspect, Worth::Good, Worth::Good]);
+    }
+
+    #[test]
+    fn stuck_is_raised_and_cleared_but_not_at_rest() {
+        let mut m = monitor();
+        let events: Vec<_> = (0..8).flat_map(|i| m.update(i, 21.5).1).collect();
+        assert_eq!(kinds(&events), [(Fault::Stuck, true)]);
+        assert_eq!(kinds(&m.update(9, 21.6).1), [(Fault::Stuck, false)]);
+        let mut rain = monitor();
+        assert!((0..100).all(|i| rain.update(i, 0.0).1.is_empty()));
+    }
+
+    #[test]
+    fn range_silence_and_nonsense() {
+        let mut m = monitor();
+        assert_eq!(m.update(0, 99.0).0, Worth::Bad);
+        assert_eq!(m.active(), [Fault::OutOfRange]);
+        assert_eq!(kinds(&m.update(10, 20.0).1), [(Fault::OutOfRange, false)]);
+        assert_eq!(m.update(500, f64::NAN).0, Worth::Bad);
+        assert_eq!(kinds(&m.check_silence(1_011)), [(Fault::Missing, true)]);
+        assert!(m.check_silence(2_000).is_empty());
+        assert_eq!(kinds(&m.update(2_100, 20.1).1), [(Fault::Missing, false)]);
+        assert!(m.check_silence(i64::MAX).len() == 1 && m.update(i64::MIN, 1.0).1.is_empty());
+        assert!(
+            SensorMonitor::new(SensorLimits {
+                min: Some(2.0),
+                max: Some(1.0),
+                ..Default::default()
+            })
+            .is_err()
+        );
+        let json = serde_json::to_string(&m).unwrap();
+        assert_eq!(serde_json::from_str::<SensorMonitor>(&json).unwrap(), m);
+    }
+}

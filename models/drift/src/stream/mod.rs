@@ -1,0 +1,18 @@
+//! Detectors fed one value at a time: owns their states (all serialisable), never where the values come from.
+//!
+//! Rules and defaults are River 0.23's. Every `update` tells whether this value raised an alarm, and ignores non-finite
+//! values. After an alarm the next update starts anew, so that state can still be read in between.
+
+mod adwin;
+mod binary;
+mod cusum;
+mod hddm;
+mod kswin;
+mod page_hinkley;
+
+pub use adwin::Adwin;
+pub use binary::{Ddm, Eddm};
+pub use cusum::{Cusum, average_run_length, threshold_for};
+pub use hddm::{HddmA, HddmW};
+pub use kswin::Kswin;
+pub use page_hinkley::PageHinkley;

@@ -1,0 +1,186 @@
+//! Small models and windows that are the same on every machine: owns their construction, never an expectation.
+
+use fieldcast_features::{ForecasterSpec, Preset, Selector, Window, calendar};
+use fieldcast_onnx::{
+    ClassicParams, DefaultParams, LinearParams, LstmHead, LstmParams, ModelParams,
+    SeasonalNaiveParams,
+};
+
+/// A model with its forecaster; `train_dev` is the target's.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) spec: ForecasterSpec,
+    pub(crate) params: ModelParams,
+    pub(crate) train_dev: f64,
+}
+
+/// A linear congruential generator (Knuth's MMIX constants): exact arithmetic only, so equal everywhere.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Uniform in [-1, 1).
+    pub(crate) fn next(&mut self) -> f64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+
+    fn f32s(&mut self, n: usize, scale: f64) -> Vec<f32> {
+        (0..n).map(|_| (self.next() * scale) as f32).collect()
+    }
+
+    fn linear(&mut self, input: usize, output: usize, scale: f64) -> LinearParams {
+        LinearParams {
+            input,
+            output,
+            weight: self.f32s(input * output, scale),
+            bias: self.f32s(output, scale),
+        }
+    }
+
+    fn lstm(&mut self, input: usize, hidden: usize) -> LstmParams {
+        LstmParams {
+            input,
+            hidden,
+            w_ih: self.f32s(4 * hidden * input, 0.5),
+            w_hh: self.f32s(4 * hidden * hidden, 0.5),
+            b_ih: self.f32s(4 * hidden, 0.5),
+            b_hh: self.f32s(4 * hidden, 0.5),
+        }
+    }
+}
+
+pub(crate) fn spec(preset: Preset, lookback: usize, horizon: usize) -> ForecasterSpec {
+    let classic = preset == Preset::Classic;
+    let inputs: &[&str] = if classic {
+        &["temperature", "humidity"]
+    } else {
+        &["temperature", "humidity", "demand"]
+    };
+    ForecasterSpec {
+        name: "demand".into(),
+        target: "demand".into(),
+        inputs: inputs.iter().map(|i| (*i).into()).collect(),
+        period: "1h".into(),
+        lookback,
+        horizon,
+        season: None,
+        quantiles: vec![0.1, 0.5, 0.9],
+        preset,
+        timezone: "UTC".into(),
+        holidays: Vec::new(),
+        selector: Selector::default(),
+    }
+}
+
+pub(crate) fn all() -> Vec<Case> {
+    let mut random = Random::new(7);
+    let (lookback, horizon, features) = (24, 6, 3);
+    let default = spec(Preset::Default, lookback, horizon);
+    let k = calendar::width(&default);
+    let ridge = DefaultParams {
+        lookback,
+        inputs: features,
+        horizon,
+        future_width: k,
+        target_input: 2,
+        train_dev: vec![8.0, 20.0, 150.0],
+        highway: random.linear(lookback * features, horizon, 0.1),
+        future_weight: random.f32s(horizon * k, 0.3),
+        lstm: None,
+        quantiles: default.quantiles.clone(),
+        quantile_offset: [-0.5, 0.01, 0.75].repeat(horizon),
+    };
+    let mut lstm = ridge.clone();
+    lstm.lstm = Some(LstmHead {
+        segment: 6,
+        lstm: random.lstm(6 * features, 8),
+        head: random.linear(8, horizon, 0.5),
+    });
+    let naive = SeasonalNaiveParams {
+        lookback,
+        inputs: features,
+        horizon,
+        future_width: k,
+        target_input: 2,
+        season: 4,
+        quantiles: default.quantiles.clone(),
+        quantile_offset: [-30.0, 0.0, 40.0].repeat(horizon),
+    };
+    let reference = spec(Preset::Classic, 10, 1);
+    let classic = ClassicParams {
+        lookback: 10,
+        future_width: calendar::width(&reference),
+        x_min: vec![-10.0, 0.0],
+        x_max: vec![35.0, 100.0],
+        y_min: 3.0,
+        y_max: 900.0,
+        lstm: random.lstm(2, 10),
+        head: random.linear(10, 1, 0.5),
+        quantiles: reference.quantiles.clone(),
+        quantile_offset: vec![-50.0, 1.0, 60.0],
+    };
+    let case = |name, spec, params| Case {
+        name,
+        spec,
+        params,
+        train_dev: 150.0,
+    };
+    vec![
+        case("lstm", default.clone(), ModelParams::Default(lstm)),
+        case("ridge", default.clone(), ModelParams::Default(ridge)),
+        case("seasonal_naive", default, ModelParams::SeasonalNaive(naive)),
+        case("classic", reference, ModelParams::Classic(classic)),
+    ]
+}
+
+/// Windows of six kinds in turn: plain, a third missing, constant, far from zero, a feature without any value, steps and a gap at the end.
+pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
+    let mut random = Random::new(11);
+    let (t, f) = (spec.lookback, spec.inputs.len());
+    let k = calendar::width(spec);
+    let value = |kind: usize, row: usize, feature: usize, random: &mut Random| {
+        let scale = [8.0, 20.0, 150.0][feature];
+        let noise = random.next();
+        let skip = random.next();
+        match kind {
+            1 if skip > 0.33 => f64::NAN,
+            2 => 12.5 * (feature + 1) as f64,
+            3 => 1e7 + scale * noise,
+            4 if feature == 0 => f64::NAN,
+            5 if row + 3 >= t => f64::NAN,
+            5 => (if row < t / 2 { -4.0 } else { 4.0 }) * scale + noise,
+            _ => 3.0 * scale + scale * noise,
+        }
+    };
+    (0..count)
+        .map(|i| {
+            let mut window = Vec::with_capacity(t * f);
+            for row in 0..t {
+                for feature in 0..f {
+                    window.push(value(i % 6, row, feature, &mut random));
+                }
+            }
+            // Whatever is missing, one value of the last feature, the target, is there.
+            if window[f - 1].is_nan() {
+                window[f - 1] = 5.0;
+            }
+            let future = (0..spec.horizon * k).map(|_| random.next()).collect();
+            Window {
+                origin: 0,
+                lookback: t,
+                inputs: f,
+                window,
+                horizon: spec.horizon,
+                future_width: k,
+                future,
+            }
+        })
+        .collect()
+}
