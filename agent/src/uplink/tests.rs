@@ -22,6 +22,7 @@ struct Hub {
     /// How often each reading is in the database.
     rows: HashMap<i64, u32>,
     conflicts: u32,
+    spent: BTreeSet<Epoch>,
 }
 
 impl Hub {
@@ -47,6 +48,7 @@ impl Hub {
             hub_instance: vec![self.instance],
             echo_monotonic_ms: clock.monotonic_ms,
             echo_boot_id: clock.boot_id.clone(),
+            new_epoch: self.spent.contains(&epoch),
             ..pb::Ack::default()
         }
     }
@@ -57,6 +59,7 @@ impl Hub {
         let known = self.ledger.get(&(b.epoch, b.number)).copied();
         if known.is_some_and(|d| d != digest) {
             self.conflicts += 1;
+            self.spent.insert(b.epoch);
             let mut ack = self.ack(b.epoch, &b.clock);
             ack.new_epoch = true;
             ack.rejected = vec![pb::Rejected {
@@ -77,14 +80,17 @@ impl Hub {
         self.ack(b.epoch, &b.clock)
     }
 
-    fn sync(&self, epoch: Epoch, next_batch: u64, clock: &pb::ClockStamp) -> pb::Ack {
+    fn sync(&mut self, epoch: Epoch, next_batch: u64, clock: &pb::ClockStamp) -> pb::Ack {
         let mut ack = self.ack(epoch, clock);
         let newest = self
             .ledger
             .range((epoch, 0)..=(epoch, u64::MAX))
             .next_back()
             .map_or(0, |((_, n), _)| *n);
-        ack.new_epoch = newest >= next_batch;
+        if newest >= next_batch {
+            self.spent.insert(epoch);
+            ack.new_epoch = true;
+        }
         ack
     }
 }
