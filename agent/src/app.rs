@@ -35,7 +35,7 @@ use crate::status::board::Board;
 use crate::status::server;
 use crate::update::bundles::Bundles;
 use crate::update::driver::{Ask, FromHub, Updater};
-use crate::uplink::{UplinkEvent, UplinkHandle};
+use crate::uplink::{Settings, UplinkEvent, UplinkHandle};
 
 /// How long each part may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -120,8 +120,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let updater = tokio::spawn(updater.run(request_inbox, hub_inbox));
     let uplink = identity.map(|identity| {
         let (uplink, task) =
-            crate::uplink::start(identity, handle.clone(), clock.clone(), uplink_end.clone());
-        tokio::spawn(hear(uplink.subscribe(), to_updater, board.clone()));
+            crate::uplink::start(identity, handle.clone(), clock.clone(), Settings::default(), uplink_end.clone());
+        tokio::spawn(hear(uplink.events(), to_updater, board.clone()));
         tokio::spawn(ask(uplink.clone(), ask_inbox));
         tokio::spawn(say(uplink, state_seen, handle.clone(), key_list));
         task
@@ -141,7 +141,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             }
         });
     }
-    start_sources(&config, &ingests, &handle, &board, &sources_end, &threads, &ports).await?;
+    start_sources(
+        &config,
+        &ingests,
+        &handle,
+        &clock,
+        &board,
+        &sources_end,
+        &threads,
+        &ports,
+    )
+    .await?;
     drop(ingests);
     tracing::info!(data = %config.data_dir.display(), boot = handle.boot(), "agent is running");
     notify.ready();
@@ -286,10 +296,12 @@ async fn open_port(
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "called once, from the wiring")]
 async fn start_sources(
     config: &Config,
     ingests: &IngestSender,
     buffer: &BufferHandle,
+    clock: &Clock,
     board: &Arc<Board>,
     end: &CancellationToken,
     threads: &Threads,
@@ -303,6 +315,7 @@ async fn start_sources(
                     cursor: cursor.and_then(|b| serde_json::from_slice(&b).ok()),
                     source,
                     sender: ingests.clone(),
+                    clock: clock.clone(),
                     board: board.clone(),
                     cancel: end.clone(),
                 };
@@ -315,6 +328,7 @@ async fn start_sources(
                 let push = HttpPush {
                     source: source.clone(),
                     sender: ingests.clone(),
+                    clock: clock.clone(),
                     board: board.clone(),
                     cancel: end.clone(),
                 };
@@ -379,8 +393,8 @@ async fn hear(
                 board.update(|f| f.connected = Some(false));
                 continue;
             }
-            Ok(UplinkEvent::Desired(desired)) => FromHub::Desired(*desired),
-            Ok(UplinkEvent::Block { sha256, n, bytes }) => FromHub::Block(sha256, n, bytes),
+            Ok(UplinkEvent::Desired(desired)) => FromHub::Desired((*desired).clone()),
+            Ok(UplinkEvent::Block { sha, n, bytes }) => FromHub::Block(sha, n, bytes.to_vec()),
             // What was missed is asked for again, or comes again with the next connection.
             Err(broadcast::error::RecvError::Lagged(_)) => continue,
             Err(broadcast::error::RecvError::Closed) => return,
@@ -393,7 +407,7 @@ async fn hear(
 
 async fn ask(uplink: UplinkHandle, mut asks: mpsc::Receiver<Ask>) {
     while let Some(ask) = asks.recv().await {
-        uplink.request_blob(ask.sha, ask.missing).await;
+        uplink.request_blob(ask.sha, &ask.missing).await;
     }
 }
 

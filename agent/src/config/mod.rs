@@ -170,10 +170,13 @@ impl Config {
         let mut sources = Vec::with_capacity(raw.source.len());
         for (i, source) in raw.source.into_iter().enumerate() {
             let start = source.span().start;
-            let checked = source.into_inner().check(folder).map_err(|(key, problem)| {
-                let problem = format!("in [[source]] number {}: {problem}", i + 1);
-                error::value(file, text, Some(start), key, problem)
-            })?;
+            let checked = source
+                .into_inner()
+                .check(folder)
+                .map_err(|(key, problem)| {
+                    let problem = format!("in [[source]] number {}: {problem}", i + 1);
+                    error::value(file, text, Some(start), key, problem)
+                })?;
             sources.push(checked);
         }
         for (name, range) in &raw.sensors {

@@ -98,10 +98,9 @@ impl Raw {
                 ));
             }
         }
-        let path = self.path.ok_or((
-            "path",
-            "is missing: name the CSV file to replay".to_owned(),
-        ))?;
+        let path = self
+            .path
+            .ok_or(("path", "is missing: name the CSV file to replay".to_owned()))?;
         let time_columns = match (self.time_column, self.time_columns) {
             (Some(_), Some(_)) => {
                 return Err((

@@ -31,21 +31,38 @@ fn the_smallest_configuration_has_defaults_and_paths_count_from_the_file() {
 fn an_unknown_key_is_named_with_file_line_and_allowed_keys() {
     let e = fails("data_dir = \"d\"\n[buffer]\nmax_byte = 1\n");
     assert!(e.contains("/etc/fieldcast/agent.toml, line 3"), "{e}");
-    assert!(e.contains("unknown key `max_byte`") && e.contains("`max_bytes`"), "{e}");
+    assert!(
+        e.contains("unknown key `max_byte`") && e.contains("`max_bytes`"),
+        "{e}"
+    );
     assert!(e.contains("allowed here are"), "{e}");
     let e = fails("data_dir = \"d\"\nlevel = 1\n");
-    assert!(e.contains("line 2: unknown key `level`") && e.contains("`data_dir`"), "{e}");
+    assert!(
+        e.contains("line 2: unknown key `level`") && e.contains("`data_dir`"),
+        "{e}"
+    );
     let e = fails("data_dir = \"d\"\n\n[[source]]\ntype = \"http\"\nport = 1\n");
-    assert!(e.contains("line 5: unknown key `port`") && e.contains("`listen`"), "{e}");
+    assert!(
+        e.contains("line 5: unknown key `port`") && e.contains("`listen`"),
+        "{e}"
+    );
 }
 
 #[test]
 fn a_missing_or_wrong_value_is_named_with_its_line() {
     assert!(fails("[buffer]\n").contains("missing key `data_dir`"));
     let e = fails("data_dir = \"d\"\n\n[[source]]\ntype = \"replay\"\n");
-    assert!(e.contains("line 3: `path` in [[source]] number 1: is missing"), "{e}");
-    let e = fails("data_dir = \"d\"\n[[source]]\ntype = \"http\"\n[[source]]\ntype = \"replay\"\npath = \"x\"\nspeed = -1.0\n");
-    assert!(e.contains("line 7: `speed`") && e.contains("number 2"), "{e}");
+    assert!(
+        e.contains("line 3: `path` in [[source]] number 1: is missing"),
+        "{e}"
+    );
+    let e = fails(
+        "data_dir = \"d\"\n[[source]]\ntype = \"http\"\n[[source]]\ntype = \"replay\"\npath = \"x\"\nspeed = -1.0\n",
+    );
+    assert!(
+        e.contains("line 7: `speed`") && e.contains("number 2"),
+        "{e}"
+    );
     let e = fails("data_dir = \"d\"\n[[source]]\ntype = \"http\"\nspeed = 1.0\n");
     assert!(e.contains("type `http` takes listen, max_body"), "{e}");
     let e = fails("data_dir = \"d\"\n[[source]]\ntype = \"mqtt\"\n");
@@ -65,6 +82,8 @@ fn forecaster_files_are_read_and_checked() {
     std::fs::write(&file, "data_dir = \"d\"\nforecasters = [\"bad.toml\"]\n").unwrap();
     let e = Config::load(&file).unwrap_err().to_string();
     assert!(e.contains("bad.toml, line 4: `period`"), "{e}");
-    let e = Config::load(&dir.path().join("no.toml")).unwrap_err().to_string();
+    let e = Config::load(&dir.path().join("no.toml"))
+        .unwrap_err()
+        .to_string();
     assert!(e.contains("no.toml") && e.contains("--config"), "{e}");
 }

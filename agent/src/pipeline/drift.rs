@@ -120,11 +120,19 @@ mod tests {
         let mut signals = Vec::new();
         for hour in 1..=24 * 200_i64 {
             let drifted = (24 * 100..24 * 120).contains(&hour);
-            let error = if drifted { 40.0 } else { 10.0 + f64::from(i32::try_from(hour / 24 % 7).unwrap()) };
+            let error = if drifted {
+                40.0
+            } else {
+                10.0 + f64::from(i32::try_from(hour / 24 % 7).unwrap())
+            };
             signals.extend(watch.add(hour, 24.0 * error, 24));
             watch = serde_json::from_slice(&serde_json::to_vec(&watch).unwrap()).unwrap();
         }
-        assert_eq!(signals.iter().map(|s| s.raised).collect::<Vec<_>>(), [true, false], "{signals:?}");
+        assert_eq!(
+            signals.iter().map(|s| s.raised).collect::<Vec<_>>(),
+            [true, false],
+            "{signals:?}"
+        );
         assert!(signals[0].time_ms > 24 * 100 && signals[0].time_ms < 24 * 110);
         assert!(signals[0].severity > 1.5 && signals[0].model_version == 3);
         assert!(!watch.raised());

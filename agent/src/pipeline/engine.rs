@@ -127,9 +127,7 @@ impl Engine {
             }
         }
         self.show(&step, readings, &answers);
-        let Step {
-            records, state, ..
-        } = step;
+        let Step { records, state, .. } = step;
         let commit = Commit {
             records,
             recent: true,
@@ -169,12 +167,7 @@ impl Engine {
         }
     }
 
-    async fn take(
-        &mut self,
-        ingest: Ingest,
-        step: &mut Step,
-        answers: &mut Vec<Answer>,
-    ) -> u64 {
+    async fn take(&mut self, ingest: Ingest, step: &mut Step, answers: &mut Vec<Answer>) -> u64 {
         let mut accepted = Accepted::default();
         let now = self.parts.clock.wall_ms();
         step.records

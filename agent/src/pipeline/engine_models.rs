@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_features::quality::Quality;
+use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_wire::{RecordBody, pb};
 
 use super::engine::{Engine, LastMade};
@@ -203,12 +203,7 @@ impl Engine {
         self.send(requests);
     }
 
-    async fn apply(
-        &mut self,
-        name: &str,
-        outputs: Vec<Output>,
-        step: &mut Step,
-    ) -> Vec<Request> {
+    async fn apply(&mut self, name: &str, outputs: Vec<Output>, step: &mut Step) -> Vec<Request> {
         let mut requests = Vec::new();
         for output in outputs {
             match output {
@@ -245,7 +240,11 @@ impl Engine {
 
     async fn put(&mut self, name: &str, sha: &str, shadow: bool, step: &mut Step) {
         let Some(loaded) = self.loaded.remove(sha) else {
-            tracing::error!(forecaster = name, bundle = sha, "the model is not in memory; it is loaded at the next start");
+            tracing::error!(
+                forecaster = name,
+                bundle = sha,
+                "the model is not in memory; it is loaded at the next start"
+            );
             return;
         };
         let same = self
@@ -300,7 +299,9 @@ impl Engine {
         let keep = !requests.is_empty();
         for request in requests {
             if let Err(e) = self.parts.updater.try_send(request) {
-                tracing::error!("ask the updater: {e}; the order is taken up again at the next start");
+                tracing::error!(
+                    "ask the updater: {e}; the order is taken up again at the next start"
+                );
             }
         }
         if keep {

@@ -404,18 +404,14 @@ impl Forecaster {
                 count += 1;
             }
         }
-        if count > 0 {
-            if let Some(signal) = self.kept.watch.add(time, sum, count) {
+        if count > 0
+            && let Some(signal) = self.kept.watch.add(time, sum, count)
+        {
                 step.records.push(RecordBody::Drift(pb::DriftSignal {
                     forecaster: self.spec.name.clone(),
-                    sensor: self
-                        .sensors
-                        .get(target)
-                        .cloned()
-                        .unwrap_or_default(),
+                    sensor: self.sensors.get(target).cloned().unwrap_or_default(),
                     ..signal
                 }));
-            }
         }
     }
 

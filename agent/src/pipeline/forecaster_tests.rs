@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::collections::BTreeMap;
 
@@ -21,7 +26,10 @@ struct Constant(f64);
 
 impl Model for Constant {
     fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
-        Ok((vec![self.0; window.horizon], vec![self.0; window.horizon * 5]))
+        Ok((
+            vec![self.0; window.horizon],
+            vec![self.0; window.horizon * 5],
+        ))
     }
 }
 
@@ -63,19 +71,34 @@ fn forecasts(step: &Step) -> Vec<&pb::Forecast> {
 fn without_a_bundle_it_forecasts_with_ever_better_baselines_and_sums_up_their_errors() {
     let mut f = Forecaster::new(spec()).unwrap();
     let step = feed(&mut f, 0..24 * 30);
-    let made: Vec<&str> = forecasts(&step).iter().map(|f| f.made_by.as_str()).collect();
-    assert_eq!(made.len(), 24 * 30 - 2, "one for each hour from the third on");
+    let made: Vec<&str> = forecasts(&step)
+        .iter()
+        .map(|f| f.made_by.as_str())
+        .collect();
+    assert_eq!(
+        made.len(),
+        24 * 30 - 2,
+        "one for each hour from the third on"
+    );
     assert_eq!(made[0], "last_value");
     assert!(made.contains(&"seasonal_naive"));
     let last = forecasts(&step).last().copied().unwrap().clone();
     assert_eq!(last.origin_ms, (24 * 30 - 1) * HOUR);
     assert!((last.mean[0] - value(0)).abs() < 1.0, "{:?}", last.mean);
-    let summaries: Vec<_> = step.records.iter().filter_map(|r| match r {
-        RecordBody::Residual(r) => Some(r),
-        _ => None,
-    }).collect();
+    let summaries: Vec<_> = step
+        .records
+        .iter()
+        .filter_map(|r| match r {
+            RecordBody::Residual(r) => Some(r),
+            _ => None,
+        })
+        .collect();
     assert!(summaries.len() >= 29, "{}", summaries.len());
-    assert!(summaries.iter().all(|s| s.count > 0 && s.to_ms >= s.from_ms));
+    assert!(
+        summaries
+            .iter()
+            .all(|s| s.count > 0 && s.to_ms >= s.from_ms)
+    );
     assert!(summaries.last().unwrap().mean_abs_error < 1.0);
 }
 
@@ -98,10 +121,15 @@ fn a_restart_goes_on_without_repeating_or_losing_a_forecast() {
     let mut both = origins(&step);
     both.extend(origins(&rest));
     assert_eq!(both, origins(&expected));
-    let residuals = |s: &Step| s.records.iter().filter_map(|r| match r {
-        RecordBody::Residual(r) => Some((r.from_ms, r.to_ms, r.count)),
-        _ => None,
-    }).collect::<Vec<_>>();
+    let residuals = |s: &Step| {
+        s.records
+            .iter()
+            .filter_map(|r| match r {
+                RecordBody::Residual(r) => Some((r.from_ms, r.to_ms, r.count)),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
     let mut counted = residuals(&step);
     counted.extend(residuals(&rest));
     let total = |r: &[(i64, i64, u32)]| r.iter().map(|r| r.2).sum::<u32>();
@@ -117,10 +145,18 @@ fn a_bundle_forecasts_in_place_of_the_baseline_and_a_shadow_beside_it() {
     let step = feed(&mut f, 100..101);
     let made = forecasts(&step);
     assert_eq!(made.len(), 2);
-    assert_eq!((made[0].shadow, made[0].mean[0], made[0].model_version), (false, 150.0, 7));
+    assert_eq!(
+        (made[0].shadow, made[0].mean[0], made[0].model_version),
+        (false, 150.0, 7)
+    );
     assert_eq!((made[1].shadow, made[1].mean[0]), (true, 160.0));
     let later = feed(&mut f, 101..150);
-    assert!(later.records.iter().any(|r| matches!(r, RecordBody::Residual(r) if r.shadow)));
+    assert!(
+        later
+            .records
+            .iter()
+            .any(|r| matches!(r, RecordBody::Residual(r) if r.shadow))
+    );
 }
 
 #[test]
@@ -155,7 +191,9 @@ fn a_silent_channel_delays_by_one_period_and_one_wrong_time_does_not_end_the_str
 #[test]
 fn readings_of_before_become_a_history_without_forecasts() {
     let mut f = Forecaster::new(spec()).unwrap();
-    let readings = (0..100).flat_map(|h| [(0, h * HOUR, value(h)), (1, h * HOUR, 20.0)]).collect();
+    let readings = (0..100)
+        .flat_map(|h| [(0, h * HOUR, value(h)), (1, h * HOUR, 20.0)])
+        .collect();
     let step = f.bootstrap(readings);
     assert!(step.records.is_empty());
     assert_eq!(f.closed_through(), Some(98 * HOUR));

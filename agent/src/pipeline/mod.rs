@@ -3,12 +3,12 @@
 pub mod drift;
 pub mod engine;
 mod engine_models;
-pub mod sensors;
 pub mod forecaster;
 pub mod model;
 pub mod pending;
 pub mod residuals;
 pub mod rows;
+pub mod sensors;
 
 pub use forecaster::{Forecaster, Note, Step};
 pub use model::{Model, Slot};

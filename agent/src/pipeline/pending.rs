@@ -133,10 +133,7 @@ mod tests {
         pb::Forecast {
             origin_ms: origin,
             period_ms: 10,
-            quantiles: mean
-                .iter()
-                .flat_map(|m| [m - 1.0, *m, m + 1.0])
-                .collect(),
+            quantiles: mean.iter().flat_map(|m| [m - 1.0, *m, m + 1.0]).collect(),
             quantile_levels: vec![0.1, 0.5, 0.9],
             mean,
             ..pb::Forecast::default()
@@ -151,12 +148,19 @@ mod tests {
         again.restore(&stored.unwrap_or_default());
         again.restore(b"\xff\xff");
         for p in [&pending, &again] {
-            let of = |t| p.speaking_of(t).map(|(f, s)| (f.origin_ms, s)).collect::<Vec<_>>();
+            let of = |t| {
+                p.speaking_of(t)
+                    .map(|(f, s)| (f.origin_ms, s))
+                    .collect::<Vec<_>>()
+            };
             assert_eq!(of(100), []);
             assert_eq!(of(110), [(100, 0)]);
             assert_eq!(of(130), [(100, 2)]);
             assert_eq!(of(140), []);
-            assert_eq!(p.waiting.values().next().map(|f| f.quantiles[..2].to_vec()), Some(vec![-1.0, 1.0]));
+            assert_eq!(
+                p.waiting.values().next().map(|f| f.quantiles[..2].to_vec()),
+                Some(vec![-1.0, 1.0])
+            );
         }
         pending.expire(129);
         assert_eq!(pending.len(), 1);
@@ -171,7 +175,11 @@ mod tests {
             pending.push(&forecast(i * 10, 1_000));
             pending.expire(i * 10);
         }
-        assert!(pending.len() <= 64 && pending.len() >= 60, "{}", pending.len());
+        assert!(
+            pending.len() <= 64 && pending.len() >= 60,
+            "{}",
+            pending.len()
+        );
         assert_eq!(Pending::keys("demand").len(), 128);
     }
 }

@@ -64,7 +64,10 @@ impl Rows {
     pub fn value(&self, time: Millis, channel: usize) -> Option<f64> {
         let newest = self.rows.back()?;
         let back = (newest.time - time) / self.period;
-        let i = self.rows.len().checked_sub(1 + usize::try_from(back).ok()?)?;
+        let i = self
+            .rows
+            .len()
+            .checked_sub(1 + usize::try_from(back).ok()?)?;
         let guess = self.rows.get(i).filter(|r| r.time == time);
         let row = guess.or_else(|| {
             let i = self.rows.partition_point(|r| r.time < time);

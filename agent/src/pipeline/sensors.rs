@@ -109,7 +109,9 @@ fn name_of(fault: Fault) -> &'static str {
 fn report(sensor: &str, event: &SensorEvent) -> Vec<RecordBody> {
     let name = name_of(event.fault);
     let state = if event.raised { "is" } else { "is no longer" };
-    let value = event.value.map_or_else(String::new, |v| format!(", value {v}"));
+    let value = event
+        .value
+        .map_or_else(String::new, |v| format!(", value {v}"));
     let mut out = vec![RecordBody::Alarm(pb::Alarm {
         code: format!("sensor_{name}"),
         sensor: sensor.to_owned(),

@@ -4,13 +4,14 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fieldcast_features::Millis;
 use tiny_http::{Header, Method, Request, Response, Server};
 use tokio::sync::{mpsc::error::TrySendError, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::json::{self, BodyError, Parsed};
-use super::replay::wall_now;
 use super::{Ingest, IngestSender, Item, line_protocol};
+use crate::clock::Clock;
 use crate::config::HttpSource;
 use crate::status::board::{Board, SourceFacts};
 
@@ -26,6 +27,8 @@ pub struct HttpPush {
     pub source: HttpSource,
     /// The engine.
     pub sender: IngestSender,
+    /// Dates readings that carry no time.
+    pub clock: Clock,
     /// Where its facts are shown.
     pub board: Arc<Board>,
     /// Ends it.
@@ -59,7 +62,10 @@ impl HttpPush {
             .filter_map(|_| {
                 let (server, this) = (server.clone(), self.clone());
                 let run = move || this.serve(&server);
-                std::thread::Builder::new().name("source".into()).spawn(run).ok()
+                std::thread::Builder::new()
+                    .name("source".into())
+                    .spawn(run)
+                    .ok()
             })
             .collect()
     }
@@ -119,9 +125,9 @@ impl HttpPush {
             return too_large();
         }
         let parsed = if lines {
-            parse_lines(&body, query)
+            parse_lines(&body, query, self.clock.wall_ms())
         } else {
-            json::parse(&body, wall_now()).map_err(|e| match e {
+            json::parse(&body, self.clock.wall_ms()).map_err(|e| match e {
                 BodyError::Malformed { .. } => problem(400, "Bad request", &e.to_string()),
                 BodyError::TooMany { .. } => problem(413, "Content too large", &e.to_string()),
             })
@@ -155,19 +161,20 @@ impl HttpPush {
             let busy = |detail: &str| problem(503, "Service unavailable", detail);
             match self.sender.try_send(ingest) {
                 Ok(()) => {}
-                Err(TrySendError::Full(_)) => return busy("the buffer is busy; try again in a second"),
-                Err(TrySendError::Closed(_)) => return busy("the agent is ending; try again later"),
+                Err(TrySendError::Full(_)) => {
+                    return busy("the buffer is busy; try again in a second");
+                }
+                Err(TrySendError::Closed(_)) => {
+                    return busy("the agent is ending; try again later");
+                }
             }
             match answer.blocking_recv() {
                 Ok(Ok(accepted)) => {
                     stored = accepted.stored;
                     let refused = accepted.refused.into_iter();
                     errors.extend(refused.filter_map(|(i, why)| Some((*indices.get(i)?, why))));
-                    self.board.pushed(
-                        &self.source.listen,
-                        stored as u64,
-                        errors.len() as u64,
-                    );
+                    self.board
+                        .pushed(&self.source.listen, stored as u64, errors.len() as u64);
                 }
                 Ok(Err(e)) => return busy(&e.to_string()),
                 Err(_) => return busy("the agent is ending; try again later"),
@@ -182,7 +189,9 @@ impl HttpPush {
         let count = errors.len();
         let failed = count > 0 && (lines || stored == 0);
         if failed {
-            let detail = format!("{stored} readings were stored, {count} were not; correct those and send them again");
+            let detail = format!(
+                "{stored} readings were stored, {count} were not; correct those and send them again"
+            );
             let body = serde_json::json!({"type": "about:blank", "title": "Readings were rejected", "status": 400,
                 "detail": detail, "accepted": stored, "rejected": rejected});
             return Answer {
@@ -204,7 +213,7 @@ impl HttpPush {
     }
 }
 
-fn parse_lines(body: &[u8], query: &str) -> Result<Parsed, Answer> {
+fn parse_lines(body: &[u8], query: &str, now: Millis) -> Result<Parsed, Answer> {
     let text = std::str::from_utf8(body)
         .map_err(|_| problem(400, "Bad request", "the body is not UTF-8 text"))?;
     let unit = query
@@ -218,7 +227,7 @@ fn parse_lines(body: &[u8], query: &str) -> Result<Parsed, Answer> {
             "`precision` must be one of ns, us, ms, s, m, h",
         )
     })?;
-    Ok(line_protocol::parse(text, unit, wall_now()))
+    Ok(line_protocol::parse(text, unit, now))
 }
 
 fn content_type(request: &Request) -> Option<String> {

@@ -30,7 +30,9 @@ pub enum BodyError {
         problem: String,
     },
     /// Too many items.
-    #[error("the body holds {found} readings, at most {MAX_ITEMS} are taken at once; send them in parts")]
+    #[error(
+        "the body holds {found} readings, at most {MAX_ITEMS} are taken at once; send them in parts"
+    )]
     TooMany {
         /// Items found.
         found: usize,
@@ -124,11 +126,23 @@ mod tests {
 
     #[test]
     fn a_body_that_is_something_else_is_refused_with_the_form() {
-        for body in ["", "[]", "{}", r#"{"readings":1}"#, r#"{"readings":[],"x":1}"#, "{\"readings\":["] {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"readings":1}"#,
+            r#"{"readings":[],"x":1}"#,
+            "{\"readings\":[",
+        ] {
             let e = parse(body.as_bytes(), 0).unwrap_err().to_string();
             assert!(e.contains("\"sensor\""), "{body}: {e}");
         }
         let many = format!("{{\"readings\":[{}]}}", vec!["0"; MAX_ITEMS + 1].join(","));
-        assert_eq!(parse(many.as_bytes(), 0), Err(BodyError::TooMany { found: MAX_ITEMS + 1 }));
+        assert_eq!(
+            parse(many.as_bytes(), 0),
+            Err(BodyError::TooMany {
+                found: MAX_ITEMS + 1
+            })
+        );
     }
 }

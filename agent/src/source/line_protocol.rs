@@ -80,10 +80,7 @@ fn line(text: &str, unit: i128, now: Millis) -> Result<Vec<RawReading>, String> 
     for field in split(fields, b',') {
         let parts = split(field, b'=');
         let [key, value] = parts.as_slice() else {
-            return Err(format!(
-                "field `{}` is not `name=value`",
-                time::clip(field)
-            ));
+            return Err(format!("field `{}` is not `name=value`", time::clip(field)));
         };
         let Some(value) = number(value)? else {
             continue;
@@ -164,30 +161,51 @@ mod tests {
     fn one(text: &str) -> Vec<(String, Millis, f64)> {
         let parsed = parse(text, 1, 7);
         assert_eq!(parsed.errors, [], "{text}");
-        parsed.readings.into_iter().map(|(_, r)| (r.sensor, r.time, r.value)).collect()
+        parsed
+            .readings
+            .into_iter()
+            .map(|(_, r)| (r.sensor, r.time, r.value))
+            .collect()
     }
 
     #[test]
     fn fields_become_sensors() {
         assert_eq!(
-            one("weather,place=yard temperature=21.5,humidity=40i,note=\"a, b\",ok=t 1293858000000000000"),
+            one(
+                "weather,place=yard temperature=21.5,humidity=40i,note=\"a, b\",ok=t 1293858000000000000"
+            ),
             [
                 ("weather.temperature".to_owned(), 1_293_858_000_000, 21.5),
                 ("weather.humidity".to_owned(), 1_293_858_000_000, 40.0)
             ]
         );
         assert_eq!(one("temp value=1"), [("temp".to_owned(), 7, 1.0)]);
-        assert_eq!(one("m,sensor=boiler\\ 1 value=1 5000000"), [("boiler 1".to_owned(), 5, 1.0)]);
+        assert_eq!(
+            one("m,sensor=boiler\\ 1 value=1 5000000"),
+            [("boiler 1".to_owned(), 5, 1.0)]
+        );
         assert!(one("# a comment\n\n").is_empty());
-        assert_eq!(parse("a value=1 5", precision("s").unwrap(), 0).readings[0].1.time, 5_000);
+        assert_eq!(
+            parse("a value=1 5", precision("s").unwrap(), 0).readings[0]
+                .1
+                .time,
+            5_000
+        );
         assert_eq!(precision("x"), None);
     }
 
     #[test]
     fn a_bad_line_is_named_and_the_others_count() {
-        let parsed = parse("a value=1\nb\nc value=x\nd value=1 x\ne value\nf value=NaN\ng value=2", 1, 0);
+        let parsed = parse(
+            "a value=1\nb\nc value=x\nd value=1 x\ne value\nf value=NaN\ng value=2",
+            1,
+            0,
+        );
         assert_eq!(parsed.readings.len(), 2);
-        assert_eq!(parsed.errors.iter().map(|e| e.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!(
+            parsed.errors.iter().map(|e| e.0).collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5]
+        );
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::pace::Pace;
 use super::rows::{Cursor, FileError, Next, Row, Rows};
 use super::{Ingest, IngestSender, Item, RawReading};
+use crate::clock::Clock;
 use crate::config::ReplaySource;
 use crate::status::board::{Board, SourceFacts};
 
@@ -38,6 +39,8 @@ pub struct Replay {
     pub cursor: Option<Cursor>,
     /// The engine.
     pub sender: IngestSender,
+    /// Dates its alarms.
+    pub clock: Clock,
     /// Where its facts are shown.
     pub board: Arc<Board>,
     /// Ends it.
@@ -97,7 +100,7 @@ impl Replay {
                         facts.state = "failed".into();
                         self.board.source(&name, facts.clone());
                         let mut run = Run::default();
-                        run.alarms.push(alarm("source_failed", e.to_string()));
+                        run.alarms.push(alarm("source_failed", self.clock.wall_ms(), e.to_string()));
                         self.flush(&name, &[], &mut run, &mut facts);
                     }
                     // A file may still appear; a header that is wrong stays wrong.
@@ -146,7 +149,7 @@ impl Replay {
                     }
                     facts.last_malformed = Some(e.to_string());
                     if n == 1 {
-                        run.alarms.push(alarm("malformed_row", e.to_string()));
+                        run.alarms.push(alarm("malformed_row", self.clock.wall_ms(), e.to_string()));
                     }
                 }
                 Next::End => {
@@ -273,22 +276,12 @@ impl Run {
 
 /// An alarm of the device itself, at wall time.
 #[must_use]
-pub(crate) fn alarm(code: &str, message: String) -> pb::Alarm {
+pub(crate) fn alarm(code: &str, now: Millis, message: String) -> pb::Alarm {
     pb::Alarm {
         code: code.to_owned(),
-        time_ms: wall_now(),
+        time_ms: now,
         message: message.chars().take(500).collect(),
         raised: true,
         ..pb::Alarm::default()
     }
-}
-
-/// The wall clock, for what has no data time of its own.
-#[must_use]
-pub(crate) fn wall_now() -> Millis {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()
-        .and_then(|d| Millis::try_from(d.as_millis()).ok())
-        .unwrap_or(0)
 }

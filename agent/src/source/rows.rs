@@ -118,11 +118,23 @@ impl Rows {
             .from_reader(tail);
         let header = reader
             .byte_headers()
-            .map_err(|e| header_error(&source.path, format!("the header cannot be read ({e}); expected column names separated by `{}`", char::from(source.delimiter))))?
+            .map_err(|e| {
+                header_error(
+                    &source.path,
+                    format!(
+                        "the header cannot be read ({e}); expected column names separated by `{}`",
+                        char::from(source.delimiter)
+                    ),
+                )
+            })?
             .clone();
         let names: Vec<String> = header
             .iter()
-            .map(|n| String::from_utf8_lossy(n).trim_start_matches('\u{feff}').to_owned())
+            .map(|n| {
+                String::from_utf8_lossy(n)
+                    .trim_start_matches('\u{feff}')
+                    .to_owned()
+            })
             .collect();
         if names.iter().all(String::is_empty) {
             let problem = "the file is empty; expected a header with column names".to_owned();
@@ -130,7 +142,10 @@ impl Rows {
         }
         let find = |column: &String| {
             names.iter().position(|n| n == column).ok_or_else(|| {
-                let problem = format!("there is no column `{column}`; the file has {}", names.join(", "));
+                let problem = format!(
+                    "there is no column `{column}`; the file has {}",
+                    names.join(", ")
+                );
                 header_error(&source.path, problem)
             })
         };
@@ -143,7 +158,12 @@ impl Rows {
         if source.columns.is_empty() {
             for (i, name) in names.iter().enumerate() {
                 if !times.iter().any(|(t, _)| *t == i) {
-                    SensorName::new(name.as_str()).map_err(|e| header_error(&source.path, format!("{e}; rename the column or map it with `columns`")))?;
+                    SensorName::new(name.as_str()).map_err(|e| {
+                        header_error(
+                            &source.path,
+                            format!("{e}; rename the column or map it with `columns`"),
+                        )
+                    })?;
                     columns.push((i, name.clone()));
                     sensors.push(name.clone());
                 }
@@ -262,7 +282,10 @@ impl Rows {
         let mut values = Vec::with_capacity(self.columns.len());
         for (sensor, (i, name)) in self.columns.iter().enumerate() {
             let text = cell(*i);
-            if text.is_empty() || text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("na") {
+            if text.is_empty()
+                || text.eq_ignore_ascii_case("nan")
+                || text.eq_ignore_ascii_case("na")
+            {
                 continue;
             }
             match text.parse::<f64>() {

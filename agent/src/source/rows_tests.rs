@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::io::Write;
 
@@ -40,9 +45,21 @@ fn a_malformed_row_names_file_line_column_and_expectation_and_the_rest_counts() 
     assert_eq!(good.len(), 4);
     assert_eq!(good[1].values, [], "an empty cell is no reading");
     assert_eq!(bad.len(), 5, "{bad:?}");
-    assert!(bad[0].contains("x.csv, line 3, column a: `x` is not a finite number; expected"), "{}", bad[0]);
-    assert!(bad[1].contains("line 4, column time") && bad[1].contains("RFC 3339"), "{}", bad[1]);
-    assert!(bad[2].contains("line 5, column all: 2 cells; expected 3"), "{}", bad[2]);
+    assert!(
+        bad[0].contains("x.csv, line 3, column a: `x` is not a finite number; expected"),
+        "{}",
+        bad[0]
+    );
+    assert!(
+        bad[1].contains("line 4, column time") && bad[1].contains("RFC 3339"),
+        "{}",
+        bad[1]
+    );
+    assert!(
+        bad[2].contains("line 5, column all: 2 cells; expected 3"),
+        "{}",
+        bad[2]
+    );
     assert_eq!(rows.cursor.malformed, 5);
 }
 
@@ -57,31 +74,59 @@ fn reading_goes_on_at_the_cursor_and_behind_appended_rows() {
     let after_first = rows.cursor.clone();
     assert_eq!(all(&mut rows).0.len(), 1);
     assert!(!rows.grow().unwrap());
-    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap();
     file.write_all(b"3\n3,4\n").unwrap();
     assert!(rows.grow().unwrap());
     let (more, bad) = all(&mut rows);
-    assert_eq!(more.iter().map(|r| r.time).collect::<Vec<_>>(), [2_000, 3_000]);
+    assert_eq!(
+        more.iter().map(|r| r.time).collect::<Vec<_>>(),
+        [2_000, 3_000]
+    );
     assert!(bad.is_empty());
     assert_eq!(rows.cursor.line, 6);
     let mut again = Rows::open(&source, Some(after_first)).unwrap();
     assert!(again.resumed());
     assert_eq!(all(&mut again).0.len(), 3);
-    let mut other = Rows::open(&source, Some(Cursor { header: "x".into(), byte: 9, ..Cursor::default() })).unwrap();
-    assert_eq!(all(&mut other).0.len(), 4, "another file is read from its start");
+    let mut other = Rows::open(
+        &source,
+        Some(Cursor {
+            header: "x".into(),
+            byte: 9,
+            ..Cursor::default()
+        }),
+    )
+    .unwrap();
+    assert_eq!(
+        all(&mut other).0.len(),
+        4,
+        "another file is read from its start"
+    );
 }
 
 #[test]
 fn an_unusable_header_ends_the_source_with_what_the_file_has() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.csv");
-    let e = Rows::open(&source(&path, "when,a\n"), None).unwrap_err().to_string();
-    assert!(e.contains("line 1: there is no column `time`; the file has when, a"), "{e}");
-    let e = Rows::open(&source(&path, ""), None).unwrap_err().to_string();
+    let e = Rows::open(&source(&path, "when,a\n"), None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        e.contains("line 1: there is no column `time`; the file has when, a"),
+        "{e}"
+    );
+    let e = Rows::open(&source(&path, ""), None)
+        .unwrap_err()
+        .to_string();
     assert!(e.contains("the file is empty"), "{e}");
     let mut gone = source(&path, "");
     gone.path = dir.path().join("none.csv");
-    assert!(matches!(Rows::open(&gone, None), Err(FileError::Open { .. })));
+    assert!(matches!(
+        Rows::open(&gone, None),
+        Err(FileError::Open { .. })
+    ));
 }
 
 #[test]

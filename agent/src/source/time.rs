@@ -107,7 +107,10 @@ mod tests {
             assert_eq!(parse(text).unwrap(), 1_293_858_000_000, "{text}");
         }
         assert_eq!(parse_pair("2011-01-01", "5").unwrap(), 1_293_858_000_000);
-        assert_eq!(parse_pair("2011-01-01", "05:00").unwrap(), 1_293_858_000_000);
+        assert_eq!(
+            parse_pair("2011-01-01", "05:00").unwrap(),
+            1_293_858_000_000
+        );
         assert_eq!(parse("2011-01-01").unwrap(), 1_293_840_000_000);
     }
 
@@ -118,6 +121,10 @@ mod tests {
             assert!(e.contains("RFC 3339"), "{text}: {e}");
         }
         assert!(parse_pair("2011-01-01", "25").is_err());
-        assert!(parse_pair("01.01.2011", "5").unwrap_err().contains("YYYY-MM-DD"));
+        assert!(
+            parse_pair("01.01.2011", "5")
+                .unwrap_err()
+                .contains("YYYY-MM-DD")
+        );
     }
 }

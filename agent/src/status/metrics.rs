@@ -47,20 +47,55 @@ pub fn text(facts: &Facts, resident: Option<u64>) -> String {
         t.one("process_resident_memory_bytes", "gauge", help, resident);
     }
     let help = "Seconds since the agent started.";
-    t.one("fieldcast_agent_uptime_seconds", "gauge", help, facts.uptime_s);
+    t.one(
+        "fieldcast_agent_uptime_seconds",
+        "gauge",
+        help,
+        facts.uptime_s,
+    );
     let help = "Readings committed since the start.";
-    t.one("fieldcast_agent_readings_total", "counter", help, facts.readings);
+    t.one(
+        "fieldcast_agent_readings_total",
+        "counter",
+        help,
+        facts.readings,
+    );
     let help = "Readings refused since the start.";
-    t.one("fieldcast_agent_readings_refused_total", "counter", help, facts.refused);
+    t.one(
+        "fieldcast_agent_readings_refused_total",
+        "counter",
+        help,
+        facts.refused,
+    );
     let help = "Records that the hub has not acknowledged.";
-    t.one("fieldcast_agent_buffer_records", "gauge", help, facts.buffer.records);
+    t.one(
+        "fieldcast_agent_buffer_records",
+        "gauge",
+        help,
+        facts.buffer.records,
+    );
     let help = "Bytes of sealed batches that the hub has not acknowledged.";
-    t.one("fieldcast_agent_buffer_bytes", "gauge", help, facts.buffer.bytes);
+    t.one(
+        "fieldcast_agent_buffer_bytes",
+        "gauge",
+        help,
+        facts.buffer.bytes,
+    );
     let help = "Drift signals, raised and ended, since the start.";
-    t.one("fieldcast_agent_drift_signals_total", "counter", help, facts.drift_signals);
+    t.one(
+        "fieldcast_agent_drift_signals_total",
+        "counter",
+        help,
+        facts.drift_signals,
+    );
     if let Some(connected) = facts.connected {
         let help = "Whether the broker is connected.";
-        t.one("fieldcast_agent_connected", "gauge", help, u8::from(connected));
+        t.one(
+            "fieldcast_agent_connected",
+            "gauge",
+            help,
+            u8::from(connected),
+        );
     }
     let name = "fieldcast_agent_forecasts_total";
     t.family(name, "counter", "Forecasts made, shadows included.");
@@ -68,7 +103,11 @@ pub fn text(facts: &Facts, resident: Option<u64>) -> String {
         t.value(name, &[("forecaster", forecaster)], f.forecasts);
     }
     let name = "fieldcast_agent_model_version";
-    t.family(name, "gauge", "Model version of the last forecast; 0 is a baseline.");
+    t.family(
+        name,
+        "gauge",
+        "Model version of the last forecast; 0 is a baseline.",
+    );
     for (forecaster, f) in &facts.forecasters {
         let labels = [("forecaster", forecaster.as_str()), ("made_by", &f.made_by)];
         t.value(name, &labels, f.model_version);
@@ -79,7 +118,11 @@ pub fn text(facts: &Facts, resident: Option<u64>) -> String {
         t.value(name, &[("forecaster", forecaster)], u8::from(f.drift));
     }
     let name = "fieldcast_agent_source_malformed_total";
-    t.family(name, "counter", "Rows of a source that were not well formed.");
+    t.family(
+        name,
+        "counter",
+        "Rows of a source that were not well formed.",
+    );
     for (source, f) in &facts.sources {
         t.value(name, &[("source", source)], f.malformed);
     }

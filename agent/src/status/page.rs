@@ -96,7 +96,11 @@ fn row(h: &mut String, name: &str, f: &ForecasterFacts) {
         escape(&f.made_by)
     } else {
         let short = f.running.get(..12).unwrap_or(&f.running);
-        format!("version {}<br><code>{}</code>", f.model_version, escape(short))
+        format!(
+            "version {}<br><code>{}</code>",
+            f.model_version,
+            escape(short)
+        )
     };
     let drift = if f.drift {
         "<div class=bad>drift</div>"

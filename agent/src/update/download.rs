@@ -90,10 +90,7 @@ impl Download {
     /// Where it cannot be written.
     pub fn take(&mut self, n: u32, bytes: &[u8]) -> io::Result<Taken> {
         let i = usize::try_from(n).unwrap_or(usize::MAX);
-        let expected = self
-            .size
-            .saturating_sub(i.saturating_mul(BLOCK))
-            .min(BLOCK);
+        let expected = self.size.saturating_sub(i.saturating_mul(BLOCK)).min(BLOCK);
         if self.here.get(i) != Some(&false) || bytes.len() != expected {
             return Ok(Taken::Ignored);
         }

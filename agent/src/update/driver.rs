@@ -125,7 +125,7 @@ impl Updater {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 Some(request) = requests.recv() => running.request(request).await,
-                Some(message) = hub.recv() => running.from_hub(message).await,
+                Some(message) = hub.recv() => running.heard(message).await,
                 _ = tick.tick() => running.tick().await,
             }
         }
@@ -255,7 +255,7 @@ impl Running {
         }
     }
 
-    async fn from_hub(&mut self, message: FromHub) {
+    async fn heard(&mut self, message: FromHub) {
         match message {
             FromHub::Connected => {
                 for fetching in self.fetching.values_mut() {
@@ -292,7 +292,9 @@ impl Running {
                 if let Some(f) = self.fetching.remove(&name) {
                     let event = match f.download.finish(&self.this.bundles.path(&name)) {
                         Ok(()) => Event::Fetched(name),
-                        Err(e) => Event::Unfetchable(name, format!("the bundle cannot be kept: {e}")),
+                        Err(e) => {
+                            Event::Unfetchable(name, format!("the bundle cannot be kept: {e}"))
+                        }
                     };
                     self.tell(&f.forecaster, event, None).await;
                 }

@@ -307,7 +307,11 @@ impl Machine {
         }
         if runs {
             let proven = self.last_good == self.active;
-            self.phase = if proven { Phase::Healthy } else { Phase::Active };
+            self.phase = if proven {
+                Phase::Healthy
+            } else {
+                Phase::Active
+            };
             if proven {
                 out.extend(self.outcome(true, "this bundle runs already"));
             }
@@ -383,7 +387,10 @@ impl Machine {
             self.shadow_forecasts += 1;
             if self.shadow_forecasts == u64::from(probation) {
                 self.interrupted = 0;
-                return self.outcome(true, "the model watches").into_iter().collect();
+                return self
+                    .outcome(true, "the model watches")
+                    .into_iter()
+                    .collect();
             }
         }
         Vec::new()

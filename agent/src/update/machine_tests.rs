@@ -1,11 +1,19 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use proptest::prelude::*;
 
 use super::*;
 
 fn bundle(name: &str) -> Installed {
-    Installed { sha: Sha256::of(name.as_bytes()).to_string(), version: 1 }
+    Installed {
+        sha: Sha256::of(name.as_bytes()).to_string(),
+        version: 1,
+    }
 }
 
 fn order(name: &str, generation: u64, shadow: bool) -> Event {
@@ -21,18 +29,25 @@ fn order(name: &str, generation: u64, shadow: bool) -> Event {
 
 /// Runs events and gives the last outputs.
 fn run(m: &mut Machine, events: Vec<Event>) -> Vec<Output> {
-    events.into_iter().map(|e| m.step(e, 2)).last().unwrap_or_default()
+    events
+        .into_iter()
+        .map(|e| m.step(e, 2))
+        .last()
+        .unwrap_or_default()
 }
 
 fn install(m: &mut Machine, name: &str, generation: u64) {
     let sha = bundle(name).sha;
-    run(m, vec![
-        order(name, generation, false),
-        Event::Fetched(sha.clone()),
-        Event::Loaded(sha.clone()),
-        Event::Forecasted(sha.clone()),
-        Event::Forecasted(sha),
-    ]);
+    run(
+        m,
+        vec![
+            order(name, generation, false),
+            Event::Fetched(sha.clone()),
+            Event::Loaded(sha.clone()),
+            Event::Forecasted(sha.clone()),
+            Event::Forecasted(sha),
+        ],
+    );
     assert_eq!(m.phase, Phase::Healthy);
 }
 
@@ -40,14 +55,34 @@ fn install(m: &mut Machine, name: &str, generation: u64) {
 fn a_good_bundle_becomes_healthy_after_its_probation() {
     let mut m = Machine::default();
     let sha = bundle("a").sha;
-    assert!(matches!(run(&mut m, vec![order("a", 1, false)])[..], [Output::Fetch(_)]));
-    assert_eq!(run(&mut m, vec![Event::Fetched(sha.clone())]), [Output::Load(bundle("a"))]);
-    assert_eq!(run(&mut m, vec![Event::Loaded(sha.clone())]), [Output::Activate(sha.clone())]);
+    assert!(matches!(
+        run(&mut m, vec![order("a", 1, false)])[..],
+        [Output::Fetch(_)]
+    ));
+    assert_eq!(
+        run(&mut m, vec![Event::Fetched(sha.clone())]),
+        [Output::Load(bundle("a"))]
+    );
+    assert_eq!(
+        run(&mut m, vec![Event::Loaded(sha.clone())]),
+        [Output::Activate(sha.clone())]
+    );
     assert_eq!(run(&mut m, vec![Event::Forecasted(sha.clone())]), []);
     let done = run(&mut m, vec![Event::Forecasted(sha.clone())]);
-    assert!(matches!(&done[..], [Output::Outcome { ok: true, generation: 1, .. }]));
+    assert!(matches!(
+        &done[..],
+        [Output::Outcome {
+            ok: true,
+            generation: 1,
+            ..
+        }]
+    ));
     assert_eq!(m.last_good, Some(bundle("a")));
-    assert_eq!(run(&mut m, vec![order("a", 1, false)]), [], "a retained order comes again");
+    assert_eq!(
+        run(&mut m, vec![order("a", 1, false)]),
+        [],
+        "a retained order comes again"
+    );
 }
 
 #[test]
@@ -55,17 +90,30 @@ fn a_model_that_fails_on_probation_gives_way_to_the_last_good_one() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);
     let b = bundle("b").sha;
-    let out = run(&mut m, vec![
-        order("b", 2, false),
-        Event::Fetched(b.clone()),
-        Event::Loaded(b.clone()),
-        Event::Failed(b, "a value is NaN".into()),
-    ]);
+    let out = run(
+        &mut m,
+        vec![
+            order("b", 2, false),
+            Event::Fetched(b.clone()),
+            Event::Loaded(b.clone()),
+            Event::Failed(b, "a value is NaN".into()),
+        ],
+    );
     assert_eq!(out[..2], [Output::Baseline, Output::Load(bundle("a"))]);
-    assert_eq!((m.phase, m.active.clone()), (Phase::RolledBack, Some(bundle("a"))));
+    assert_eq!(
+        (m.phase, m.active.clone()),
+        (Phase::RolledBack, Some(bundle("a")))
+    );
     let a = bundle("a").sha;
-    assert_eq!(run(&mut m, vec![Event::Loaded(a.clone())]), [Output::Activate(a)]);
-    assert_eq!(m.phase, Phase::RolledBack, "the hub must still see what became of its order");
+    assert_eq!(
+        run(&mut m, vec![Event::Loaded(a.clone())]),
+        [Output::Activate(a)]
+    );
+    assert_eq!(
+        m.phase,
+        Phase::RolledBack,
+        "the hub must still see what became of its order"
+    );
 }
 
 #[test]
@@ -73,13 +121,26 @@ fn a_refused_bundle_leaves_the_running_one_alone() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);
     let b = bundle("b").sha;
-    let out = run(&mut m, vec![
-        order("b", 2, false),
-        Event::Fetched(b.clone()),
-        Event::Refused(b, "the signature is wrong".into()),
-    ]);
-    assert!(matches!(&out[..], [Output::Outcome { ok: false, generation: 2, .. }]));
-    assert_eq!((m.phase, m.active.clone()), (Phase::Rejected, Some(bundle("a"))));
+    let out = run(
+        &mut m,
+        vec![
+            order("b", 2, false),
+            Event::Fetched(b.clone()),
+            Event::Refused(b, "the signature is wrong".into()),
+        ],
+    );
+    assert!(matches!(
+        &out[..],
+        [Output::Outcome {
+            ok: false,
+            generation: 2,
+            ..
+        }]
+    ));
+    assert_eq!(
+        (m.phase, m.active.clone()),
+        (Phase::Rejected, Some(bundle("a")))
+    );
 }
 
 #[test]
@@ -87,19 +148,37 @@ fn a_process_that_dies_twice_in_a_trial_fails_the_bundle() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);
     let b = bundle("b").sha;
-    run(&mut m, vec![order("b", 2, false), Event::Fetched(b.clone()), Event::Loaded(b.clone())]);
+    run(
+        &mut m,
+        vec![
+            order("b", 2, false),
+            Event::Fetched(b.clone()),
+            Event::Loaded(b.clone()),
+        ],
+    );
     let once = run(&mut m, vec![Event::Started { clean: false }]);
     assert_eq!(once, [Output::Load(bundle("b"))]);
-    let clean = run(&mut m, vec![Event::Loaded(b), Event::Started { clean: true }]);
+    let clean = run(
+        &mut m,
+        vec![Event::Loaded(b), Event::Started { clean: true }],
+    );
     assert_eq!(clean, [Output::Load(bundle("b"))]);
     let twice = run(&mut m, vec![Event::Started { clean: false }]);
-    assert!(matches!(&twice[..], [Output::Outcome { ok: false, .. }, Output::Load(i)] if *i == bundle("a")));
+    assert!(
+        matches!(&twice[..], [Output::Outcome { ok: false, .. }, Output::Load(i)] if *i == bundle("a"))
+    );
     assert_eq!(m.phase, Phase::Failed);
     let mut fresh = Machine::default();
-    run(&mut fresh, vec![order("b", 1, false), Event::Fetched(bundle("b").sha)]);
+    run(
+        &mut fresh,
+        vec![order("b", 1, false), Event::Fetched(bundle("b").sha)],
+    );
     run(&mut fresh, vec![Event::Started { clean: false }]);
     let out = run(&mut fresh, vec![Event::Started { clean: false }]);
-    assert!(matches!(&out[..], [Output::Outcome { ok: false, .. }]), "died while it was checked: {out:?}");
+    assert!(
+        matches!(&out[..], [Output::Outcome { ok: false, .. }]),
+        "died while it was checked: {out:?}"
+    );
 }
 
 #[test]
@@ -107,13 +186,37 @@ fn a_shadow_watches_and_may_be_promoted() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);
     let b = bundle("b").sha;
-    let out = run(&mut m, vec![order("b", 2, true), Event::Fetched(b.clone()), Event::Loaded(b.clone())]);
+    let out = run(
+        &mut m,
+        vec![
+            order("b", 2, true),
+            Event::Fetched(b.clone()),
+            Event::Loaded(b.clone()),
+        ],
+    );
     assert_eq!(out, [Output::Watch(b.clone())]);
-    assert_eq!((m.phase, m.active.clone()), (Phase::Shadowing, Some(bundle("a"))));
-    let out = run(&mut m, vec![order("b", 3, false), Event::Fetched(b.clone()), Event::Loaded(b.clone())]);
+    assert_eq!(
+        (m.phase, m.active.clone()),
+        (Phase::Shadowing, Some(bundle("a")))
+    );
+    let out = run(
+        &mut m,
+        vec![
+            order("b", 3, false),
+            Event::Fetched(b.clone()),
+            Event::Loaded(b.clone()),
+        ],
+    );
     assert_eq!(out, [Output::Unwatch, Output::Activate(b.clone())]);
     let mut failing = Machine::default();
-    run(&mut failing, vec![order("b", 2, true), Event::Fetched(b.clone()), Event::Loaded(b.clone())]);
+    run(
+        &mut failing,
+        vec![
+            order("b", 2, true),
+            Event::Fetched(b.clone()),
+            Event::Loaded(b.clone()),
+        ],
+    );
     let out = run(&mut failing, vec![Event::Failed(b, "NaN".into())]);
     assert_eq!(out[0], Output::Unwatch);
     assert_eq!(failing.phase, Phase::Failed);
@@ -142,7 +245,9 @@ fn event() -> impl Strategy<Value = Event> {
             4 => Event::Refused(sha, "r".into()),
             5 => Event::Forecasted(sha),
             6 => Event::Failed(sha, "f".into()),
-            _ => Event::Started { clean: generation % 2 == 0 },
+            _ => Event::Started {
+                clean: generation % 2 == 0,
+            },
         }
     })
 }
