@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use crate::app;
 use crate::config::ServeConfig;
+use crate::drift;
+use crate::jobs::Worker;
+use crate::rollout::driver::Driver;
 
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
@@ -59,6 +62,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             return Err(error);
         }
     };
+    spawn_loop(&mut running);
     let described = json!({
         "rest": format!("http://{rest}"), "broker": running.broker_url, "pid": std::process::id(),
     });
@@ -72,4 +76,31 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     tracing::info!("stopping");
     let _ = std::fs::remove_file(&file);
     running.stop().await
+}
+
+/// The part that learns: job workers, confirmation of drift, rollouts.
+fn spawn_loop(running: &mut app::Running) {
+    let hub = running.hub.clone();
+    let worker = Worker::new(hub.store.clone(), hub.signer.clone());
+    let end = hub.end.clone();
+    running.spawn(async move {
+        // On a thread of its own: a job computes for long, and the data path must not wait for it.
+        let runtime = tokio::runtime::Handle::current();
+        let job = tokio::task::spawn_blocking(move || runtime.block_on(worker.run(end)));
+        if let Err(error) = job.await {
+            tracing::error!(%error, "the worker ended");
+        }
+    });
+    running.spawn(drift::run(
+        hub.store.clone(),
+        drift::verdict::Rules::default(),
+        hub.end.clone(),
+    ));
+    let driver = Driver {
+        store: hub.store,
+        signer: hub.signer,
+        downlink: hub.downlink,
+        site: hub.config.site,
+    };
+    running.spawn(async move { driver.run(hub.end).await });
 }

@@ -24,7 +24,7 @@ macro_rules! insert_sql {
             $columns,
             ") SELECT ",
             $columns,
-            " FROM json_populate_recordset(NULL::",
+            " FROM jsonb_populate_recordset(NULL::",
             $table,
             ", $1)"
         )
