@@ -1,29 +1,63 @@
 //! The REST interface and its page: owns routes and their shapes, never decides anything.
 
+pub mod lists;
+pub mod metrics;
+pub mod predict;
+pub mod problem;
+
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Html;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
+use fieldcast_runtime::LoadedModel;
 use serde_json::{Value, json};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::{Hub, Running};
+
+/// What every handler sees.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    /// The running hub.
+    pub hub: Hub,
+    /// Counters of requests.
+    pub requests: Arc<metrics::Requests>,
+    /// Models in memory, by bundle digest.
+    pub models: Arc<Mutex<HashMap<String, Arc<LoadedModel>>>>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Fieldcast hub",
+    description = "Fleet, forecasts, models, drift and rollouts of one site. Lists answer {items, next}: pass `next` as `cursor`."
+))]
+struct Document;
 
 /// Binds the REST interface and serves it until the hub ends; returns its address.
 ///
 /// # Errors
-/// An address that is in use or not this machine's.
+/// An address that is in use or not this machine's, or one beyond loopback.
 pub async fn start(running: &mut Running, listen: SocketAddr) -> Result<SocketAddr> {
-    let listener = tokio::net::TcpListener::bind(listen)
-        .await
-        .with_context(|| {
-            format!("listen on {listen} for REST; is the port in use? --listen names another")
-        })?;
+    anyhow::ensure!(
+        listen.ip().is_loopback(),
+        "listen on {listen}: without TLS only loopback is allowed; use --listen 127.0.0.1:{} behind a proxy with TLS",
+        listen.port()
+    );
+    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
+        format!("listen on {listen} for REST; is the port in use? --listen names another")
+    })?;
     let address = listener.local_addr().context("REST address")?;
     let end = running.hub.end.clone();
-    let app = router(running.hub.clone());
+    let rest = Rest { hub: running.hub.clone(), requests: Arc::default(), models: Arc::default() };
+    let app = router(rest);
     running.spawn(async move {
         let served = axum::serve(listener, app).with_graceful_shutdown(end.cancelled_owned());
         if let Err(error) = served.await {
@@ -33,19 +67,63 @@ pub async fn start(running: &mut Running, listen: SocketAddr) -> Result<SocketAd
     Ok(address)
 }
 
-fn router(hub: Hub) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(ready))
-        .with_state(hub)
+fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(lists::devices))
+        .routes(routes!(lists::forecasters))
+        .routes(routes!(lists::models))
+        .routes(routes!(lists::training_runs))
+        .routes(routes!(lists::drift_reports))
+        .routes(routes!(lists::decisions))
+        .routes(routes!(lists::rollouts))
+        .routes(routes!(lists::rollout))
+        .routes(routes!(lists::readings))
+        .routes(routes!(lists::forecasts))
+        .routes(routes!(predict::predict))
+        .routes(routes!(predict::predict_v1))
+        .split_for_parts()
 }
 
-async fn ready(State(hub): State<Hub>) -> (StatusCode, Json<Value>) {
-    match hub.not_ready().await {
+/// The OpenAPI document.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().1
+}
+
+fn router(rest: Rest) -> Router {
+    let (routes, document) = documented();
+    let document = Arc::new(document);
+    routes
+        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/docs", get(|| async { Html(include_str!("docs.html")) }))
+        .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(|| async { problem::Problem::not_found("there is nothing here; see /docs") })
+        .layer(middleware::from_fn_with_state(rest.clone(), metrics::count))
+        .with_state(rest)
+}
+
+async fn ready(State(rest): State<Rest>) -> (StatusCode, Json<Value>) {
+    match rest.hub.not_ready().await {
         None => (StatusCode::OK, Json(json!({ "ready": true }))),
-        Some(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({ "ready": false, "reason": reason })),
-        ),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    #[test]
+    fn the_openapi_document_names_every_path() {
+        let document = serde_json::to_value(super::openapi()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        let paths: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = [
+            "/predict", "/v1/decisions", "/v1/devices", "/v1/drift-reports", "/v1/forecasters", "/v1/forecasts",
+            "/v1/models", "/v1/predict", "/v1/readings", "/v1/rollouts", "/v1/rollouts/{id}", "/v1/training-runs",
+        ];
+        assert_eq!(paths, expected);
     }
 }
