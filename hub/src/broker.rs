@@ -1,1 +1,295 @@
-//! Placeholder.
+//! The embedded MQTT broker: owns who may connect and what they may publish and read, never what is said.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use fieldcast_store::Store;
+use fieldcast_wire::caps::MAX_PAYLOAD;
+use fieldcast_wire::{DeviceId, Sha256, SiteId, Topics};
+use mqtt5::broker::auth::{AuthProvider, AuthResult};
+use mqtt5::broker::config::{BrokerConfig, StorageConfig};
+use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
+use mqtt5::packet::connect::ConnectPacket;
+use mqtt5::protocol::v5::reason_codes::ReasonCode;
+use tokio::task::JoinHandle;
+
+/// MQTT user name of the hub itself.
+pub const HUB_USER: &str = "fieldcast-hub";
+/// How long a token's hash is believed without asking the database again.
+const TOKEN_KEPT: Duration = Duration::from_secs(5);
+
+/// A running embedded broker.
+pub struct Broker {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The hub's own password, new at every start.
+    pub password: String,
+    shutdown: BrokerShutdownHandle,
+    task: JoinHandle<()>,
+}
+
+impl Broker {
+    /// Binds and starts the broker.
+    ///
+    /// # Errors
+    /// An address that is in use or not this machine's.
+    pub async fn start(listen: SocketAddr, site: &SiteId, store: Store) -> Result<Self> {
+        if !listen.ip().is_loopback() {
+            return Err(anyhow!(
+                "broker address {listen}: without TLS the embedded broker listens on loopback only; use 127.0.0.1, or \
+                 a broker of your own with --broker"
+            ));
+        }
+        let password = random_token()?;
+        let config = BrokerConfig {
+            // What must be retained is republished from the database; nothing else may outlive the process.
+            storage_config: StorageConfig::default().with_persistence(false),
+            sys_topics_enabled: false,
+            session_expiry_interval: Duration::from_secs(60),
+            max_retained_message_size: MAX_PAYLOAD,
+            ..BrokerConfig::default()
+        }
+        .with_bind_address(listen)
+        .with_max_packet_size(MAX_PAYLOAD + 4_096);
+        let gate = Gate {
+            topics: Topics::new(site),
+            hub: Sha256::of(password.as_bytes()),
+            store,
+            kept: Mutex::new(HashMap::new()),
+        };
+        let mut broker = MqttBroker::with_config(config)
+            .await
+            .map_err(|e| anyhow!("{e}"))
+            .with_context(|| format!("start the embedded broker on {listen}; is the port in use? --broker-listen names another"))?
+            .with_auth_provider(Arc::new(gate));
+        let address = broker
+            .local_addr()
+            .context("the embedded broker has no address")?;
+        let shutdown = broker.shutdown_handle();
+        let task = tokio::spawn(async move {
+            if let Err(error) = broker.run().await {
+                tracing::error!(%error, "the embedded broker ended");
+            }
+        });
+        Ok(Self {
+            address,
+            password,
+            shutdown,
+            task,
+        })
+    }
+
+    /// Ends the broker and its connections.
+    pub async fn stop(mut self) {
+        self.shutdown.shutdown();
+        if tokio::time::timeout(Duration::from_secs(5), &mut self.task)
+            .await
+            .is_err()
+        {
+            self.task.abort();
+        }
+    }
+}
+
+/// 32 random bytes as hexadecimal digits: a device's token, the hub's password.
+///
+/// # Errors
+/// The system gives no randomness.
+pub fn random_token() -> Result<String> {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0_u8; 32];
+    ring::rand::SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| anyhow!("make a token: the system gives no randomness; try again"))?;
+    Ok(crate::signing::hex(&bytes))
+}
+
+/// Who may do what; everything else is refused.
+struct Gate {
+    topics: Topics,
+    hub: Sha256,
+    store: Store,
+    kept: Mutex<HashMap<String, (Instant, Option<Vec<u8>>)>>,
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl Gate {
+    async fn token_hash(&self, device: &str) -> Option<Vec<u8>> {
+        let kept = |gate: &Self| {
+            let kept = gate.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.get(device)
+                .filter(|(at, hash)| at.elapsed() < TOKEN_KEPT && hash.is_some())
+                .map(|(_, hash)| hash.clone())
+        };
+        if let Some(hash) = kept(self) {
+            return hash;
+        }
+        match self.store.token_hash(device).await {
+            Ok(hash) => {
+                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() > 100_000 {
+                    kept.clear();
+                }
+                kept.insert(device.to_owned(), (Instant::now(), hash.clone()));
+                hash
+            }
+            Err(error) => {
+                tracing::warn!(%error, device, "cannot check a device's token");
+                None
+            }
+        }
+    }
+
+    async fn admits(&self, connect: &ConnectPacket) -> bool {
+        let (Some(user), Some(password)) = (&connect.username, &connect.password) else {
+            return false;
+        };
+        let offered = Sha256::of(password);
+        if user == HUB_USER {
+            return same(&offered.0, &self.hub.0);
+        }
+        // Identity is device = user = client id: two devices can never share a session.
+        if *user != connect.client_id || DeviceId::new(user.clone()).is_err() {
+            return false;
+        }
+        match self.token_hash(user).await {
+            Some(hash) => same(&offered.0, &hash),
+            None => false,
+        }
+    }
+}
+
+/// Compares without telling by its time where the first difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
+}
+
+/// What a user may publish on.
+#[must_use]
+pub fn may_publish(topics: &Topics, user: &str, topic: &str) -> bool {
+    if user == HUB_USER {
+        let Some(rest) = topic.strip_prefix(topics.root()) else {
+            return false;
+        };
+        let down = rest
+            .strip_prefix("/d/")
+            .and_then(|r| r.split_once('/'))
+            .is_some_and(|(_, leaf)| leaf.starts_with("dn/"));
+        return down || rest.starts_with("/fleet/") || rest.starts_with("/out/");
+    }
+    match DeviceId::new(user) {
+        Ok(device) => topic.starts_with(&topics.device_up_prefix(&device)),
+        Err(_) => false,
+    }
+}
+
+/// What a user may subscribe to.
+#[must_use]
+pub fn may_subscribe(topics: &Topics, user: &str, filter: &str) -> bool {
+    let filter = match filter.strip_prefix("$share/") {
+        Some(shared) => shared.split_once('/').map_or("", |(_, filter)| filter),
+        None => filter,
+    };
+    let fleet = format!("{}/fleet/", topics.root());
+    if user == HUB_USER {
+        return filter.starts_with(&format!("{}/", topics.root()));
+    }
+    match DeviceId::new(user) {
+        Ok(device) => {
+            let down = topics.device_down(&device);
+            filter.starts_with(down.trim_end_matches('#')) || filter.starts_with(&fleet)
+        }
+        Err(_) => false,
+    }
+}
+
+impl AuthProvider for Gate {
+    fn authenticate<'a>(
+        &'a self,
+        connect: &'a ConnectPacket,
+        _from: SocketAddr,
+    ) -> Answer<'a, mqtt5::error::Result<AuthResult>> {
+        Box::pin(async move {
+            if self.admits(connect).await {
+                let user = connect.username.clone().unwrap_or_default();
+                Ok(AuthResult::success_with_user(user))
+            } else {
+                tracing::warn!(client = %connect.client_id, "connection refused: unknown device or wrong token");
+                Ok(AuthResult::fail(ReasonCode::BadUsernameOrPassword))
+            }
+        })
+    }
+
+    fn authorize_publish<'a>(
+        &'a self,
+        _client: &str,
+        user: Option<&'a str>,
+        topic: &'a str,
+    ) -> Answer<'a, bool> {
+        Box::pin(async move { user.is_some_and(|user| may_publish(&self.topics, user, topic)) })
+    }
+
+    fn authorize_subscribe<'a>(
+        &'a self,
+        _client: &str,
+        user: Option<&'a str>,
+        filter: &'a str,
+    ) -> Answer<'a, bool> {
+        Box::pin(async move { user.is_some_and(|user| may_subscribe(&self.topics, user, filter)) })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_reaches_only_its_own_topics() {
+        let topics = Topics::new(&SiteId::new("s").unwrap());
+        let root = topics.root().to_owned();
+        let publish =
+            |user: &str, rest: &str| may_publish(&topics, user, &format!("{root}/{rest}"));
+        let subscribe =
+            |user: &str, rest: &str| may_subscribe(&topics, user, &format!("{root}/{rest}"));
+        assert!(publish("a", "d/a/up/t/live"));
+        for refused in [
+            "d/b/up/t/live",
+            "d/a/dn/ack",
+            "d/ab/up/sync",
+            "out/a/x",
+            "fleet/x",
+            "d/a/up",
+        ] {
+            assert!(!publish("a", refused), "{refused}");
+        }
+        assert!(subscribe("a", "d/a/dn/#") && subscribe("a", "fleet/#"));
+        for refused in ["d/b/dn/#", "d/+/dn/#", "#", "d/a/up/#", "out/#", "d/#"] {
+            assert!(!subscribe("a", refused), "{refused}");
+        }
+        assert!(!may_subscribe(&topics, "a", "#"));
+        assert!(!may_subscribe(
+            &topics,
+            "a",
+            &format!("$share/g/{root}/d/+/up/t/live")
+        ));
+        assert!(may_subscribe(
+            &topics,
+            HUB_USER,
+            &format!("$share/g/{root}/d/+/up/t/live")
+        ));
+        assert!(publish(HUB_USER, "d/a/dn/ack") && publish(HUB_USER, "out/a/x"));
+        assert!(!publish(HUB_USER, "d/a/up/sync"));
+        assert!(!may_publish(
+            &topics,
+            HUB_USER,
+            "fieldcast/v1/other/out/a/x"
+        ));
+    }
+}

@@ -1,1 +1,115 @@
-//! Placeholder.
+//! What goes down to devices and out to consumers: owns publishing through the present connection, never what to say.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use fieldcast_store::Store;
+use fieldcast_wire::{DeviceId, DeviceTopic, SiteId, Topics, message, pb};
+use rumqttc::v5::AsyncClient;
+use rumqttc::v5::mqttbytes::QoS;
+
+use crate::signing::Signer;
+
+const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// Handle for publishing; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Downlink {
+    client: Arc<Mutex<Option<AsyncClient>>>,
+    topics: Topics,
+    store: Store,
+    signer: Arc<Signer>,
+}
+
+impl Downlink {
+    /// A handle that has no connection yet.
+    #[must_use]
+    pub fn new(site: &SiteId, store: Store, signer: Arc<Signer>) -> Self {
+        Self {
+            client: Arc::default(),
+            topics: Topics::new(site),
+            store,
+            signer,
+        }
+    }
+
+    /// Topic names of the site.
+    #[must_use]
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// The present connection, or none.
+    pub(crate) fn set_client(&self, client: Option<AsyncClient>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
+    fn client(&self) -> Result<AsyncClient> {
+        let client = self
+            .client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        client.context("publish: there is no connection to the broker; it is made again by itself")
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.client().is_ok()
+    }
+
+    /// Publishes with QoS 1.
+    ///
+    /// # Errors
+    /// No connection, or it takes nothing for ten seconds.
+    pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) -> Result<()> {
+        let client = self.client()?;
+        let publish = client.publish(topic, QoS::AtLeastOnce, retain, payload);
+        match tokio::time::timeout(PUBLISH_WITHIN, publish).await {
+            Ok(done) => done.with_context(|| format!("publish on {topic}")),
+            Err(_) => bail!("publish on {topic}: the broker takes nothing; check it"),
+        }
+    }
+
+    pub(crate) async fn subscribe(&self, filters: impl IntoIterator<Item = String>) -> Result<()> {
+        let client = self.client()?;
+        for filter in filters {
+            client
+                .subscribe(filter, QoS::AtLeastOnce)
+                .await
+                .context("subscribe")?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the retained orders of a device as the database has them.
+    ///
+    /// # Errors
+    /// The database, or no connection; the next connection publishes them again.
+    pub async fn refresh_desired(&self, device: &DeviceId) -> Result<()> {
+        let signed = self.store.desired_of(device.as_str()).await?;
+        let orders = signed
+            .iter()
+            .map(|bytes| message::decode::<pb::Signed>("order", bytes))
+            .collect::<Result<Vec<_>, _>>()?;
+        let desired = pb::Desired {
+            key_list: Some(self.signer.key_list()),
+            orders,
+        };
+        let topic = self.topics.device(device, DeviceTopic::Desired);
+        self.publish(&topic, message::encode(&desired), true).await
+    }
+
+    /// Publishes the retained orders of every device that has some.
+    ///
+    /// # Errors
+    /// As [`Self::refresh_desired`].
+    pub async fn refresh_all(&self) -> Result<()> {
+        for device in self.store.ordered_devices().await? {
+            self.refresh_desired(&DeviceId::new(device)?).await?;
+        }
+        Ok(())
+    }
+}

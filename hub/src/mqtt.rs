@@ -1,1 +1,303 @@
-//! Placeholder.
+//! The hub's MQTT connection: owns connecting, subscribing and handing messages over, never decodes a payload.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use fieldcast_wire::caps::MAX_PAYLOAD;
+use fieldcast_wire::{DeviceId, DeviceTopic, Topics};
+use rumqttc::Transport;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::downlink::Downlink;
+
+/// Messages that the broker may have under way to this hub; each is acknowledged when it is dealt with.
+const IN_FLIGHT: u16 = 64;
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// An event loop that says nothing for so long (not even a ping) is thrown away.
+const SILENCE: Duration = Duration::from_secs(60);
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Where and as whom to connect.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Certificates that vouch for the broker (PEM); none: no TLS.
+    pub tls: Option<Tls>,
+    /// User name and password.
+    pub login: Option<(String, String)>,
+}
+
+/// What vouches for the broker.
+#[derive(Debug, Clone)]
+pub enum Tls {
+    /// The system's authorities.
+    System,
+    /// PEM bytes of an authority.
+    Authority(Vec<u8>),
+}
+
+impl Link {
+    /// Reads `mqtt://[user:password@]host[:port]` or `mqtts://...`.
+    ///
+    /// # Errors
+    /// What is wrong, and the form.
+    pub fn parse(url: &str, authority: Option<Vec<u8>>) -> Result<Self> {
+        const FORM: &str = "use mqtt://user:password@host:1883 or mqtts://user:password@host:8883";
+        let (tls, rest) = match url.split_once("://") {
+            Some(("mqtt", rest)) => (false, rest),
+            Some(("mqtts", rest)) => (true, rest),
+            _ => bail!("broker address has no known scheme; {FORM}"),
+        };
+        let (login, address) = match rest.rsplit_once('@') {
+            Some((login, address)) => (Some(login), address),
+            None => (None, rest),
+        };
+        let login = match login.map(|l| l.split_once(':')) {
+            Some(Some((user, password))) => Some((user.to_owned(), password.to_owned())),
+            Some(None) => bail!("broker address has a user without a password; {FORM}"),
+            None => None,
+        };
+        let address = address.trim_end_matches('/');
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) => (
+                host,
+                port.parse()
+                    .with_context(|| format!("broker port; {FORM}"))?,
+            ),
+            None => (address, if tls { 8883 } else { 1883 }),
+        };
+        if host.is_empty() {
+            bail!("broker address names no host; {FORM}");
+        }
+        let tls = tls.then(|| authority.map_or(Tls::System, Tls::Authority));
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            tls,
+            login,
+        })
+    }
+
+    fn options(&self, client_id: &str) -> MqttOptions {
+        let mut options = MqttOptions::new(client_id, self.host.clone(), self.port);
+        options.set_keep_alive(KEEP_ALIVE);
+        options.set_clean_start(true);
+        options.set_manual_acks(true);
+        options.set_receive_maximum(Some(IN_FLIGHT));
+        options.set_outgoing_inflight_upper_limit(256);
+        options.set_max_packet_size(u32::try_from(MAX_PAYLOAD + 4_096).ok());
+        options.set_connection_timeout(10);
+        if let Some((user, password)) = &self.login {
+            options.set_credentials(user, password);
+        }
+        match &self.tls {
+            Some(Tls::System) => {
+                options.set_transport(Transport::tls_with_default_config());
+            }
+            Some(Tls::Authority(pem)) => {
+                options.set_transport(Transport::tls(pem.clone(), None, None));
+            }
+            None => {}
+        }
+        options
+    }
+}
+
+/// A message from a device.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Who published it, by its topic.
+    pub device: DeviceId,
+    /// On which topic.
+    pub topic: DeviceTopic,
+    /// What.
+    pub payload: Vec<u8>,
+    /// Tells the broker that it is dealt with.
+    pub receipt: Receipt,
+}
+
+/// Tells the broker that a message is dealt with.
+#[derive(Debug)]
+pub struct Receipt {
+    client: AsyncClient,
+    publish: Publish,
+}
+
+impl Receipt {
+    /// Sends the PUBACK; without effect on a connection that is gone.
+    pub async fn done(self) {
+        let _ = self.client.ack(&self.publish).await;
+    }
+}
+
+/// Where messages go. Both channels hold more than can be under way, so that neither is ever full.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    /// Batches and JSON readings.
+    pub telemetry: mpsc::Sender<Delivery>,
+    /// Sync, state, presence, block requests.
+    pub leader: mpsc::Sender<Delivery>,
+}
+
+/// Capacity that [`Lanes`] need.
+pub const LANE: usize = 4 * IN_FLIGHT as usize;
+
+/// Keeps the connection until cancelled. `connections` counts connections made; `leads` says whether this hub leads.
+pub async fn run(
+    link: Link,
+    client_id: String,
+    downlink: Downlink,
+    lanes: Lanes,
+    leads: watch::Receiver<bool>,
+    connections: watch::Sender<u64>,
+    end: CancellationToken,
+) {
+    let mut backoff = BACKOFF.0;
+    loop {
+        // A new client for each connection: nothing of a lost session can haunt the next one.
+        let (client, events) = AsyncClient::new(link.options(&client_id), 256);
+        let served = tokio::select! {
+            served = serve(client.clone(), events, &downlink, &lanes, &leads, &connections) => served,
+            () = end.cancelled() => {
+                downlink.set_client(None);
+                let _ = client.try_disconnect();
+                return;
+            }
+        };
+        downlink.set_client(None);
+        let (lasted, error) = served;
+        if lasted > Duration::from_secs(30) {
+            backoff = BACKOFF.0;
+        }
+        tracing::warn!(error = %format!("{error:#}"), "no connection to the broker at {}:{}; trying again", link.host, link.port);
+        let wait = backoff.mul_f64(jitter());
+        backoff = (backoff * 2).min(BACKOFF.1);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = end.cancelled() => return,
+        }
+    }
+}
+
+/// Between 0.5 and 1, so that many hubs do not come back at once.
+fn jitter() -> f64 {
+    f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 510.0 + 0.5
+}
+
+async fn serve(
+    client: AsyncClient,
+    mut events: EventLoop,
+    downlink: &Downlink,
+    lanes: &Lanes,
+    leads: &watch::Receiver<bool>,
+    connections: &watch::Sender<u64>,
+) -> (Duration, anyhow::Error) {
+    let mut since = std::time::Instant::now();
+    loop {
+        let event = match tokio::time::timeout(SILENCE, events.poll()).await {
+            Ok(Ok(event)) => event,
+            Ok(Err(error)) => return (since.elapsed(), error.into()),
+            Err(_) => {
+                return (
+                    since.elapsed(),
+                    anyhow::anyhow!("the connection says nothing any more"),
+                );
+            }
+        };
+        match event {
+            Event::Incoming(Packet::ConnAck(_)) => {
+                since = std::time::Instant::now();
+                // Polling must never wait for itself: requests of this task are only ever tried.
+                for filter in filters(downlink.topics(), *leads.borrow()) {
+                    if let Err(error) = client.try_subscribe(filter, QoS::AtLeastOnce) {
+                        return (Duration::ZERO, error.into());
+                    }
+                }
+                downlink.set_client(Some(client.clone()));
+                connections.send_modify(|n| *n += 1);
+            }
+            Event::Incoming(Packet::Publish(publish)) => {
+                deliver(&client, publish, downlink.topics(), lanes)
+            }
+            Event::Incoming(Packet::Disconnect(bye)) => {
+                return (
+                    since.elapsed(),
+                    anyhow::anyhow!("the broker disconnected: {:?}", bye.reason_code),
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+fn filters(topics: &Topics, leads: bool) -> Vec<String> {
+    let shared = topics
+        .telemetry_filters()
+        .map(|filter| format!("$share/hubs/{filter}"));
+    let mut all = shared.to_vec();
+    if leads {
+        all.extend(topics.leader_filters());
+    }
+    all
+}
+
+fn deliver(client: &AsyncClient, mut publish: Publish, topics: &Topics, lanes: &Lanes) {
+    let payload = std::mem::take(&mut publish.payload);
+    let parsed = std::str::from_utf8(&publish.topic)
+        .ok()
+        .and_then(|topic| topics.parse(topic));
+    let Some((device, topic)) = parsed else {
+        let _ = client.try_ack(&publish);
+        return;
+    };
+    let lane = match topic {
+        DeviceTopic::Live | DeviceTopic::Back | DeviceTopic::Json => &lanes.telemetry,
+        _ => &lanes.leader,
+    };
+    let receipt = Receipt {
+        client: client.clone(),
+        publish,
+    };
+    let delivery = Delivery {
+        device,
+        topic,
+        payload: payload.to_vec(),
+        receipt,
+    };
+    if let Err(error) = lane.try_send(delivery) {
+        // Retained messages come beyond the receive maximum only from a broker that breaks the rules.
+        tracing::warn!(%error, "a message was dropped; its device sends it again");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broker_addresses() {
+        let link = Link::parse("mqtt://u:p@w@host:1884", None).unwrap();
+        assert_eq!((link.host.as_str(), link.port), ("host", 1884));
+        assert_eq!(link.login, Some(("u".into(), "p@w".into())));
+        let link = Link::parse("mqtts://host", None).unwrap();
+        assert_eq!(link.port, 8883);
+        assert!(matches!(link.tls, Some(Tls::System)));
+        for wrong in [
+            "host:1883",
+            "http://host",
+            "mqtt://user@host",
+            "mqtt://host:x",
+            "mqtt://",
+        ] {
+            assert!(Link::parse(wrong, None).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,17 +1,107 @@
 //! `fieldcast-hub train`: owns its options and output, never the work behind them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::{Result, bail};
+use fieldcast_store::Store;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use crate::jobs::Worker;
+use crate::signing::Signer;
+use crate::training::{KIND, Request};
+
+/// A job that nobody has claimed after this long is done by the command itself.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Options of `train`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Forecaster.
+    name: String,
+    /// Why, for the record.
+    #[arg(long, default_value = "asked for by a person")]
+    reason: String,
+    /// Seed of the random numbers.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only enqueue; do not wait for the end.
+    #[arg(long)]
+    detach: bool,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// Always: this version cannot do it yet.
-pub async fn run(_ctx: &Context, _args: Args) -> Result<()> {
-    bail!("`train` is not part of this version")
+/// An unknown forecaster, a failed training, or the database.
+pub async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let database = ctx.database().await?;
+    let store = database.store();
+    if store.forecaster(&args.name).await?.is_none() {
+        bail!("forecaster `{}` is not defined; define it with `fieldcast-hub forecaster apply FILE`", args.name);
+    }
+    let request =
+        Request { trigger: "person".into(), reason: args.reason, onset: None, seed: args.seed, config: None };
+    let (job, _) = store.enqueue(KIND, &args.name, &json!(request)).await?;
+    if args.detach {
+        return ctx.print(&json!({"training_run": job}), || format!("training run {job} is queued"));
+    }
+    let follow = follow(ctx, store, job);
+    tokio::pin!(follow);
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::select! {
+        done = &mut follow => return done,
+        () = patience => {}
+    }
+    let queued = store.job(job).await?.is_some_and(|j| j.status == "queued");
+    if queued {
+        let signer = Arc::new(Signer::open(&ctx.config.keys_dir())?);
+        let worker = Worker::new(store.clone(), signer);
+        let cancel = CancellationToken::new();
+        let (worked, followed) = tokio::join!(worker.once(Some(job), &cancel), &mut follow);
+        worked?;
+        return followed;
+    }
+    follow.await
+}
+
+async fn follow(ctx: &Context, store: &Store, id: i64) -> Result<()> {
+    let mut after = 0;
+    let mut said = String::new();
+    loop {
+        for line in store.job_lines(id, after).await? {
+            after = line.id;
+            tell(ctx, &line.line);
+        }
+        let Some(job) = store.job(id).await? else { bail!("training run {id} is gone from the database") };
+        if job.progress_text != said && job.finished_at.is_none() {
+            said.clone_from(&job.progress_text);
+            tell(ctx, &format!("{:3.0} % {said}", 100.0 * job.progress));
+        }
+        if job.finished_at.is_some() {
+            for line in store.job_lines(id, after).await? {
+                tell(ctx, &line.line);
+            }
+            if job.status != "succeeded" {
+                bail!("training run {id} {}: {}", job.status, job.error.unwrap_or_default());
+            }
+            let result = job.result.unwrap_or_default();
+            let answer = json!({"training_run": id, "result": result});
+            return ctx.print(&answer, || {
+                let text = |key: &str| result[key].as_str().unwrap_or_default().to_owned();
+                let version = result["model_version"].as_i64().unwrap_or(0);
+                format!("version {version} ({}): {}", text("chosen"), text("reason"))
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+fn tell(ctx: &Context, line: &str) {
+    use std::io::Write as _;
+    if !ctx.json {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
 }

@@ -1,1 +1,177 @@
-//! Confirmation of drift signals: owns the report and the trigger, never the device's detectors.
+//! Confirms the devices' drift signals: owns the loop that checks them against stored forecasts and actuals, never the verdict.
+
+pub mod verdict;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use fieldcast_features::{ForecasterSpec, Millis};
+use fieldcast_store::Store;
+use fieldcast_store::decisions::NewDecision;
+use fieldcast_store::drift_reports::OpenSignal;
+use fieldcast_store::model_versions::ModelVersionRow;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::training::{self, Request, snapshot};
+use verdict::{Decision, DeviceDays, Promise, Rules, Verdict, decide};
+
+const DAY_MS: Millis = 86_400_000;
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Checks open signals until cancelled.
+pub async fn run(store: Store, rules: Rules, cancel: CancellationToken) {
+    let mut seen = HashMap::new();
+    while !cancel.is_cancelled() {
+        if let Err(e) = check_all(&store, &rules, &mut seen).await {
+            tracing::warn!("drift: {e:#}");
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// Checks every forecaster with open signals; one whose data has not grown by a day since the last look is left alone.
+///
+/// # Errors
+/// The database.
+pub async fn check_all(store: &Store, rules: &Rules, seen: &mut HashMap<String, (i64, Millis)>) -> Result<()> {
+    let mut open: BTreeMap<String, Vec<OpenSignal>> = BTreeMap::new();
+    for signal in store.open_concept_signals().await? {
+        open.entry(signal.forecaster.clone()).or_default().push(signal);
+    }
+    for (name, signals) in open {
+        let Some(champion) = store.champion(&name).await? else { continue };
+        // A signal about a model that no longer runs is answered already.
+        let signals: Vec<_> = signals.into_iter().filter(|s| s.model_version == champion.version).collect();
+        let Some(onset) = signals.iter().map(|s| s.onset).min() else { continue };
+        let Some(forecaster) = store.forecaster(&name).await? else { continue };
+        if !store.open_rollouts().await?.iter().all(|r| r.forecaster != name)
+            || store.live_jobs().await?.iter().any(|j| j.subject == name)
+        {
+            continue;
+        }
+        let Some(now) = newest(store, &forecaster.spec).await? else { continue };
+        let last = seen.get(&name).copied();
+        if last.is_some_and(|(version, at)| version == champion.version && now - at < DAY_MS) {
+            continue;
+        }
+        seen.insert(name, (champion.version, now));
+        check(store, rules, &forecaster.spec, &champion, &signals, (onset.timestamp_millis(), now)).await?;
+    }
+    Ok(())
+}
+
+/// Newest data time of the target on any selected device.
+async fn newest(store: &Store, spec: &ForecasterSpec) -> Result<Option<Millis>> {
+    let sensors = [spec.sensor_of(&spec.target).to_owned()];
+    let mut newest = None;
+    for device in snapshot::devices(store, spec).await? {
+        let last = store.reading_span(&device, &sensors).await?.map(|(_, last)| last);
+        newest = newest.max(last);
+    }
+    Ok(newest)
+}
+
+async fn check(
+    store: &Store,
+    rules: &Rules,
+    spec: &ForecasterSpec,
+    champion: &ModelVersionRow,
+    signals: &[OpenSignal],
+    (onset, now): (Millis, Millis),
+) -> Result<()> {
+    let calibration = &champion.manifest["calibration"];
+    let number = |key: &str| calibration[key].as_f64().unwrap_or(0.0);
+    let promise = Promise {
+        mean: number("log_daily_mae_mean"),
+        std: number("log_daily_mae_std"),
+        days: usize::try_from(calibration["days"].as_u64().unwrap_or(0)).unwrap_or(0),
+    };
+    let days = daily_errors(store, spec, champion.version, onset).await?;
+    let judged = verdict::verdict(onset, &days, &promise, rules);
+    let last = store.last_decision(&spec.name, "retrain").await?.and_then(|d| d.data_time);
+    let decision = decide(&judged, onset, now, last.map(|t| t.timestamp_millis()), rules);
+    let report = document(&judged, signals, &promise, rules, &days);
+    let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(Utc::now);
+    let id = store
+        .add_drift_report(&spec.name, champion.version, (time(onset), time(now)), judged.confirmed, &report)
+        .await?;
+    let (word, reason, job) = match decision {
+        Decision::Retrain => {
+            let request = Request {
+                trigger: "drift".into(),
+                reason: judged.words.clone(),
+                onset: Some(onset),
+                seed: u64::try_from(champion.version).unwrap_or(1) + 1,
+                config: None,
+            };
+            let (job, _) = store.enqueue(training::KIND, &spec.name, &json!(request)).await?;
+            ("retrain", judged.words.clone(), Some(job))
+        }
+        Decision::Wait(why) => ("wait", why, None),
+        Decision::NotConfirmed => ("not_confirmed", judged.words.clone(), None),
+        Decision::CoolDown(why) => ("cool_down", why, None),
+    };
+    tracing::info!(forecaster = spec.name, decision = word, reason, "drift");
+    let new = NewDecision {
+        forecaster: &spec.name,
+        decision: word,
+        reason: &reason,
+        drift_report: Some(id),
+        job,
+        data_time: Some(time(now)),
+        decided_by: "drift check",
+    };
+    store.record_decision(&new).await?;
+    Ok(())
+}
+
+/// Mean absolute error by device and UTC day of the origin, over forecasts whose every step has its actual or lies behind
+/// the newest row.
+async fn daily_errors(store: &Store, spec: &ForecasterSpec, version: i64, onset: Millis) -> Result<Vec<DeviceDays>> {
+    let period = spec.period_ms();
+    let horizon = Millis::try_from(spec.horizon).unwrap_or(1);
+    let forecasts = store.forecasts_of(&spec.name, version, onset).await?;
+    let mut devices: Vec<DeviceDays> = Vec::new();
+    let mut start = 0;
+    while let Some(first) = forecasts.get(start) {
+        let device = first.device.clone();
+        let count = forecasts[start..].iter().take_while(|f| f.device == device).count();
+        let own = &forecasts[start..start + count];
+        start += count;
+        let rows = snapshot::rows(store, spec, &device, onset, fieldcast_wire::caps::MAX_TIME_MS).await?;
+        let target = spec.target_channel();
+        let actual: HashMap<Millis, f64> = rows.iter().filter_map(|r| Some((r.time, r.value(target)?))).collect();
+        let newest = rows.last().map_or(Millis::MIN, |r| r.time);
+        let mut days: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
+        for forecast in own.iter().filter(|f| f.origin + horizon * period <= newest) {
+            for (h, mean) in forecast.mean.iter().enumerate() {
+                let time = forecast.origin + (Millis::try_from(h).unwrap_or(0) + 1) * period;
+                let Some(actual) = actual.get(&time) else { continue };
+                let day = days.entry(forecast.origin.div_euclid(DAY_MS) * DAY_MS).or_default();
+                *day = (day.0 + (mean - actual).abs(), day.1 + 1.0);
+            }
+        }
+        // The newest day may still be under way.
+        let closed = (newest - horizon * period).div_euclid(DAY_MS) * DAY_MS;
+        let whole = days.into_iter().filter(|(day, _)| *day < closed || period >= DAY_MS);
+        devices.push(DeviceDays { device, days: whole.map(|(day, (sum, n))| (day, sum / n)).collect() });
+    }
+    Ok(devices)
+}
+
+fn document(
+    judged: &Verdict,
+    signals: &[OpenSignal],
+    promise: &Promise,
+    rules: &Rules,
+    days: &[DeviceDays],
+) -> Value {
+    json!({"words": judged.words, "verdict": judged, "signals": signals, "calibration": promise, "rules": rules,
+        "daily_errors": days})
+}

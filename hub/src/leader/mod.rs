@@ -1,1 +1,221 @@
-//! Placeholder.
+//! What only the leading hub does: sync, state, presence and block requests; owns their order, never telemetry.
+
+mod blob;
+mod decoded;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use fieldcast_store::Store;
+use fieldcast_wire::{DeviceId, DeviceTopic, Epoch, SCHEMA, message, pb};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::downlink::Downlink;
+use crate::events::HubEvent;
+use crate::ingest::decide::{sync as decide_sync, watermark};
+use crate::ingest::out;
+use crate::mqtt::Delivery;
+
+pub use decoded::{payload as decode_payload, state as state_json};
+
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Tries to lead and says whether it does, until cancelled.
+pub async fn elect(
+    store: Store,
+    downlink: Downlink,
+    leads: watch::Sender<bool>,
+    end: CancellationToken,
+) {
+    while !end.is_cancelled() {
+        match store.try_lead().await {
+            Ok(Some(mut leadership)) => {
+                tracing::info!("this hub leads");
+                leads.send_replace(true);
+                if downlink.connected()
+                    && let Err(error) = downlink.subscribe(downlink.topics().leader_filters()).await
+                {
+                    tracing::warn!(error = %format!("{error:#}"), "the next connection subscribes");
+                }
+                while leadership.alive().await && !end.is_cancelled() {
+                    tokio::select! {
+                        () = tokio::time::sleep(LOOK) => {}
+                        () = end.cancelled() => {}
+                    }
+                }
+                leads.send_replace(false);
+                leadership.resign().await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "cannot lead without a database"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = end.cancelled() => {}
+        }
+    }
+}
+
+/// Republishes what must be retained at every connection and when this hub begins to lead, until cancelled.
+pub async fn republish(
+    downlink: Downlink,
+    mut connections: watch::Receiver<u64>,
+    mut leads: watch::Receiver<bool>,
+    end: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            changed = connections.changed() => if changed.is_err() { return },
+            changed = leads.changed() => if changed.is_err() { return },
+            () = end.cancelled() => return,
+        }
+        while *leads.borrow() && downlink.connected() && !end.is_cancelled() {
+            match downlink.refresh_all().await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(error = %format!("{error:#}"), "orders not republished; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+/// What handling needs.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// Tables.
+    pub store: Store,
+    /// To devices.
+    pub downlink: Downlink,
+    /// To the rest of the hub.
+    pub events: broadcast::Sender<HubEvent>,
+    /// To other consumers.
+    pub out: mpsc::Sender<out::Message>,
+    /// This database's name.
+    pub instance: Vec<u8>,
+}
+
+/// Handles the leader's messages until cancelled.
+pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: CancellationToken) {
+    let (asked, requests) = mpsc::channel(256);
+    let blocks = tokio::spawn(blob::run(desk.clone(), requests, end.clone()));
+    loop {
+        let delivery = tokio::select! {
+            delivery = lane.recv() => delivery,
+            () = end.cancelled() => None,
+        };
+        let Some(delivery) = delivery else { break };
+        let device = delivery.device.clone();
+        let handled = match delivery.topic {
+            DeviceTopic::Sync => desk.sync(&device, &delivery.payload).await,
+            DeviceTopic::State => desk.state(&device, &delivery.payload).await,
+            DeviceTopic::Presence => desk.presence(&device, &delivery.payload).await,
+            // A full queue drops the request: the device asks again for what it misses.
+            DeviceTopic::Blob => message::decode("block request", &delivery.payload)
+                .map_err(anyhow::Error::from)
+                .map(|request| drop(asked.try_send((device.clone(), request)))),
+            _ => Ok(()),
+        };
+        if let Err(error) = handled {
+            tracing::warn!(%device, topic = ?delivery.topic, error = %format!("{error:#}"), "message not handled");
+        }
+        delivery.receipt.done().await;
+    }
+    drop(asked);
+    let _ = blocks.await;
+}
+
+impl Desk {
+    async fn known(&self, device: &DeviceId) -> Result<()> {
+        let known = self.store.device(device.as_str()).await?.is_some();
+        known.then_some(()).with_context(|| {
+            format!("device `{device}` is unknown; `fieldcast-hub device add` makes it known")
+        })
+    }
+
+    /// Answers a sync with an ack.
+    ///
+    /// # Errors
+    /// An unknown device, a malformed message, or the database.
+    pub async fn sync(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
+        let sync: pb::Sync = message::decode("sync", payload)?;
+        self.known(device).await?;
+        let epoch = Epoch::from_slice(&sync.epoch)?;
+        let known = self
+            .store
+            .batches_from(device.as_str(), epoch, sync.next_batch)
+            .await?;
+        let session = i64::try_from(sync.session).unwrap_or(i64::MAX);
+        let before = self.store.session(device.as_str(), session).await?;
+        let verdict = decide_sync(&sync, &known, u64::try_from(before).unwrap_or(0));
+        let mut tx = self.store.begin_ingest().await?;
+        if let Some(why) = &verdict.new_epoch
+            && tx.spend(device.as_str(), epoch, why).await?
+        {
+            tracing::warn!(%device, "{why}");
+        }
+        if let Some(why) = &verdict.clone {
+            tx.raise(device.as_str(), "clone", why).await?;
+            let _ = self.out.try_send(out::hub_alarm(device, "clone", why));
+        }
+        let mut committed = tx.committed(device.as_str(), epoch).await?;
+        committed.through = committed.through.max(verdict.floor);
+        let (through, ranges) = watermark(&committed);
+        tx.set_through(device.as_str(), epoch, through).await?;
+        tx.commit().await?;
+        let reason = verdict.new_epoch.or(committed.spent);
+        let clock = sync.clock.unwrap_or_default();
+        let ack = pb::Ack {
+            schema: SCHEMA,
+            epoch: sync.epoch,
+            through,
+            ranges,
+            rejected: Vec::new(),
+            hub_instance: self.instance.clone(),
+            hub_time_ms: chrono::Utc::now().timestamp_millis(),
+            echo_monotonic_ms: clock.monotonic_ms,
+            echo_boot_id: clock.boot_id,
+            new_epoch: reason.is_some(),
+            reason: reason.unwrap_or_default(),
+        };
+        let topic = self.downlink.topics().device(device, DeviceTopic::Ack);
+        self.downlink
+            .publish(&topic, message::encode(&ack), false)
+            .await
+    }
+
+    /// Stores a device's state where it is newer.
+    ///
+    /// # Errors
+    /// An unknown device, a malformed message, or the database.
+    pub async fn state(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
+        let state: pb::State = message::decode("state", payload)?;
+        self.known(device).await?;
+        if self
+            .store
+            .put_state(device.as_str(), &state, &state_json(&state), payload)
+            .await?
+        {
+            let _ = self.events.send(HubEvent::State {
+                device: device.clone(),
+                state: Box::new(state),
+            });
+        }
+        Ok(())
+    }
+
+    /// Stores whether a device is there; a will older than the latest birth changes nothing.
+    ///
+    /// # Errors
+    /// A malformed message, or the database.
+    pub async fn presence(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
+        let m: pb::Presence = message::decode("presence", payload)?;
+        let session = i64::try_from(m.session).unwrap_or(i64::MAX);
+        self.store
+            .presence(device.as_str(), session, m.online, &m.agent_version)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,1 +1,53 @@
-//! Forecasters, model versions and champions: owns who they are, never trains them.
+//! Model versions as running models: owns opening a stored bundle, never making or judging one.
+
+use std::sync::Arc;
+
+use fieldcast_bundle::{Caps, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
+use fieldcast_runtime::LoadedModel;
+use fieldcast_store::Store;
+use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_wire::Sha256;
+
+use crate::signing::Signer;
+
+/// A stored model that does not open.
+#[derive(Debug, thiserror::Error)]
+#[error("open model {forecaster} version {version}: {cause}; retrain, or restore the hub's keys and database together")]
+pub struct OpenError {
+    forecaster: String,
+    version: i64,
+    cause: String,
+}
+
+/// Verifies a version's bundle as a device would.
+///
+/// # Errors
+/// A bundle that this hub's keys refuse.
+pub fn verified(signer: &Signer, row: &ModelVersionRow, bytes: &[u8]) -> Result<VerifiedBundle, OpenError> {
+    let fail = |cause: String| OpenError { forecaster: row.forecaster.clone(), version: row.version, cause };
+    let sha256 = Sha256::from_hex(&row.bundle).ok_or_else(|| fail("its digest is malformed".into()))?;
+    let mut ring = KeyRing::new(signer.root_public());
+    ring.accept(&signer.key_list()).map_err(|e| fail(e.to_string()))?;
+    let expected = Expected { sha256, forecaster: &row.forecaster, agent_version: env!("CARGO_PKG_VERSION") };
+    let now = chrono::Utc::now().timestamp_millis();
+    UnverifiedBundle::parse(bytes, &Caps::default())
+        .and_then(|b| b.verify(&ring, &expected, now))
+        .map_err(|e| fail(e.to_string()))
+}
+
+/// Opens a model version: reads its bundle, verifies it as a device would, loads it.
+///
+/// # Errors
+/// The database, or a bundle that this hub's keys or this machine refuse.
+pub async fn open(store: &Store, signer: &Signer, row: &ModelVersionRow) -> Result<Arc<LoadedModel>, OpenError> {
+    let fail = |cause: String| OpenError { forecaster: row.forecaster.clone(), version: row.version, cause };
+    let sha = Sha256::from_hex(&row.bundle).ok_or_else(|| fail("its digest is malformed".into()))?;
+    let bytes = store.bundle(&sha).await.map_err(|e| fail(e.to_string()))?;
+    let bytes = bytes.ok_or_else(|| fail("its bundle is missing".into()))?;
+    let bundle = verified(signer, row, &bytes)?;
+    let model = tokio::task::spawn_blocking(move || fieldcast_runtime::load(&bundle))
+        .await
+        .map_err(|e| fail(e.to_string()))?
+        .map_err(|e| fail(e.to_string()))?;
+    Ok(Arc::new(model))
+}

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::error::Context as _;
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store};
 
 /// One decision.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::Context as _;
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store};
 
 /// One report.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]

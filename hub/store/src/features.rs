@@ -161,3 +161,19 @@ impl Store {
             .collect())
     }
 }
+
+impl Store {
+    /// Definitions in force.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn specs_in_force(&self) -> Result<Vec<fieldcast_features::ForecasterSpec>> {
+        let rows: Vec<sqlx::types::Json<fieldcast_features::ForecasterSpec>> = sqlx::query_scalar(
+            "SELECT DISTINCT ON (name) spec FROM forecasters ORDER BY name, version DESC",
+        )
+        .fetch_all(self.pool())
+        .await
+        .during("read the forecasters in force")?;
+        Ok(rows.into_iter().map(|spec| spec.0).collect())
+    }
+}

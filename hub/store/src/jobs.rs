@@ -191,7 +191,7 @@ impl Store {
         &self,
         job: &JobRow,
         worker: &str,
-        outcome: Result<Value, (String, Option<f64>)>,
+        outcome: std::result::Result<Value, (String, Option<f64>)>,
     ) -> Result<Option<String>> {
         let (result, error, retry) = match outcome {
             Ok(result) => (Some(result), None, None),

@@ -264,6 +264,23 @@ impl Store {
         .during(format!("read the fleet of {}", forecaster))
     }
 
+    /// The highest generation that the database knows for a forecaster.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn highest_generation(&self, forecaster: &str) -> Result<i64> {
+        let (generation,): (i64,) = sqlx::query_as(
+            "SELECT greatest((SELECT coalesce(max(generation), 0) FROM desired WHERE forecaster = $1),
+                (SELECT coalesce(max(d.generation), 0) FROM deployments d JOIN rollouts r ON r.id = d.rollout
+                 WHERE r.forecaster = $1))",
+        )
+        .bind(forecaster)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("read the generations of {forecaster}"))?;
+        Ok(generation)
+    }
+
     /// Stores an order outside a rollout: a late joiner gets the champion.
     ///
     /// # Errors
@@ -276,7 +293,7 @@ impl Store {
     }
 }
 
-async fn put_order(tx: &mut Transaction<'static, Postgres>, order: &NewOrder<'_>) -> Result<(), sqlx::Error> {
+async fn put_order(tx: &mut Transaction<'static, Postgres>, order: &NewOrder<'_>) -> std::result::Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO desired (device, forecaster, bundle, model_version, stage, generation, attempt, expires_at, signed)
          VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8)

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
 use crate::error::Context as _;
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store};
 
 /// One training run with its job's state.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]

@@ -1,0 +1,153 @@
+//! Which records of a batch count: owns the rules, pure, never writes.
+
+use fieldcast_wire::caps::{MAX_NAME, MAX_TEXT, MAX_TIME_MS, MIN_TIME_MS};
+use fieldcast_wire::{RecordBody, SensorName};
+
+/// Why a record is refused; none where it counts.
+#[must_use]
+pub fn refusal(record: &RecordBody) -> Option<String> {
+    let problem = match record {
+        RecordBody::Reading(r) => SensorName::new(r.sensor.clone())
+            .err()
+            .map(|e| e.to_string())
+            .or_else(|| time("time", r.time))
+            .or_else(|| finite("value", &[r.value]))
+            .or_else(|| (r.quality > 2).then(|| format!("quality {} is not 0, 1 or 2", r.quality))),
+        RecordBody::Forecast(m) => name("forecaster", &m.forecaster)
+            .or_else(|| name("made_by", &m.made_by))
+            .or_else(|| time("origin", m.origin_ms))
+            .or_else(|| (m.period_ms <= 0).then(|| "period must be above 0".to_owned()))
+            .or_else(|| m.mean.is_empty().then(|| "no steps".to_owned()))
+            .or_else(|| finite("mean", &m.mean))
+            .or_else(|| finite("quantile", &m.quantiles))
+            .or_else(|| finite("quantile level", &m.quantile_levels))
+            .or_else(|| number("model version", m.model_version)),
+        RecordBody::Residual(m) => name("forecaster", &m.forecaster)
+            .or_else(|| name("made_by", &m.made_by))
+            .or_else(|| time("from", m.from_ms))
+            .or_else(|| time("to", m.to_ms))
+            .or_else(|| {
+                finite(
+                    "error",
+                    &[
+                        m.mean_error,
+                        m.mean_abs_error,
+                        m.mean_squared_error,
+                        m.naive_mean_abs_error,
+                    ],
+                )
+            })
+            .or_else(|| number("model version", m.model_version)),
+        RecordBody::Gap(m) => text("reason", &m.reason)
+            .or_else(|| time("from", m.from_ms))
+            .or_else(|| time("to", m.to_ms))
+            .or_else(|| number("first record", m.first_seq))
+            .or_else(|| number("last record", m.last_seq)),
+        RecordBody::Drift(m) => text("forecaster", &m.forecaster)
+            .or_else(|| text("sensor", &m.sensor))
+            .or_else(|| name("detector", &m.detector))
+            .or_else(|| time("time", m.time_ms))
+            .or_else(|| time("onset", m.onset_ms))
+            .or_else(|| finite("statistic", &[m.statistic, m.threshold, m.severity]))
+            .or_else(|| number("model version", m.model_version))
+            .or_else(|| number("data count", m.data_count)),
+        RecordBody::Alarm(m) => name("code", &m.code)
+            .or_else(|| text("sensor", &m.sensor))
+            .or_else(|| text("message", &m.message))
+            .or_else(|| time("time", m.time_ms)),
+        RecordBody::Clock(m) => text("boot id", &m.boot_id),
+        RecordBody::Outcome(m) => text("subject", &m.subject)
+            .or_else(|| text("message", &m.message))
+            .or_else(|| time("time", m.time_ms)),
+    };
+    problem
+}
+
+fn time(what: &str, millis: i64) -> Option<String> {
+    (!(MIN_TIME_MS..=MAX_TIME_MS).contains(&millis))
+        .then(|| format!("{what} {millis} ms is not between the years 1900 and 2200"))
+}
+
+fn finite(what: &str, values: &[f64]) -> Option<String> {
+    values
+        .iter()
+        .find(|v| !v.is_finite())
+        .map(|v| format!("{what} {v} is not a finite number"))
+}
+
+fn number(what: &str, n: u64) -> Option<String> {
+    i64::try_from(n)
+        .is_err()
+        .then(|| format!("{what} {n} is too large"))
+}
+
+fn name(what: &str, value: &str) -> Option<String> {
+    if value.is_empty() || value.len() > MAX_NAME {
+        return Some(format!("{what} must have 1 to {MAX_NAME} bytes"));
+    }
+    text(what, value)
+}
+
+/// PostgreSQL's text holds no NUL.
+fn text(what: &str, value: &str) -> Option<String> {
+    if value.len() > MAX_TEXT {
+        return Some(format!("{what} is longer than {MAX_TEXT} bytes"));
+    }
+    value
+        .contains('\0')
+        .then(|| format!("{what} contains a NUL character"))
+}
+
+#[cfg(test)]
+mod tests {
+    use fieldcast_wire::{Reading, pb};
+
+    use super::*;
+
+    #[test]
+    fn a_bad_record_says_why() {
+        let good = Reading {
+            sensor: "t".into(),
+            time: 0,
+            value: 1.0,
+            quality: 0,
+            time_source: pb::TimeSource::External,
+        };
+        let refused = |reading: Reading| refusal(&RecordBody::Reading(reading));
+        assert_eq!(refused(good.clone()), None);
+        assert!(
+            refused(Reading {
+                value: f64::NAN,
+                ..good.clone()
+            })
+            .is_some_and(|r| r.contains("finite"))
+        );
+        assert!(
+            refused(Reading {
+                time: i64::MAX,
+                ..good.clone()
+            })
+            .is_some_and(|r| r.contains("years"))
+        );
+        assert!(
+            refused(Reading {
+                sensor: "a/b".into(),
+                ..good.clone()
+            })
+            .is_some()
+        );
+        assert!(refused(Reading { quality: 9, ..good }).is_some());
+        let forecast = pb::Forecast {
+            forecaster: "f".into(),
+            made_by: "ridge".into(),
+            ..Default::default()
+        };
+        assert!(refusal(&RecordBody::Forecast(forecast)).is_some_and(|r| r.contains("period")));
+        let alarm = pb::Alarm {
+            code: "x".into(),
+            message: "a\0b".into(),
+            ..Default::default()
+        };
+        assert!(refusal(&RecordBody::Alarm(alarm)).is_some_and(|r| r.contains("NUL")));
+    }
+}

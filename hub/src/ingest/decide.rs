@@ -1,0 +1,170 @@
+//! What to do with a batch and with a sync: pure functions of the ledger and the message, never any I/O.
+
+use fieldcast_store::ledger::{Committed, LedgerRow, RejectedRecord, SealedAt};
+use fieldcast_wire::caps::MAX_ACK_RANGES;
+use fieldcast_wire::{Sha256, pb};
+
+/// What happens to a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It is new: write it, then acknowledge it.
+    Write,
+    /// It is committed: acknowledge it again, with what was refused of it then.
+    AlreadyCommitted(Vec<RejectedRecord>),
+    /// Other bytes under a committed key: a clone or a restored image. Never acknowledged.
+    DigestConflict,
+}
+
+/// Decides by the ledger's row of the batch's key.
+#[must_use]
+pub fn decide(ledger: Option<&LedgerRow>, digest: &Sha256) -> Decision {
+    match ledger {
+        None => Decision::Write,
+        Some(row) if row.digest == *digest => Decision::AlreadyCommitted(row.rejected.clone()),
+        Some(_) => Decision::DigestConflict,
+    }
+}
+
+/// The watermark and the ranges beyond it that follow from the ledger.
+#[must_use]
+pub fn watermark(committed: &Committed) -> (u64, Vec<pb::BatchRange>) {
+    let mut through = committed.through;
+    let mut ranges: Vec<pb::BatchRange> = Vec::new();
+    for number in committed
+        .beyond
+        .iter()
+        .copied()
+        .filter(|n| *n > committed.through)
+    {
+        match ranges.last_mut() {
+            None if number == through + 1 => through = number,
+            Some(range) if number == range.last + 1 => range.last = number,
+            _ => ranges.push(pb::BatchRange {
+                first: number,
+                last: number,
+            }),
+        }
+    }
+    ranges.truncate(MAX_ACK_RANGES);
+    (through, ranges)
+}
+
+/// What follows from a device's sync.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncVerdict {
+    /// Batches below this one will never come: the device holds none of them any more.
+    pub floor: u64,
+    /// Why the device must begin a new epoch.
+    pub new_epoch: Option<String>,
+    /// Why two live instances seem to share the identity.
+    pub clone: Option<String>,
+}
+
+/// Decides on a sync. `known` are the ledger's batches from the sync's next number on; `session` is the highest
+/// session number seen before.
+#[must_use]
+pub fn sync(sync: &pb::Sync, known: &[SealedAt], session: u64) -> SyncVerdict {
+    let clock = sync.clock.clone().unwrap_or_default();
+    // A batch sealed after this sync may overtake it; one from before, or from another boot, cannot be the device's.
+    let foreign = known
+        .iter()
+        .filter(|b| b.number >= sync.next_batch)
+        .find(|b| b.boot_id != clock.boot_id || b.monotonic_ms < clock.monotonic_ms);
+    let new_epoch = foreign.map(|b| {
+        format!(
+            "batch {} is committed, the device would number its next one {}: its buffer is an older copy",
+            b.number, sync.next_batch
+        )
+    });
+    let clone = (sync.session < session).then(|| {
+        format!(
+            "session {} synchronised after session {session}: two instances share this identity",
+            sync.session
+        )
+    });
+    SyncVerdict {
+        floor: sync.oldest_batch.saturating_sub(1),
+        new_epoch,
+        clone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(through: u64, beyond: &[u64]) -> (u64, Vec<(u64, u64)>) {
+        let committed = Committed {
+            through,
+            beyond: beyond.to_vec(),
+            spent: None,
+        };
+        let (through, ranges) = watermark(&committed);
+        (through, ranges.iter().map(|r| (r.first, r.last)).collect())
+    }
+
+    #[test]
+    fn the_same_batch_is_acknowledged_again_and_another_one_under_its_key_is_not() {
+        let (a, b) = (Sha256::of(b"a"), Sha256::of(b"b"));
+        let row = LedgerRow {
+            digest: a,
+            rejected: vec![RejectedRecord {
+                seq: 3,
+                reason: "x".into(),
+            }],
+        };
+        assert_eq!(decide(None, &a), Decision::Write);
+        assert_eq!(
+            decide(Some(&row), &a),
+            Decision::AlreadyCommitted(row.rejected.clone())
+        );
+        assert_eq!(decide(Some(&row), &b), Decision::DigestConflict);
+    }
+
+    #[test]
+    fn the_watermark_rises_over_what_is_contiguous() {
+        assert_eq!(ranges(0, &[]), (0, vec![]));
+        assert_eq!(ranges(0, &[1, 2, 3]), (3, vec![]));
+        assert_eq!(ranges(4, &[2, 5, 7, 8, 11]), (5, vec![(7, 8), (11, 11)]));
+        assert_eq!(ranges(0, &[2, 3]), (0, vec![(2, 3)]));
+        let odd: Vec<u64> = (1..200).map(|n| 2 * n + 1).collect();
+        assert_eq!(ranges(1, &odd).1.len(), MAX_ACK_RANGES);
+    }
+
+    #[test]
+    fn a_hub_that_knows_more_forces_a_new_epoch_but_not_for_a_batch_that_overtook_the_sync() {
+        let clock = pb::ClockStamp {
+            boot_id: "b".into(),
+            monotonic_ms: 100,
+            ..Default::default()
+        };
+        let message = pb::Sync {
+            next_batch: 5,
+            oldest_batch: 3,
+            session: 7,
+            clock: Some(clock),
+            ..Default::default()
+        };
+        let sealed = |boot: &str, monotonic_ms| SealedAt {
+            number: 5,
+            boot_id: boot.into(),
+            monotonic_ms,
+        };
+        assert_eq!(
+            sync(&message, &[], 7),
+            SyncVerdict {
+                floor: 2,
+                new_epoch: None,
+                clone: None
+            }
+        );
+        assert_eq!(sync(&message, &[sealed("b", 120)], 7).new_epoch, None);
+        assert!(sync(&message, &[sealed("b", 80)], 7).new_epoch.is_some());
+        assert!(
+            sync(&message, &[sealed("other", 120)], 7)
+                .new_epoch
+                .is_some()
+        );
+        assert!(sync(&message, &[], 8).clone.is_some());
+    }
+}

@@ -1,0 +1,401 @@
+//! One group of batches into one transaction: owns the SQL's order and the caches of names, never a decision.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fieldcast_store::ledger::{Ingest, NewBatch, RejectedRecord};
+use fieldcast_store::partitions::Month;
+use fieldcast_store::readings::ReadingColumns;
+use fieldcast_store::{Result, Store};
+use fieldcast_wire::caps::MAX_ACK_REJECTED;
+use fieldcast_wire::{DeviceId, Epoch, Reading, RecordBody, SCHEMA, pb};
+
+use super::decide::{Decision, decide, watermark};
+use super::{Job, check, out};
+use crate::events::HubEvent;
+
+/// What is committed, to be told to others.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// An ack for each device and epoch.
+    pub acks: Vec<(DeviceId, pb::Ack)>,
+    /// For other consumers.
+    pub out: Vec<out::Message>,
+    /// For the rest of the hub.
+    pub events: Vec<HubEvent>,
+}
+
+/// Writes batches.
+#[derive(Debug)]
+pub struct Ingestor {
+    store: Store,
+    instance: Vec<u8>,
+    sensors: HashMap<(DeviceId, String), i32>,
+    months: BTreeSet<Month>,
+}
+
+/// What one epoch's ack will say beyond its watermark.
+#[derive(Debug, Default)]
+struct Answer {
+    newest: Option<(u64, pb::ClockStamp)>,
+    rejected: Vec<pb::Rejected>,
+    conflict: Option<String>,
+}
+
+/// What became of one batch.
+enum Outcome {
+    Written(Vec<RejectedRecord>),
+    Again(Vec<RejectedRecord>),
+    Conflict,
+}
+
+impl Ingestor {
+    /// A writer for this database.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn new(store: Store) -> Result<Self> {
+        let instance = store.instance().await?;
+        Ok(Self {
+            store,
+            instance,
+            sensors: HashMap::new(),
+            months: BTreeSet::new(),
+        })
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Drops what it believes about the database, which may be another one now.
+    pub fn forget(&mut self) {
+        self.sensors.clear();
+        self.months.clear();
+    }
+
+    /// Writes a group of batches, sorted by device, epoch and number, in one transaction. When this returns, all of it
+    /// is on disk and may be acknowledged.
+    ///
+    /// # Errors
+    /// The database; then nothing of it was written.
+    pub async fn write(&mut self, jobs: &[Job]) -> Result<Written> {
+        let mut written = Written::default();
+        if jobs.is_empty() {
+            return Ok(written);
+        }
+        let names: BTreeSet<String> = jobs.iter().map(|j| j.device.to_string()).collect();
+        let names: Vec<String> = names.into_iter().collect();
+        let known = self.store.known_devices(&names).await?;
+        let (jobs, strangers): (Vec<&Job>, Vec<&Job>) = jobs
+            .iter()
+            .partition(|job| known.contains(job.device.as_str()));
+        for job in strangers {
+            tracing::warn!(device = %job.device, "batch of an unknown device refused; `fieldcast-hub device add` makes it known");
+        }
+        self.prepare(&jobs).await?;
+        let mut tx = self.store.begin_ingest().await?;
+        let mut answers: BTreeMap<(DeviceId, Epoch), Answer> = BTreeMap::new();
+        for job in &jobs {
+            let outcome = self.batch(&mut tx, job).await?;
+            let answer = answers
+                .entry((job.device.clone(), job.batch.epoch))
+                .or_default();
+            if answer
+                .newest
+                .as_ref()
+                .is_none_or(|(n, _)| *n <= job.batch.number)
+            {
+                answer.newest = Some((job.batch.number, job.batch.clock.clone()));
+            }
+            match outcome {
+                Outcome::Written(rejected) => {
+                    tell(job, &rejected, &mut written);
+                    answer.reject(job.batch.number, rejected);
+                }
+                Outcome::Again(rejected) => answer.reject(job.batch.number, rejected),
+                Outcome::Conflict => {
+                    answer.conflict = Some(self.conflict(&mut tx, job, &mut written).await?)
+                }
+            }
+        }
+        for ((device, epoch), answer) in answers {
+            let committed = tx.committed(device.as_str(), epoch).await?;
+            let (through, ranges) = watermark(&committed);
+            if through > committed.through {
+                tx.set_through(device.as_str(), epoch, through).await?;
+            }
+            let clock = answer.newest.map(|(_, clock)| clock).unwrap_or_default();
+            let reason = answer.conflict.or(committed.spent);
+            let ack = pb::Ack {
+                schema: SCHEMA,
+                epoch: epoch.to_vec(),
+                through,
+                ranges,
+                rejected: answer.rejected,
+                hub_instance: self.instance.clone(),
+                hub_time_ms: now_ms(),
+                echo_monotonic_ms: clock.monotonic_ms,
+                echo_boot_id: clock.boot_id,
+                new_epoch: reason.is_some(),
+                reason: reason.unwrap_or_default(),
+            };
+            written.acks.push((device, ack));
+        }
+        tx.commit().await?;
+        if let Err(error) = self.store.seen(&names).await {
+            tracing::debug!(%error, "sign of life not stored");
+        }
+        Ok(written)
+    }
+
+    /// Sensors and partitions exist before the transaction begins, so that its rollback cannot take them back.
+    async fn prepare(&mut self, jobs: &[&Job]) -> Result<()> {
+        let mut unknown: BTreeMap<&DeviceId, BTreeSet<&str>> = BTreeMap::new();
+        let mut months = BTreeSet::new();
+        for job in jobs {
+            for record in &job.batch.records {
+                if let RecordBody::Reading(r) = &record.body
+                    && check::refusal(&record.body).is_none()
+                {
+                    months.extend(Month::of(r.time).filter(|m| !self.months.contains(m)));
+                    if !self
+                        .sensors
+                        .contains_key(&(job.device.clone(), r.sensor.clone()))
+                    {
+                        unknown.entry(&job.device).or_default().insert(&r.sensor);
+                    }
+                }
+            }
+        }
+        for (device, names) in unknown {
+            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+            let ids = self.store.register_sensors(device.as_str(), &names).await?;
+            self.sensors.extend(
+                ids.into_iter()
+                    .map(|(name, id)| ((device.clone(), name), id)),
+            );
+        }
+        self.store.ensure_months(&months).await?;
+        self.months.extend(months);
+        Ok(())
+    }
+
+    async fn batch(&self, tx: &mut Ingest, job: &Job) -> Result<Outcome> {
+        let batch = &job.batch;
+        let row = tx
+            .ledger_row(job.device.as_str(), batch.epoch, batch.number)
+            .await?;
+        match decide(row.as_ref(), &job.digest) {
+            Decision::AlreadyCommitted(rejected) => return Ok(Outcome::Again(rejected)),
+            Decision::DigestConflict => return Ok(Outcome::Conflict),
+            Decision::Write => {}
+        }
+        let mut rejected = job.rejected.clone();
+        let mut columns = ReadingColumns::default();
+        let mut others = Vec::new();
+        for record in &batch.records {
+            let refused = check::refusal(&record.body).or_else(|| match &record.body {
+                RecordBody::Reading(r) => self.column(job, r, &mut columns),
+                other => {
+                    others.push((record.seq, other));
+                    None
+                }
+            });
+            if let Some(reason) = refused {
+                rejected.push(RejectedRecord {
+                    seq: record.seq,
+                    reason,
+                });
+            }
+        }
+        tx.savepoint().await?;
+        match self.rows(tx, job, &columns, &others, &rejected).await {
+            Ok(true) => {
+                tx.release().await?;
+                Ok(Outcome::Written(rejected))
+            }
+            // Another hub committed it while this one looked: its row says what is to be acknowledged.
+            Ok(false) => {
+                tx.back().await?;
+                let row = tx
+                    .ledger_row(job.device.as_str(), batch.epoch, batch.number)
+                    .await?;
+                Ok(match decide(row.as_ref(), &job.digest) {
+                    Decision::AlreadyCommitted(rejected) => Outcome::Again(rejected),
+                    _ => Outcome::Conflict,
+                })
+            }
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) => {
+                tracing::error!(device = %job.device, batch = batch.number, %error, "refused by the database; its records are tried one by one");
+                tx.back().await?;
+                let others = sieve(tx, job, others, &mut rejected).await?;
+                tx.savepoint().await?;
+                self.rows(tx, job, &columns, &others, &rejected).await?;
+                tx.release().await?;
+                Ok(Outcome::Written(rejected))
+            }
+        }
+    }
+
+    fn column(&self, job: &Job, r: &Reading, columns: &mut ReadingColumns) -> Option<String> {
+        let Some(sensor) = self.sensors.get(&(job.device.clone(), r.sensor.clone())) else {
+            return Some(format!(
+                "sensor `{}` is beyond the device's limit of sensors",
+                r.sensor
+            ));
+        };
+        let time_quality = match r.time_source {
+            pb::TimeSource::External => 2,
+            pb::TimeSource::Device => i16::from(job.batch.clock.synchronised),
+        };
+        columns.push(*sensor, r.time, r.value, i16::from(r.quality), time_quality);
+        None
+    }
+
+    async fn rows(
+        &self,
+        tx: &mut Ingest,
+        job: &Job,
+        columns: &ReadingColumns,
+        others: &[(u64, &RecordBody)],
+        rejected: &[RejectedRecord],
+    ) -> Result<bool> {
+        let device = job.device.as_str();
+        let batch = NewBatch {
+            device,
+            epoch: job.batch.epoch,
+            number: job.batch.number,
+            digest: job.digest,
+            first_seq: job.batch.first_seq,
+            last_seq: job.batch.last_seq,
+            boot_id: &job.batch.clock.boot_id,
+            monotonic_ms: job.batch.clock.monotonic_ms,
+            rejected,
+        };
+        if !tx.insert_batch(&batch).await? {
+            return Ok(false);
+        }
+        tx.insert_readings(columns).await?;
+        tx.insert_records(device, others.iter().map(|(_, body)| *body))
+            .await?;
+        if let (Some(from), Some(to)) = (columns.times.iter().min(), columns.times.iter().max()) {
+            tx.mark_features(device, from.timestamp_millis(), to.timestamp_millis())
+                .await?;
+        }
+        Ok(true)
+    }
+
+    async fn conflict(&self, tx: &mut Ingest, job: &Job, written: &mut Written) -> Result<String> {
+        let why = format!(
+            "batch {} of epoch {} is committed with other contents: a clone or a restored disk image",
+            job.batch.number, job.batch.epoch
+        );
+        if tx.spend(job.device.as_str(), job.batch.epoch, &why).await? {
+            tracing::error!(device = %job.device, "{why}");
+            tx.raise(job.device.as_str(), "clone", &why).await?;
+            written.out.push(out::hub_alarm(&job.device, "clone", &why));
+        }
+        Ok(why)
+    }
+}
+
+/// Tries each record by itself and keeps those that the database takes.
+async fn sieve<'a>(
+    tx: &mut Ingest,
+    job: &Job,
+    others: Vec<(u64, &'a RecordBody)>,
+    rejected: &mut Vec<RejectedRecord>,
+) -> Result<Vec<(u64, &'a RecordBody)>> {
+    let mut taken = Vec::new();
+    for (seq, body) in others {
+        tx.savepoint().await?;
+        let tried = tx
+            .insert_records(job.device.as_str(), std::iter::once(body))
+            .await;
+        tx.back().await?;
+        match tried {
+            Ok(()) => taken.push((seq, body)),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => rejected.push(RejectedRecord {
+                seq,
+                reason: error.source.to_string(),
+            }),
+        }
+    }
+    Ok(taken)
+}
+
+impl Answer {
+    fn reject(&mut self, batch: u64, rejected: Vec<RejectedRecord>) {
+        let room = MAX_ACK_REJECTED.saturating_sub(self.rejected.len());
+        let rejected = rejected.into_iter().take(room);
+        self.rejected.extend(rejected.map(|r| pb::Rejected {
+            batch,
+            seq: r.seq,
+            reason: r.reason,
+        }));
+    }
+}
+
+fn tell(job: &Job, rejected: &[RejectedRecord], written: &mut Written) {
+    let refused: BTreeSet<u64> = rejected.iter().map(|r| r.seq).collect();
+    let taken = || {
+        job.batch
+            .records
+            .iter()
+            .filter(|r| !refused.contains(&r.seq))
+            .map(|r| &r.body)
+    };
+    let mut readings = Vec::new();
+    let mut newest = BTreeMap::new();
+    let (mut drifts, mut outcomes) = (false, false);
+    for body in taken() {
+        match body {
+            RecordBody::Reading(r) => {
+                newest
+                    .entry(r.sensor.clone())
+                    .and_modify(|t: &mut i64| *t = r.time.max(*t))
+                    .or_insert(r.time);
+                readings.push(r.clone());
+            }
+            RecordBody::Forecast(m) => written.out.push(out::forecast(&job.device, m)),
+            RecordBody::Alarm(m) => written.out.push(out::alarm(&job.device, m)),
+            RecordBody::Drift(m) => {
+                drifts = true;
+                written.out.push(out::drift(&job.device, m));
+            }
+            RecordBody::Outcome(_) => outcomes = true,
+            _ => {}
+        }
+    }
+    written.out.extend(out::readings(&job.device, &readings));
+    let device = || job.device.clone();
+    if !readings.is_empty() {
+        let readings = readings.len() as u64;
+        written.events.push(HubEvent::Committed {
+            device: device(),
+            newest,
+            readings,
+        });
+    }
+    if drifts {
+        written
+            .events
+            .push(HubEvent::DriftSignals { device: device() });
+    }
+    if outcomes {
+        written.events.push(HubEvent::Outcomes { device: device() });
+    }
+}
+
+/// Process time of the hub, milliseconds UTC.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,145 @@
+//! From a trained model to a sealed bundle: owns graph, golden vectors, reference and manifest, never what is learnt.
+
+use fieldcast_bundle::{Calibration, GoldenVector, LevelCoverage, Manifest, ModelScore, Training, seal};
+use fieldcast_drift::reference::ReferenceStats;
+use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
+use fieldcast_runtime::LoadedModel;
+use fieldcast_train::{Trained, TrainingData};
+use serde_json::Value;
+
+use crate::signing::Signer;
+
+const GOLDEN: usize = 4;
+
+/// What the bundle says beside the model.
+#[derive(Debug, Clone)]
+pub struct Seal<'a> {
+    /// Forecaster.
+    pub spec: &'a ForecasterSpec,
+    /// Model version.
+    pub version: i64,
+    /// Training run.
+    pub run: i64,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Digest of the data.
+    pub snapshot: String,
+    /// Time of the snapshot.
+    pub created: Millis,
+    /// Newest row that was learnt from.
+    pub train_until: Millis,
+}
+
+/// A sealed model, running.
+#[derive(Debug)]
+pub struct Made {
+    /// The bundle.
+    pub bytes: Vec<u8>,
+    /// Its manifest.
+    pub manifest: Value,
+    /// The model, as it runs from the bundle's graph.
+    pub model: LoadedModel,
+}
+
+/// Builds the graph, runs it, takes golden vectors from it and seals all of it.
+///
+/// # Errors
+/// A graph that does not build or run, or no window to take a golden vector from.
+pub fn make(about: &Seal<'_>, trained: &Trained, data: &TrainingData, signer: &Signer) -> anyhow::Result<Made> {
+    let spec = about.spec;
+    let metadata = [
+        ("forecaster".to_owned(), spec.name.clone()),
+        ("version".to_owned(), about.version.to_string()),
+        ("chosen".to_owned(), trained.chosen.clone()),
+    ];
+    let onnx = fieldcast_onnx::build(&trained.params, &metadata)?;
+    let model = fieldcast_runtime::load_onnx(&onnx, spec)?;
+    let golden = golden(about, data, &model)?;
+    let channels = spec.channels();
+    let learnt = data.series.iter().flat_map(|s| &s.rows).filter(|r| r.time <= about.train_until);
+    let reference = ReferenceStats::from_rows(&channels, learnt.map(|r| r.values.as_slice()));
+    let calibration = &trained.calibration;
+    let manifest = Manifest {
+        format: fieldcast_bundle::manifest::FORMAT,
+        forecaster: spec.clone(),
+        version: u64::try_from(about.version)?,
+        onnx_sha256: String::new(),
+        reference_sha256: String::new(),
+        pipeline_version: PIPELINE_VERSION,
+        train_dev: trained.train_dev_target,
+        golden,
+        calibration: Calibration {
+            windows: calibration.windows,
+            residual_std: calibration.residual_std.clone(),
+            residual_mae: calibration.residual_mae.clone(),
+            log_daily_mae_mean: calibration.log_daily_mae_mean,
+            log_daily_mae_std: calibration.log_daily_mae_std,
+            log_daily_mae_lag1: 0.0,
+            days: calibration.days,
+            coverage: calibration
+                .coverage
+                .iter()
+                .map(|c| LevelCoverage { lower: c.lower, upper: c.upper, coverage: c.coverage })
+                .collect(),
+        },
+        training: Training {
+            run: about.run.to_string(),
+            snapshot: about.snapshot.clone(),
+            seed: about.seed,
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            chosen: trained.chosen.clone(),
+            table: trained
+                .table
+                .iter()
+                .map(|s| ModelScore {
+                    model: s.model.clone(),
+                    mae: s.mae,
+                    rmse: s.rmse,
+                    mase: Some(s.mase).filter(|m| m.is_finite()),
+                    refused: s.refused,
+                })
+                .collect(),
+        },
+        min_agent: "0.1.0".to_owned(),
+        created: about.created,
+        expires: None,
+    };
+    let json = serde_json::to_value(&manifest)?;
+    let reference = serde_json::to_vec(&reference)?;
+    let bytes = seal(manifest, onnx, reference, |message| signer.raw_signature(message), signer.key_id())?;
+    Ok(Made { bytes, manifest: json, model })
+}
+
+/// Windows spread over the data, each with what the graph says.
+fn golden(about: &Seal<'_>, data: &TrainingData, model: &LoadedModel) -> anyhow::Result<Vec<GoldenVector>> {
+    let builder = WindowBuilder::new(about.spec)?;
+    let mut vectors = Vec::new();
+    for series in &data.series {
+        let mut taken = 0;
+        let n = series.rows.len();
+        for i in (0..n).rev().step_by((n / (GOLDEN * 4)).max(1)) {
+            let rows = &series.rows[i.saturating_sub(about.spec.lookback * 2)..=i];
+            let Ok(window) = builder.at(rows, series.rows[i].time) else { continue };
+            let Ok(out) = model.forecast(&window) else { continue };
+            vectors.push(GoldenVector {
+                window: window.window,
+                future: window.future,
+                mean: out.mean,
+                quantiles: out.quantiles,
+            });
+            taken += 1;
+            if taken == GOLDEN || vectors.len() == GOLDEN * 2 {
+                break;
+            }
+        }
+        if vectors.len() >= GOLDEN * 2 {
+            break;
+        }
+    }
+    anyhow::ensure!(
+        !vectors.is_empty(),
+        "no complete window of {} steps in the data; wait for more readings",
+        about.spec.lookback
+    );
+    Ok(vectors)
+}
