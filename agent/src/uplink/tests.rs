@@ -292,7 +292,7 @@ impl World {
         self.store = None;
         self.connected = false;
         self.wire.retain(|(_, p)| !matches!(p, Packet::Ack(_)));
-        let mut store = Store::open(limits(self.dir.path()), Clock::new()).unwrap();
+        let store = Store::open(limits(self.dir.path()), Clock::new()).unwrap();
         store.relax();
         self.store = Some(store);
         let seed = self.roll(u64::MAX >> 33);
