@@ -86,7 +86,7 @@ impl Signer {
             }],
         };
         let payload = message::encode(&list);
-        let signature = signature(&self.root, "key-list", &payload).to_vec();
+        let signature = signature(&self.root, fieldcast_bundle::Kind::KeyList.name(), &payload).to_vec();
         pb::Signed {
             payload,
             signature,
@@ -173,7 +173,7 @@ mod tests {
         );
         let list = again.key_list();
         let root = UnparsedPublicKey::new(&ED25519, first.root_public());
-        let message = [b"fieldcast-key-list-v1\0".as_slice(), &list.payload].concat();
+        let message = [b"fieldcast-keys-v1\0".as_slice(), &list.payload].concat();
         assert!(root.verify(&message, &list.signature).is_ok());
         use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::metadata(dir.path().join("root.pk8"))
