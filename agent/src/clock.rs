@@ -47,17 +47,13 @@ impl Clock {
     /// Process time: milliseconds since boot, suspension included; never goes back.
     #[must_use]
     pub fn monotonic_ms(&self) -> Millis {
-        millis(rustix::time::clock_gettime(
-            rustix::time::ClockId::Boottime,
-        ))
+        millis(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
     }
 
     /// What the wall clock says, uncorrected.
     #[must_use]
     pub fn raw_wall_ms(&self) -> Millis {
-        millis(rustix::time::clock_gettime(
-            rustix::time::ClockId::Realtime,
-        ))
+        millis(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
     }
 
     /// Wall time, but never before the time floor: a device without a battery-backed clock wakes up in 1970.
@@ -115,7 +111,12 @@ pub fn offset(
 ) -> Option<(Millis, Millis)> {
     let round_trip = now.checked_sub(echo).filter(|r| (0..=60_000).contains(r))?;
     let error = round_trip / 2 + 1;
-    Some((hub_time.checked_sub(now_wall)?.checked_add(round_trip / 2)?, error))
+    Some((
+        hub_time
+            .checked_sub(now_wall)?
+            .checked_add(round_trip / 2)?,
+        error,
+    ))
 }
 
 #[cfg(test)]

@@ -106,7 +106,9 @@ impl Identity {
             .ca_file
             .map(|ca| file.parent().unwrap_or(Path::new("")).join(ca));
         if broker.tls && ca_file.is_none() {
-            return Err(wrong("`ca_file` is missing, and `mqtts://` needs it".into()));
+            return Err(wrong(
+                "`ca_file` is missing, and `mqtts://` needs it".into(),
+            ));
         }
         Ok(Self {
             site: raw.site,
@@ -122,7 +124,9 @@ impl Identity {
 impl Broker {
     fn parse(url: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`broker` is `{url}`, allowed are `mqtt://HOST[:PORT]` and `mqtts://HOST[:PORT]`")
+            format!(
+                "`broker` is `{url}`, allowed are `mqtt://HOST[:PORT]` and `mqtts://HOST[:PORT]`"
+            )
         };
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let tls = match scheme {
@@ -136,7 +140,9 @@ impl Broker {
             Some(at) => (&rest[..at], rest[at + 1..].parse().map_err(|_| wrong())?),
             None => (rest, if tls { 8883 } else { 1883 }),
         };
-        if host.is_empty() || host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace)
+        if host.is_empty()
+            || host.contains(['/', '@', '?', '#'])
+            || host.contains(char::is_whitespace)
         {
             return Err(wrong());
         }
@@ -176,7 +182,11 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("identity.toml");
-        std::fs::write(&file, text("mqtts://hub.example:9000", "ca_file = \"ca.pem\"")).unwrap();
+        std::fs::write(
+            &file,
+            text("mqtts://hub.example:9000", "ca_file = \"ca.pem\""),
+        )
+        .unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
         let (identity, warning) = Identity::read(&file).unwrap();
         assert_eq!(identity.broker.port, 9000);
@@ -200,10 +210,19 @@ mod tests {
         ] {
             let error = Identity::parse(file, &text).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
-            assert!(error.contains("id.toml") && !error.contains("secret"), "{error}");
+            assert!(
+                error.contains("id.toml") && !error.contains("secret"),
+                "{error}"
+            );
         }
         let v6 = Identity::parse(file, &text("mqtt://[::1]:1884", "")).unwrap();
         assert_eq!((v6.broker.host.as_str(), v6.broker.port), ("[::1]", 1884));
-        assert_eq!(Identity::parse(file, &text("mqtt://h", "")).unwrap().broker.port, 1883);
+        assert_eq!(
+            Identity::parse(file, &text("mqtt://h", ""))
+                .unwrap()
+                .broker
+                .port,
+            1883
+        );
     }
 }

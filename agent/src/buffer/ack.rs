@@ -32,7 +32,10 @@ impl Store {
 
     fn apply_ack_once(&mut self, ack: &pb::Ack) -> Result<AckOutcome, BufferError> {
         let step = sql("applying an acknowledgement");
-        let mut out = AckOutcome::default();
+        let mut out = AckOutcome {
+            echo: (ack.echo_boot_id == self.clock.boot_id()).then_some(ack.echo_monotonic_ms),
+            ..AckOutcome::default()
+        };
         let Ok(epoch) = Epoch::from_slice(&ack.epoch) else {
             return Ok(out);
         };
@@ -74,18 +77,24 @@ impl Store {
             current = begin(&tx, &current, &ack.reason).map_err(&step)?;
             out.new_epoch = Some(current.epoch);
         } else if ack.new_epoch {
-            // The epoch is spent already: the answer is about one contested batch.
-            let refused = answered.filter(|b| b.contested);
-            let named = ack
-                .rejected
-                .iter()
-                .any(|r| r.seq == 0 && refused.as_ref().is_some_and(|b| r.batch == b.number));
-            if let Some(b) = refused.filter(|b| named || !listed(ack, b.number)) {
-                out.renumbered += renumber(&tx, &b, &mut current).map_err(&step)??;
-                out.done.push(BatchKey {
+            // The epoch is spent already: only what is said of the one contested batch in the hub's hand counts.
+            if let Some(b) = answered.filter(|b| b.contested) {
+                let key = BatchKey {
                     epoch,
                     number: b.number,
-                });
+                };
+                if ack
+                    .rejected
+                    .iter()
+                    .any(|r| r.seq == 0 && r.batch == b.number)
+                {
+                    out.renumbered += renumber(&tx, &b, &mut current).map_err(&step)??;
+                    out.done.push(key);
+                } else if listed(ack, b.number) {
+                    tx.execute("UPDATE batches SET status = 1 WHERE id = ?1", [b.id])
+                        .map_err(&step)?;
+                    out.done.push(key);
+                }
             }
         } else {
             confirm(&tx, row.id, epoch, ack, answered, &mut out).map_err(&step)?;
@@ -240,7 +249,11 @@ fn rewind(
     };
     for (id, n) in held {
         if !listed(ack, n) {
-            tx.execute("UPDATE batches SET status = 0 WHERE id = ?1", [id])?;
+            tx.execute(
+                "UPDATE batches SET status = 0, contested =
+                    (SELECT spent FROM epochs e WHERE e.id = batches.epoch) WHERE id = ?1",
+                [id],
+            )?;
         }
     }
     let oldest: Option<i64> = tx.query_row(

@@ -13,6 +13,9 @@ use super::{number, unsigned};
 /// Trimmed batches whose record numbers are remembered, to bound a gap after a hub's restore.
 const REMEMBERED: i64 = 4_096;
 
+/// Id, epoch, first and last record, number and bytes of a batch.
+type Victim = (i64, Epoch, i64, i64, i64, Option<Vec<u8>>);
+
 impl Store {
     /// Bytes that the file holds, free pages not counted.
     pub(super) fn used_bytes(&self) -> Result<u64, BufferError> {
@@ -131,7 +134,7 @@ impl Store {
             DropPolicy::Newest => "DESC",
         };
         let tx = self.db.transaction().map_err(&step)?;
-        let victim: Option<(i64, Epoch, i64, i64, i64, Option<Vec<u8>>)> = tx
+        let victim: Option<Victim> = tx
             .query_row(
                 &format!(
                     "SELECT b.id, e.uuid, b.first_seq, b.last_seq, b.number, b.payload FROM batches b

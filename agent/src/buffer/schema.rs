@@ -15,7 +15,7 @@ const MIGRATIONS: &[&str] = &["
         flags INTEGER, body BLOB);
     CREATE TABLE sensors(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
     CREATE TABLE batches(
-        id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, number INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, epoch INTEGER NOT NULL, number INTEGER NOT NULL,
         first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, sealed_ms INTEGER NOT NULL,
         boot_id TEXT NOT NULL, monotonic_ms INTEGER NOT NULL, status INTEGER NOT NULL DEFAULT 0,
         contested INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL, digest BLOB NOT NULL, payload BLOB,

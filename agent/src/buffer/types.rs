@@ -151,4 +151,6 @@ pub struct AckOutcome {
     pub renumbered: u64,
     /// Records the hub refused, with its reason.
     pub rejected: Vec<(u64, String)>,
+    /// Monotonic time that the ack echoes, of this boot: what it answers was stamped then.
+    pub echo: Option<i64>,
 }

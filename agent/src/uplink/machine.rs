@@ -129,7 +129,7 @@ enum Link {
     Down { retry_at: i64 },
     Connecting { deadline: i64 },
     Syncing { since: i64, deadline: i64 },
-    Up { since: i64, sync_at: Option<i64> },
+    Up { since: i64 },
 }
 
 #[derive(Debug, Clone)]
@@ -162,6 +162,17 @@ pub struct State {
     budget: i64,
     budget_at: i64,
     last_ack: i64,
+    sync: Option<Sync>,
+    /// The hub forgot and has not answered a sync since.
+    tail: bool,
+}
+
+/// A sync that has no answer yet.
+#[derive(Debug, Clone, Copy)]
+struct Sync {
+    /// Only an ack that echoes this time or a later one was given after it.
+    since: i64,
+    again_at: i64,
 }
 
 const PAGE: usize = 32;
@@ -182,6 +193,8 @@ impl State {
             budget: 0,
             budget_at: 0,
             last_ack: 0,
+            sync: None,
+            tail: false,
         }
     }
 
@@ -204,7 +217,7 @@ impl State {
         let link = match self.link {
             Link::Down { retry_at } => Some(retry_at),
             Link::Connecting { deadline } | Link::Syncing { deadline, .. } => Some(deadline),
-            Link::Up { sync_at, .. } => sync_at,
+            Link::Up { .. } => self.sync.map(|s| s.again_at),
         };
         let thirsty = self.is_up() && self.budget <= 0 && !self.backlog.waiting.is_empty();
         let budget = thirsty.then(|| self.budget_at + 100);
@@ -261,8 +274,16 @@ fn connected(s: &mut State, newest: i64, now: i64, out: &mut Vec<Output>) {
         since: now,
         deadline: now + s.settings.sync_deadline,
     };
-    // P5: a hub that knows more of the epoch must be able to say so before the first batch.
-    out.push(Output::Sync { tail: false });
+    // P4: a hub that knows more of the epoch must be able to say so before the first batch.
+    sync(s, now, out);
+}
+
+fn sync(s: &mut State, now: i64, out: &mut Vec<Output>) {
+    s.sync = Some(Sync {
+        since: now,
+        again_at: now + s.settings.sync_deadline,
+    });
+    out.push(Output::Sync { tail: s.tail });
 }
 
 fn lost(s: &mut State, now: i64) {
@@ -282,6 +303,7 @@ fn lost(s: &mut State, now: i64) {
         retry_at: now + wait,
     };
     s.flights.clear();
+    s.sync = None;
     s.live = Queue::default();
     s.backlog = Queue::default();
 }
@@ -351,19 +373,14 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
     s.live.waiting.retain(done);
     s.backlog.waiting.retain(done);
     match s.link {
-        Link::Syncing { since, .. } => {
-            s.link = Link::Up {
-                since,
-                sync_at: None,
-            }
-        }
-        Link::Up { since, .. } => {
-            s.link = Link::Up {
-                since,
-                sync_at: None,
-            }
-        }
+        Link::Syncing { since, .. } => s.link = Link::Up { since },
+        Link::Up { .. } => {}
         _ => return,
+    }
+    if let (Some(sync), Some(echo)) = (s.sync, outcome.echo)
+        && echo >= sync.since
+    {
+        (s.sync, s.tail) = (None, false);
     }
     if outcome.new_epoch.is_some() || outcome.rewound {
         // Batches that were plain are contested now, or wait again: look at all of them anew.
@@ -372,15 +389,9 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
         s.live.after = s.live_from;
         s.live.more = true;
         rescan(s);
-        out.push(Output::Sync {
-            tail: outcome.rewound,
-        });
-        if let Link::Up { since, .. } = s.link {
-            s.link = Link::Up {
-                since,
-                sync_at: Some(now + s.settings.sync_deadline),
-            };
-        }
+        // P5: a late ack of the hub before its restore may still come; only an answer to this is the last word.
+        s.tail |= outcome.rewound;
+        sync(s, now, out);
     }
 }
 
@@ -398,26 +409,17 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
         }
         Link::Syncing { since, deadline } if now >= deadline => {
             // Telemetry may reach a hub although the leading one, who answers syncs, is away.
-            out.push(Output::Sync { tail: false });
-            s.link = Link::Up {
-                since,
-                sync_at: Some(now + s.settings.sync_deadline),
-            };
+            s.link = Link::Up { since };
         }
-        Link::Up { since, sync_at } => {
-            if !s.flights.is_empty() && now - s.last_ack >= s.settings.silence {
-                out.push(Output::Disconnect);
-                lost(s, now);
-            } else if sync_at.is_some_and(|at| now >= at) {
-                out.push(Output::Sync { tail: false });
-                let next = now + s.settings.sync_deadline * 3;
-                s.link = Link::Up {
-                    since,
-                    sync_at: Some(next),
-                };
-            }
+        Link::Up { .. } if !s.flights.is_empty() && now - s.last_ack >= s.settings.silence => {
+            out.push(Output::Disconnect);
+            lost(s, now);
         }
         _ => {}
+    }
+    if let Some(open) = s.sync.as_mut().filter(|open| now >= open.again_at) {
+        open.again_at = now + s.settings.sync_deadline * 3;
+        out.push(Output::Sync { tail: s.tail });
     }
 }
 

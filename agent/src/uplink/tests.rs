@@ -22,6 +22,7 @@ struct Hub {
     /// How often each reading is in the database.
     rows: HashMap<i64, u32>,
     conflicts: u32,
+    spent: BTreeSet<Epoch>,
 }
 
 impl Hub {
@@ -47,6 +48,7 @@ impl Hub {
             hub_instance: vec![self.instance],
             echo_monotonic_ms: clock.monotonic_ms,
             echo_boot_id: clock.boot_id.clone(),
+            new_epoch: self.spent.contains(&epoch),
             ..pb::Ack::default()
         }
     }
@@ -57,6 +59,7 @@ impl Hub {
         let known = self.ledger.get(&(b.epoch, b.number)).copied();
         if known.is_some_and(|d| d != digest) {
             self.conflicts += 1;
+            self.spent.insert(b.epoch);
             let mut ack = self.ack(b.epoch, &b.clock);
             ack.new_epoch = true;
             ack.rejected = vec![pb::Rejected {
@@ -77,14 +80,17 @@ impl Hub {
         self.ack(b.epoch, &b.clock)
     }
 
-    fn sync(&self, epoch: Epoch, next_batch: u64, clock: &pb::ClockStamp) -> pb::Ack {
+    fn sync(&mut self, epoch: Epoch, next_batch: u64, clock: &pb::ClockStamp) -> pb::Ack {
         let mut ack = self.ack(epoch, clock);
         let newest = self
             .ledger
             .range((epoch, 0)..=(epoch, u64::MAX))
             .next_back()
             .map_or(0, |((_, n), _)| *n);
-        ack.new_epoch = newest >= next_batch;
+        if newest >= next_batch {
+            self.spent.insert(epoch);
+            ack.new_epoch = true;
+        }
         ack
     }
 }
@@ -137,7 +143,7 @@ impl World {
         store.begin_boot().unwrap();
         Self {
             random: seed,
-            now: 1,
+            now: Clock::new().monotonic_ms(),
             dir,
             store: Some(store),
             machine: State::new(settings(), seed),
@@ -230,12 +236,12 @@ impl World {
                     }
                     Output::Disconnect => self.connected = false,
                     Output::Sync { tail } => {
+                        let stamp = pb::ClockStamp {
+                            monotonic_ms: self.now,
+                            ..Clock::new().stamp()
+                        };
                         for head in self.store().sync_heads(tail).unwrap() {
-                            self.send(Packet::Sync(
-                                head.epoch,
-                                head.next_batch,
-                                Clock::new().stamp(),
-                            ));
+                            self.send(Packet::Sync(head.epoch, head.next_batch, stamp.clone()));
                         }
                     }
                     Output::Page { lane, after, limit } => {
@@ -292,7 +298,7 @@ impl World {
         self.store = None;
         self.connected = false;
         self.wire.retain(|(_, p)| !matches!(p, Packet::Ack(_)));
-        let mut store = Store::open(limits(self.dir.path()), Clock::new()).unwrap();
+        let store = Store::open(limits(self.dir.path()), Clock::new()).unwrap();
         store.relax();
         self.store = Some(store);
         let seed = self.roll(u64::MAX >> 33);

@@ -117,7 +117,14 @@ impl Ingestor {
                 }
                 Outcome::Again(rejected) => answer.reject(job.batch.number, rejected),
                 Outcome::Conflict => {
-                    answer.conflict = Some(self.conflict(&mut tx, job, &mut written).await?)
+                    let why = self.conflict(&mut tx, job, &mut written).await?;
+                    // P4: number 0 names the whole batch; acks of a spent epoch say nothing else of a conflict.
+                    let whole = RejectedRecord {
+                        seq: 0,
+                        reason: why.clone(),
+                    };
+                    answer.reject(job.batch.number, vec![whole]);
+                    answer.conflict = Some(why);
                 }
             }
         }

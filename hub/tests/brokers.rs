@@ -1,0 +1,259 @@
+//! The whole data path over real brokers, embedded and Mosquitto: a published batch is acknowledged after it is stored.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldcast_hub::broker::{Broker, HUB_USER};
+use fieldcast_hub::downlink::Downlink;
+use fieldcast_hub::ingest::{self, Ingestor, out};
+use fieldcast_hub::leader::{self, Desk};
+use fieldcast_hub::mqtt::{self, LANE, Lanes, Link};
+use fieldcast_hub::signing::Signer;
+use fieldcast_wire::{DeviceTopic, SiteId, Topics, message, pb};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use support::{Bed, add_device, bed, deadline, device, epoch, payload, reading, readings};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+const JAN_2026: i64 = 1_767_225_600_000;
+
+fn site() -> SiteId {
+    SiteId::new("s").unwrap()
+}
+
+/// The hub's data path on a link, as `serve` wires it.
+async fn hub(bed: &Bed, link: Link, end: &CancellationToken) {
+    let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
+    let downlink = Downlink::new(&site(), bed.store.clone(), signer);
+    let (events, _) = broadcast::channel(16);
+    let (leads_tx, leads) = watch::channel(false);
+    let (connected, connections) = watch::channel(0);
+    let (telemetry, telemetry_rx) = mpsc::channel(LANE);
+    let (leader_tx, leader_rx) = mpsc::channel(LANE);
+    let (out_tx, out_rx) = mpsc::channel(out::QUEUE);
+    let ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let desk = Desk {
+        store: bed.store.clone(),
+        downlink: downlink.clone(),
+        events: events.clone(),
+        out: out_tx.clone(),
+        instance: bed.store.instance().await.unwrap(),
+    };
+    let lanes = Lanes {
+        telemetry,
+        leader: leader_tx,
+    };
+    tokio::spawn(mqtt::run(
+        link,
+        "hub-1".into(),
+        downlink.clone(),
+        lanes,
+        leads.clone(),
+        connected,
+        end.clone(),
+    ));
+    tokio::spawn(ingest::run(
+        ingestor,
+        telemetry_rx,
+        downlink.clone(),
+        out_tx,
+        events,
+        end.clone(),
+    ));
+    tokio::spawn(out::run(out_rx, downlink.clone(), end.clone()));
+    tokio::spawn(leader::elect(
+        bed.store.clone(),
+        downlink.clone(),
+        leads_tx,
+        end.clone(),
+    ));
+    tokio::spawn(leader::republish(downlink, connections, leads, end.clone()));
+    tokio::spawn(leader::run(desk, leader_rx, end.clone()));
+}
+
+fn client(address: SocketAddr, name: &str, password: &str) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new(name, address.ip().to_string(), address.port());
+    options
+        .set_credentials(name, password)
+        .set_clean_start(true)
+        .set_max_packet_size(Some(600_000));
+    AsyncClient::new(options, 64)
+}
+
+/// Polls until a message arrives on the topic; sends `again` every second, as a device does without an ack.
+async fn answer(
+    events: &mut EventLoop,
+    topic: &str,
+    client: &AsyncClient,
+    again: &[(String, Vec<u8>)],
+) -> Vec<u8> {
+    let until = deadline();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        assert!(std::time::Instant::now() < until, "no message on {topic}");
+        tokio::select! {
+            event = events.poll() => if let Ok(Event::Incoming(Packet::Publish(p))) = event
+                && p.topic == topic.as_bytes() {
+                    return p.payload.to_vec();
+            },
+            _ = tick.tick() => for (topic, payload) in again {
+                client.try_publish(topic.clone(), QoS::AtLeastOnce, false, payload.clone()).unwrap();
+            },
+        }
+    }
+}
+
+async fn the_data_path(bed: &Bed, address: SocketAddr, token: &str) {
+    let topics = Topics::new(&site());
+    let (a, mut events) = client(address, "a", token);
+    a.subscribe(topics.device_down(&device("a")), QoS::AtLeastOnce)
+        .await
+        .unwrap();
+    let ack_topic = topics.device(&device("a"), DeviceTopic::Ack);
+    let bytes = payload(
+        epoch(1),
+        1,
+        1,
+        vec![reading("t", JAN_2026, 1.5), reading("t", JAN_2026 + 1, 2.5)],
+    );
+    // Sent again until acknowledged, as often as it takes: still written once.
+    let batch = (topics.device(&device("a"), DeviceTopic::Live), bytes);
+    let ack = answer(&mut events, &ack_topic, &a, &[batch]).await;
+    let ack: pb::Ack = message::decode("ack", &ack).unwrap();
+    assert_eq!((ack.through, ack.new_epoch), (1, false));
+    assert_eq!(readings(&bed.store, "a").await.len(), 2);
+    // A device that has forgotten what it sent must begin a new epoch.
+    let clock = pb::ClockStamp {
+        boot_id: "boot".into(),
+        monotonic_ms: 999,
+        ..Default::default()
+    };
+    let forgot = pb::Sync {
+        schema: 1,
+        epoch: epoch(1).to_vec(),
+        session: 1,
+        next_batch: 1,
+        clock: Some(clock),
+        ..Default::default()
+    };
+    let sync = (
+        topics.device(&device("a"), DeviceTopic::Sync),
+        message::encode(&forgot),
+    );
+    let until = deadline();
+    loop {
+        let ack = answer(&mut events, &ack_topic, &a, std::slice::from_ref(&sync)).await;
+        let ack: pb::Ack = message::decode("ack", &ack).unwrap();
+        if ack.new_epoch {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "no new epoch");
+    }
+}
+
+#[tokio::test]
+async fn over_the_embedded_broker_only_the_device_itself_gets_in() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", Some("secret")).await;
+    let end = CancellationToken::new();
+    let broker = Broker::start("127.0.0.1:0".parse().unwrap(), &site(), bed.store.clone())
+        .await
+        .unwrap();
+    let address = broker.address;
+    let login = Some((HUB_USER.to_owned(), broker.password.clone()));
+    hub(
+        &bed,
+        Link {
+            host: address.ip().to_string(),
+            port: address.port(),
+            tls: None,
+            login,
+        },
+        &end,
+    )
+    .await;
+    for (name, token) in [("a", "wrong"), ("b", "secret")] {
+        let (_client, mut events) = client(address, name, token);
+        assert!(
+            events.poll().await.is_err(),
+            "{name} with {token} must be refused"
+        );
+    }
+    the_data_path(&bed, address, "secret").await;
+    end.cancel();
+    broker.stop().await;
+}
+
+/// A Mosquitto of its own, killed when dropped.
+struct Mosquitto(Child);
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn over_mosquitto_too() {
+    let Some(program) = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"]
+        .iter()
+        .find(|p| std::path::Path::new(p).exists())
+    else {
+        println!("skipped: mosquitto is not installed (apt-get install mosquitto)");
+        return;
+    };
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let config = bed.dir.path().join("mosquitto.conf");
+    std::fs::write(
+        &config,
+        format!(
+            "listener {} 127.0.0.1\nallow_anonymous true\n",
+            address.port()
+        ),
+    )
+    .unwrap();
+    let child = Command::new(program)
+        .arg("-c")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _mosquitto = Mosquitto(child);
+    let end = CancellationToken::new();
+    // The hub waits for a broker that is not there yet.
+    hub(
+        &bed,
+        Link::parse(&format!("mqtt://{address}"), None).unwrap(),
+        &end,
+    )
+    .await;
+    let until = deadline();
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        assert!(
+            std::time::Instant::now() < until,
+            "mosquitto does not listen"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    the_data_path(&bed, address, "any").await;
+    end.cancel();
+}

@@ -1,0 +1,243 @@
+//! Ingest on a real PostgreSQL: each batch once, clones noticed, bad records alone, partitions by month.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod support;
+
+use fieldcast_hub::ingest::{Ingestor, Job};
+use fieldcast_wire::{Batch, RecordBody, pb};
+use support::{add_device, bed, device, epoch, job, payload, reading, readings};
+
+const HOUR: i64 = 3_600_000;
+const JAN_2026: i64 = 1_767_225_600_000;
+
+#[tokio::test]
+async fn the_same_batch_twice_is_written_once_and_acknowledged_twice() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let one = payload(
+        epoch(1),
+        1,
+        1,
+        vec![
+            reading("t", JAN_2026, 1.5),
+            reading("t", JAN_2026 + HOUR, 2.5),
+        ],
+    );
+    let two = payload(epoch(1), 2, 3, vec![reading("t", JAN_2026 + 2 * HOUR, 3.5)]);
+    let first = ingestor.write(&[job("a", &one)]).await.unwrap();
+    assert_eq!(first.acks[0].1.through, 1);
+    // Again, together with a new one and twice in one group; and by another hub that knows nothing.
+    let again = ingestor
+        .write(&[job("a", &one), job("a", &one), job("a", &two)])
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            again.acks.len(),
+            again.acks[0].1.through,
+            again.acks[0].1.new_epoch
+        ),
+        (1, 2, false)
+    );
+    let mut other = Ingestor::new(bed.store.clone()).await.unwrap();
+    assert_eq!(
+        other.write(&[job("a", &two)]).await.unwrap().acks[0]
+            .1
+            .through,
+        2
+    );
+    let expected: Vec<_> = [1.5, 2.5, 3.5]
+        .iter()
+        .zip(0..)
+        .map(|(v, n)| ("t".to_owned(), JAN_2026 + n * HOUR, *v))
+        .collect();
+    assert_eq!(readings(&bed.store, "a").await, expected);
+    assert_eq!(again.acks[0].1.hub_instance, first.acks[0].1.hub_instance);
+}
+
+#[tokio::test]
+async fn other_bytes_under_a_committed_key_are_never_acknowledged_and_raise_one_alarm() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let real = payload(epoch(1), 1, 1, vec![reading("t", JAN_2026, 1.0)]);
+    let clone = payload(epoch(1), 1, 1, vec![reading("t", JAN_2026, 9.0)]);
+    ingestor.write(&[job("a", &real)]).await.unwrap();
+    for _ in 0..2 {
+        let answer = ingestor.write(&[job("a", &clone)]).await.unwrap();
+        let ack = &answer.acks[0].1;
+        assert!(ack.new_epoch && ack.reason.contains("clone"), "{ack:?}");
+    }
+    assert_eq!(
+        readings(&bed.store, "a").await,
+        vec![("t".into(), JAN_2026, 1.0)]
+    );
+    let alarms = bed.store.alarms(Some("a"), i64::MAX, 10).await.unwrap();
+    assert_eq!(alarms.len(), 1);
+    assert_eq!(
+        (alarms[0].code.as_str(), alarms[0].source.as_str()),
+        ("clone", "hub")
+    );
+}
+
+#[tokio::test]
+async fn a_bad_record_is_rejected_alone_and_said_again_with_every_ack() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let bytes = payload(
+        epoch(1),
+        1,
+        1,
+        vec![
+            reading("t", JAN_2026, 1.0),
+            reading("bad/name", JAN_2026, 1.0),
+            reading("t", JAN_2026 + HOUR, f64::NAN),
+            RecordBody::Alarm(pb::Alarm {
+                code: "stuck".into(),
+                sensor: "t".into(),
+                time_ms: JAN_2026,
+                ..Default::default()
+            }),
+            RecordBody::Clock(pb::ClockFact {
+                boot_id: "b".into(),
+                offset_ms: -3,
+                ..Default::default()
+            }),
+            RecordBody::Forecast(pb::Forecast {
+                forecaster: "demand".into(),
+                origin_ms: JAN_2026,
+                period_ms: HOUR,
+                mean: vec![1.0, 2.0],
+                quantile_levels: vec![0.5],
+                quantiles: vec![1.0, 0.1 + 0.2],
+                made_by: "ridge".into(),
+                ..Default::default()
+            }),
+            RecordBody::Drift(pb::DriftSignal {
+                kind: 2,
+                detector: "adwin".into(),
+                raised: true,
+                ..Default::default()
+            }),
+            RecordBody::Gap(pb::Gap {
+                kind: 1,
+                first_seq: 4,
+                last_seq: 9,
+                reason: "full".into(),
+                ..Default::default()
+            }),
+            RecordBody::Residual(pb::ResidualSummary {
+                forecaster: "demand".into(),
+                made_by: "ridge".into(),
+                count: 3,
+                ..Default::default()
+            }),
+            RecordBody::Outcome(pb::Outcome {
+                subject: "order/x/1/1".into(),
+                ok: true,
+                ..Default::default()
+            }),
+        ],
+    );
+    for _ in 0..2 {
+        let answer = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+        let ack = &answer.acks[0].1;
+        assert_eq!(ack.through, 1);
+        assert_eq!(
+            ack.rejected.iter().map(|r| r.seq).collect::<Vec<_>>(),
+            vec![2, 3],
+            "{ack:?}"
+        );
+    }
+    assert_eq!(
+        readings(&bed.store, "a").await,
+        vec![("t".into(), JAN_2026, 1.0)]
+    );
+    let alarms = bed.store.alarms(Some("a"), i64::MAX, 10).await.unwrap();
+    assert_eq!(alarms.len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_whose_records_cannot_be_read_is_refused_for_good_and_an_unknown_device_gets_nothing()
+ {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let bytes = payload(epoch(1), 1, 1, vec![reading("t", JAN_2026, 1.0)]);
+    let mut torn: pb::Batch = fieldcast_wire::message::decode("batch", &bytes).unwrap();
+    torn.body = b"nonsense".to_vec();
+    let torn = fieldcast_wire::message::encode(&torn);
+    let refused: Job = job("a", &torn);
+    assert_eq!(
+        refused.batch.records,
+        Batch {
+            records: vec![],
+            ..refused.batch.clone()
+        }
+        .records
+    );
+    let answer = ingestor.write(&[refused]).await.unwrap();
+    assert_eq!(answer.acks[0].1.through, 1);
+    assert_eq!(answer.acks[0].1.rejected[0].seq, 0);
+    let stranger = ingestor.write(&[job("nobody", &bytes)]).await.unwrap();
+    assert!(stranger.acks.is_empty());
+}
+
+#[tokio::test]
+async fn partitions_follow_the_data_and_sensors_stop_at_their_limit() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let times = [
+        -HOUR,
+        JAN_2026 - 1,
+        JAN_2026,
+        JAN_2026 + 40 * 24 * HOUR,
+        4_200_000_000_000,
+    ];
+    let bodies = times.iter().map(|t| reading("t", *t, 1.0)).collect();
+    ingestor
+        .write(&[job("a", &payload(epoch(1), 1, 1, bodies))])
+        .await
+        .unwrap();
+    assert_eq!(readings(&bed.store, "a").await.len(), times.len());
+    let bodies = (0..300)
+        .map(|n| reading(&format!("s{n:03}"), JAN_2026, 1.0))
+        .collect();
+    let answer = ingestor
+        .write(&[job("a", &payload(epoch(1), 2, 6, bodies))])
+        .await
+        .unwrap();
+    assert_eq!(bed.store.sensors("a").await.unwrap().len(), 256);
+    let ack = &answer.acks[0].1;
+    assert_eq!((ack.through, ack.rejected.len()), (2, 45));
+    assert!(ack.rejected[0].reason.contains("limit"));
+}
+
+#[tokio::test]
+async fn an_ingest_that_never_committed_leaves_nothing_and_json_readings_count_once() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let json = br#"[{"sensor":"t","time":1767225600000,"value":1},{"sensor":"t","time":1767225600000,"value":2}]"#;
+    let parsed = fieldcast_hub::ingest::json::parse(json).unwrap();
+    let stored = fieldcast_hub::ingest::json::store(&bed.store, &device("a"), &parsed)
+        .await
+        .unwrap();
+    assert_eq!((stored.new, stored.known), (1, 1));
+    let stored = fieldcast_hub::ingest::json::store(&bed.store, &device("a"), &parsed)
+        .await
+        .unwrap();
+    assert_eq!((stored.new, stored.known), (0, 2));
+    let mut tx = bed.store.begin_ingest().await.unwrap();
+    tx.spend("a", epoch(1), "half done").await.unwrap();
+    drop(tx);
+    let mut tx = bed.store.begin_ingest().await.unwrap();
+    assert_eq!(tx.committed("a", epoch(1)).await.unwrap().spent, None);
+}
