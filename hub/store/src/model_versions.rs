@@ -108,6 +108,14 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
+        // A forecaster's first model has nobody to beat and nothing to go back to.
+        sqlx::query("INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+            .bind(new.forecaster)
+            .bind(new.version)
+            .bind(format!("training run {}", new.run))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
         tx.commit().await.map_err(failed)
     }
 
