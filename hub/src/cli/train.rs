@@ -27,6 +27,9 @@ pub struct Args {
     /// Seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Since when the world is different (data time, RFC 3339); rows after it count more.
+    #[arg(long, value_name = "TIME")]
+    onset: Option<chrono::DateTime<chrono::Utc>>,
     /// Only enqueue; do not wait for the end.
     #[arg(long)]
     detach: bool,
@@ -42,8 +45,13 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     if store.forecaster(&args.name).await?.is_none() {
         bail!("forecaster `{}` is not defined; define it with `fieldcast-hub forecaster apply FILE`", args.name);
     }
-    let request =
-        Request { trigger: "person".into(), reason: args.reason, onset: None, seed: args.seed, config: None };
+    let request = Request {
+        trigger: "person".into(),
+        reason: args.reason,
+        onset: args.onset.map(|t| t.timestamp_millis()),
+        seed: args.seed,
+        config: None,
+    };
     let (job, _) = store.enqueue(KIND, &args.name, &json!(request)).await?;
     if args.detach {
         return ctx.print(&json!({"training_run": job}), || format!("training run {job} is queued"));
