@@ -23,6 +23,14 @@ pub struct FeatureWork {
     pub to: Millis,
 }
 
+type WorkTuple = (
+    Vec<i64>,
+    String,
+    Option<String>,
+    DateTime<Utc>,
+    DateTime<Utc>,
+);
+
 pub(crate) async fn mark(
     connection: &mut PgConnection,
     device: &str,
@@ -46,13 +54,7 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn feature_work(&self, limit: i64) -> Result<Vec<FeatureWork>> {
-        let rows: Vec<(
-            Vec<i64>,
-            String,
-            Option<String>,
-            DateTime<Utc>,
-            DateTime<Utc>,
-        )> = sqlx::query_as(
+        let rows: Vec<WorkTuple> = sqlx::query_as(
             "SELECT array_agg(id), device, forecaster, min(from_time), max(to_time)
              FROM (SELECT * FROM feature_work ORDER BY id LIMIT $1) w
              GROUP BY device, forecaster, date_trunc('month', from_time) ORDER BY min(id)",

@@ -33,34 +33,31 @@ macro_rules! insert_sql {
 
 const FORECASTS: &str = insert_sql!(
     "forecasts",
-    "device, forecaster, origin, period_ms, mean, levels, quantiles, made_by, bundle, model_version, shadow, received_at"
+    "device, forecaster, origin, period_ms, mean, levels, quantiles, made_by, bundle, model_version, shadow"
 );
 const RESIDUALS: &str = insert_sql!(
     "residual_summaries",
     "device, forecaster, bundle, model_version, made_by, shadow, from_time, to_time, count, mean_error, \
-     mean_abs_error, mean_squared_error, naive_mean_abs_error, covered, received_at"
+     mean_abs_error, mean_squared_error, naive_mean_abs_error, covered"
 );
 const GAPS: &str = insert_sql!(
     "gaps",
-    "device, kind, epoch, first_seq, last_seq, from_time, to_time, reason, received_at"
+    "device, kind, epoch, first_seq, last_seq, from_time, to_time, reason"
 );
 const DRIFTS: &str = insert_sql!(
     "drift_signals",
     "device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised, \
-     model_version, data_count, received_at"
+     model_version, data_count"
 );
 const ALARMS: &str = insert_sql!(
     "alarms",
-    "device, source, code, sensor, time, message, raised, received_at"
+    "device, source, code, sensor, time, message, raised"
 );
 const CLOCKS: &str = insert_sql!(
     "clock_facts",
-    "device, boot_id, offset_ms, error_ms, synchronised, received_at"
+    "device, boot_id, offset_ms, error_ms, synchronised"
 );
-const OUTCOMES: &str = insert_sql!(
-    "outcomes",
-    "device, subject, ok, message, time, received_at"
-);
+const OUTCOMES: &str = insert_sql!("outcomes", "device, subject, ok, message, time");
 
 fn bytea(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -85,14 +82,12 @@ pub(crate) async fn insert<'a>(
     records: impl Iterator<Item = &'a RecordBody>,
 ) -> Result<()> {
     let mut tables: Vec<Rows> = Vec::new();
-    let received_at = chrono::Utc::now().to_rfc3339();
     for record in records {
         let Some((table, sql, mut row)) = row(record) else {
             continue;
         };
         if let Some(fields) = row.as_object_mut() {
             fields.insert("device".into(), device.into());
-            fields.insert("received_at".into(), received_at.as_str().into());
         }
         match tables.iter_mut().find(|rows| rows.table == table) {
             Some(rows) => rows.rows.push(row),
