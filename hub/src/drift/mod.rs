@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;

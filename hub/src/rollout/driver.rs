@@ -14,7 +14,7 @@ use fieldcast_wire::{DeviceId, Sha256, SiteId, message, pb};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{Action, Deployment, DeviceState, Event, Operator, Report, Rollout, step};
+use super::machine::{Action, Deployment, DeviceState, Event, Operator, Report, Rollout, Status, step};
 use super::plan::{Mode, Plan};
 use crate::downlink::Downlink;
 use crate::signing::Signer;
@@ -269,6 +269,9 @@ impl Driver {
             if before.devices.get(name) != Some(device) {
                 locked.save_device(name, &json!(device)).await?;
             }
+        }
+        if rollout.status == Status::RolledBack && previous.is_none() {
+            locked.depose().await?;
         }
         let (machine, _) = encode(&rollout);
         locked.save(&machine, rollout.status.is_final()).await?;

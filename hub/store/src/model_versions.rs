@@ -106,6 +106,7 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
+<<<<<<< HEAD
         sqlx::query(
             "UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1",
         )
@@ -116,6 +117,24 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
+=======
+        sqlx::query("UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1")
+            .bind(new.run)
+            .bind(scores)
+            .bind(new.verdict)
+            .bind(new.version)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        // A forecaster's first model has nobody to beat and nothing to go back to.
+        sqlx::query("INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+            .bind(new.forecaster)
+            .bind(new.version)
+            .bind(format!("training run {}", new.run))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+>>>>>>> loop
         tx.commit().await.map_err(failed)
     }
 

@@ -126,7 +126,7 @@ impl Store {
         let mut tx = self.pool().begin().await.map_err(failed)?;
         let (id,): (i64,) = sqlx::query_as(
             "INSERT INTO rollouts (forecaster, model_version, previous_version, status, reason, machine, created_by)
-             SELECT $1, $2, (SELECT version FROM champions WHERE forecaster = $1 AND grp = 'all'),
+             SELECT $1, $2, (SELECT version FROM champions WHERE forecaster = $1 AND grp = 'all' AND version <> $2),
                 $3::jsonb->>'status', $3::jsonb->>'reason', $3, $4 RETURNING id",
         )
         .bind(forecaster)
@@ -416,6 +416,21 @@ impl LockedRollout {
         sqlx::query("DELETE FROM desired WHERE device = $1 AND forecaster = $2")
             .bind(device)
             .bind(&self.row.forecaster)
+            .execute(&mut *self.tx)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Takes the title from the rolled-out version: it went back, and nothing came before it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn depose(&mut self) -> Result<()> {
+        let failed = self.failed();
+        sqlx::query("DELETE FROM champions WHERE forecaster = $1 AND version = $2")
+            .bind(&self.row.forecaster)
+            .bind(self.row.model_version)
             .execute(&mut *self.tx)
             .await
             .map_err(failed)?;
