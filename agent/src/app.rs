@@ -119,8 +119,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     let updater = tokio::spawn(updater.run(request_inbox, hub_inbox));
     let uplink = identity.map(|identity| {
-        let (uplink, task) =
-            crate::uplink::start(identity, handle.clone(), clock.clone(), Settings::default(), uplink_end.clone());
+        let (uplink, task) = crate::uplink::start(
+            identity,
+            handle.clone(),
+            clock.clone(),
+            Settings::default(),
+            uplink_end.clone(),
+        );
         tokio::spawn(hear(uplink.events(), to_updater, board.clone()));
         tokio::spawn(ask(uplink.clone(), ask_inbox));
         tokio::spawn(say(uplink, state_seen, handle.clone(), key_list));

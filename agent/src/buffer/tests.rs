@@ -85,7 +85,7 @@ fn sealed_bytes_never_change_and_acks_trim() {
     let mut store = open(dir.path());
     assert_eq!(
         store.commit(&[commit(0..120), Commit::default()]).unwrap(),
-        [1..=120, 121..=120]
+        [1..=120, std::ops::RangeInclusive::new(121, 120)]
     );
     let info = store.seal().unwrap().unwrap();
     let bytes = store.batch(info.key).unwrap().unwrap();

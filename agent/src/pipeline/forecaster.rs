@@ -407,11 +407,11 @@ impl Forecaster {
         if count > 0
             && let Some(signal) = self.kept.watch.add(time, sum, count)
         {
-                step.records.push(RecordBody::Drift(pb::DriftSignal {
-                    forecaster: self.spec.name.clone(),
-                    sensor: self.sensors.get(target).cloned().unwrap_or_default(),
-                    ..signal
-                }));
+            step.records.push(RecordBody::Drift(pb::DriftSignal {
+                forecaster: self.spec.name.clone(),
+                sensor: self.sensors.get(target).cloned().unwrap_or_default(),
+                ..signal
+            }));
         }
     }
 

@@ -60,11 +60,13 @@ fn feed(f: &mut Forecaster, hours: std::ops::Range<i64>) -> Step {
 }
 
 fn forecasts(step: &Step) -> Vec<&pb::Forecast> {
-    let forecast = |r| match r {
-        &RecordBody::Forecast(ref f) => Some(f),
-        _ => None,
-    };
-    step.records.iter().filter_map(forecast).collect()
+    step.records
+        .iter()
+        .filter_map(|r| match r {
+            RecordBody::Forecast(f) => Some(f),
+            _ => None,
+        })
+        .collect()
 }
 
 #[test]

@@ -100,7 +100,11 @@ impl Replay {
                         facts.state = "failed".into();
                         self.board.source(&name, facts.clone());
                         let mut run = Run::default();
-                        run.alarms.push(alarm("source_failed", self.clock.wall_ms(), e.to_string()));
+                        run.alarms.push(alarm(
+                            "source_failed",
+                            self.clock.wall_ms(),
+                            e.to_string(),
+                        ));
                         self.flush(&name, &[], &mut run, &mut facts);
                     }
                     // A file may still appear; a header that is wrong stays wrong.
@@ -149,7 +153,11 @@ impl Replay {
                     }
                     facts.last_malformed = Some(e.to_string());
                     if n == 1 {
-                        run.alarms.push(alarm("malformed_row", self.clock.wall_ms(), e.to_string()));
+                        run.alarms.push(alarm(
+                            "malformed_row",
+                            self.clock.wall_ms(),
+                            e.to_string(),
+                        ));
                     }
                 }
                 Next::End => {

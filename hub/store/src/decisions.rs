@@ -97,7 +97,11 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn last_decision(&self, forecaster: &str, decision: &str) -> Result<Option<DecisionRow>> {
+    pub async fn last_decision(
+        &self,
+        forecaster: &str,
+        decision: &str,
+    ) -> Result<Option<DecisionRow>> {
         sqlx::query_as(
             "SELECT id, forecaster, decision, reason, drift_report, job, data_time, decided_by, decided_at FROM decisions
              WHERE forecaster = $1 AND decision = $2 ORDER BY id DESC LIMIT 1",

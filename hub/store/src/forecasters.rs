@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use fieldcast_features::ForecasterSpec;
 use serde::Serialize;
-use sqlx::types::Json;
 use sqlx::AssertSqlSafe;
+use sqlx::types::Json;
 
 use crate::error::Context as _;
 use crate::{Result, Store, StoreError};
@@ -32,19 +32,23 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn apply_forecaster(&self, spec: &ForecasterSpec) -> Result<(i64, bool)> {
-        let failed = |source: sqlx::Error| StoreError { operation: format!("apply forecaster {}", spec.name), source };
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("apply forecaster {}", spec.name),
+            source,
+        };
         let mut tx = self.pool().begin().await.map_err(failed)?;
         sqlx::query("SELECT pg_advisory_xact_lock(hashtext('forecasters'), hashtext($1))")
             .bind(&spec.name)
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        let newest: Option<(i64, Json<ForecasterSpec>)> =
-            sqlx::query_as("SELECT version, spec FROM forecasters WHERE name = $1 ORDER BY version DESC LIMIT 1")
-                .bind(&spec.name)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(failed)?;
+        let newest: Option<(i64, Json<ForecasterSpec>)> = sqlx::query_as(
+            "SELECT version, spec FROM forecasters WHERE name = $1 ORDER BY version DESC LIMIT 1",
+        )
+        .bind(&spec.name)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed)?;
         if let Some((version, old)) = &newest
             && old.0 == *spec
         {
@@ -76,10 +80,12 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn forecasters(&self) -> Result<Vec<ForecasterRow>> {
-        sqlx::query_as(AssertSqlSafe(format!("{CURRENT} ORDER BY name, version DESC")))
-            .fetch_all(self.pool())
-            .await
-            .during("list forecasters")
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{CURRENT} ORDER BY name, version DESC"
+        )))
+        .fetch_all(self.pool())
+        .await
+        .during("list forecasters")
     }
 
     /// The definition in force of one forecaster.
@@ -87,10 +93,12 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn forecaster(&self, name: &str) -> Result<Option<ForecasterRow>> {
-        sqlx::query_as(AssertSqlSafe(format!("{CURRENT} WHERE name = $1 ORDER BY name, version DESC")))
-            .bind(name)
-            .fetch_optional(self.pool())
-            .await
-            .during(format!("read forecaster {}", name))
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{CURRENT} WHERE name = $1 ORDER BY name, version DESC"
+        )))
+        .bind(name)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read forecaster {}", name))
     }
 }

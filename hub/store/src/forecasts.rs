@@ -23,7 +23,12 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn forecasts_of(&self, forecaster: &str, version: i64, from: Millis) -> Result<Vec<StoredForecast>> {
+    pub async fn forecasts_of(
+        &self,
+        forecaster: &str,
+        version: i64,
+        from: Millis,
+    ) -> Result<Vec<StoredForecast>> {
         let rows: Vec<(String, DateTime<Utc>, Vec<f64>)> = sqlx::query_as(
             "SELECT device, origin, mean FROM forecasts
              WHERE forecaster = $1 AND model_version = $2 AND NOT shadow AND origin >= $3 ORDER BY device, origin",
@@ -36,7 +41,11 @@ impl Store {
         .during(format!("read the forecasts of {forecaster}"))?;
         Ok(rows
             .into_iter()
-            .map(|(device, origin, mean)| StoredForecast { device, origin: millis(origin), mean })
+            .map(|(device, origin, mean)| StoredForecast {
+                device,
+                origin: millis(origin),
+                mean,
+            })
             .collect())
     }
 }

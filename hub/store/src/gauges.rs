@@ -7,12 +7,36 @@ use crate::{Result, Store};
 pub type Gauge = (&'static str, &'static str, Vec<(String, f64)>);
 
 const QUERIES: [(&str, &str, &str); 6] = [
-    ("fieldcast_devices", "Devices by connection.", "SELECT '{online=\"' || online || '\"}', count(*)::float8 FROM devices GROUP BY 1"),
-    ("fieldcast_jobs", "Jobs by state.", "SELECT '{status=\"' || status || '\"}', count(*)::float8 FROM jobs GROUP BY 1"),
-    ("fieldcast_rollouts", "Rollouts by state.", "SELECT '{status=\"' || status || '\"}', count(*)::float8 FROM rollouts GROUP BY 1"),
-    ("fieldcast_deployments", "Devices of open rollouts by state.", "SELECT '{state=\"' || d.state || '\"}', count(*)::float8 FROM deployments d JOIN rollouts r ON r.id = d.rollout WHERE r.finished_at IS NULL GROUP BY 1"),
-    ("fieldcast_champion_version", "Champion by forecaster.", "SELECT '{forecaster=\"' || forecaster || '\"}', version::float8 FROM champions WHERE grp = 'all'"),
-    ("fieldcast_drift_reports", "Drift reports by verdict.", "SELECT '{confirmed=\"' || confirmed || '\"}', count(*)::float8 FROM drift_reports GROUP BY 1"),
+    (
+        "fieldcast_devices",
+        "Devices by connection.",
+        "SELECT '{online=\"' || online || '\"}', count(*)::float8 FROM devices GROUP BY 1",
+    ),
+    (
+        "fieldcast_jobs",
+        "Jobs by state.",
+        "SELECT '{status=\"' || status || '\"}', count(*)::float8 FROM jobs GROUP BY 1",
+    ),
+    (
+        "fieldcast_rollouts",
+        "Rollouts by state.",
+        "SELECT '{status=\"' || status || '\"}', count(*)::float8 FROM rollouts GROUP BY 1",
+    ),
+    (
+        "fieldcast_deployments",
+        "Devices of open rollouts by state.",
+        "SELECT '{state=\"' || d.state || '\"}', count(*)::float8 FROM deployments d JOIN rollouts r ON r.id = d.rollout WHERE r.finished_at IS NULL GROUP BY 1",
+    ),
+    (
+        "fieldcast_champion_version",
+        "Champion by forecaster.",
+        "SELECT '{forecaster=\"' || forecaster || '\"}', version::float8 FROM champions WHERE grp = 'all'",
+    ),
+    (
+        "fieldcast_drift_reports",
+        "Drift reports by verdict.",
+        "SELECT '{confirmed=\"' || confirmed || '\"}', count(*)::float8 FROM drift_reports GROUP BY 1",
+    ),
 ];
 
 impl Store {
@@ -23,7 +47,10 @@ impl Store {
     pub async fn gauges(&self) -> Result<Vec<Gauge>> {
         let mut all = Vec::new();
         for (name, help, sql) in QUERIES {
-            let rows = sqlx::query_as(sql).fetch_all(self.pool()).await.during(format!("count {name}"))?;
+            let rows = sqlx::query_as(sql)
+                .fetch_all(self.pool())
+                .await
+                .during(format!("count {name}"))?;
             all.push((name, help, rows));
         }
         Ok(all)

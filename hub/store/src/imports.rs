@@ -9,7 +9,11 @@ impl Ingest {
     ///
     /// # Errors
     /// The database.
-    pub async fn insert_missing_readings(&mut self, device: &str, rows: &ReadingColumns) -> Result<u64> {
+    pub async fn insert_missing_readings(
+        &mut self,
+        device: &str,
+        rows: &ReadingColumns,
+    ) -> Result<u64> {
         let failed = || format!("import {} readings of device {device}", rows.len());
         // Two imports of one device at a time would each not see what the other writes.
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('import ' || $1, 0))")

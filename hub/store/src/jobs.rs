@@ -77,7 +77,10 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn enqueue(&self, kind: &str, subject: &str, payload: &Value) -> Result<(i64, bool)> {
-        let failed = |source: sqlx::Error| StoreError { operation: format!("enqueue job for {}", subject), source };
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("enqueue job for {}", subject),
+            source,
+        };
         // The live one may end between the two statements: then the second round inserts.
         loop {
             let new: Option<(i64,)> = sqlx::query_as(
@@ -195,7 +198,11 @@ impl Store {
     ) -> Result<Option<String>> {
         let (result, error, retry) = match outcome {
             Ok(result) => (Some(result), None, None),
-            Err((error, retry)) => (None, Some(error), retry.filter(|_| job.attempts < job.max_attempts)),
+            Err((error, retry)) => (
+                None,
+                Some(error),
+                retry.filter(|_| job.attempts < job.max_attempts),
+            ),
         };
         let status: Option<(String,)> = sqlx::query_as(
             "UPDATE jobs SET lease_until = NULL, result = $4, error = $5,
@@ -224,7 +231,10 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn cancel_job(&self, job: i64) -> Result<Option<String>> {
-        let failed = |source: sqlx::Error| StoreError { operation: format!("cancel job {}", job), source };
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("cancel job {}", job),
+            source,
+        };
         sqlx::query(
             "UPDATE jobs SET cancel = true,
                 status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
@@ -243,11 +253,13 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn job(&self, job: i64) -> Result<Option<JobRow>> {
-        sqlx::query_as(AssertSqlSafe(format!("SELECT {COLUMNS} FROM jobs WHERE id = $1")))
-            .bind(job)
-            .fetch_optional(self.pool())
-            .await
-            .during(format!("read job {}", job))
+        sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM jobs WHERE id = $1"
+        )))
+        .bind(job)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read job {}", job))
     }
 
     /// Jobs that are queued or running.
@@ -255,10 +267,12 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn live_jobs(&self) -> Result<Vec<JobRow>> {
-        sqlx::query_as(AssertSqlSafe(format!("SELECT {COLUMNS} FROM jobs WHERE status IN ('queued', 'running') ORDER BY id")))
-            .fetch_all(self.pool())
-            .await
-            .during("list jobs")
+        sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"
+        )))
+        .fetch_all(self.pool())
+        .await
+        .during("list jobs")
     }
 
     /// Adds a line to a job's history.
@@ -280,11 +294,13 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn job_lines(&self, job: i64, after: i64) -> Result<Vec<JobLine>> {
-        sqlx::query_as("SELECT id, time, line FROM job_log WHERE job = $1 AND id > $2 ORDER BY id LIMIT 1000")
-            .bind(job)
-            .bind(after)
-            .fetch_all(self.pool())
-            .await
-            .during(format!("read the log of job {}", job))
+        sqlx::query_as(
+            "SELECT id, time, line FROM job_log WHERE job = $1 AND id > $2 ORDER BY id LIMIT 1000",
+        )
+        .bind(job)
+        .bind(after)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the log of job {}", job))
     }
 }

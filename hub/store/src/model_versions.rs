@@ -65,12 +65,13 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn highest_model_version(&self, forecaster: &str) -> Result<i64> {
-        let (version,): (i64,) =
-            sqlx::query_as("SELECT coalesce(max(version), 0) FROM model_versions WHERE forecaster = $1")
-                .bind(forecaster)
-                .fetch_one(self.pool())
-                .await
-                .during(format!("read the versions of {}", forecaster))?;
+        let (version,): (i64,) = sqlx::query_as(
+            "SELECT coalesce(max(version), 0) FROM model_versions WHERE forecaster = $1",
+        )
+        .bind(forecaster)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("read the versions of {}", forecaster))?;
         Ok(version)
     }
 
@@ -79,14 +80,19 @@ impl Store {
     /// # Errors
     /// The database; also where the version exists.
     pub async fn register_model(&self, new: &NewModelVersion<'_>, scores: &Value) -> Result<()> {
-        let failed = |source: sqlx::Error| StoreError { operation: format!("store a model version of {}", new.forecaster), source };
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("store a model version of {}", new.forecaster),
+            source,
+        };
         let mut tx = self.pool().begin().await.map_err(failed)?;
-        sqlx::query("INSERT INTO bundles (sha, bytes) VALUES ($1, $2) ON CONFLICT (sha) DO NOTHING")
-            .bind(new.sha)
-            .bind(new.bytes)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
+        sqlx::query(
+            "INSERT INTO bundles (sha, bytes) VALUES ($1, $2) ON CONFLICT (sha) DO NOTHING",
+        )
+        .bind(new.sha)
+        .bind(new.bytes)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
         sqlx::query(
             "INSERT INTO model_versions (forecaster, version, bundle, manifest, metrics, lineage)
              VALUES ($1, $2, $3, $4, $5, $6)",
@@ -100,6 +106,18 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
+<<<<<<< HEAD
+        sqlx::query(
+            "UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1",
+        )
+        .bind(new.run)
+        .bind(scores)
+        .bind(new.verdict)
+        .bind(new.version)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+=======
         sqlx::query("UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1")
             .bind(new.run)
             .bind(scores)
@@ -108,6 +126,15 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
+        // A forecaster's first model has nobody to beat and nothing to go back to.
+        sqlx::query("INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+            .bind(new.forecaster)
+            .bind(new.version)
+            .bind(format!("training run {}", new.run))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+>>>>>>> loop
         tx.commit().await.map_err(failed)
     }
 
@@ -138,13 +165,19 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn model_version(&self, forecaster: &str, version: i64) -> Result<Option<ModelVersionRow>> {
-        sqlx::query_as(AssertSqlSafe(format!("{SELECT} WHERE m.forecaster = $1 AND m.version = $2")))
-            .bind(forecaster)
-            .bind(version)
-            .fetch_optional(self.pool())
-            .await
-            .during(format!("read a model version of {}", forecaster))
+    pub async fn model_version(
+        &self,
+        forecaster: &str,
+        version: i64,
+    ) -> Result<Option<ModelVersionRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{SELECT} WHERE m.forecaster = $1 AND m.version = $2"
+        )))
+        .bind(forecaster)
+        .bind(version)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read a model version of {}", forecaster))
     }
 
     /// The champion of group `all`.

@@ -33,31 +33,34 @@ macro_rules! insert_sql {
 
 const FORECASTS: &str = insert_sql!(
     "forecasts",
-    "device, forecaster, origin, period_ms, mean, levels, quantiles, made_by, bundle, model_version, shadow"
+    "device, forecaster, origin, period_ms, mean, levels, quantiles, made_by, bundle, model_version, shadow, received_at"
 );
 const RESIDUALS: &str = insert_sql!(
     "residual_summaries",
     "device, forecaster, bundle, model_version, made_by, shadow, from_time, to_time, count, mean_error, \
-     mean_abs_error, mean_squared_error, naive_mean_abs_error, covered"
+     mean_abs_error, mean_squared_error, naive_mean_abs_error, covered, received_at"
 );
 const GAPS: &str = insert_sql!(
     "gaps",
-    "device, kind, epoch, first_seq, last_seq, from_time, to_time, reason"
+    "device, kind, epoch, first_seq, last_seq, from_time, to_time, reason, received_at"
 );
 const DRIFTS: &str = insert_sql!(
     "drift_signals",
     "device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised, \
-     model_version, data_count"
+     model_version, data_count, received_at"
 );
 const ALARMS: &str = insert_sql!(
     "alarms",
-    "device, source, code, sensor, time, message, raised"
+    "device, source, code, sensor, time, message, raised, received_at"
 );
 const CLOCKS: &str = insert_sql!(
     "clock_facts",
-    "device, boot_id, offset_ms, error_ms, synchronised"
+    "device, boot_id, offset_ms, error_ms, synchronised, received_at"
 );
-const OUTCOMES: &str = insert_sql!("outcomes", "device, subject, ok, message, time");
+const OUTCOMES: &str = insert_sql!(
+    "outcomes",
+    "device, subject, ok, message, time, received_at"
+);
 
 fn bytea(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -82,12 +85,18 @@ pub(crate) async fn insert<'a>(
     records: impl Iterator<Item = &'a RecordBody>,
 ) -> Result<()> {
     let mut tables: Vec<Rows> = Vec::new();
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "when it came in is process time, and this is where it comes in"
+    )]
+    let received_at = chrono::Utc::now().to_rfc3339();
     for record in records {
         let Some((table, sql, mut row)) = row(record) else {
             continue;
         };
         if let Some(fields) = row.as_object_mut() {
             fields.insert("device".into(), device.into());
+            fields.insert("received_at".into(), received_at.as_str().into());
         }
         match tables.iter_mut().find(|rows| rows.table == table) {
             Some(rows) => rows.rows.push(row),

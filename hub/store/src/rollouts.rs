@@ -103,8 +103,7 @@ pub struct LockedRollout {
 
 const COLUMNS: &str = "id, forecaster, model_version, previous_version, status, reason, machine, created_by, created_at, \
                        updated_at, finished_at";
-const DEPLOYMENT: &str =
-    "SELECT device, state, reason, generation, machine, updated_at FROM deployments WHERE rollout = $1 ORDER BY device";
+const DEPLOYMENT: &str = "SELECT device, state, reason, generation, machine, updated_at FROM deployments WHERE rollout = $1 ORDER BY device";
 
 impl Store {
     /// Starts a rollout: its row, and one of `device, machine` for each device, in one transaction.
@@ -120,11 +119,14 @@ impl Store {
         devices: &[(String, Value)],
         by: &str,
     ) -> Result<i64> {
-        let failed = |source: sqlx::Error| StoreError { operation: format!("start a rollout of {}", forecaster), source };
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("start a rollout of {}", forecaster),
+            source,
+        };
         let mut tx = self.pool().begin().await.map_err(failed)?;
         let (id,): (i64,) = sqlx::query_as(
             "INSERT INTO rollouts (forecaster, model_version, previous_version, status, reason, machine, created_by)
-             SELECT $1, $2, (SELECT version FROM champions WHERE forecaster = $1 AND grp = 'all'),
+             SELECT $1, $2, (SELECT version FROM champions WHERE forecaster = $1 AND grp = 'all' AND version <> $2),
                 $3::jsonb->>'status', $3::jsonb->>'reason', $3, $4 RETURNING id",
         )
         .bind(forecaster)
@@ -190,15 +192,23 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn rollout(&self, id: i64) -> Result<Option<(RolloutRow, Vec<DeploymentRow>)>> {
-        let failed = |source: sqlx::Error| StoreError { operation: format!("read rollout {}", id), source };
-        let row: Option<RolloutRow> =
-            sqlx::query_as(AssertSqlSafe(format!("SELECT {COLUMNS} FROM rollouts WHERE id = $1")))
-                .bind(id)
-                .fetch_optional(self.pool())
-                .await
-                .map_err(failed)?;
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("read rollout {}", id),
+            source,
+        };
+        let row: Option<RolloutRow> = sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM rollouts WHERE id = $1"
+        )))
+        .bind(id)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(failed)?;
         let Some(row) = row else { return Ok(None) };
-        let devices = sqlx::query_as(DEPLOYMENT).bind(id).fetch_all(self.pool()).await.map_err(failed)?;
+        let devices = sqlx::query_as(DEPLOYMENT)
+            .bind(id)
+            .fetch_all(self.pool())
+            .await
+            .map_err(failed)?;
         Ok(Some((row, devices)))
     }
 
@@ -225,7 +235,10 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn lock_rollout(&self, id: i64) -> Result<Option<LockedRollout>> {
-        let failed = |source: sqlx::Error| StoreError { operation: format!("lock rollout {}", id), source };
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("lock rollout {}", id),
+            source,
+        };
         let mut tx = self.pool().begin().await.map_err(failed)?;
         let row: Option<RolloutRow> = sqlx::query_as(AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM rollouts WHERE id = $1 AND finished_at IS NULL FOR UPDATE SKIP LOCKED"
@@ -235,7 +248,11 @@ impl Store {
         .await
         .map_err(failed)?;
         let Some(row) = row else { return Ok(None) };
-        let deployments = sqlx::query_as(DEPLOYMENT).bind(id).fetch_all(&mut *tx).await.map_err(failed)?;
+        let deployments = sqlx::query_as(DEPLOYMENT)
+            .bind(id)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed)?;
         let commands = sqlx::query_as(
             "SELECT id, command, who FROM rollout_commands WHERE rollout = $1 AND done_at IS NULL ORDER BY id",
         )
@@ -243,7 +260,12 @@ impl Store {
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;
-        Ok(Some(LockedRollout { tx, row, deployments, commands }))
+        Ok(Some(LockedRollout {
+            tx,
+            row,
+            deployments,
+            commands,
+        }))
     }
 
     /// The devices that carry all of `labels` (a JSON object), with their last state and newest order.
@@ -286,14 +308,20 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn order_champion(&self, order: &NewOrder<'_>) -> Result<()> {
-        let failed = |source: sqlx::Error| StoreError { operation: format!("order the champion for {}", order.device), source };
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("order the champion for {}", order.device),
+            source,
+        };
         let mut tx = self.pool().begin().await.map_err(failed)?;
         put_order(&mut tx, order).await.map_err(failed)?;
         tx.commit().await.map_err(failed)
     }
 }
 
-async fn put_order(tx: &mut Transaction<'static, Postgres>, order: &NewOrder<'_>) -> std::result::Result<(), sqlx::Error> {
+async fn put_order(
+    tx: &mut Transaction<'static, Postgres>,
+    order: &NewOrder<'_>,
+) -> std::result::Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO desired (device, forecaster, bundle, model_version, stage, generation, attempt, expires_at, signed)
          VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8)
@@ -318,7 +346,10 @@ async fn put_order(tx: &mut Transaction<'static, Postgres>, order: &NewOrder<'_>
 impl LockedRollout {
     fn failed(&self) -> impl Fn(sqlx::Error) -> StoreError + use<> {
         let id = self.row.id.to_string();
-        move |source| StoreError { operation: format!("move rollout {id}"), source }
+        move |source| StoreError {
+            operation: format!("move rollout {id}"),
+            source,
+        }
     }
 
     /// Stores the machine's state.
@@ -337,12 +368,14 @@ impl LockedRollout {
         .execute(&mut *self.tx)
         .await
         .map_err(&failed)?;
-        sqlx::query("UPDATE rollout_commands SET done_at = now() WHERE rollout = $1 AND id = ANY($2)")
-            .bind(self.row.id)
-            .bind(self.commands.iter().map(|c| c.0).collect::<Vec<_>>())
-            .execute(&mut *self.tx)
-            .await
-            .map_err(&failed)?;
+        sqlx::query(
+            "UPDATE rollout_commands SET done_at = now() WHERE rollout = $1 AND id = ANY($2)",
+        )
+        .bind(self.row.id)
+        .bind(self.commands.iter().map(|c| c.0).collect::<Vec<_>>())
+        .execute(&mut *self.tx)
+        .await
+        .map_err(&failed)?;
         Ok(())
     }
 
@@ -383,6 +416,21 @@ impl LockedRollout {
         sqlx::query("DELETE FROM desired WHERE device = $1 AND forecaster = $2")
             .bind(device)
             .bind(&self.row.forecaster)
+            .execute(&mut *self.tx)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Takes the title from the rolled-out version: it went back, and nothing came before it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn depose(&mut self) -> Result<()> {
+        let failed = self.failed();
+        sqlx::query("DELETE FROM champions WHERE forecaster = $1 AND version = $2")
+            .bind(&self.row.forecaster)
+            .bind(self.row.model_version)
             .execute(&mut *self.tx)
             .await
             .map_err(failed)?;

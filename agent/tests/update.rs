@@ -1,0 +1,451 @@
+//! Signed bundles and orders through engine, updater and buffer, with a hub that is only a channel.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use fieldcast_agent::buffer::{Buffer, BufferHandle, Limits};
+use fieldcast_agent::clock::Clock;
+use fieldcast_agent::identity::Identity;
+use fieldcast_agent::pipeline::engine::{Engine, Parts};
+use fieldcast_agent::pipeline::sensors::Sensors;
+use fieldcast_agent::quality::Checker;
+use fieldcast_agent::source::{Ingest, Item, RawReading};
+use fieldcast_agent::status::board::Board;
+use fieldcast_agent::update::bundles::Bundles;
+use fieldcast_agent::update::driver::{Ask, FromHub, Updater};
+use fieldcast_bundle::{Calibration, GoldenVector, Kind, Manifest, Training, seal, signed};
+use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, calendar};
+use fieldcast_onnx::{DefaultParams, LinearParams, ModelParams, SeasonalNaiveParams, build};
+use fieldcast_wire::caps::BLOCK;
+use fieldcast_wire::{Sha256, message, pb};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+const HOUR: i64 = 3_600_000;
+
+fn key(seed: u8) -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
+}
+
+fn sign(seed: u8) -> impl Fn(&[u8]) -> [u8; 64] {
+    move |bytes| key(seed).sign(bytes).as_ref().try_into().unwrap()
+}
+
+fn spec() -> ForecasterSpec {
+    toml::from_str("name = \"demand\"\ntarget = \"demand\"\ninputs = [\"demand\"]\nperiod = \"1h\"\nlookback = 24\nhorizon = 2\nquantiles = [0.1, 0.5, 0.9]\n").unwrap()
+}
+
+/// A model as it would be trained: seasonal naive, shifted by `shift` in its quantiles.
+fn naive(shift: f64) -> ModelParams {
+    let s = spec();
+    ModelParams::SeasonalNaive(SeasonalNaiveParams {
+        lookback: s.lookback,
+        inputs: 1,
+        horizon: s.horizon,
+        future_width: calendar::width(&s),
+        target_input: 0,
+        season: 24,
+        quantiles: s.quantiles.clone(),
+        quantile_offset: [-1.0 - shift, 0.0, 1.0 + shift].repeat(s.horizon),
+    })
+}
+
+/// Weights so large that only a constant window (as the golden one) gives finite numbers.
+fn exploding() -> ModelParams {
+    let s = spec();
+    let k = calendar::width(&s);
+    ModelParams::Default(DefaultParams {
+        lookback: s.lookback,
+        inputs: 1,
+        horizon: s.horizon,
+        future_width: k,
+        target_input: 0,
+        train_dev: vec![1.0],
+        highway: LinearParams {
+            input: s.lookback,
+            output: s.horizon,
+            weight: vec![3e38; s.lookback * s.horizon],
+            bias: vec![0.0; s.horizon],
+        },
+        future_weight: vec![0.0; s.horizon * k],
+        lstm: None,
+        quantiles: s.quantiles.clone(),
+        quantile_offset: [-1.0, 0.0, 1.0].repeat(s.horizon),
+    })
+}
+
+fn bundle(params: &ModelParams, version: u64, golden_error: f64) -> Vec<u8> {
+    let s = spec();
+    let onnx = build(params, &[]).unwrap();
+    let model = fieldcast_runtime::load_onnx(&onnx, &s).unwrap();
+    let mut golden = GoldenVector {
+        window: vec![5.0; s.lookback],
+        future: vec![0.5; s.horizon * calendar::width(&s)],
+        mean: Vec::new(),
+        quantiles: Vec::new(),
+    };
+    let out = model.forecast_golden(&golden).unwrap();
+    golden.mean = out.mean.iter().map(|v| v + golden_error).collect();
+    golden.quantiles = out.quantiles;
+    let manifest = Manifest {
+        format: 0,
+        forecaster: s,
+        version,
+        onnx_sha256: String::new(),
+        reference_sha256: String::new(),
+        pipeline_version: PIPELINE_VERSION,
+        train_dev: 1.0,
+        golden: vec![golden],
+        calibration: Calibration::default(),
+        training: Training::default(),
+        min_agent: "0.1.0".into(),
+        created: 1,
+        expires: None,
+    };
+    // The reference part is larger than a block, so that a bundle takes several.
+    seal(manifest, onnx, vec![b' '; 3 * BLOCK], sign(2), "hub").unwrap()
+}
+
+fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) -> FromHub {
+    let list = pb::KeyList {
+        version: 1,
+        keys: vec![pb::HubKey {
+            key_id: "hub".into(),
+            public_key: key(2).public_key().as_ref().to_vec(),
+        }],
+    };
+    let order = pb::Order {
+        site: "plant".into(),
+        device: "pi".into(),
+        forecaster: "demand".into(),
+        bundle: Sha256::of(bytes).0.to_vec(),
+        bundle_size: bytes.len() as u64,
+        model_version: version,
+        stage: stage as i32,
+        generation,
+        attempt: 1,
+        expires_ms: i64::MAX,
+        issued_ms: 0,
+    };
+    FromHub::Desired(pb::Desired {
+        key_list: Some(signed::sign(
+            Kind::KeyList,
+            message::encode(&list),
+            "root",
+            sign(1),
+        )),
+        orders: vec![signed::sign(
+            Kind::Order,
+            message::encode(&order),
+            "hub",
+            sign(2),
+        )],
+    })
+}
+
+/// An agent's inside without network; the data folder outlives it.
+struct Device {
+    ingests: mpsc::Sender<Ingest>,
+    hub: mpsc::Sender<FromHub>,
+    asks: mpsc::Receiver<Ask>,
+    states: watch::Receiver<Vec<pb::ForecasterState>>,
+    buffer: Buffer,
+    handle: BufferHandle,
+    engine: tokio::task::JoinHandle<()>,
+    cancel: CancellationToken,
+}
+
+impl Device {
+    async fn start(dir: &std::path::Path) -> Self {
+        let clock = Clock::new();
+        let buffer = Buffer::start(Limits::new(dir), clock.clone()).unwrap();
+        let handle = buffer.handle.clone();
+        let (ingests, ingest_inbox) = mpsc::channel(8);
+        let (requests, request_inbox) = mpsc::channel(64);
+        let (events, model_inbox) = mpsc::channel(8);
+        let (hub, hub_inbox) = mpsc::channel(64);
+        let (asks_in, asks) = mpsc::channel(16);
+        let (states_in, states) = watch::channel(Vec::new());
+        let cancel = CancellationToken::new();
+        let engine = Engine::start(Parts {
+            buffer: handle.clone(),
+            clock: clock.clone(),
+            checker: Checker::default(),
+            sensors: Sensors::new(BTreeMap::new()),
+            specs: vec![spec()],
+            probation: 3,
+            board: Arc::new(Board::default()),
+            updater: requests,
+            states: states_in,
+        })
+        .await
+        .unwrap();
+        let root: String = key(1)
+            .public_key()
+            .as_ref()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let identity = format!(
+            "site = \"plant\"\ndevice = \"pi\"\nbroker = \"mqtt://127.0.0.1:1\"\ntoken = \"t\"\nroot_public_key = \"{root}\"\n"
+        );
+        let updater = Updater {
+            identity: Some(Identity::parse(std::path::Path::new("id"), &identity).unwrap()),
+            bundles: Bundles::new(dir),
+            buffer: handle.clone(),
+            clock,
+            engine: events,
+            asks: asks_in,
+            key_list: Arc::new(AtomicU64::new(0)),
+            cancel: cancel.clone(),
+        };
+        tokio::spawn(updater.run(request_inbox, hub_inbox));
+        let engine = tokio::spawn(engine.run(ingest_inbox, model_inbox, cancel.clone()));
+        Self {
+            ingests,
+            hub,
+            asks,
+            states,
+            buffer,
+            handle,
+            engine,
+            cancel,
+        }
+    }
+
+    async fn hours(&self, hours: std::ops::Range<i64>) {
+        let items = hours.flat_map(|h| {
+            #[allow(clippy::cast_precision_loss, reason = "tests")]
+            let value = 100.0 + (h % 24) as f64;
+            let reading = RawReading {
+                sensor: "demand".into(),
+                time: h * HOUR,
+                value,
+                time_source: pb::TimeSource::External,
+            };
+            [Item::Reading(reading), Item::Complete(h * HOUR + 1)]
+        });
+        let (reply, answer) = oneshot::channel();
+        let ingest = Ingest {
+            source: "test".into(),
+            sensors: Arc::new(["demand".to_owned()]),
+            items: items.collect(),
+            cursor: None,
+            alarms: Vec::new(),
+            reply,
+        };
+        self.ingests.send(ingest).await.unwrap();
+        answer.await.unwrap().unwrap();
+    }
+
+    /// Answers every request for blocks out of `bytes` until the machine leaves downloading.
+    async fn order(&mut self, bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) {
+        self.hub
+            .send(desired(bytes, version, generation, stage))
+            .await
+            .unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            tokio::select! {
+                Some(ask) = self.asks.recv() => {
+                    assert_eq!(ask.sha, Sha256::of(bytes));
+                    for n in ask.missing {
+                        let at = n as usize * BLOCK;
+                        let block = bytes[at..bytes.len().min(at + BLOCK)].to_vec();
+                        self.hub.send(FromHub::Block(ask.sha, n, block)).await.unwrap();
+                    }
+                }
+                changed = self.states.changed() => changed.unwrap(),
+                () = tokio::time::sleep_until(deadline) => panic!("{:?}", self.state()),
+            }
+            let s = self.state();
+            let arriving = [
+                pb::ModelPhase::None,
+                pb::ModelPhase::Downloading,
+                pb::ModelPhase::Verified,
+            ];
+            if s.generation == generation && !arriving.contains(&s.phase()) {
+                return;
+            }
+        }
+    }
+
+    fn state(&self) -> pb::ForecasterState {
+        self.states.borrow().first().cloned().unwrap_or_default()
+    }
+
+    async fn phase(&mut self, phase: pb::ModelPhase) -> pb::ForecasterState {
+        let wait = self
+            .states
+            .wait_for(|s| s.first().is_some_and(|s| s.phase() == phase));
+        let found = tokio::time::timeout(Duration::from_secs(30), wait).await;
+        found
+            .map(|s| s.unwrap().first().cloned().unwrap())
+            .unwrap_or_else(|_| panic!("{:?}", self.state()))
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.engine.await.unwrap();
+        drop(self.handle);
+        self.buffer.close().await.unwrap();
+    }
+
+    /// As a power cut would: nothing is told that it ends.
+    async fn die(self) {
+        self.engine.abort();
+        let _ = self.engine.await;
+        self.cancel.cancel();
+        drop(self.handle);
+        self.buffer.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_signed_bundle_is_fetched_in_blocks_verified_and_proves_itself_by_forecasts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    device.hours(0..60).await;
+    assert!(
+        device.state().running.is_empty(),
+        "a baseline before any bundle"
+    );
+    let bytes = bundle(&naive(0.0), 1, 0.0);
+    device.order(&bytes, 1, 1, pb::Stage::Active).await;
+    assert!(
+        device.state().running.is_empty(),
+        "running is said where forecasts are made"
+    );
+    device.hours(60..62).await;
+    assert_eq!(device.state().running, Sha256::of(&bytes).0);
+    assert_eq!(device.state().phase(), pb::ModelPhase::Active);
+    device.hours(62..64).await;
+    let state = device.phase(pb::ModelPhase::Healthy).await;
+    assert_eq!(
+        (state.model_version, state.last_good),
+        (1, Sha256::of(&bytes).0.to_vec())
+    );
+    device.stop().await;
+
+    let mut again = Device::start(dir.path()).await;
+    again.phase(pb::ModelPhase::Healthy).await;
+    let running = async {
+        let mut hour = 64;
+        while again.state().running.is_empty() {
+            again.hours(hour..hour + 1).await;
+            hour += 1;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), running)
+        .await
+        .unwrap();
+    assert_eq!(
+        again.state().running,
+        Sha256::of(&bytes).0,
+        "the same bundle after a restart"
+    );
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_bundle_is_refused_and_the_last_good_one_stays_or_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    let good = bundle(&naive(0.0), 1, 0.0);
+    device.hours(0..60).await;
+    device.order(&good, 1, 1, pb::Stage::Active).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    let good_sha = Sha256::of(&good).0.to_vec();
+
+    // Changed after it was signed; the order names the changed file.
+    let mut tampered = bundle(&naive(1.0), 2, 0.0);
+    let last = tampered.len() - 1;
+    tampered[last] ^= 1;
+    device.order(&tampered, 2, 2, pb::Stage::Active).await;
+    assert_eq!(device.state().phase(), pb::ModelPhase::Rejected);
+
+    // Signed, but this machine computes something else.
+    let golden = bundle(&naive(2.0), 3, 1.0);
+    device.order(&golden, 3, 3, pb::Stage::Active).await;
+    assert_eq!(device.state().phase(), pb::ModelPhase::Rejected);
+    assert!(
+        device.state().reason.contains("golden"),
+        "{}",
+        device.state().reason
+    );
+    device.hours(66..68).await;
+    assert_eq!(device.state().running, good_sha);
+
+    // Passes every check and then gives no finite forecast.
+    let exploding = bundle(&exploding(), 4, 0.0);
+    device.order(&exploding, 4, 4, pb::Stage::Active).await;
+    assert_eq!(device.state().phase(), pb::ModelPhase::Active);
+    device.hours(68..70).await;
+    device.phase(pb::ModelPhase::RolledBack).await;
+    let back = async {
+        let mut hour = 70;
+        while device.state().running != good_sha {
+            device.hours(hour..hour + 1).await;
+            hour += 1;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), back)
+        .await
+        .unwrap();
+
+    // An order of an earlier generation is a replay.
+    let replayed = desired(&golden, 3, 3, pb::Stage::Active);
+    device.hub.send(replayed).await.unwrap();
+    device.hours(200..201).await;
+    assert_eq!(device.state().generation, 4);
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_bundle_in_whose_trial_the_process_dies_twice_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    let good = bundle(&naive(0.0), 1, 0.0);
+    device.hours(0..60).await;
+    device.order(&good, 1, 1, pb::Stage::Active).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    let next = bundle(&naive(1.0), 2, 0.0);
+    device.order(&next, 2, 2, pb::Stage::Active).await;
+    device.die().await;
+    let mut once = Device::start(dir.path()).await;
+    once.phase(pb::ModelPhase::Active).await;
+    once.die().await;
+    let mut twice = Device::start(dir.path()).await;
+    let state = twice.phase(pb::ModelPhase::Failed).await;
+    assert_eq!(state.last_good, Sha256::of(&good).0);
+    assert!(state.reason.contains("died"), "{}", state.reason);
+    twice.stop().await;
+}
+
+#[tokio::test]
+async fn a_shadow_watches_beside_the_model_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    device.hours(0..60).await;
+    let shadow = bundle(&naive(1.0), 2, 0.0);
+    device.order(&shadow, 2, 1, pb::Stage::Shadow).await;
+    device.hours(60..70).await;
+    let state = device.phase(pb::ModelPhase::Shadowing).await;
+    assert!(state.running.is_empty(), "what runs is still the baseline");
+    device.order(&shadow, 2, 2, pb::Stage::Active).await;
+    device.hours(70..75).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    device.stop().await;
+}
