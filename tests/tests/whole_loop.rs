@@ -1,5 +1,11 @@
 //! The whole loop with real processes: readings to forecasts, drift, retraining, rollout, and back on the device.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
 
 mod loop_support;
 
@@ -30,13 +36,19 @@ fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()
     fleet.show_until(CHANGE_1)?;
     fleet.wait_stored(CHANGE_1)?;
     fleet.compare_with_hub("demand", 20)?;
-    ensure!(fleet.drift_reports("demand")? == 0, "drift was reported before anything changed");
+    ensure!(
+        fleet.drift_reports("demand")? == 0,
+        "drift was reported before anything changed"
+    );
 
     // First change: found, retrained, judged, rolled out, running.
     fleet.show_until(CHANGE_1 + 35)?;
     let second = fleet.wait_new_model("demand", first)?;
     fleet.wait_running("demand", second)?;
-    ensure!(fleet.drift_reports("demand")? >= 1, "a model was rolled out without a drift report");
+    ensure!(
+        fleet.drift_reports("demand")? >= 1,
+        "a model was rolled out without a drift report"
+    );
 
     // Second change: the same again.
     fleet.show_until(CHANGE_2 + 35)?;
@@ -48,21 +60,33 @@ fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()
     fleet.wait_stored(END)?;
     fleet.audit_readings(END)?;
     let (model, naive) = fleet.errors_of_last("demand", 10 * HOURS_A_DAY)?;
-    ensure!(model < naive, "MAE of the last part is {model:.3}, seasonal naive has {naive:.3}");
-    println!("last 10 days: MAE {model:.3}, seasonal naive {naive:.3}, ratio {:.3}", model / naive);
+    ensure!(
+        model < naive,
+        "MAE of the last part is {model:.3}, seasonal naive has {naive:.3}"
+    );
+    println!(
+        "last 10 days: MAE {model:.3}, seasonal naive {naive:.3}, ratio {:.3}",
+        model / naive
+    );
     ensure!(fleet.drift_reports("control")? == 0, "the control drifted");
 
     // `/predict` as the replaced system answered it.
-    let (status, body) = fleet.hub().post("/predict", &json!({"temperature": 24.0, "humidity": 55.0}))?;
+    let (status, body) = fleet
+        .hub()
+        .post("/predict", &json!({"temperature": 24.0, "humidity": 55.0}))?;
     ensure!(status == 200, "/predict answered {status}: {body}");
-    body["predicted_demand"].as_f64().context("predicted_demand is a number")?;
+    body["predicted_demand"]
+        .as_f64()
+        .context("predicted_demand is a number")?;
     fleet.stop()
 }
 
 /// kill -9 of agent and hub in the middle of the stream, on a broker that is not ours.
 #[test]
 fn nothing_is_lost_or_doubled_through_kills_on_mosquitto() -> Result<()> {
-    let Some(broker) = loop_support::Mosquitto::start()? else { return Ok(()) };
+    let Some(broker) = loop_support::Mosquitto::start()? else {
+        return Ok(());
+    };
     let days = 30;
     let mut fleet = Fleet::start("mosquitto", Some(&broker), 10, &[], days)?;
     for (step, day) in (10..=days).step_by(4).enumerate() {

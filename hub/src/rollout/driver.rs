@@ -14,7 +14,9 @@ use fieldcast_wire::{DeviceId, Sha256, SiteId, message, pb};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{Action, Deployment, DeviceState, Event, Operator, Report, Rollout, Status, step};
+use super::machine::{
+    Action, Deployment, DeviceState, Event, Operator, Report, Rollout, Status, step,
+};
 use super::plan::{Mode, Plan};
 use crate::downlink::Downlink;
 use crate::signing::Signer;

@@ -106,7 +106,6 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-<<<<<<< HEAD
         sqlx::query(
             "UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1",
         )
@@ -117,15 +116,6 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-=======
-        sqlx::query("UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1")
-            .bind(new.run)
-            .bind(scores)
-            .bind(new.verdict)
-            .bind(new.version)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
         // A forecaster's first model has nobody to beat and nothing to go back to.
         sqlx::query("INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
             .bind(new.forecaster)
@@ -134,7 +124,6 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
->>>>>>> loop
         tx.commit().await.map_err(failed)
     }
 

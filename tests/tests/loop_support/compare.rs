@@ -13,7 +13,10 @@ impl Fleet {
         for (device, _) in DEVICES {
             let rows = series::rows(&self.feeds[device])?;
             for (channel, sensor) in SENSORS.iter().enumerate() {
-                let stored = all_items(self.hub(), &format!("/v1/readings?device={device}&sensor={sensor}"))?;
+                let stored = all_items(
+                    self.hub(),
+                    &format!("/v1/readings?device={device}&sensor={sensor}"),
+                )?;
                 let expected = &rows[..days * HOURS_A_DAY];
                 ensure!(
                     stored.len() == expected.len(),
@@ -24,7 +27,8 @@ impl Fleet {
                 for (got, (time, values)) in stored.iter().zip(expected) {
                     let value = got["value"].as_f64().context("a value")?;
                     ensure!(
-                        got["time"] == time.as_str() && value.to_bits() == values[channel].to_bits(),
+                        got["time"] == time.as_str()
+                            && value.to_bits() == values[channel].to_bits(),
                         "{device} {sensor}: stored {got}, the CSV says {} at {time}",
                         values[channel]
                     );
@@ -38,7 +42,11 @@ impl Fleet {
     pub fn compare_with_hub(&self, forecaster: &str, count: usize) -> Result<()> {
         for (device, _) in DEVICES.iter().filter(|(_, f)| *f == forecaster) {
             let all = self.bundle_forecasts(device)?;
-            ensure!(all.len() >= count, "{device} made only {} forecasts with a bundle", all.len());
+            ensure!(
+                all.len() >= count,
+                "{device} made only {} forecasts with a bundle",
+                all.len()
+            );
             for forecast in all.iter().rev().take(count) {
                 let ask = json!({
                     "forecaster": forecaster, "device": device,
@@ -46,7 +54,8 @@ impl Fleet {
                 });
                 let (status, answer) = self.hub().post("/v1/predict", &ask)?;
                 ensure!(status == 200, "/v1/predict answered {status}: {answer}");
-                let (device_says, hub_says) = (numbers(&forecast["mean"])?, numbers(&answer["mean"])?);
+                let (device_says, hub_says) =
+                    (numbers(&forecast["mean"])?, numbers(&answer["mean"])?);
                 ensure!(device_says.len() == HOURS_A_DAY && hub_says.len() == HOURS_A_DAY);
                 for (a, b) in device_says.iter().zip(&hub_says) {
                     ensure!(
@@ -65,10 +74,16 @@ impl Fleet {
         let (mut model, mut naive, mut count) = (0.0, 0.0, 0.0);
         for (device, _) in DEVICES.iter().filter(|(_, f)| *f == forecaster) {
             let rows = series::rows(&self.feeds[device])?;
-            let index: BTreeMap<&str, usize> = rows.iter().enumerate().map(|(i, r)| (r.0.as_str(), i)).collect();
+            let index: BTreeMap<&str, usize> = rows
+                .iter()
+                .enumerate()
+                .map(|(i, r)| (r.0.as_str(), i))
+                .collect();
             for forecast in self.bundle_forecasts(device)? {
                 let origin = forecast["origin"].as_str().context("an origin")?;
-                let at = *index.get(origin).with_context(|| format!("{origin} is a time of the CSV"))?;
+                let at = *index
+                    .get(origin)
+                    .with_context(|| format!("{origin} is a time of the CSV"))?;
                 if at + HOURS_A_DAY >= rows.len() || at + hours < rows.len() {
                     continue;
                 }
@@ -80,17 +95,31 @@ impl Fleet {
                 }
             }
         }
-        ensure!(count > 0.0, "no forecast of {forecaster} falls into the last {hours} hours");
+        ensure!(
+            count > 0.0,
+            "no forecast of {forecaster} falls into the last {hours} hours"
+        );
         Ok((model / count, naive / count))
     }
 
     fn bundle_forecasts(&self, device: &str) -> Result<Vec<Value>> {
         let forecaster = forecaster_of(device);
-        let all = all_items(self.hub(), &format!("/v1/forecasts?device={device}&forecaster={forecaster}"))?;
-        Ok(all.into_iter().filter(|f| f["made_by"] == "bundle" && f["shadow"] != true).collect())
+        let all = all_items(
+            self.hub(),
+            &format!("/v1/forecasts?device={device}&forecaster={forecaster}"),
+        )?;
+        Ok(all
+            .into_iter()
+            .filter(|f| f["made_by"] == "bundle" && f["shadow"] != true)
+            .collect())
     }
 }
 
 fn numbers(value: &Value) -> Result<Vec<f64>> {
-    value.as_array().context("a list of numbers")?.iter().map(|v| v.as_f64().context("a number")).collect()
+    value
+        .as_array()
+        .context("a list of numbers")?
+        .iter()
+        .map(|v| v.as_f64().context("a number"))
+        .collect()
 }

@@ -17,20 +17,29 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts it on a free port; none, said aloud, where it is not installed.
     pub fn start() -> Result<Option<Self>> {
-        let Some(program) = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"]
-            .into_iter()
-            .find(|p| Path::new(p).is_file())
-        else {
+        let Some(program) = [
+            "/usr/sbin/mosquitto",
+            "/usr/bin/mosquitto",
+            "/usr/local/sbin/mosquitto",
+        ]
+        .into_iter()
+        .find(|p| Path::new(p).is_file()) else {
             println!("skipped: mosquitto is not installed (cargo xtask test installs it)");
             return Ok(None);
         };
         let dir = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = dir.path().join("mosquitto.conf");
-        let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
+        let user = if rustix::process::geteuid().is_root() {
+            "user root\n"
+        } else {
+            ""
+        };
         std::fs::write(
             &config,
-            format!("{user}listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_packet_size 600000\n"),
+            format!(
+                "{user}listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_packet_size 600000\n"
+            ),
         )?;
         let child = Command::new(program)
             .arg("-c")
@@ -58,7 +67,13 @@ impl Mosquitto {
         let url = self.hub_url();
         let text: Vec<String> = text
             .lines()
-            .map(|l| if l.starts_with("broker") { format!("broker = \"{url}\"") } else { l.to_owned() })
+            .map(|l| {
+                if l.starts_with("broker") {
+                    format!("broker = \"{url}\"")
+                } else {
+                    l.to_owned()
+                }
+            })
             .collect();
         std::fs::write(identity, text.join("\n"))?;
         Ok(())

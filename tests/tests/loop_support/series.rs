@@ -7,7 +7,9 @@ use fieldcast_tests::scenario::Feed;
 
 /// The simulated files of a folder, in the order of their names.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut all: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+    let mut all: Vec<PathBuf> = std::fs::read_dir(folder)?
+        .map(|e| Ok(e?.path()))
+        .collect::<Result<_>>()?;
     all.retain(|p| p.extension().is_some_and(|e| e == "csv"));
     all.sort();
     Ok(all)
