@@ -109,12 +109,15 @@ pub fn random_token() -> Result<String> {
     Ok(crate::signing::hex(&bytes))
 }
 
+/// When a token's hash was read, and what it was.
+type Kept = (Instant, Option<Vec<u8>>);
+
 /// Who may do what; everything else is refused.
 struct Gate {
     topics: Topics,
     hub: Sha256,
     store: Store,
-    kept: Mutex<HashMap<String, (Instant, Option<Vec<u8>>)>>,
+    kept: Mutex<HashMap<String, Kept>>,
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

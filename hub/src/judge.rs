@@ -17,7 +17,11 @@ pub struct Gate {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { min_gain: 0.01, max_p: 0.05, min_origins: 5 }
+        Self {
+            min_gain: 0.01,
+            max_p: 0.05,
+            min_origins: 5,
+        }
     }
 }
 
@@ -53,18 +57,49 @@ pub fn verdict(champion: &[f64], challenger: &[f64], horizon: usize, gate: Gate)
     // Fewer origins than the horizon leave the small-sample factor without meaning: then neighbours count as the lag.
     let steps = horizon.min(champion.len() / 3).max(1);
     let dm = diebold_mariano(champion, challenger, steps);
-    let p = dm.map(|d| if d.harvey > 0.0 { d.p / 2.0 } else { 1.0 - d.p / 2.0 });
+    let p = dm.map(|d| {
+        if d.harvey > 0.0 {
+            d.p / 2.0
+        } else {
+            1.0 - d.p / 2.0
+        }
+    });
     let n = champion.len().min(challenger.len());
     let (better, reason) = if n < gate.min_origins {
-        (false, format!("only {n} origins unseen by both, {} are needed; wait for more data", gate.min_origins))
+        (
+            false,
+            format!(
+                "only {n} origins unseen by both, {} are needed; wait for more data",
+                gate.min_origins
+            ),
+        )
     } else if gain < gate.min_gain {
-        (false, format!("loss changes by {:+.1} %, at least -{:.1} % is asked", -100.0 * gain, 100.0 * gate.min_gain))
+        (
+            false,
+            format!(
+                "loss changes by {:+.1} %, at least -{:.1} % is asked",
+                -100.0 * gain,
+                100.0 * gate.min_gain
+            ),
+        )
     } else if p.is_none_or(|p| p > gate.max_p) {
         let p = p.map_or_else(|| "without a p-value".to_owned(), |p| format!("p = {p:.3}"));
-        (false, format!("loss falls by {:.1} %, but that may be chance ({p})", 100.0 * gain))
+        (
+            false,
+            format!(
+                "loss falls by {:.1} %, but that may be chance ({p})",
+                100.0 * gain
+            ),
+        )
     } else {
         let p = p.unwrap_or(1.0);
-        (true, format!("loss falls by {:.1} % on {n} origins unseen by both (p = {p:.4})", 100.0 * gain))
+        (
+            true,
+            format!(
+                "loss falls by {:.1} % on {n} origins unseen by both (p = {p:.4})",
+                100.0 * gain
+            ),
+        )
     };
     let finite = |x: f64| Some(x).filter(|x| x.is_finite());
     Verdict {
@@ -86,7 +121,9 @@ mod tests {
     use super::*;
 
     fn wave(level: f64, phase: f64) -> Vec<f64> {
-        (0..200).map(|i| level + 0.1 * (f64::from(i) * 0.7 + phase).sin()).collect()
+        (0..200)
+            .map(|i| level + 0.1 * (f64::from(i) * 0.7 + phase).sin())
+            .collect()
     }
 
     #[test]

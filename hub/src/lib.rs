@@ -3,6 +3,7 @@
 pub mod app;
 pub mod broker;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod downlink;
 pub mod drift;

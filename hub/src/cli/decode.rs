@@ -56,10 +56,15 @@ pub async fn run(_ctx: &Context, args: Args) -> Result<()> {
 
 fn read(file: Option<PathBuf>) -> Result<Vec<u8>> {
     match file.filter(|f| f.as_os_str() != "-") {
-        Some(file) => std::fs::read(&file).with_context(|| format!("read payload {}", file.display())),
+        Some(file) => {
+            std::fs::read(&file).with_context(|| format!("read payload {}", file.display()))
+        }
         None => {
             let mut bytes = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut bytes).context("read the payload from standard input")?;
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut bytes)
+                .context("read the payload from standard input")?;
             Ok(bytes)
         }
     }

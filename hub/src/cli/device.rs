@@ -67,12 +67,15 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
 
 async fn run_add(ctx: &Context, add: Add) -> Result<()> {
     let device = DeviceId::new(add.name.as_str())?;
-    let broker = add.broker.or_else(|| running_broker(ctx)).unwrap_or_else(|| "mqtt://127.0.0.1:1883".to_owned());
+    let broker = add
+        .broker
+        .or_else(|| running_broker(ctx))
+        .unwrap_or_else(|| "mqtt://127.0.0.1:1883".to_owned());
     let signer = Signer::open(&ctx.config.keys_dir())?;
     let mut random = [0; 32];
-    SystemRandom::new()
-        .fill(&mut random)
-        .map_err(|_| anyhow!("make a token for {device}: the system gives no randomness; try again"))?;
+    SystemRandom::new().fill(&mut random).map_err(|_| {
+        anyhow!("make a token for {device}: the system gives no randomness; try again")
+    })?;
     let token = hex(&random);
     let labels: BTreeMap<String, String> = add.labels.into_iter().collect();
     let mut text = format!(
@@ -89,7 +92,10 @@ async fn run_add(ctx: &Context, add: Add) -> Result<()> {
     write_secret(&add.out, &text)?;
     let database = ctx.database().await?;
     let hash = Sha256::of(token.as_bytes());
-    let new = database.store().put_device(device.as_str(), &labels, Some(&hash.0)).await?;
+    let new = database
+        .store()
+        .put_device(device.as_str(), &labels, Some(&hash.0))
+        .await?;
     ctx.print(
         &json!({"device": device.as_str(), "new": new, "identity": add.out.display().to_string(), "broker": broker}),
         || format!("{device} may connect to {broker}; copy {} to the device", add.out.display()),
@@ -101,7 +107,11 @@ async fn run_list(ctx: &Context) -> Result<()> {
     let database = ctx.database().await?;
     let mut all = Vec::new();
     loop {
-        let after = all.last().map_or(String::new(), |d: &fieldcast_store::devices::DeviceRow| d.id.clone());
+        let after = all
+            .last()
+            .map_or(String::new(), |d: &fieldcast_store::devices::DeviceRow| {
+                d.id.clone()
+            });
         let page = database.store().devices(&after, 1_000).await?;
         if page.is_empty() {
             break;
@@ -139,5 +149,10 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
         .open(&fresh)
         .and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()))
         .and_then(|()| std::fs::rename(&fresh, path))
-        .with_context(|| format!("write identity {}; name a writable file with --out", path.display()))
+        .with_context(|| {
+            format!(
+                "write identity {}; name a writable file with --out",
+                path.display()
+            )
+        })
 }

@@ -36,15 +36,21 @@ enum Command {
 /// # Errors
 /// The file, its syntax with the place, or the first field that breaks its rule.
 pub fn read(file: &PathBuf) -> Result<ForecasterSpec> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("read {}; give the path of a TOML or JSON file", file.display()))?;
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!(
+            "read {}; give the path of a TOML or JSON file",
+            file.display()
+        )
+    })?;
     let json = file.extension().is_some_and(|e| e == "json");
     let spec: ForecasterSpec = if json {
-        serde_json::from_str(&text).with_context(|| format!("read forecaster from {}", file.display()))?
+        serde_json::from_str(&text)
+            .with_context(|| format!("read forecaster from {}", file.display()))?
     } else {
         toml::from_str(&text).with_context(|| format!("read forecaster from {}", file.display()))?
     };
-    spec.validate().with_context(|| format!("in {}", file.display()))?;
+    spec.validate()
+        .with_context(|| format!("in {}", file.display()))?;
     Ok(spec)
 }
 

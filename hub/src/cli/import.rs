@@ -48,21 +48,56 @@ struct Csv {
 pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let Command::Csv(args) = args.command;
     let device = DeviceId::new(args.device.as_str())?;
-    let options = Options { time_columns: args.time_columns, columns: args.columns, missing: args.missing };
+    let options = Options {
+        time_columns: args.time_columns,
+        columns: args.columns,
+        missing: args.missing,
+    };
     if !args.file.is_file() {
-        bail!("{} is no file; name a CSV file with a header", args.file.display());
+        bail!(
+            "{} is no file; name a CSV file with a header",
+            args.file.display()
+        );
     }
     let database = ctx.database().await?;
     if database.store().device(device.as_str()).await?.is_none() {
-        database.store().put_device(device.as_str(), &Default::default(), None).await?;
+        database
+            .store()
+            .put_device(device.as_str(), &Default::default(), None)
+            .await?;
     }
-    let bar = if ctx.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-    bar.set_style(ProgressStyle::with_template("{spinner} {pos} readings, {elapsed}")?);
-    let done = import(database.store(), device.as_str(), &args.file, &options, |n| bar.set_position(n)).await;
+    let bar = if ctx.json {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new_spinner()
+    };
+    bar.set_style(ProgressStyle::with_template(
+        "{spinner} {pos} readings, {elapsed}",
+    )?);
+    let done = import(
+        database.store(),
+        device.as_str(),
+        &args.file,
+        &options,
+        |n| bar.set_position(n),
+    )
+    .await;
     bar.finish_and_clear();
-    let done = done.with_context(|| format!("import {} for {device}; what is before it is stored, run it again once mended", args.file.display()));
+    let done = done.with_context(|| {
+        format!(
+            "import {} for {device}; what is before it is stored, run it again once mended",
+            args.file.display()
+        )
+    });
     let printed = done.and_then(|done| {
-        ctx.print(&done, || format!("{}: {} readings, {} of them new", args.file.display(), done.readings, done.written))
+        ctx.print(&done, || {
+            format!(
+                "{}: {} readings, {} of them new",
+                args.file.display(),
+                done.readings,
+                done.written
+            )
+        })
     });
     database.close().await?;
     printed

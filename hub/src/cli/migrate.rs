@@ -14,6 +14,8 @@ pub struct Args {}
 /// No database, or one that is newer than this version.
 pub async fn run(ctx: &Context, _args: Args) -> Result<()> {
     let database = ctx.database().await?;
-    ctx.print(&serde_json::json!({"migrated": true}), || "the database is at this version".to_owned())?;
+    ctx.print(&serde_json::json!({"migrated": true}), || {
+        "the database is at this version".to_owned()
+    })?;
     database.close().await
 }

@@ -57,11 +57,15 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             Some(version) => store.model_version(forecaster, version).await?,
             None => store.champion(forecaster).await?,
         };
-        row.with_context(|| format!("`{forecaster}` has no such model; see `fieldcast-hub model list {forecaster}`"))
+        row.with_context(|| {
+            format!("`{forecaster}` has no such model; see `fieldcast-hub model list {forecaster}`")
+        })
     };
     match args.command {
         Command::List { forecaster } => {
-            let rows = store.model_versions(forecaster.as_deref(), 0, 1_000).await?;
+            let rows = store
+                .model_versions(forecaster.as_deref(), 0, 1_000)
+                .await?;
             ctx.print(&rows, || {
                 let line = |r: &ModelVersionRow| {
                     format!(
@@ -77,21 +81,42 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                 rows.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }
-        Command::Show { forecaster, version } => {
+        Command::Show {
+            forecaster,
+            version,
+        } => {
             let row = find(&forecaster, version).await?;
-            ctx.print(&row, || serde_json::to_string_pretty(&row).unwrap_or_default())
+            ctx.print(&row, || {
+                serde_json::to_string_pretty(&row).unwrap_or_default()
+            })
         }
-        Command::Export { forecaster, version, out, onnx } => {
+        Command::Export {
+            forecaster,
+            version,
+            out,
+            onnx,
+        } => {
             let row = find(&forecaster, version).await?;
             let sha = Sha256::from_hex(&row.bundle).context("the bundle's digest is malformed")?;
-            let Some(mut bytes) = store.bundle(&sha).await? else { bail!("bundle {sha} is missing; restore the database") };
+            let Some(mut bytes) = store.bundle(&sha).await? else {
+                bail!("bundle {sha} is missing; restore the database")
+            };
             if onnx {
                 let signer = crate::signing::Signer::open(&ctx.config.keys_dir())?;
-                bytes = crate::registry::verified(&signer, &row, &bytes)?.onnx().to_vec();
+                bytes = crate::registry::verified(&signer, &row, &bytes)?
+                    .onnx()
+                    .to_vec();
             }
             std::fs::write(&out, &bytes).with_context(|| format!("write {}", out.display()))?;
             let answer = json!({"file": out, "bytes": bytes.len(), "bundle": row.bundle, "version": row.version});
-            ctx.print(&answer, || format!("{} bytes of {forecaster} version {} to {}", bytes.len(), row.version, out.display()))
+            ctx.print(&answer, || {
+                format!(
+                    "{} bytes of {forecaster} version {} to {}",
+                    bytes.len(),
+                    row.version,
+                    out.display()
+                )
+            })
         }
     }
 }

@@ -73,36 +73,60 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             let rows = store.rollouts(forecaster.as_deref(), None, 1_000).await?;
             return ctx.print(&rows, || {
                 let line = |r: &fieldcast_store::rollouts::RolloutRow| {
-                    format!("{}\t{}\tversion {}\t{}\t{}", r.id, r.forecaster, r.model_version, r.status, r.reason)
+                    format!(
+                        "{}\t{}\tversion {}\t{}\t{}",
+                        r.id, r.forecaster, r.model_version, r.status, r.reason
+                    )
                 };
                 rows.iter().map(line).collect::<Vec<_>>().join("\n")
             });
         }
         Command::Show { id } => {
-            let Some((row, devices)) = store.rollout(id).await? else { bail!("there is no rollout {id}; see `rollout list`") };
+            let Some((row, devices)) = store.rollout(id).await? else {
+                bail!("there is no rollout {id}; see `rollout list`")
+            };
             let answer = json!({"rollout": row, "devices": devices});
             return ctx.print(&answer, || {
                 let line = |d: &fieldcast_store::rollouts::DeploymentRow| {
-                    format!("  {}\t{}\tgeneration {}\t{}", d.device, d.state, d.generation, d.reason)
+                    format!(
+                        "  {}\t{}\tgeneration {}\t{}",
+                        d.device, d.state, d.generation, d.reason
+                    )
                 };
-                let head = format!("rollout {id}: {} version {}: {} ({})", row.forecaster, row.model_version, row.status, row.reason);
-                std::iter::once(head).chain(devices.iter().map(line)).collect::<Vec<_>>().join("\n")
+                let head = format!(
+                    "rollout {id}: {} version {}: {} ({})",
+                    row.forecaster, row.model_version, row.status, row.reason
+                );
+                std::iter::once(head)
+                    .chain(devices.iter().map(line))
+                    .collect::<Vec<_>>()
+                    .join("\n")
             });
         }
-        Command::Start { forecaster, version, plan } => {
+        Command::Start {
+            forecaster,
+            version,
+            plan,
+        } => {
             if store.model_version(&forecaster, version).await?.is_none() {
-                bail!("`{forecaster}` has no version {version}; see `fieldcast-hub model list {forecaster}`");
+                bail!(
+                    "`{forecaster}` has no version {version}; see `fieldcast-hub model list {forecaster}`"
+                );
             }
             let plan = match plan {
                 None => Plan::all_at_once(),
                 Some(file) => {
-                    let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-                    toml::from_str(&text).with_context(|| format!("read rollout plan from {}", file.display()))?
+                    let text = std::fs::read_to_string(&file)
+                        .with_context(|| format!("read {}", file.display()))?;
+                    toml::from_str(&text)
+                        .with_context(|| format!("read rollout plan from {}", file.display()))?
                 }
             };
             plan.validate()?;
             let id = driver::start(store, &forecaster, version, plan, &who).await?;
-            return ctx.print(&json!({"rollout": id}), || format!("rollout {id} started; `serve` drives it"));
+            return ctx.print(&json!({"rollout": id}), || {
+                format!("rollout {id} started; `serve` drives it")
+            });
         }
         Command::Pause { id } => (id, "pause"),
         Command::Resume { id } => (id, "resume"),
@@ -112,5 +136,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     if !store.command_rollout(id, command, &who).await? {
         bail!("rollout {id} does not exist or has ended; see `rollout list`");
     }
-    ctx.print(&json!({"rollout": id, "command": command}), || format!("rollout {id}: {command} is on its way to `serve`"))
+    ctx.print(&json!({"rollout": id, "command": command}), || {
+        format!("rollout {id}: {command} is on its way to `serve`")
+    })
 }

@@ -45,29 +45,46 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let store = database.store();
     match args.command {
         Command::List { forecaster } => {
-            let rows = store.training_runs(forecaster.as_deref(), None, 1_000).await?;
+            let rows = store
+                .training_runs(forecaster.as_deref(), None, 1_000)
+                .await?;
             ctx.print(&rows, || {
                 let line = |r: &fieldcast_store::training_runs::TrainingRunRow| {
-                    let version = r.model_version.map_or_else(|| "-".to_owned(), |v| v.to_string());
-                    format!("{}\t{}\t{}\t{}\tversion {version}\t{}", r.id, r.forecaster, r.status, r.trigger, r.reason)
+                    let version = r
+                        .model_version
+                        .map_or_else(|| "-".to_owned(), |v| v.to_string());
+                    format!(
+                        "{}\t{}\t{}\t{}\tversion {version}\t{}",
+                        r.id, r.forecaster, r.status, r.trigger, r.reason
+                    )
                 };
                 rows.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }
         Command::Show { id } => {
-            let Some(row) = store.training_run(id).await? else { bail!("there is no training run {id}; see `run list`") };
-            ctx.print(&row, || serde_json::to_string_pretty(&row).unwrap_or_default())
+            let Some(row) = store.training_run(id).await? else {
+                bail!("there is no training run {id}; see `run list`")
+            };
+            ctx.print(&row, || {
+                serde_json::to_string_pretty(&row).unwrap_or_default()
+            })
         }
         Command::Logs { id } => {
             let lines = store.job_lines(id, 0).await?;
             ctx.print(&lines, || {
-                let line = |l: &fieldcast_store::jobs::JobLine| format!("{}  {}", l.time.format("%H:%M:%S%.3f"), l.line);
+                let line = |l: &fieldcast_store::jobs::JobLine| {
+                    format!("{}  {}", l.time.format("%H:%M:%S%.3f"), l.line)
+                };
                 lines.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }
         Command::Cancel { id } => {
-            let Some(status) = store.cancel_job(id).await? else { bail!("there is no training run {id}; see `run list`") };
-            ctx.print(&json!({"training_run": id, "status": status}), || format!("training run {id}: {status}, ends soon"))
+            let Some(status) = store.cancel_job(id).await? else {
+                bail!("there is no training run {id}; see `run list`")
+            };
+            ctx.print(&json!({"training_run": id, "status": status}), || {
+                format!("training run {id}: {status}, ends soon")
+            })
         }
     }
 }

@@ -58,12 +58,15 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         changes: args.change_days,
     };
     spec.validate()?;
-    std::fs::create_dir_all(&args.out).with_context(|| format!("create folder {}", args.out.display()))?;
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("create folder {}", args.out.display()))?;
     let mut files = Vec::new();
     for device in 0..spec.devices {
         let path = args.out.join(csv::file_name(device));
-        let file = std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        csv::write(BufWriter::new(file), spec.rows(device)).with_context(|| format!("write {}", path.display()))?;
+        let file =
+            std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+        csv::write(BufWriter::new(file), spec.rows(device))
+            .with_context(|| format!("write {}", path.display()))?;
         files.push(path.display().to_string());
     }
     ctx.print(&json!({"files": files}), || files.join("\n"))

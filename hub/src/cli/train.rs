@@ -43,7 +43,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let database = ctx.database().await?;
     let store = database.store();
     if store.forecaster(&args.name).await?.is_none() {
-        bail!("forecaster `{}` is not defined; define it with `fieldcast-hub forecaster apply FILE`", args.name);
+        bail!(
+            "forecaster `{}` is not defined; define it with `fieldcast-hub forecaster apply FILE`",
+            args.name
+        );
     }
     let request = Request {
         trigger: "person".into(),
@@ -54,7 +57,9 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     };
     let (job, _) = store.enqueue(KIND, &args.name, &json!(request)).await?;
     if args.detach {
-        return ctx.print(&json!({"training_run": job}), || format!("training run {job} is queued"));
+        return ctx.print(&json!({"training_run": job}), || {
+            format!("training run {job} is queued")
+        });
     }
     let follow = follow(ctx, store, job);
     tokio::pin!(follow);
@@ -83,7 +88,9 @@ async fn follow(ctx: &Context, store: &Store, id: i64) -> Result<()> {
             after = line.id;
             tell(ctx, &line.line);
         }
-        let Some(job) = store.job(id).await? else { bail!("training run {id} is gone from the database") };
+        let Some(job) = store.job(id).await? else {
+            bail!("training run {id} is gone from the database")
+        };
         if job.progress_text != said && job.finished_at.is_none() {
             said.clone_from(&job.progress_text);
             tell(ctx, &format!("{:3.0} % {said}", 100.0 * job.progress));
@@ -93,7 +100,11 @@ async fn follow(ctx: &Context, store: &Store, id: i64) -> Result<()> {
                 tell(ctx, &line.line);
             }
             if job.status != "succeeded" {
-                bail!("training run {id} {}: {}", job.status, job.error.unwrap_or_default());
+                bail!(
+                    "training run {id} {}: {}",
+                    job.status,
+                    job.error.unwrap_or_default()
+                );
             }
             let result = job.result.unwrap_or_default();
             let answer = json!({"training_run": id, "result": result});

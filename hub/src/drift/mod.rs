@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
@@ -39,29 +39,58 @@ pub async fn run(store: Store, rules: Rules, cancel: CancellationToken) {
 ///
 /// # Errors
 /// The database.
-pub async fn check_all(store: &Store, rules: &Rules, seen: &mut HashMap<String, (i64, Millis)>) -> Result<()> {
+pub async fn check_all(
+    store: &Store,
+    rules: &Rules,
+    seen: &mut HashMap<String, (i64, Millis)>,
+) -> Result<()> {
     let mut open: BTreeMap<String, Vec<OpenSignal>> = BTreeMap::new();
     for signal in store.open_concept_signals().await? {
-        open.entry(signal.forecaster.clone()).or_default().push(signal);
+        open.entry(signal.forecaster.clone())
+            .or_default()
+            .push(signal);
     }
     for (name, signals) in open {
-        let Some(champion) = store.champion(&name).await? else { continue };
+        let Some(champion) = store.champion(&name).await? else {
+            continue;
+        };
         // A signal about a model that no longer runs is answered already.
-        let signals: Vec<_> = signals.into_iter().filter(|s| s.model_version == champion.version).collect();
-        let Some(onset) = signals.iter().map(|s| s.onset).min() else { continue };
-        let Some(forecaster) = store.forecaster(&name).await? else { continue };
-        if !store.open_rollouts().await?.iter().all(|r| r.forecaster != name)
+        let signals: Vec<_> = signals
+            .into_iter()
+            .filter(|s| s.model_version == champion.version)
+            .collect();
+        let Some(onset) = signals.iter().map(|s| s.onset).min() else {
+            continue;
+        };
+        let Some(forecaster) = store.forecaster(&name).await? else {
+            continue;
+        };
+        if !store
+            .open_rollouts()
+            .await?
+            .iter()
+            .all(|r| r.forecaster != name)
             || store.live_jobs().await?.iter().any(|j| j.subject == name)
         {
             continue;
         }
-        let Some(now) = newest(store, &forecaster.spec).await? else { continue };
+        let Some(now) = newest(store, &forecaster.spec).await? else {
+            continue;
+        };
         let last = seen.get(&name).copied();
         if last.is_some_and(|(version, at)| version == champion.version && now - at < DAY_MS) {
             continue;
         }
         seen.insert(name, (champion.version, now));
-        check(store, rules, &forecaster.spec, &champion, &signals, (onset.timestamp_millis(), now)).await?;
+        check(
+            store,
+            rules,
+            &forecaster.spec,
+            &champion,
+            &signals,
+            (onset.timestamp_millis(), now),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -71,7 +100,10 @@ async fn newest(store: &Store, spec: &ForecasterSpec) -> Result<Option<Millis>> 
     let sensors = [spec.sensor_of(&spec.target).to_owned()];
     let mut newest = None;
     for device in snapshot::devices(store, spec).await? {
-        let last = store.reading_span(&device, &sensors).await?.map(|(_, last)| last);
+        let last = store
+            .reading_span(&device, &sensors)
+            .await?
+            .map(|(_, last)| last);
         newest = newest.max(last);
     }
     Ok(newest)
@@ -94,12 +126,27 @@ async fn check(
     };
     let days = daily_errors(store, spec, champion.version, onset).await?;
     let judged = verdict::verdict(onset, &days, &promise, rules);
-    let last = store.last_decision(&spec.name, "retrain").await?.and_then(|d| d.data_time);
-    let decision = decide(&judged, onset, now, last.map(|t| t.timestamp_millis()), rules);
+    let last = store
+        .last_decision(&spec.name, "retrain")
+        .await?
+        .and_then(|d| d.data_time);
+    let decision = decide(
+        &judged,
+        onset,
+        now,
+        last.map(|t| t.timestamp_millis()),
+        rules,
+    );
     let report = document(&judged, signals, &promise, rules, &days);
-    let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(Utc::now);
+    let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let id = store
-        .add_drift_report(&spec.name, champion.version, (time(onset), time(now)), judged.confirmed, &report)
+        .add_drift_report(
+            &spec.name,
+            champion.version,
+            (time(onset), time(now)),
+            judged.confirmed,
+            &report,
+        )
         .await?;
     let (word, reason, job) = match decision {
         Decision::Retrain => {
@@ -110,7 +157,9 @@ async fn check(
                 seed: u64::try_from(champion.version).unwrap_or(1) + 1,
                 config: None,
             };
-            let (job, _) = store.enqueue(training::KIND, &spec.name, &json!(request)).await?;
+            let (job, _) = store
+                .enqueue(training::KIND, &spec.name, &json!(request))
+                .await?;
             ("retrain", judged.words.clone(), Some(job))
         }
         Decision::Wait(why) => ("wait", why, None),
@@ -133,7 +182,12 @@ async fn check(
 
 /// Mean absolute error by device and UTC day of the origin, over forecasts whose every step has its actual or lies behind
 /// the newest row.
-async fn daily_errors(store: &Store, spec: &ForecasterSpec, version: i64, onset: Millis) -> Result<Vec<DeviceDays>> {
+async fn daily_errors(
+    store: &Store,
+    spec: &ForecasterSpec,
+    version: i64,
+    onset: Millis,
+) -> Result<Vec<DeviceDays>> {
     let period = spec.period_ms();
     let horizon = Millis::try_from(spec.horizon).unwrap_or(1);
     let forecasts = store.forecasts_of(&spec.name, version, onset).await?;
@@ -141,26 +195,48 @@ async fn daily_errors(store: &Store, spec: &ForecasterSpec, version: i64, onset:
     let mut start = 0;
     while let Some(first) = forecasts.get(start) {
         let device = first.device.clone();
-        let count = forecasts[start..].iter().take_while(|f| f.device == device).count();
+        let count = forecasts[start..]
+            .iter()
+            .take_while(|f| f.device == device)
+            .count();
         let own = &forecasts[start..start + count];
         start += count;
-        let rows = snapshot::rows(store, spec, &device, onset, fieldcast_wire::caps::MAX_TIME_MS).await?;
+        let rows = snapshot::rows(
+            store,
+            spec,
+            &device,
+            onset,
+            fieldcast_wire::caps::MAX_TIME_MS,
+        )
+        .await?;
         let target = spec.target_channel();
-        let actual: HashMap<Millis, f64> = rows.iter().filter_map(|r| Some((r.time, r.value(target)?))).collect();
+        let actual: HashMap<Millis, f64> = rows
+            .iter()
+            .filter_map(|r| Some((r.time, r.value(target)?)))
+            .collect();
         let newest = rows.last().map_or(Millis::MIN, |r| r.time);
         let mut days: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
         for forecast in own.iter().filter(|f| f.origin + horizon * period <= newest) {
             for (h, mean) in forecast.mean.iter().enumerate() {
                 let time = forecast.origin + (Millis::try_from(h).unwrap_or(0) + 1) * period;
-                let Some(actual) = actual.get(&time) else { continue };
-                let day = days.entry(forecast.origin.div_euclid(DAY_MS) * DAY_MS).or_default();
+                let Some(actual) = actual.get(&time) else {
+                    continue;
+                };
+                let day = days
+                    .entry(forecast.origin.div_euclid(DAY_MS) * DAY_MS)
+                    .or_default();
                 *day = (day.0 + (mean - actual).abs(), day.1 + 1.0);
             }
         }
         // The newest day may still be under way.
         let closed = (newest - horizon * period).div_euclid(DAY_MS) * DAY_MS;
-        let whole = days.into_iter().filter(|(day, _)| *day < closed || period >= DAY_MS);
-        devices.push(DeviceDays { device, days: whole.map(|(day, (sum, n))| (day, sum / n)).collect() });
+        let whole = days
+            .into_iter()
+            .filter(|(day, _)| *day < closed || period >= DAY_MS);
+        devices.push(DeviceDays {
+            device,
+            days: whole.map(|(day, (sum, n))| (day, sum / n)).collect(),
+        });
     }
     Ok(devices)
 }

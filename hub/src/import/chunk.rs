@@ -41,7 +41,11 @@ pub async fn import(
     mut progress: impl FnMut(u64),
 ) -> Result<Imported> {
     let mut table = Table::open(path, options)?;
-    anyhow::ensure!(table.sensors.len() <= MAX_SENSORS, "{} sensors, allowed are {MAX_SENSORS}; choose with --column", table.sensors.len());
+    anyhow::ensure!(
+        table.sensors.len() <= MAX_SENSORS,
+        "{} sensors, allowed are {MAX_SENSORS}; choose with --column",
+        table.sensors.len()
+    );
     let ids = store.register_sensors(device, &table.sensors).await?;
     let mut known = Vec::new();
     for sensor in &table.sensors {
@@ -82,7 +86,10 @@ async fn commit(store: &Store, device: &str, sensors: &[i32], rows: &[Row]) -> R
     store.ensure_months(&months).await?;
     let mut ingest = store.begin_ingest().await?;
     let written = ingest.insert_missing_readings(device, &columns).await?;
-    let span = (rows.iter().map(|r| r.time).min(), rows.iter().map(|r| r.time).max());
+    let span = (
+        rows.iter().map(|r| r.time).min(),
+        rows.iter().map(|r| r.time).max(),
+    );
     if let (Some(from), Some(to), true) = (span.0, span.1, written > 0) {
         ingest.mark_features(device, from, to).await?;
     }

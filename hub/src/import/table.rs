@@ -52,41 +52,88 @@ impl Table {
             .flexible(true)
             .from_path(path)
             .with_context(|| format!("open {}", path.display()))?;
-        let header = reader.headers().with_context(|| format!("read the header of {}", path.display()))?.clone();
+        let header = reader
+            .headers()
+            .with_context(|| format!("read the header of {}", path.display()))?
+            .clone();
         let names: Vec<String> = header.iter().map(|h| h.trim().to_owned()).collect();
         let find = |name: &str| {
             names.iter().position(|n| n == name).with_context(|| {
-                format!("{} has no column `{name}`; it has {}", path.display(), names.join(", "))
+                format!(
+                    "{} has no column `{name}`; it has {}",
+                    path.display(),
+                    names.join(", ")
+                )
             })
         };
         let time_at = if options.time_columns.is_empty() {
-            let found = names.iter().position(|n| ["time", "timestamp", "date"].contains(&n.as_str()));
+            let found = names
+                .iter()
+                .position(|n| ["time", "timestamp", "date"].contains(&n.as_str()));
             vec![found.with_context(|| {
-                format!("{} has no column `time`; name it with --time-column ({})", path.display(), names.join(", "))
+                format!(
+                    "{} has no column `time`; name it with --time-column ({})",
+                    path.display(),
+                    names.join(", ")
+                )
             })?]
         } else {
-            options.time_columns.iter().map(|c| find(c)).collect::<Result<_>>()?
+            options
+                .time_columns
+                .iter()
+                .map(|c| find(c))
+                .collect::<Result<_>>()?
         };
         if time_at.len() > 2 {
-            bail!("{} time columns: name one, or a date and an hour", time_at.len());
+            bail!(
+                "{} time columns: name one, or a date and an hour",
+                time_at.len()
+            );
         }
         let mut first = csv::StringRecord::new();
-        let any = reader.read_record(&mut first).with_context(|| format!("read {}", path.display()))?;
+        let any = reader
+            .read_record(&mut first)
+            .with_context(|| format!("read {}", path.display()))?;
         let columns: Vec<(String, usize)> = if options.columns.is_empty() {
-            let number = |i: usize| first.get(i).is_some_and(|v| v.trim().parse::<f64>().is_ok());
-            (0..names.len()).filter(|i| !time_at.contains(i) && number(*i)).map(|i| (names[i].clone(), i)).collect()
+            let number = |i: usize| {
+                first
+                    .get(i)
+                    .is_some_and(|v| v.trim().parse::<f64>().is_ok())
+            };
+            (0..names.len())
+                .filter(|i| !time_at.contains(i) && number(*i))
+                .map(|i| (names[i].clone(), i))
+                .collect()
         } else {
-            options.columns.iter().map(|(s, c)| Ok((s.clone(), find(c)?))).collect::<Result<_>>()?
+            options
+                .columns
+                .iter()
+                .map(|(s, c)| Ok((s.clone(), find(c)?)))
+                .collect::<Result<_>>()?
         };
         if columns.is_empty() {
-            bail!("{} has no numeric column beside the time; name them with --column SENSOR=COLUMN", path.display());
+            bail!(
+                "{} has no numeric column beside the time; name them with --column SENSOR=COLUMN",
+                path.display()
+            );
         }
         for (sensor, _) in &columns {
-            SensorName::new(sensor.as_str()).with_context(|| format!("column of {}; use --column SENSOR=COLUMN", path.display()))?;
+            SensorName::new(sensor.as_str()).with_context(|| {
+                format!("column of {}; use --column SENSOR=COLUMN", path.display())
+            })?;
         }
         let (sensors, value_at) = columns.into_iter().unzip();
         let first = any.then_some(first);
-        Ok(Self { path: path.to_path_buf(), reader, time_at, value_at, names, sensors, missing: options.missing, first })
+        Ok(Self {
+            path: path.to_path_buf(),
+            reader,
+            time_at,
+            value_at,
+            names,
+            sensors,
+            missing: options.missing,
+            first,
+        })
     }
 
     /// The next row; none at the end.
@@ -98,7 +145,11 @@ impl Table {
             Some(record) => record,
             None => {
                 let mut record = csv::StringRecord::new();
-                if !self.reader.read_record(&mut record).with_context(|| format!("read {}", self.path.display()))? {
+                if !self
+                    .reader
+                    .read_record(&mut record)
+                    .with_context(|| format!("read {}", self.path.display()))?
+                {
                     return Ok(None);
                 }
                 record
@@ -106,7 +157,12 @@ impl Table {
         };
         let line = record.position().map_or(0, csv::Position::line);
         if record.len() != self.names.len() {
-            bail!("{} line {line}: {} fields, the header has {}", self.path.display(), record.len(), self.names.len());
+            bail!(
+                "{} line {line}: {} fields, the header has {}",
+                self.path.display(),
+                record.len(),
+                self.names.len()
+            );
         }
         let fields: Vec<&str> = self.time_at.iter().map(|i| &record[*i]).collect();
         let time = time::parse(&fields).with_context(|| {
@@ -118,7 +174,11 @@ impl Table {
                 time::EXPECTED
             )
         })?;
-        let values = self.value_at.iter().map(|i| self.value(&record[*i], *i, line)).collect::<Result<_>>()?;
+        let values = self
+            .value_at
+            .iter()
+            .map(|i| self.value(&record[*i], *i, line))
+            .collect::<Result<_>>()?;
         Ok(Some(Row { time, values }))
     }
 
@@ -157,13 +217,22 @@ mod tests {
 
     #[test]
     fn rows_have_times_values_and_holes() {
-        let rows = table("time,a,note,b\n2012-01-01T03:00:00Z,1.5,x,2\n2012-01-01T04:00:00Z,,y,-200\n", &Options {
-            missing: Some(-200.0),
-            ..Options::default()
-        })
+        let rows = table(
+            "time,a,note,b\n2012-01-01T03:00:00Z,1.5,x,2\n2012-01-01T04:00:00Z,,y,-200\n",
+            &Options {
+                missing: Some(-200.0),
+                ..Options::default()
+            },
+        )
         .unwrap();
         assert_eq!(rows[0].values, vec![Some(1.5), Some(2.0)]);
-        assert_eq!(rows[1], Row { time: 1_325_390_400_000, values: vec![None, None] });
+        assert_eq!(
+            rows[1],
+            Row {
+                time: 1_325_390_400_000,
+                values: vec![None, None]
+            }
+        );
     }
 
     #[test]
@@ -171,11 +240,20 @@ mod tests {
         let options = Options::default();
         for (text, says) in [
             ("time,a\nnow,1\n", "line 2, column `time`: `now`"),
-            ("time,a\n2012-01-01,1\n2012-01-02,x\n", "line 3, column `a`: `x`"),
-            ("time,a\n2012-01-01,1\n2012-01-02\n", "line 3: 1 fields, the header has 2"),
+            (
+                "time,a\n2012-01-01,1\n2012-01-02,x\n",
+                "line 3, column `a`: `x`",
+            ),
+            (
+                "time,a\n2012-01-01,1\n2012-01-02\n",
+                "line 3: 1 fields, the header has 2",
+            ),
             ("when,a\n1,1\n", "no column `time`"),
             ("time,a\n2012-01-01,x\n", "no numeric column"),
-            ("time,a\n2012-01-01,1\n2012-01-02,inf\n", "line 3, column `a`"),
+            (
+                "time,a\n2012-01-01,1\n2012-01-02,inf\n",
+                "line 3, column `a`",
+            ),
         ] {
             let error = format!("{:#}", table(text, &options).unwrap_err());
             assert!(error.contains(says), "{error}");

@@ -4,8 +4,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
 use fieldcast_wire::caps::{MAX_TIME_MS, MIN_TIME_MS};
 
 /// What a time may look like, for errors.
-pub const EXPECTED: &str =
-    "RFC 3339, `YYYY-MM-DD HH:MM[:SS]` or `YYYY-MM-DD` in UTC, an hour 0-23 beside a date, or Unix seconds or milliseconds";
+pub const EXPECTED: &str = "RFC 3339, `YYYY-MM-DD HH:MM[:SS]` or `YYYY-MM-DD` in UTC, an hour 0-23 beside a date, or Unix seconds or milliseconds";
 
 /// Milliseconds UTC from one field, or from a date and an hour or time of day in two.
 #[must_use]
@@ -22,7 +21,12 @@ fn single(text: &str) -> Option<i64> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Some(time.timestamp_millis());
     }
-    for format in ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
+    for format in [
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%d %H:%M",
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M",
+    ] {
         if let Ok(time) = NaiveDateTime::parse_from_str(text, format) {
             return Some(time.and_utc().timestamp_millis());
         }
@@ -32,8 +36,15 @@ fn single(text: &str) -> Option<i64> {
     }
     let number: f64 = text.parse().ok().filter(|n: &f64| n.is_finite())?;
     // Seconds until the year 5138, milliseconds from 1973 on.
-    let ms = if number.abs() < 1e11 { number * 1_000.0 } else { number };
-    #[allow(clippy::cast_possible_truncation, reason = "saturates, and the caller checks the range")]
+    let ms = if number.abs() < 1e11 {
+        number * 1_000.0
+    } else {
+        number
+    };
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "saturates, and the caller checks the range"
+    )]
     Some(ms.round() as i64)
 }
 
@@ -42,8 +53,14 @@ fn dated(date: &str, rest: &str) -> Option<i64> {
     if let Ok(hour) = rest.parse::<i64>() {
         return (0..24).contains(&hour).then_some(day + hour * 3_600_000);
     }
-    let time = ["%H:%M:%S%.f", "%H:%M"].iter().find_map(|f| NaiveTime::parse_from_str(rest, f).ok())?;
-    Some(day + time.signed_duration_since(NaiveTime::MIN).num_milliseconds())
+    let time = ["%H:%M:%S%.f", "%H:%M"]
+        .iter()
+        .find_map(|f| NaiveTime::parse_from_str(rest, f).ok())?;
+    Some(
+        day + time
+            .signed_duration_since(NaiveTime::MIN)
+            .num_milliseconds(),
+    )
 }
 
 #[cfg(test)]
@@ -65,7 +82,14 @@ mod tests {
         ] {
             assert_eq!(parse(fields), ms, "{fields:?}");
         }
-        for fields in [&["yesterday"][..], &["2012-13-01"], &["2012-01-01", "24"], &["NaN"], &["9e30"], &[]] {
+        for fields in [
+            &["yesterday"][..],
+            &["2012-13-01"],
+            &["2012-01-01", "24"],
+            &["NaN"],
+            &["9e30"],
+            &[],
+        ] {
             assert_eq!(parse(fields), None, "{fields:?}");
         }
     }

@@ -6,7 +6,7 @@ use fieldcast_wire::{RecordBody, SensorName};
 /// Why a record is refused; none where it counts.
 #[must_use]
 pub fn refusal(record: &RecordBody) -> Option<String> {
-    let problem = match record {
+    match record {
         RecordBody::Reading(r) => SensorName::new(r.sensor.clone())
             .err()
             .map(|e| e.to_string())
@@ -59,8 +59,7 @@ pub fn refusal(record: &RecordBody) -> Option<String> {
         RecordBody::Outcome(m) => text("subject", &m.subject)
             .or_else(|| text("message", &m.message))
             .or_else(|| time("time", m.time_ms)),
-    };
-    problem
+    }
 }
 
 fn time(what: &str, millis: i64) -> Option<String> {

@@ -1,7 +1,6 @@
 //! One group of batches into one transaction: owns the SQL's order and the caches of names, never a decision.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use fieldcast_store::ledger::{Ingest, NewBatch, RejectedRecord};
 use fieldcast_store::partitions::Month;
@@ -401,8 +400,5 @@ fn tell(job: &Job, rejected: &[RejectedRecord], written: &mut Written) {
 
 /// Process time of the hub, milliseconds UTC.
 pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    crate::clock::now().timestamp_millis()
 }

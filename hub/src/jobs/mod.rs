@@ -30,13 +30,19 @@ pub struct JobError {
 impl JobError {
     /// An error that trying again cannot cure.
     pub fn fatal(message: impl Into<String>) -> Self {
-        Self { message: message.into(), retry: false }
+        Self {
+            message: message.into(),
+            retry: false,
+        }
     }
 }
 
 impl From<StoreError> for JobError {
     fn from(e: StoreError) -> Self {
-        Self { message: e.to_string(), retry: e.is_transient() }
+        Self {
+            message: e.to_string(),
+            retry: e.is_transient(),
+        }
     }
 }
 
@@ -62,14 +68,23 @@ struct Said {
 impl JobHandle {
     /// Says how far the job is, 0 to 1, and what it does.
     pub fn progress(&self, share: f64, text: impl Into<String>) {
-        let mut said = self.shared.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self
+            .shared
+            .said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         said.progress = share.clamp(0.0, 1.0);
         said.text = text.into();
     }
 
     /// Adds a line to the job's history.
     pub fn line(&self, line: impl Into<String>) {
-        self.shared.said.lock().unwrap_or_else(PoisonError::into_inner).lines.push(line.into());
+        self.shared
+            .said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lines
+            .push(line.into());
     }
 
     /// Whether the job must end: cancelled, lease lost, or the worker stops.
@@ -83,8 +98,16 @@ impl JobHandle {
     }
 
     fn take(&self) -> (f64, String, Vec<String>) {
-        let mut said = self.shared.said.lock().unwrap_or_else(PoisonError::into_inner);
-        (said.progress, said.text.clone(), std::mem::take(&mut said.lines))
+        let mut said = self
+            .shared
+            .said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (
+            said.progress,
+            said.text.clone(),
+            std::mem::take(&mut said.lines),
+        )
     }
 }
 
@@ -100,7 +123,11 @@ impl Worker {
     /// A worker with a name of its own.
     #[must_use]
     pub fn new(store: Store, signer: Arc<Signer>) -> Self {
-        Self { store, signer, name: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()) }
+        Self {
+            store,
+            signer,
+            name: format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()),
+        }
     }
 
     /// Takes jobs until cancelled; errors of the database are logged and waited out.
@@ -126,23 +153,41 @@ impl Worker {
     ///
     /// # Errors
     /// The database.
-    pub async fn once(&self, only: Option<i64>, cancel: &CancellationToken) -> Result<Option<i64>, StoreError> {
+    pub async fn once(
+        &self,
+        only: Option<i64>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<i64>, StoreError> {
         self.store.requeue_expired().await?;
-        let Some(job) = self.store.claim_job(&self.name, LEASE_SECS, only).await? else { return Ok(None) };
-        self.store.job_line(job.id, &format!("attempt {} by worker {}", job.attempts, self.name)).await?;
+        let Some(job) = self.store.claim_job(&self.name, LEASE_SECS, only).await? else {
+            return Ok(None);
+        };
+        self.store
+            .job_line(
+                job.id,
+                &format!("attempt {} by worker {}", job.attempts, self.name),
+            )
+            .await?;
         let handle = JobHandle::default();
         let outcome = self.work(&job, &handle, cancel).await?;
         let (_, _, lines) = handle.take();
         for line in lines {
             self.store.job_line(job.id, &line).await?;
         }
-        let Some(outcome) = outcome else { return Ok(Some(job.id)) };
+        let Some(outcome) = outcome else {
+            return Ok(Some(job.id));
+        };
         if let Err(e) = &outcome {
             self.store.job_line(job.id, &e.message).await?;
         }
         let outcome = outcome.map_err(|e| (e.message, e.retry.then(|| backoff(job.attempts))));
         let status = self.store.finish_job(&job, &self.name, outcome).await?;
-        tracing::info!(job = job.id, subject = job.subject, status = status.as_deref().unwrap_or("lost"), "job ended");
+        tracing::info!(
+            job = job.id,
+            subject = job.subject,
+            status = status.as_deref().unwrap_or("lost"),
+            "job ended"
+        );
         Ok(Some(job.id))
     }
 
@@ -183,7 +228,9 @@ impl Worker {
     async fn task(&self, job: &JobRow, handle: &JobHandle) -> Result<Value, JobError> {
         match job.kind.as_str() {
             "train" => training::run(&self.store, &self.signer, job, handle).await,
-            other => Err(JobError::fatal(format!("job kind `{other}` is unknown to this version; upgrade the hub"))),
+            other => Err(JobError::fatal(format!(
+                "job kind `{other}` is unknown to this version; upgrade the hub"
+            ))),
         }
     }
 }

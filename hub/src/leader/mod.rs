@@ -174,7 +174,7 @@ impl Desk {
             ranges,
             rejected: Vec::new(),
             hub_instance: self.instance.clone(),
-            hub_time_ms: chrono::Utc::now().timestamp_millis(),
+            hub_time_ms: crate::clock::now().timestamp_millis(),
             echo_monotonic_ms: clock.monotonic_ms,
             echo_boot_id: clock.boot_id,
             new_epoch: reason.is_some(),

@@ -12,7 +12,9 @@ use crate::signing::Signer;
 
 /// A stored model that does not open.
 #[derive(Debug, thiserror::Error)]
-#[error("open model {forecaster} version {version}: {cause}; retrain, or restore the hub's keys and database together")]
+#[error(
+    "open model {forecaster} version {version}: {cause}; retrain, or restore the hub's keys and database together"
+)]
 pub struct OpenError {
     forecaster: String,
     version: i64,
@@ -23,13 +25,27 @@ pub struct OpenError {
 ///
 /// # Errors
 /// A bundle that this hub's keys refuse.
-pub fn verified(signer: &Signer, row: &ModelVersionRow, bytes: &[u8]) -> Result<VerifiedBundle, OpenError> {
-    let fail = |cause: String| OpenError { forecaster: row.forecaster.clone(), version: row.version, cause };
-    let sha256 = Sha256::from_hex(&row.bundle).ok_or_else(|| fail("its digest is malformed".into()))?;
+pub fn verified(
+    signer: &Signer,
+    row: &ModelVersionRow,
+    bytes: &[u8],
+) -> Result<VerifiedBundle, OpenError> {
+    let fail = |cause: String| OpenError {
+        forecaster: row.forecaster.clone(),
+        version: row.version,
+        cause,
+    };
+    let sha256 =
+        Sha256::from_hex(&row.bundle).ok_or_else(|| fail("its digest is malformed".into()))?;
     let mut ring = KeyRing::new(signer.root_public());
-    ring.accept(&signer.key_list()).map_err(|e| fail(e.to_string()))?;
-    let expected = Expected { sha256, forecaster: &row.forecaster, agent_version: env!("CARGO_PKG_VERSION") };
-    let now = chrono::Utc::now().timestamp_millis();
+    ring.accept(&signer.key_list())
+        .map_err(|e| fail(e.to_string()))?;
+    let expected = Expected {
+        sha256,
+        forecaster: &row.forecaster,
+        agent_version: env!("CARGO_PKG_VERSION"),
+    };
+    let now = crate::clock::now().timestamp_millis();
     UnverifiedBundle::parse(bytes, &Caps::default())
         .and_then(|b| b.verify(&ring, &expected, now))
         .map_err(|e| fail(e.to_string()))
@@ -39,9 +55,18 @@ pub fn verified(signer: &Signer, row: &ModelVersionRow, bytes: &[u8]) -> Result<
 ///
 /// # Errors
 /// The database, or a bundle that this hub's keys or this machine refuse.
-pub async fn open(store: &Store, signer: &Signer, row: &ModelVersionRow) -> Result<Arc<LoadedModel>, OpenError> {
-    let fail = |cause: String| OpenError { forecaster: row.forecaster.clone(), version: row.version, cause };
-    let sha = Sha256::from_hex(&row.bundle).ok_or_else(|| fail("its digest is malformed".into()))?;
+pub async fn open(
+    store: &Store,
+    signer: &Signer,
+    row: &ModelVersionRow,
+) -> Result<Arc<LoadedModel>, OpenError> {
+    let fail = |cause: String| OpenError {
+        forecaster: row.forecaster.clone(),
+        version: row.version,
+        cause,
+    };
+    let sha =
+        Sha256::from_hex(&row.bundle).ok_or_else(|| fail("its digest is malformed".into()))?;
     let bytes = store.bundle(&sha).await.map_err(|e| fail(e.to_string()))?;
     let bytes = bytes.ok_or_else(|| fail("its bundle is missing".into()))?;
     let bundle = verified(signer, row, &bytes)?;

@@ -31,7 +31,9 @@ struct Tally {
 impl Requests {
     fn add(&self, method: &str, route: &str, status: u16, took: Duration) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let tally = seen.entry((method.to_owned(), route.to_owned(), status)).or_default();
+        let tally = seen
+            .entry((method.to_owned(), route.to_owned(), status))
+            .or_default();
         tally.count += 1;
         tally.seconds += took.as_secs_f64();
         for (bucket, edge) in tally.buckets.iter_mut().zip(BUCKETS) {
@@ -42,8 +44,14 @@ impl Requests {
     /// The counters as text.
     #[must_use]
     pub fn text(&self) -> String {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut out = String::from("# HELP http_requests_total Requests by method, handler and status.\n# TYPE http_requests_total counter\n");
+        let seen = self
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut out = String::from(
+            "# HELP http_requests_total Requests by method, handler and status.\n# TYPE http_requests_total counter\n",
+        );
         for ((method, route, status), t) in &seen {
             let _ = writeln!(
                 out,
@@ -55,11 +63,26 @@ impl Requests {
         for ((method, route, status), t) in &seen {
             let labels = format!("method=\"{method}\",handler=\"{route}\",status=\"{status}\"");
             for (count, edge) in t.buckets.iter().zip(BUCKETS) {
-                let _ = writeln!(out, "http_request_duration_seconds_bucket{{{labels},le=\"{edge}\"}} {count}");
+                let _ = writeln!(
+                    out,
+                    "http_request_duration_seconds_bucket{{{labels},le=\"{edge}\"}} {count}"
+                );
             }
-            let _ = writeln!(out, "http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", t.count);
-            let _ = writeln!(out, "http_request_duration_seconds_sum{{{labels}}} {}", t.seconds);
-            let _ = writeln!(out, "http_request_duration_seconds_count{{{labels}}} {}", t.count);
+            let _ = writeln!(
+                out,
+                "http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}",
+                t.count
+            );
+            let _ = writeln!(
+                out,
+                "http_request_duration_seconds_sum{{{labels}}} {}",
+                t.seconds
+            );
+            let _ = writeln!(
+                out,
+                "http_request_duration_seconds_count{{{labels}}} {}",
+                t.count
+            );
         }
         out
     }
@@ -69,9 +92,13 @@ impl Requests {
 pub async fn count(State(rest): State<Rest>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().as_str().to_owned();
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
     let response = next.run(request).await;
-    rest.requests.add(&method, &route, response.status().as_u16(), began.elapsed());
+    rest.requests
+        .add(&method, &route, response.status().as_u16(), began.elapsed());
     response
 }
 
@@ -88,6 +115,9 @@ pub async fn metrics(State(rest): State<Rest>) -> Result<Response, Problem> {
         }
     }
     let ready = u8::from(rest.hub.not_ready().await.is_none());
-    let _ = writeln!(out, "# HELP fieldcast_ready Whether database and broker answer.\n# TYPE fieldcast_ready gauge\nfieldcast_ready {ready}");
+    let _ = writeln!(
+        out,
+        "# HELP fieldcast_ready Whether database and broker answer.\n# TYPE fieldcast_ready gauge\nfieldcast_ready {ready}"
+    );
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response())
 }

@@ -51,12 +51,18 @@ pub async fn start(running: &mut Running, listen: SocketAddr) -> Result<SocketAd
         "listen on {listen}: without TLS only loopback is allowed; use --listen 127.0.0.1:{} behind a proxy with TLS",
         listen.port()
     );
-    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
-        format!("listen on {listen} for REST; is the port in use? --listen names another")
-    })?;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .with_context(|| {
+            format!("listen on {listen} for REST; is the port in use? --listen names another")
+        })?;
     let address = listener.local_addr().context("REST address")?;
     let end = running.hub.end.clone();
-    let rest = Rest { hub: running.hub.clone(), requests: Arc::default(), models: Arc::default() };
+    let rest = Rest {
+        hub: running.hub.clone(),
+        requests: Arc::default(),
+        models: Arc::default(),
+    };
     let app = router(rest);
     running.spawn(async move {
         let served = axum::serve(listener, app).with_graceful_shutdown(end.cancelled_owned());
@@ -96,7 +102,10 @@ fn router(rest: Rest) -> Router {
     routes
         .route("/", get(|| async { Html(include_str!("page.html")) }))
         .route("/docs", get(|| async { Html(include_str!("docs.html")) }))
-        .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
+        .route(
+            "/openapi.json",
+            get(move || async move { Json(document.as_ref().clone()) }),
+        )
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::metrics))
@@ -108,7 +117,10 @@ fn router(rest: Rest) -> Router {
 async fn ready(State(rest): State<Rest>) -> (StatusCode, Json<Value>) {
     match rest.hub.not_ready().await {
         None => (StatusCode::OK, Json(json!({ "ready": true }))),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))),
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({ "ready": false, "reason": reason })),
+        ),
     }
 }
 
@@ -119,10 +131,25 @@ mod tests {
     fn the_openapi_document_names_every_path() {
         let document = serde_json::to_value(super::openapi()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-        let paths: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let paths: Vec<&str> = document["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         let expected = [
-            "/predict", "/v1/decisions", "/v1/devices", "/v1/drift-reports", "/v1/forecasters", "/v1/forecasts",
-            "/v1/models", "/v1/predict", "/v1/readings", "/v1/rollouts", "/v1/rollouts/{id}", "/v1/training-runs",
+            "/predict",
+            "/v1/decisions",
+            "/v1/devices",
+            "/v1/drift-reports",
+            "/v1/forecasters",
+            "/v1/forecasts",
+            "/v1/models",
+            "/v1/predict",
+            "/v1/readings",
+            "/v1/rollouts",
+            "/v1/rollouts/{id}",
+            "/v1/training-runs",
         ];
         assert_eq!(paths, expected);
     }

@@ -50,10 +50,18 @@ fn detail(status: StatusCode, text: impl Into<String>) -> Response {
 pub async fn predict(State(rest): State<Rest>, body: Bytes) -> Response {
     let weather: Weather = match serde_json::from_slice(&body) {
         Ok(weather) => weather,
-        Err(e) => return detail(StatusCode::UNPROCESSABLE_ENTITY, format!("{e}; send {{\"temperature\": .., \"humidity\": ..}}")),
+        Err(e) => {
+            return detail(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("{e}; send {{\"temperature\": .., \"humidity\": ..}}"),
+            );
+        }
     };
     if !weather.temperature.is_finite() || !weather.humidity.is_finite() {
-        return detail(StatusCode::UNPROCESSABLE_ENTITY, "temperature and humidity must be numbers");
+        return detail(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "temperature and humidity must be numbers",
+        );
     }
     match from_weather(&rest, &weather).await {
         Ok(demand) => Json(demand).into_response(),
@@ -65,23 +73,37 @@ async fn from_weather(rest: &Rest, weather: &Weather) -> Result<Demand, Problem>
     let store = &rest.hub.store;
     let mut found: Option<(ForecasterSpec, ModelVersionRow)> = None;
     for row in store.forecasters().await? {
-        let fits = ["temperature", "humidity"].iter().all(|i| row.spec.inputs.iter().any(|x| x == i));
-        let Some(champion) = store.champion(&row.name).await?.filter(|_| fits) else { continue };
+        let fits = ["temperature", "humidity"]
+            .iter()
+            .all(|i| row.spec.inputs.iter().any(|x| x == i));
+        let Some(champion) = store.champion(&row.name).await?.filter(|_| fits) else {
+            continue;
+        };
         // The replaced system had one model: where there are several, its own preset comes first.
         if found.is_none() || row.spec.preset == Preset::Classic {
             found = Some((row.spec, champion));
         }
     }
     let (spec, champion) = found.ok_or_else(|| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no model of temperature and humidity is trained; train one first")
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "no model of temperature and humidity is trained; train one first",
+        )
     })?;
     let (period, needed) = (spec.period_ms(), spec.lookback - 1);
     let mut history: Vec<FeatureRow> = Vec::new();
     for device in snapshot::devices(store, &spec).await? {
-        let sensors: Vec<String> = spec.channels().iter().map(|c| spec.sensor_of(c).to_owned()).collect();
-        let Some((_, last)) = store.reading_span(&device, &sensors).await? else { continue };
+        let sensors: Vec<String> = spec
+            .channels()
+            .iter()
+            .map(|c| spec.sensor_of(c).to_owned())
+            .collect();
+        let Some((_, last)) = store.reading_span(&device, &sensors).await? else {
+            continue;
+        };
         let span = period * Millis::try_from(spec.lookback * 2).unwrap_or(1);
-        let rows = snapshot::rows(store, &spec, &device, last - span, slot_of(last, period)).await?;
+        let rows =
+            snapshot::rows(store, &spec, &device, last - span, slot_of(last, period)).await?;
         if rows.last().map(|r| r.time) > history.last().map(|r| r.time) {
             history = rows;
         }
@@ -91,7 +113,10 @@ async fn from_weather(rest: &Rest, weather: &Weather) -> Result<Demand, Problem>
         history.retain(|r| (0..spec.inputs.len()).all(|c| r.value(c).is_some()));
     }
     if history.len() < needed {
-        let text = format!("not enough history: {} of {needed} rows are stored", history.len());
+        let text = format!(
+            "not enough history: {} of {needed} rows are stored",
+            history.len()
+        );
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, text));
     }
     let mut rows = history.split_off(history.len() - needed);
@@ -111,10 +136,17 @@ async fn from_weather(rest: &Rest, weather: &Weather) -> Result<Demand, Problem>
     }
     rows.push(last);
     let model = loaded(rest, &champion).await?;
-    let window = WindowBuilder::new(&spec).and_then(|b| b.at(&rows, origin)).map_err(|e| Problem::invalid(e.to_string()))?;
-    let out = model.forecast(&window).map_err(|e| Problem::invalid(e.to_string()))?;
+    let window = WindowBuilder::new(&spec)
+        .and_then(|b| b.at(&rows, origin))
+        .map_err(|e| Problem::invalid(e.to_string()))?;
+    let out = model
+        .forecast(&window)
+        .map_err(|e| Problem::invalid(e.to_string()))?;
     let predicted_demand = out.mean.first().copied().unwrap_or(f64::NAN);
-    Ok(Demand { model_version: champion.version.to_string(), predicted_demand })
+    Ok(Demand {
+        model_version: champion.version.to_string(),
+        predicted_demand,
+    })
 }
 
 /// A question to any model.
@@ -169,38 +201,64 @@ pub struct Forecast {
 /// An unknown name, too little history, or the database.
 #[utoipa::path(post, path = "/v1/predict", request_body = Question, responses((status = 200, body = Forecast), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub async fn predict_v1(State(rest): State<Rest>, body: Bytes) -> Result<Json<Forecast>, Problem> {
-    let q: Question = serde_json::from_slice(&body).map_err(|e| Problem::invalid(format!("{e}; see /docs")))?;
+    let q: Question =
+        serde_json::from_slice(&body).map_err(|e| Problem::invalid(format!("{e}; see /docs")))?;
     let store = &rest.hub.store;
     let row = match q.model_version {
         Some(version) => store.model_version(&q.forecaster, version).await?,
         None => store.champion(&q.forecaster).await?,
     };
     let row = row.ok_or_else(|| {
-        Problem::not_found(format!("`{}` has no such model; see /v1/models?forecaster={}", q.forecaster, q.forecaster))
+        Problem::not_found(format!(
+            "`{}` has no such model; see /v1/models?forecaster={}",
+            q.forecaster, q.forecaster
+        ))
     })?;
     let spec: ForecasterSpec = serde_json::from_value(row.manifest["forecaster"].clone())
         .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
-    let origin = q.origin.as_deref().map(time).transpose()?.map(|t| t.timestamp_millis());
+    let origin = q
+        .origin
+        .as_deref()
+        .map(time)
+        .transpose()?
+        .map(|t| t.timestamp_millis());
     let rows = rows_for(&rest, &spec, &q, origin).await?;
     let origin = match origin.or_else(|| rows.last().map(|r| r.time)) {
         Some(origin) => origin,
-        None => return Err(Problem::invalid("there are no readings to forecast from; wait for some or send `history`")),
+        None => {
+            return Err(Problem::invalid(
+                "there are no readings to forecast from; wait for some or send `history`",
+            ));
+        }
     };
     let model = loaded(&rest, &row).await?;
-    let window =
-        WindowBuilder::new(&spec).and_then(|b| b.at(&rows, origin)).map_err(|e| Problem::invalid(e.to_string()))?;
-    let out = model.forecast(&window).map_err(|e| Problem::invalid(e.to_string()))?;
-    let text = |ms: Millis| DateTime::from_timestamp_millis(ms).map(text_of).unwrap_or_default();
+    let window = WindowBuilder::new(&spec)
+        .and_then(|b| b.at(&rows, origin))
+        .map_err(|e| Problem::invalid(e.to_string()))?;
+    let out = model
+        .forecast(&window)
+        .map_err(|e| Problem::invalid(e.to_string()))?;
+    let text = |ms: Millis| {
+        DateTime::from_timestamp_millis(ms)
+            .map(text_of)
+            .unwrap_or_default()
+    };
     Ok(Json(Forecast {
         forecaster: q.forecaster,
         device: q.device,
         model_version: row.version,
         bundle: row.bundle,
         origin: text(origin),
-        times: (0..spec.horizon).map(|h| text(window.horizon_time(h, spec.period_ms()))).collect(),
+        times: (0..spec.horizon)
+            .map(|h| text(window.horizon_time(h, spec.period_ms())))
+            .collect(),
         mean: out.mean,
         levels: spec.quantiles.clone(),
-        quantiles: out.quantiles.chunks(spec.quantiles.len().max(1)).map(<[f64]>::to_vec).collect(),
+        quantiles: out
+            .quantiles
+            .chunks(spec.quantiles.len().max(1))
+            .map(<[f64]>::to_vec)
+            .collect(),
     }))
 }
 
@@ -214,12 +272,25 @@ async fn rows_for(
         let mut rows = Vec::new();
         for given in history {
             let channels = spec.channels();
-            if let Some(name) = given.values.keys().find(|k| !channels.contains(&k.as_str())) {
-                return Err(Problem::invalid(format!("history names `{name}`; the channels are {}", channels.join(", "))));
+            if let Some(name) = given
+                .values
+                .keys()
+                .find(|k| !channels.contains(&k.as_str()))
+            {
+                return Err(Problem::invalid(format!(
+                    "history names `{name}`; the channels are {}",
+                    channels.join(", ")
+                )));
             }
-            let mut row = FeatureRow::missing(time(&given.time)?.timestamp_millis(), channels.len());
+            let mut row =
+                FeatureRow::missing(time(&given.time)?.timestamp_millis(), channels.len());
             for (channel, value) in channels.iter().zip(&mut row.values) {
-                *value = given.values.get(*channel).copied().flatten().unwrap_or(f64::NAN);
+                *value = given
+                    .values
+                    .get(*channel)
+                    .copied()
+                    .flatten()
+                    .unwrap_or(f64::NAN);
             }
             rows.push(row);
         }
@@ -227,11 +298,20 @@ async fn rows_for(
         return Ok(rows);
     }
     let store = &rest.hub.store;
-    let device = q.device.as_ref().ok_or_else(|| Problem::invalid("name a `device`, or send `history`"))?;
+    let device = q
+        .device
+        .as_ref()
+        .ok_or_else(|| Problem::invalid("name a `device`, or send `history`"))?;
     if store.device(device).await?.is_none() {
-        return Err(Problem::not_found(format!("there is no device `{device}`; see /v1/devices")));
+        return Err(Problem::not_found(format!(
+            "there is no device `{device}`; see /v1/devices"
+        )));
     }
-    let sensors: Vec<String> = spec.channels().iter().map(|c| spec.sensor_of(c).to_owned()).collect();
+    let sensors: Vec<String> = spec
+        .channels()
+        .iter()
+        .map(|c| spec.sensor_of(c).to_owned())
+        .collect();
     let period = spec.period_ms();
     let until = match origin {
         Some(origin) => origin,
@@ -245,7 +325,12 @@ async fn rows_for(
 }
 
 async fn loaded(rest: &Rest, row: &ModelVersionRow) -> Result<Arc<LoadedModel>, Problem> {
-    let cached = rest.models.lock().unwrap_or_else(PoisonError::into_inner).get(&row.bundle).cloned();
+    let cached = rest
+        .models
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&row.bundle)
+        .cloned();
     if let Some(model) = cached {
         return Ok(model);
     }

@@ -14,7 +14,9 @@ use fieldcast_wire::{DeviceId, Sha256, SiteId, message, pb};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{Action, Deployment, DeviceState, Event, Operator, Report, Rollout, Status, step};
+use super::machine::{
+    Action, Deployment, DeviceState, Event, Operator, Report, Rollout, Status, step,
+};
 use super::plan::{Mode, Plan};
 use crate::downlink::Downlink;
 use crate::signing::Signer;
@@ -47,16 +49,23 @@ pub async fn start(
     plan: Plan,
     by: &str,
 ) -> Result<i64, fieldcast_store::StoreError> {
-    let labels = store.forecaster(forecaster).await?.map_or_else(|| json!({}), |f| json!(f.spec.selector.labels));
+    let labels = store
+        .forecaster(forecaster)
+        .await?
+        .map_or_else(|| json!({}), |f| json!(f.spec.selector.labels));
     let fleet = store.fleet(&labels, forecaster).await?;
     let mut highest = u64::try_from(store.highest_generation(forecaster).await?).unwrap_or(0);
     for report in fleet.iter().filter_map(|d| reported(d, forecaster)) {
         highest = highest.max(report.generation);
     }
-    let devices = fleet.iter().map(|d| (d.device.clone(), bucket(forecaster, version, &d.device)));
+    let devices = fleet
+        .iter()
+        .map(|d| (d.device.clone(), bucket(forecaster, version, &d.device)));
     let rollout = Rollout::new(plan, devices, highest);
     let (machine, devices) = encode(&rollout);
-    store.create_rollout(forecaster, version, &machine, &devices, by).await
+    store
+        .create_rollout(forecaster, version, &machine, &devices, by)
+        .await
 }
 
 /// 0..100, the same for a device throughout one rollout and unlike its place in another.
@@ -66,16 +75,22 @@ fn bucket(forecaster: &str, version: i64, device: &str) -> u8 {
 }
 
 fn encode(rollout: &Rollout) -> (Value, Vec<(String, Value)>) {
-    let devices = rollout.devices.iter().map(|(name, d)| (name.clone(), json!(d))).collect();
+    let devices = rollout
+        .devices
+        .iter()
+        .map(|(name, d)| (name.clone(), json!(d)))
+        .collect();
     let mut bare = json!(rollout);
     bare["devices"] = json!({});
     (bare, devices)
 }
 
 fn decode(locked: &LockedRollout) -> Result<Rollout> {
-    let mut rollout: Rollout = serde_json::from_value(locked.row.machine.clone()).context("read the rollout's state")?;
+    let mut rollout: Rollout =
+        serde_json::from_value(locked.row.machine.clone()).context("read the rollout's state")?;
     for row in &locked.deployments {
-        let device: Deployment = serde_json::from_value(row.machine.clone()).context("read a deployment's state")?;
+        let device: Deployment =
+            serde_json::from_value(row.machine.clone()).context("read a deployment's state")?;
         rollout.devices.insert(row.device.clone(), device);
     }
     Ok(rollout)
@@ -83,7 +98,10 @@ fn decode(locked: &LockedRollout) -> Result<Rollout> {
 
 fn reported(device: &FleetRow, forecaster: &str) -> Option<pb::ForecasterState> {
     let state: pb::State = message::decode("state", device.raw.as_deref()?).ok()?;
-    state.forecasters.into_iter().find(|f| f.forecaster == forecaster)
+    state
+        .forecasters
+        .into_iter()
+        .find(|f| f.forecaster == forecaster)
 }
 
 fn report_of(device: &FleetRow, forecaster: &str, bundle: &Sha256) -> Report {
@@ -108,7 +126,13 @@ fn report_of(device: &FleetRow, forecaster: &str, bundle: &Sha256) -> Report {
         pb::ModelPhase::Failed => DeviceState::Failed,
     };
     let runs_new = Sha256::from_slice(&f.running).as_ref() == Some(bundle);
-    Report { online: device.online, generation: f.generation, phase, runs_new, reason: f.reason }
+    Report {
+        online: device.online,
+        generation: f.generation,
+        phase,
+        runs_new,
+        reason: f.reason,
+    }
 }
 
 impl Driver {
@@ -138,8 +162,15 @@ impl Driver {
         }
         let mut changed = BTreeSet::new();
         for row in &open {
-            let newer = newest.iter().find(|(f, id)| *f == row.forecaster && *id > row.id).map(|(_, id)| *id);
-            changed.extend(self.advance(row, newer).await.with_context(|| format!("move rollout {}", row.id))?);
+            let newer = newest
+                .iter()
+                .find(|(f, id)| *f == row.forecaster && *id > row.id)
+                .map(|(_, id)| *id);
+            changed.extend(
+                self.advance(row, newer)
+                    .await
+                    .with_context(|| format!("move rollout {}", row.id))?,
+            );
         }
         for forecaster in self.store.forecasters().await? {
             if newest.iter().all(|(f, _)| *f != forecaster.name) {
@@ -158,21 +189,34 @@ impl Driver {
     async fn advance(&self, row: &RolloutRow, newer: Option<i64>) -> Result<BTreeSet<String>> {
         let mut changed = BTreeSet::new();
         let forecaster = row.forecaster.as_str();
-        let Some(target) = self.store.model_version(forecaster, row.model_version).await? else { return Ok(changed) };
+        let Some(target) = self
+            .store
+            .model_version(forecaster, row.model_version)
+            .await?
+        else {
+            return Ok(changed);
+        };
         let previous = match row.previous_version {
             Some(version) => self.store.model_version(forecaster, version).await?,
             None => None,
         };
-        let bundle = Sha256::from_hex(&target.bundle).context("the bundle's digest is malformed")?;
+        let bundle =
+            Sha256::from_hex(&target.bundle).context("the bundle's digest is malformed")?;
         let fleet = self.store.fleet(&json!({}), forecaster).await?;
-        let Some(mut locked) = self.store.lock_rollout(row.id).await? else { return Ok(changed) };
+        let Some(mut locked) = self.store.lock_rollout(row.id).await? else {
+            return Ok(changed);
+        };
         let before = decode(&locked)?;
         let mut rollout = before.clone();
-        let now = Utc::now();
+        let now = crate::clock::now();
         let at = now.timestamp_millis();
         let mut actions = Vec::new();
         if let Some(newer) = newer {
-            actions.extend(step(&mut rollout, Event::NewerRollout(u64::try_from(newer).unwrap_or(0)), at));
+            actions.extend(step(
+                &mut rollout,
+                Event::NewerRollout(u64::try_from(newer).unwrap_or(0)),
+                at,
+            ));
         }
         for (_, command, who) in &locked.commands {
             let what = match command.as_str() {
@@ -183,9 +227,16 @@ impl Driver {
             };
             actions.extend(step(&mut rollout, Event::Operator(what, who.clone()), at));
         }
-        for device in fleet.iter().filter(|d| before.devices.contains_key(&d.device)) {
+        for device in fleet
+            .iter()
+            .filter(|d| before.devices.contains_key(&d.device))
+        {
             let report = report_of(device, forecaster, &bundle);
-            actions.extend(step(&mut rollout, Event::Report(device.device.clone(), report), at));
+            actions.extend(step(
+                &mut rollout,
+                Event::Report(device.device.clone(), report),
+                at,
+            ));
         }
         actions.extend(step(&mut rollout, Event::Tick, at));
         if rollout == before && locked.commands.is_empty() {
@@ -193,7 +244,11 @@ impl Driver {
         }
         for action in &actions {
             match action {
-                Action::Order { device, mode, generation } => {
+                Action::Order {
+                    device,
+                    mode,
+                    generation,
+                } => {
                     let order = self.order(device, &target, *mode, *generation, now)?;
                     locked.order(&order.as_new(device, &target)).await?;
                     changed.insert(device.clone());
@@ -201,7 +256,8 @@ impl Driver {
                 Action::OrderBack { device, generation } => {
                     match &previous {
                         Some(champion) => {
-                            let order = self.order(device, champion, Mode::Active, *generation, now)?;
+                            let order =
+                                self.order(device, champion, Mode::Active, *generation, now)?;
                             locked.order(&order.as_new(device, champion)).await?;
                         }
                         None => locked.withdraw(device).await?,
@@ -223,7 +279,13 @@ impl Driver {
         locked.save(&machine, rollout.status.is_final()).await?;
         locked.commit().await?;
         if rollout.status != before.status {
-            tracing::info!(rollout = row.id, forecaster, status = rollout.status.as_str(), reason = rollout.reason, "rollout");
+            tracing::info!(
+                rollout = row.id,
+                forecaster,
+                status = rollout.status.as_str(),
+                reason = rollout.reason,
+                "rollout"
+            );
         }
         Ok(changed)
     }
@@ -231,17 +293,30 @@ impl Driver {
     /// Devices that the forecaster selects and that were ordered nothing yet get the champion.
     async fn welcome(&self, spec: &ForecasterSpec) -> Result<BTreeSet<String>> {
         let mut changed = BTreeSet::new();
-        let fleet = self.store.fleet(&json!(spec.selector.labels), &spec.name).await?;
+        let fleet = self
+            .store
+            .fleet(&json!(spec.selector.labels), &spec.name)
+            .await?;
         let late: Vec<&FleetRow> = fleet.iter().filter(|d| d.desired.is_none()).collect();
         if late.is_empty() {
             return Ok(changed);
         }
-        let Some(champion) = self.store.champion(&spec.name).await? else { return Ok(changed) };
+        let Some(champion) = self.store.champion(&spec.name).await? else {
+            return Ok(changed);
+        };
         let database = u64::try_from(self.store.highest_generation(&spec.name).await?).unwrap_or(0);
         for device in late {
             let known = reported(device, &spec.name).map_or(0, |f| f.generation);
-            let order = self.order(&device.device, &champion, Mode::Active, database.max(known) + 1, Utc::now())?;
-            self.store.order_champion(&order.as_new(&device.device, &champion)).await?;
+            let order = self.order(
+                &device.device,
+                &champion,
+                Mode::Active,
+                database.max(known) + 1,
+                crate::clock::now(),
+            )?;
+            self.store
+                .order_champion(&order.as_new(&device.device, &champion))
+                .await?;
             changed.insert(device.device.clone());
         }
         Ok(changed)
@@ -278,7 +353,13 @@ impl Driver {
             Mode::Shadow => "shadow",
             Mode::Active => "active",
         };
-        Ok(Order { bundle, stage, generation: i64::try_from(generation)?, expires, signed })
+        Ok(Order {
+            bundle,
+            stage,
+            generation: i64::try_from(generation)?,
+            expires,
+            signed,
+        })
     }
 }
 

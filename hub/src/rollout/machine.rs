@@ -58,7 +58,10 @@ pub enum DeviceState {
 
 impl DeviceState {
     fn failed(self) -> bool {
-        matches!(self, Self::Failed | Self::RolledBack | Self::Rejected | Self::TimedOut)
+        matches!(
+            self,
+            Self::Failed | Self::RolledBack | Self::Rejected | Self::TimedOut
+        )
     }
     /// The state as it is written in the database and shown.
     #[must_use]
@@ -226,7 +229,11 @@ impl Rollout {
     /// A rollout that has ordered nothing yet. `generation` is the highest of the database and of
     /// every device's report. Devices come with their bucket of 0..100.
     #[must_use]
-    pub fn new(plan: Plan, devices: impl IntoIterator<Item = (String, u8)>, generation: u64) -> Self {
+    pub fn new(
+        plan: Plan,
+        devices: impl IntoIterator<Item = (String, u8)>,
+        generation: u64,
+    ) -> Self {
         let awaiting = plan.stages.first().is_some_and(|s| s.approval);
         let devices = devices
             .into_iter()
@@ -245,8 +252,16 @@ impl Rollout {
         Self {
             plan,
             stage: 0,
-            status: if awaiting { Status::Awaiting } else { Status::Running },
-            reason: if awaiting { "waits for approval".into() } else { "started".into() },
+            status: if awaiting {
+                Status::Awaiting
+            } else {
+                Status::Running
+            },
+            reason: if awaiting {
+                "waits for approval".into()
+            } else {
+                "started".into()
+            },
             since: None,
             passed_since: None,
             generation,
@@ -265,7 +280,9 @@ impl Rollout {
 
     fn members(&self) -> impl Iterator<Item = (&String, &Deployment)> {
         let stage = self.stage;
-        self.devices.iter().filter(move |(_, d)| self.plan.member(stage, d.bucket))
+        self.devices
+            .iter()
+            .filter(move |(_, d)| self.plan.member(stage, d.bucket))
     }
 }
 
@@ -294,7 +311,8 @@ pub fn counts(r: &Rollout) -> Counts {
             continue;
         }
         c.members += 1;
-        let passed = d.state == DeviceState::Healthy || (shadow && d.state == DeviceState::Shadowing);
+        let passed =
+            d.state == DeviceState::Healthy || (shadow && d.state == DeviceState::Shadowing);
         match () {
             () if passed => c.passed += 1,
             () if d.state.failed() => c.failed += 1,
@@ -324,14 +342,19 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
 fn heard(r: &mut Rollout, name: &str, report: Report) {
     r.generation = r.generation.max(report.generation);
     let back = r.status == Status::RollingBack;
-    let Some(d) = r.devices.get_mut(name) else { return };
+    let Some(d) = r.devices.get_mut(name) else {
+        return;
+    };
     d.online = report.online;
     if d.generation == 0 || report.generation < d.generation || d.state == DeviceState::Superseded {
         return;
     }
     if report.generation > d.generation {
         d.state = DeviceState::Superseded;
-        d.reason = format!("obeys generation {}, newer than ours ({})", report.generation, d.generation);
+        d.reason = format!(
+            "obeys generation {}, newer than ours ({})",
+            report.generation, d.generation
+        );
         return;
     }
     if back {
@@ -363,12 +386,20 @@ fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut 
             if r.since.is_some() {
                 r.since = Some(now);
             }
-            for d in r.devices.values_mut().filter(|d| d.state == DeviceState::TimedOut) {
+            for d in r
+                .devices
+                .values_mut()
+                .filter(|d| d.state == DeviceState::TimedOut)
+            {
                 d.state = DeviceState::Pending;
             }
         }
-        (Operator::Approve, Status::Awaiting) => r.set(Status::Running, format!("approved by {who}")),
-        (Operator::Abort, s) if s != Status::RollingBack => go_back(r, &format!("aborted by {who}"), now, actions),
+        (Operator::Approve, Status::Awaiting) => {
+            r.set(Status::Running, format!("approved by {who}"))
+        }
+        (Operator::Abort, s) if s != Status::RollingBack => {
+            go_back(r, &format!("aborted by {who}"), now, actions)
+        }
         _ => {}
     }
 }
@@ -396,7 +427,10 @@ fn go_back(r: &mut Rollout, reason: &str, now: i64, actions: &mut Vec<Action>) {
             if !d.state.failed() {
                 d.reason = reason.to_owned();
             }
-            actions.push(Action::OrderBack { device: name.clone(), generation });
+            actions.push(Action::OrderBack {
+                device: name.clone(),
+                generation,
+            });
         }
     }
 }
@@ -419,21 +453,29 @@ fn advance(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
 }
 
 fn begin_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
-    let Some(stage) = r.current().cloned() else { return };
+    let Some(stage) = r.current().cloned() else {
+        return;
+    };
     r.since = Some(now);
     r.passed_since = None;
     r.generation += 1;
     let (generation, index) = (r.generation, r.stage);
     let plan = r.plan.clone();
     for (name, d) in &mut r.devices {
-        let settled = d.state == DeviceState::Healthy || d.state == DeviceState::Superseded || d.state.failed();
+        let settled = d.state == DeviceState::Healthy
+            || d.state == DeviceState::Superseded
+            || d.state.failed();
         if settled || !plan.member(index, d.bucket) {
             continue;
         }
         d.state = DeviceState::Pending;
         d.reason = format!("ordered in stage {}", stage.name);
         d.generation = generation;
-        actions.push(Action::Order { device: name.clone(), mode: stage.mode, generation });
+        actions.push(Action::Order {
+            device: name.clone(),
+            mode: stage.mode,
+            generation,
+        });
     }
     r.reason = format!("stage {} began", stage.name);
 }
@@ -444,7 +486,9 @@ fn too_many_failed(c: &Counts, stage: &Stage) -> bool {
 }
 
 fn stop_if_failing(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
-    let (Some(stage), c) = (r.current().cloned(), counts(r)) else { return };
+    let (Some(stage), c) = (r.current().cloned(), counts(r)) else {
+        return;
+    };
     if too_many_failed(&c, &stage) {
         let reason = format!(
             "{} of {} devices failed in stage {}, allowed is a share of {}",
@@ -458,15 +502,27 @@ fn stop_if_failing(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
 }
 
 fn judge_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
-    let (Some(stage), Some(since)) = (r.current().cloned(), r.since) else { return };
+    let (Some(stage), Some(since)) = (r.current().cloned(), r.since) else {
+        return;
+    };
     let overdue = now - since >= stage.deadline_ms;
     if overdue {
         let (index, plan) = (r.stage, r.plan.clone());
-        for d in r.devices.values_mut().filter(|d| d.online && plan.member(index, d.bucket)) {
+        for d in r
+            .devices
+            .values_mut()
+            .filter(|d| d.online && plan.member(index, d.bucket))
+        {
             let shadowing = stage.mode == Mode::Shadow && d.state == DeviceState::Shadowing;
-            let settled = d.state.failed() || d.state == DeviceState::Healthy || d.state == DeviceState::Superseded;
+            let settled = d.state.failed()
+                || d.state == DeviceState::Healthy
+                || d.state == DeviceState::Superseded;
             if !shadowing && !settled {
-                d.reason = format!("online, but {} when the deadline of stage {} passed", d.state.as_str(), stage.name);
+                d.reason = format!(
+                    "online, but {} when the deadline of stage {} passed",
+                    d.state.as_str(),
+                    stage.name
+                );
                 d.state = DeviceState::TimedOut;
             }
         }
@@ -477,7 +533,10 @@ fn judge_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
     }
     let c = counts(r);
     if c.members == 0 && r.members().next().is_some() {
-        r.set(Status::Superseded, "every device of the stage obeys a newer order");
+        r.set(
+            Status::Superseded,
+            "every device of the stage obeys a newer order",
+        );
         return;
     }
     let enough = (c.passed + c.failed) as f64 >= stage.min_online_share * c.members as f64;
@@ -513,18 +572,27 @@ fn end_stage(r: &mut Rollout, stage: &Stage, actions: &mut Vec<Action>) {
     r.passed_since = None;
     if r.stage + 1 >= r.plan.stages.len() {
         let c = counts(r);
-        r.set(Status::Succeeded, format!("healthy on {} of {} devices", c.passed, c.members));
+        r.set(
+            Status::Succeeded,
+            format!("healthy on {} of {} devices", c.passed, c.members),
+        );
         actions.push(Action::Promote);
         return;
     }
     r.stage += 1;
     if r.current().is_some_and(|s| s.approval) {
-        r.set(Status::Awaiting, format!("stage {} passed; the next waits for approval", stage.name));
+        r.set(
+            Status::Awaiting,
+            format!("stage {} passed; the next waits for approval", stage.name),
+        );
     }
 }
 
 fn finish_back(r: &mut Rollout, now: i64) {
-    let overdue = r.since.zip(r.current()).is_some_and(|(t, s)| now - t >= s.deadline_ms);
+    let overdue = r
+        .since
+        .zip(r.current())
+        .is_some_and(|(t, s)| now - t >= s.deadline_ms);
     let open = r
         .devices
         .values()
@@ -532,7 +600,11 @@ fn finish_back(r: &mut Rollout, now: i64) {
     if open && !overdue {
         return;
     }
-    for d in r.devices.values_mut().filter(|d| d.generation > 0 && d.back) {
+    for d in r
+        .devices
+        .values_mut()
+        .filter(|d| d.generation > 0 && d.back)
+    {
         if !d.state.failed() && d.state != DeviceState::Superseded {
             d.state = DeviceState::RolledBack;
         }

@@ -1,5 +1,10 @@
 //! Tests of the rollout's state machine: examples of each promise, and properties over random histories.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use proptest::prelude::*;
 
@@ -14,10 +19,25 @@ fn fleet(n: u8) -> Rollout {
 
 fn report(r: &Rollout, device: &str, phase: DeviceState, runs_new: bool) -> Event {
     let generation = r.devices[device].generation;
-    Event::Report(device.into(), Report { online: true, generation, phase, runs_new, reason: String::new() })
+    Event::Report(
+        device.into(),
+        Report {
+            online: true,
+            generation,
+            phase,
+            runs_new,
+            reason: String::new(),
+        },
+    )
 }
 
-fn tell(r: &mut Rollout, device: &str, phase: DeviceState, runs_new: bool, now: i64) -> Vec<Action> {
+fn tell(
+    r: &mut Rollout,
+    device: &str,
+    phase: DeviceState,
+    runs_new: bool,
+    now: i64,
+) -> Vec<Action> {
     let event = report(r, device, phase, runs_new);
     step(r, event, now)
 }
@@ -27,10 +47,20 @@ fn healthy_everywhere_promotes_once() {
     let mut r = fleet(3);
     let orders = step(&mut r, Event::Tick, 0);
     assert_eq!(orders.len(), 3);
-    assert!(orders.iter().all(|a| matches!(a, Action::Order { generation: 8, mode: Mode::Active, .. })));
+    assert!(orders.iter().all(|a| matches!(
+        a,
+        Action::Order {
+            generation: 8,
+            mode: Mode::Active,
+            ..
+        }
+    )));
     assert!(tell(&mut r, "d0", DeviceState::Healthy, true, 1).is_empty());
     assert!(tell(&mut r, "d1", DeviceState::Healthy, true, 2).is_empty());
-    assert_eq!(tell(&mut r, "d2", DeviceState::Healthy, true, 3), vec![Action::Promote]);
+    assert_eq!(
+        tell(&mut r, "d2", DeviceState::Healthy, true, 3),
+        vec![Action::Promote]
+    );
     assert_eq!(r.status, Status::Succeeded);
     assert!(step(&mut r, Event::Tick, 4).is_empty());
 }
@@ -40,8 +70,14 @@ fn a_claim_of_health_without_the_running_hash_is_not_success() {
     let mut r = fleet(1);
     step(&mut r, Event::Tick, 0);
     tell(&mut r, "d0", DeviceState::Healthy, false, 1);
-    assert_eq!((r.status, r.devices["d0"].state), (Status::Running, DeviceState::Active));
-    assert_eq!(tell(&mut r, "d0", DeviceState::Healthy, true, 2), vec![Action::Promote]);
+    assert_eq!(
+        (r.status, r.devices["d0"].state),
+        (Status::Running, DeviceState::Active)
+    );
+    assert_eq!(
+        tell(&mut r, "d0", DeviceState::Healthy, true, 2),
+        vec![Action::Promote]
+    );
 }
 
 #[test]
@@ -66,14 +102,25 @@ fn too_many_failures_order_everyone_back_with_a_new_generation() {
     tell(&mut r, "d1", DeviceState::Active, true, 1);
     let back = tell(&mut r, "d0", DeviceState::Rejected, false, 1);
     assert_eq!(back.len(), 2);
-    assert!(back.iter().all(|a| matches!(a, Action::OrderBack { generation: 9, .. })));
+    assert!(
+        back.iter()
+            .all(|a| matches!(a, Action::OrderBack { generation: 9, .. }))
+    );
     assert_eq!(r.status, Status::RollingBack);
     tell(&mut r, "d0", DeviceState::Healthy, false, 2);
     tell(&mut r, "d1", DeviceState::Healthy, true, 3);
-    assert_eq!(r.status, Status::RollingBack, "d1 still runs the new bundle");
+    assert_eq!(
+        r.status,
+        Status::RollingBack,
+        "d1 still runs the new bundle"
+    );
     tell(&mut r, "d1", DeviceState::Healthy, false, 4);
     assert_eq!(r.status, Status::RolledBack);
-    assert_eq!(r.devices["d0"].state, DeviceState::Rejected, "what happened stays visible");
+    assert_eq!(
+        r.devices["d0"].state,
+        DeviceState::Rejected,
+        "what happened stays visible"
+    );
     assert_eq!(r.devices["d1"].state, DeviceState::RolledBack);
 }
 
@@ -86,13 +133,25 @@ fn offline_devices_neither_pass_nor_fail_and_too_few_pause_with_a_reason() {
     assert_eq!(r.status, Status::Running);
     step(&mut r, Event::Tick, DEADLINE);
     assert_eq!(r.status, Status::Paused);
-    assert!(r.reason.contains("only 1 of 4") && r.reason.contains("3 offline"), "{}", r.reason);
+    assert!(
+        r.reason.contains("only 1 of 4") && r.reason.contains("3 offline"),
+        "{}",
+        r.reason
+    );
     assert_eq!(counts(&r).failed, 0);
     tell(&mut r, "d1", DeviceState::Healthy, true, DEADLINE + 1);
-    step(&mut r, Event::Operator(Operator::Resume, "ann".into()), DEADLINE + 2);
+    step(
+        &mut r,
+        Event::Operator(Operator::Resume, "ann".into()),
+        DEADLINE + 2,
+    );
     assert_eq!(r.status, Status::Running);
     let end = step(&mut r, Event::Tick, 2 * DEADLINE + 2);
-    assert_eq!(end, vec![Action::Promote], "half of the fleet heard is enough at the deadline");
+    assert_eq!(
+        end,
+        vec![Action::Promote],
+        "half of the fleet heard is enough at the deadline"
+    );
 }
 
 #[test]
@@ -115,7 +174,10 @@ fn an_online_device_that_never_settles_times_out_and_a_newer_order_supersedes() 
     };
     step(&mut r, Event::Report("d0".into(), newer), 1);
     assert_eq!(r.status, Status::Superseded);
-    assert_eq!(r.generation, 99, "a generation that a device knows is never given again");
+    assert_eq!(
+        r.generation, 99,
+        "a generation that a device knows is never given again"
+    );
 }
 
 #[test]
@@ -143,12 +205,26 @@ fn stages_shadow_then_canary_then_all_with_approval() {
     tell(&mut r, "a", DeviceState::Shadowing, false, 1);
     tell(&mut r, "b", DeviceState::Shadowing, false, 2);
     let canary = step(&mut r, Event::Tick, 12);
-    assert_eq!(canary, vec![Action::Order { device: "a".into(), mode: Mode::Active, generation: 2 }]);
+    assert_eq!(
+        canary,
+        vec![Action::Order {
+            device: "a".into(),
+            mode: Mode::Active,
+            generation: 2
+        }]
+    );
     tell(&mut r, "a", DeviceState::Healthy, true, 13);
     assert!(step(&mut r, Event::Tick, 23).is_empty());
     assert_eq!(r.status, Status::Awaiting);
     let all = step(&mut r, Event::Operator(Operator::Approve, "ann".into()), 24);
-    assert_eq!(all, vec![Action::Order { device: "b".into(), mode: Mode::Active, generation: 3 }]);
+    assert_eq!(
+        all,
+        vec![Action::Order {
+            device: "b".into(),
+            mode: Mode::Active,
+            generation: 3
+        }]
+    );
     tell(&mut r, "b", DeviceState::Healthy, true, 25);
     assert_eq!(step(&mut r, Event::Tick, 40), vec![Action::Promote]);
 }
@@ -194,23 +270,37 @@ fn any_happening() -> impl Strategy<Value = Happening> {
 }
 
 fn any_plan() -> impl Strategy<Value = Plan> {
-    let stage = (any::<bool>(), 0..50_000i64, 0.0..1.0f64, 0.0..1.0f64, any::<bool>());
+    let stage = (
+        any::<bool>(),
+        0..50_000i64,
+        0.0..1.0f64,
+        0.0..1.0f64,
+        any::<bool>(),
+    );
     (prop::collection::vec(stage, 1..4)).prop_map(|stages| {
         let n = stages.len();
-        let stages = stages.into_iter().enumerate().map(|(i, (shadow, soak_ms, failed, online, approval))| {
-            let last = i + 1 == n;
-            Stage {
-                name: format!("s{i}"),
-                mode: if shadow && !last { Mode::Shadow } else { Mode::Active },
-                percent: u8::try_from((i + 1) * 100 / n).unwrap(),
-                deadline_ms: DEADLINE,
-                soak_ms,
-                max_failed_share: failed,
-                min_online_share: online,
-                approval,
-            }
-        });
-        Plan { stages: stages.collect() }
+        let stages = stages.into_iter().enumerate().map(
+            |(i, (shadow, soak_ms, failed, online, approval))| {
+                let last = i + 1 == n;
+                Stage {
+                    name: format!("s{i}"),
+                    mode: if shadow && !last {
+                        Mode::Shadow
+                    } else {
+                        Mode::Active
+                    },
+                    percent: u8::try_from((i + 1) * 100 / n).unwrap(),
+                    deadline_ms: DEADLINE,
+                    soak_ms,
+                    max_failed_share: failed,
+                    min_online_share: online,
+                    approval,
+                }
+            },
+        );
+        Plan {
+            stages: stages.collect(),
+        }
     })
 }
 
@@ -222,9 +312,16 @@ fn play(r: &mut Rollout, now: &mut i64, h: &Happening) -> Vec<Action> {
         }
         Happening::Report(d, online, lag, phase, runs_new) => {
             let device = format!("d{d}");
-            let generation = r.devices[&device].generation.saturating_sub(u64::from(*lag));
-            let report =
-                Report { online: *online, generation, phase: *phase, runs_new: *runs_new, reason: String::new() };
+            let generation = r.devices[&device]
+                .generation
+                .saturating_sub(u64::from(*lag));
+            let report = Report {
+                online: *online,
+                generation,
+                phase: *phase,
+                runs_new: *runs_new,
+                reason: String::new(),
+            };
             step(r, Event::Report(device, report), *now)
         }
         Happening::Operator(o) => step(r, Event::Operator(*o, "ann".into()), *now),

@@ -77,7 +77,10 @@ impl Plan {
             return fail("has no stage; give at least one, such as `all`".into());
         };
         if last.percent != 100 || last.mode != Mode::Active {
-            return fail(format!("the last stage `{}` must be active with percent 100", last.name));
+            return fail(format!(
+                "the last stage `{}` must be active with percent 100",
+                last.name
+            ));
         }
         let mut before = 0;
         for stage in &self.stages {
@@ -86,13 +89,22 @@ impl Plan {
                 return fail(format!("stage `{}`: percent must be 1 to 100", stage.name));
             }
             if stage.mode == Mode::Active && stage.percent < before {
-                return fail(format!("stage `{}`: percent must not fall from stage to stage", stage.name));
+                return fail(format!(
+                    "stage `{}`: percent must not fall from stage to stage",
+                    stage.name
+                ));
             }
             if stage.deadline_ms <= 0 || stage.soak_ms < 0 {
-                return fail(format!("stage `{}`: deadline_ms must be positive, soak_ms not negative", stage.name));
+                return fail(format!(
+                    "stage `{}`: deadline_ms must be positive, soak_ms not negative",
+                    stage.name
+                ));
             }
             if !share(stage.max_failed_share) || !share(stage.min_online_share) {
-                return fail(format!("stage `{}`: shares must be from 0 to 1", stage.name));
+                return fail(format!(
+                    "stage `{}`: shares must be from 0 to 1",
+                    stage.name
+                ));
             }
             if stage.mode == Mode::Active {
                 before = stage.percent;

@@ -1,6 +1,8 @@
 //! From a trained model to a sealed bundle: owns graph, golden vectors, reference and manifest, never what is learnt.
 
-use fieldcast_bundle::{Calibration, GoldenVector, LevelCoverage, Manifest, ModelScore, Training, seal};
+use fieldcast_bundle::{
+    Calibration, GoldenVector, LevelCoverage, Manifest, ModelScore, Training, seal,
+};
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
 use fieldcast_runtime::LoadedModel;
@@ -45,7 +47,12 @@ pub struct Made {
 ///
 /// # Errors
 /// A graph that does not build or run, or no window to take a golden vector from.
-pub fn make(about: &Seal<'_>, trained: &Trained, data: &TrainingData, signer: &Signer) -> anyhow::Result<Made> {
+pub fn make(
+    about: &Seal<'_>,
+    trained: &Trained,
+    data: &TrainingData,
+    signer: &Signer,
+) -> anyhow::Result<Made> {
     let spec = about.spec;
     let metadata = [
         ("forecaster".to_owned(), spec.name.clone()),
@@ -56,7 +63,11 @@ pub fn make(about: &Seal<'_>, trained: &Trained, data: &TrainingData, signer: &S
     let model = fieldcast_runtime::load_onnx(&onnx, spec)?;
     let golden = golden(about, data, &model)?;
     let channels = spec.channels();
-    let learnt = data.series.iter().flat_map(|s| &s.rows).filter(|r| r.time <= about.train_until);
+    let learnt = data
+        .series
+        .iter()
+        .flat_map(|s| &s.rows)
+        .filter(|r| r.time <= about.train_until);
     let reference = ReferenceStats::from_rows(&channels, learnt.map(|r| r.values.as_slice()));
     let calibration = &trained.calibration;
     let manifest = Manifest {
@@ -79,7 +90,11 @@ pub fn make(about: &Seal<'_>, trained: &Trained, data: &TrainingData, signer: &S
             coverage: calibration
                 .coverage
                 .iter()
-                .map(|c| LevelCoverage { lower: c.lower, upper: c.upper, coverage: c.coverage })
+                .map(|c| LevelCoverage {
+                    lower: c.lower,
+                    upper: c.upper,
+                    coverage: c.coverage,
+                })
                 .collect(),
         },
         training: Training {
@@ -106,12 +121,26 @@ pub fn make(about: &Seal<'_>, trained: &Trained, data: &TrainingData, signer: &S
     };
     let json = serde_json::to_value(&manifest)?;
     let reference = serde_json::to_vec(&reference)?;
-    let bytes = seal(manifest, onnx, reference, |message| signer.raw_signature(message), signer.key_id())?;
-    Ok(Made { bytes, manifest: json, model })
+    let bytes = seal(
+        manifest,
+        onnx,
+        reference,
+        |message| signer.raw_signature(message),
+        signer.key_id(),
+    )?;
+    Ok(Made {
+        bytes,
+        manifest: json,
+        model,
+    })
 }
 
 /// Windows spread over the data, each with what the graph says.
-fn golden(about: &Seal<'_>, data: &TrainingData, model: &LoadedModel) -> anyhow::Result<Vec<GoldenVector>> {
+fn golden(
+    about: &Seal<'_>,
+    data: &TrainingData,
+    model: &LoadedModel,
+) -> anyhow::Result<Vec<GoldenVector>> {
     let builder = WindowBuilder::new(about.spec)?;
     let mut vectors = Vec::new();
     for series in &data.series {
@@ -119,8 +148,12 @@ fn golden(about: &Seal<'_>, data: &TrainingData, model: &LoadedModel) -> anyhow:
         let n = series.rows.len();
         for i in (0..n).rev().step_by((n / (GOLDEN * 4)).max(1)) {
             let rows = &series.rows[i.saturating_sub(about.spec.lookback * 2)..=i];
-            let Ok(window) = builder.at(rows, series.rows[i].time) else { continue };
-            let Ok(out) = model.forecast(&window) else { continue };
+            let Ok(window) = builder.at(rows, series.rows[i].time) else {
+                continue;
+            };
+            let Ok(out) = model.forecast(&window) else {
+                continue;
+            };
             vectors.push(GoldenVector {
                 window: window.window,
                 future: window.future,

@@ -7,20 +7,19 @@ pub mod snapshot;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use chrono::Utc;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::{ModelVersionRow, NewModelVersion};
 use fieldcast_store::training_runs::NewTrainingRun;
-use fieldcast_train::{Series, Stage, TrainConfig, TrainingData, Trained};
+use fieldcast_train::{Series, Stage, TrainConfig, Trained, TrainingData};
 use fieldcast_wire::{Sha256, message, pb};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::judge::{self, Gate, Verdict};
 use crate::jobs::{JobError, JobHandle};
+use crate::judge::{self, Gate, Verdict};
 use crate::signing::{Signer, hex};
 use crate::{registry, rollout};
 
@@ -53,19 +52,28 @@ fn one() -> u64 {
 ///
 /// # Errors
 /// What stands in the way, and whether trying again may help.
-pub async fn run(store: &Store, signer: &Arc<Signer>, job: &JobRow, handle: &JobHandle) -> Result<Value, JobError> {
-    let request: Request = serde_json::from_value(job.payload.clone())
-        .map_err(|e| JobError::fatal(format!("the job's payload is not a training request: {e}")))?;
+pub async fn run(
+    store: &Store,
+    signer: &Arc<Signer>,
+    job: &JobRow,
+    handle: &JobHandle,
+) -> Result<Value, JobError> {
+    let request: Request = serde_json::from_value(job.payload.clone()).map_err(|e| {
+        JobError::fatal(format!("the job's payload is not a training request: {e}"))
+    })?;
     let name = &job.subject;
     let forecaster = store.forecaster(name).await?.ok_or_else(|| {
         JobError::fatal(format!("forecaster `{name}` is not defined; define it with `fieldcast-hub forecaster apply FILE`"))
     })?;
     let spec = forecaster.spec;
     handle.progress(0.01, "reading the data");
-    let snapshot_at = Utc::now();
+    let snapshot_at = crate::clock::now();
     let data = snapshot::take(store, &spec, fieldcast_wire::caps::MIN_TIME_MS).await?;
     let count: usize = data.iter().map(|d| d.rows.len()).sum();
-    let times = data.iter().flat_map(|d| d.rows.first().into_iter().chain(d.rows.last())).map(|r| r.time);
+    let times = data
+        .iter()
+        .flat_map(|d| d.rows.first().into_iter().chain(d.rows.last()))
+        .map(|r| r.time);
     let (Some(first), Some(last)) = (times.clone().min(), times.max()) else {
         return Err(JobError::fatal(format!(
             "no readings of {:?} from any selected device; import history (`fieldcast-hub import`) or check the selector",
@@ -73,7 +81,11 @@ pub async fn run(store: &Store, signer: &Arc<Signer>, job: &JobRow, handle: &Job
         )));
     };
     let digest = snapshot::digest(&data);
-    handle.line(format!("snapshot {}: {count} rows of {} devices", &hex(&digest)[..12], data.len()));
+    handle.line(format!(
+        "snapshot {}: {count} rows of {} devices",
+        &hex(&digest)[..12],
+        data.len()
+    ));
     let run = NewTrainingRun {
         id: job.id,
         forecaster: name,
@@ -89,13 +101,22 @@ pub async fn run(store: &Store, signer: &Arc<Signer>, job: &JobRow, handle: &Job
     store.begin_training_run(&run).await?;
 
     let champion = store.champion(name).await?;
-    let seen = champion.as_ref().map(|c| c.lineage["data_until"].as_i64().unwrap_or(last));
+    let seen = champion
+        .as_ref()
+        .map(|c| c.lineage["data_until"].as_i64().unwrap_or(last));
     let horizon_ms = spec.period_ms() * Millis::try_from(spec.horizon).unwrap_or(1);
-    let base = TrainConfig { seed: request.seed, ..request.config.clone().unwrap_or_default() };
+    let base = TrainConfig {
+        seed: request.seed,
+        ..request.config.clone().unwrap_or_default()
+    };
     let cut = plan::cut((first, last), request.onset, seen, horizon_ms, base);
     let all: Vec<Series> = data
         .into_iter()
-        .map(|d| Series { device: d.device, rows: d.rows, weight_from: request.onset })
+        .map(|d| Series {
+            device: d.device,
+            rows: d.rows,
+            weight_from: request.onset,
+        })
         .collect();
     let all = Arc::new(TrainingData { series: all });
     let trained = fit(&spec, &all, &cut, handle).await?;
@@ -118,10 +139,20 @@ pub async fn run(store: &Store, signer: &Arc<Signer>, job: &JobRow, handle: &Job
     handle.progress(0.9, "judging");
     let verdict = match (&champion, cut.holdout_from) {
         (Some(champion), Some(from)) => {
-            let against = registry::open(store, signer, champion).await.map_err(|e| JobError::fatal(e.to_string()))?;
+            let against = registry::open(store, signer, champion)
+                .await
+                .map_err(|e| JobError::fatal(e.to_string()))?;
             let same = champion.manifest["forecaster"] == json!(&spec);
-            let judged = Judged { spec: &spec, data: &all, from, until: last, same };
-            Some(tokio::task::block_in_place(|| compare(&judged, &against, &made.model))?)
+            let judged = Judged {
+                spec: &spec,
+                data: &all,
+                from,
+                until: last,
+                same,
+            };
+            Some(tokio::task::block_in_place(|| {
+                compare(&judged, &against, &made.model)
+            })?)
         }
         _ => None,
     };
@@ -163,22 +194,41 @@ pub async fn run(store: &Store, signer: &Arc<Signer>, job: &JobRow, handle: &Job
     store.record_decision(&decision).await?;
     let rollout = if better {
         let by = format!("training run {}", job.id);
-        let id = rollout::driver::start(store, name, version, rollout::plan::Plan::all_at_once(), &by).await?;
+        let id = rollout::driver::start(
+            store,
+            name,
+            version,
+            rollout::plan::Plan::all_at_once(),
+            &by,
+        )
+        .await?;
         handle.line(format!("rollout {id} started"));
         Some(id)
     } else {
         None
     };
-    Ok(json!({"model_version": version, "bundle": sha.to_string(), "chosen": trained.chosen, "better": better,
-        "reason": reason, "rollout": rollout}))
+    Ok(
+        json!({"model_version": version, "bundle": sha.to_string(), "chosen": trained.chosen, "better": better,
+        "reason": reason, "rollout": rollout}),
+    )
 }
 
 /// One above every version that the database or any device knows.
 async fn next_version(store: &Store, forecaster: &str) -> Result<i64, JobError> {
     let mut highest = store.highest_model_version(forecaster).await?;
     for device in store.fleet(&json!({}), forecaster).await? {
-        let Some(Ok(state)) = device.raw.as_deref().map(|raw| message::decode::<pb::State>("state", raw)) else { continue };
-        for f in state.forecasters.iter().filter(|f| f.forecaster == forecaster) {
+        let Some(Ok(state)) = device
+            .raw
+            .as_deref()
+            .map(|raw| message::decode::<pb::State>("state", raw))
+        else {
+            continue;
+        };
+        for f in state
+            .forecasters
+            .iter()
+            .filter(|f| f.forecaster == forecaster)
+        {
             highest = highest.max(i64::try_from(f.model_version).unwrap_or(i64::MAX - 1));
         }
     }
@@ -194,29 +244,53 @@ async fn fit(
     let (spec, all, cut, handle) = (spec.clone(), Arc::clone(all), cut.clone(), handle.clone());
     let (done, outcome) = tokio::sync::oneshot::channel();
     // A thread of its own: it may run for minutes, and behind everything that serves.
-    let started = std::thread::Builder::new().name("train".into()).spawn(move || {
-        let _ = rustix::process::nice(10);
-        let mut data = TrainingData { series: all.series.clone() };
-        for series in &mut data.series {
-            series.rows.retain(|r| r.time <= cut.train_until);
-        }
-        data.series.retain(|s| !s.rows.is_empty());
-        let mut progress = |p: fieldcast_train::Progress| {
-            let share = if p.epochs > 0 { p.epoch as f64 / p.epochs as f64 } else { 0.0 };
-            let text = match p.stage {
-                Stage::Baselines => "fitting the baselines".to_owned(),
-                Stage::Lstm => format!("epoch {} of at most {}", p.epoch, p.epochs),
-                Stage::Calibration => "calibrating".to_owned(),
+    let started = std::thread::Builder::new()
+        .name("train".into())
+        .spawn(move || {
+            let _ = rustix::process::nice(10);
+            let mut data = TrainingData {
+                series: all.series.clone(),
             };
-            handle.progress(0.05 + 0.8 * share, text);
-            if handle.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let _ = done.send(fieldcast_train::fit(&spec, &data, &cut.config, &mut progress));
-    });
-    started.map_err(|e| JobError { message: format!("start the training thread: {e}; free memory"), retry: true })?;
+            for series in &mut data.series {
+                series.rows.retain(|r| r.time <= cut.train_until);
+            }
+            data.series.retain(|s| !s.rows.is_empty());
+            let mut progress = |p: fieldcast_train::Progress| {
+                let share = if p.epochs > 0 {
+                    p.epoch as f64 / p.epochs as f64
+                } else {
+                    0.0
+                };
+                let text = match p.stage {
+                    Stage::Baselines => "fitting the baselines".to_owned(),
+                    Stage::Lstm => format!("epoch {} of at most {}", p.epoch, p.epochs),
+                    Stage::Calibration => "calibrating".to_owned(),
+                };
+                handle.progress(0.05 + 0.8 * share, text);
+                if handle.stopped() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            let _ = done.send(fieldcast_train::fit(
+                &spec,
+                &data,
+                &cut.config,
+                &mut progress,
+            ));
+        });
+    started.map_err(|e| JobError {
+        message: format!("start the training thread: {e}; free memory"),
+        retry: true,
+    })?;
     outcome
         .await
-        .map_err(|_| JobError::fatal("the training thread died; this is a defect: keep the log and report it"))?
+        .map_err(|_| {
+            JobError::fatal(
+                "the training thread died; this is a defect: keep the log and report it",
+            )
+        })?
         .map_err(|e| JobError::fatal(e.to_string()))
 }
 
@@ -240,35 +314,55 @@ fn compare(
     champion: &fieldcast_runtime::LoadedModel,
     challenger: &fieldcast_runtime::LoadedModel,
 ) -> Result<Comparison, JobError> {
-    let Judged { spec, data, from, until, same } = judged;
+    let Judged {
+        spec,
+        data,
+        from,
+        until,
+        same,
+    } = judged;
     if !same {
         // Losses of different questions cannot be compared; the new definition is what people asked for.
         let mut verdict = judge::verdict(&[], &[], spec.horizon, Gate::default());
         verdict.better = true;
-        verdict.reason = "the forecaster's definition changed: the champion answers another question".into();
-        return Ok(Comparison { verdict, scores: Value::Null });
+        verdict.reason =
+            "the forecaster's definition changed: the champion answers another question".into();
+        return Ok(Comparison {
+            verdict,
+            scores: Value::Null,
+        });
     }
     let until = until.saturating_add(1);
     let cases = fieldcast_train::evaluate::cases(spec, data, (*from, until), 1)
         .map_err(|e| JobError::fatal(e.to_string()))?;
     let score = |model: &fieldcast_runtime::LoadedModel| {
         fieldcast_train::evaluate::backtest(&cases, &spec.quantiles, |window| {
-            model.forecast(window).map(|p| fieldcast_train::Prediction { mean: p.mean, quantiles: p.quantiles })
+            model.forecast(window).map(|p| fieldcast_train::Prediction {
+                mean: p.mean,
+                quantiles: p.quantiles,
+            })
         })
         .map_err(|e| JobError::fatal(format!("backtest: {e}")))
     };
     let (old, new) = (score(champion)?, score(challenger)?);
-    let losses = |s: &fieldcast_train::evaluate::Scores| s.origin_losses.iter().map(|(_, l)| *l).collect::<Vec<_>>();
+    let losses = |s: &fieldcast_train::evaluate::Scores| {
+        s.origin_losses.iter().map(|(_, l)| *l).collect::<Vec<_>>()
+    };
     let verdict = judge::verdict(&losses(&old), &losses(&new), spec.horizon, Gate::default());
     let brief = |s: &fieldcast_train::evaluate::Scores| {
         json!({"windows": s.windows, "mae": s.mae, "rmse": s.rmse, "mase": s.mase, "pinball": s.pinball,
             "intervals": s.intervals})
     };
-    let scores = json!({"from": from, "until": until, "champion": brief(&old), "challenger": brief(&new)});
+    let scores =
+        json!({"from": from, "until": until, "champion": brief(&old), "challenger": brief(&new)});
     Ok(Comparison { verdict, scores })
 }
 
-fn verdict_document(champion: Option<&ModelVersionRow>, version: i64, comparison: Option<&Comparison>) -> Value {
+fn verdict_document(
+    champion: Option<&ModelVersionRow>,
+    version: i64,
+    comparison: Option<&Comparison>,
+) -> Value {
     match (champion, comparison) {
         (Some(champion), Some(c)) => json!({
             "champion": champion.version, "challenger": version, "better": c.verdict.better,

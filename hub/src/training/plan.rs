@@ -31,22 +31,33 @@ pub fn cut(
 ) -> Cut {
     let mut config = base;
     let Some(champion_until) = champion_until else {
-        return Cut { train_until: last, holdout_from: None, config };
+        return Cut {
+            train_until: last,
+            holdout_from: None,
+            config,
+        };
     };
     let since = onset.unwrap_or(champion_until).clamp(first, last);
     let share = ((last - since) as f64 * HOLDOUT_SHARE) as Millis;
     // The last origins have no actuals yet: the horizon is added so that whole days remain to be judged.
     let holdout = share.max(MIN_HOLDOUT_DAYS * DAY_MS) + horizon_ms;
-    let train_until = (last - holdout).max(champion_until + horizon_ms).clamp(first, last);
+    let train_until = (last - holdout)
+        .max(champion_until + horizon_ms)
+        .clamp(first, last);
     if let Some(onset) = onset.filter(|o| *o > first && *o < train_until) {
         let (old, new) = ((onset - first) as f64, (train_until - onset) as f64);
         let total = old + new;
         // Learnt from: the old world and the larger part of the new one; chosen and calibrated in the new one.
         config.train_share = (1.0 - 0.4 * new / total).min(0.9);
         config.select_share = (1.0 - config.train_share) * 0.5;
-        config.recent_weight = ((2.0 * old / (0.6 * new)) as f32).clamp(config.recent_weight, 100.0);
+        config.recent_weight =
+            ((2.0 * old / (0.6 * new)) as f32).clamp(config.recent_weight, 100.0);
     }
-    Cut { train_until, holdout_from: Some(train_until), config }
+    Cut {
+        train_until,
+        holdout_from: Some(train_until),
+        config,
+    }
 }
 
 #[cfg(test)]
@@ -55,24 +66,46 @@ mod tests {
 
     #[test]
     fn a_first_model_learns_from_everything() {
-        let cut = cut((0, 100 * DAY_MS), None, None, DAY_MS, TrainConfig::default());
+        let cut = cut(
+            (0, 100 * DAY_MS),
+            None,
+            None,
+            DAY_MS,
+            TrainConfig::default(),
+        );
         assert_eq!((cut.train_until, cut.holdout_from), (100 * DAY_MS, None));
     }
 
     #[test]
     fn the_holdout_is_unseen_by_both_and_the_new_world_counts_more() {
         let days = |n: Millis| n * DAY_MS;
-        let cut = cut((0, days(440)), Some(days(400)), Some(days(380)), DAY_MS, TrainConfig::default());
+        let cut = cut(
+            (0, days(440)),
+            Some(days(400)),
+            Some(days(380)),
+            DAY_MS,
+            TrainConfig::default(),
+        );
         let from = cut.holdout_from.unwrap_or(0);
         assert_eq!(from, cut.train_until);
-        assert!(from > days(380) + DAY_MS && from < days(431) && from > days(425), "{}", from / DAY_MS);
+        assert!(
+            from > days(380) + DAY_MS && from < days(431) && from > days(425),
+            "{}",
+            from / DAY_MS
+        );
         assert!(cut.config.recent_weight > 20.0);
         assert!(cut.config.train_share + cut.config.select_share < 0.999);
     }
 
     #[test]
     fn a_champion_that_saw_the_newest_data_leaves_nothing_to_judge() {
-        let cut = cut((0, 100 * DAY_MS), None, Some(100 * DAY_MS), DAY_MS, TrainConfig::default());
+        let cut = cut(
+            (0, 100 * DAY_MS),
+            None,
+            Some(100 * DAY_MS),
+            DAY_MS,
+            TrainConfig::default(),
+        );
         assert_eq!(cut.holdout_from, Some(100 * DAY_MS));
     }
 }

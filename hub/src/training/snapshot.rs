@@ -22,9 +22,16 @@ pub async fn devices(store: &Store, spec: &ForecasterSpec) -> Result<Vec<String>
     let mut after = String::new();
     loop {
         let page = store.devices(&after, 1_000).await?;
-        let Some(last) = page.last() else { return Ok(names) };
+        let Some(last) = page.last() else {
+            return Ok(names);
+        };
         after.clone_from(&last.id);
-        let chosen = page.into_iter().filter(|d| spec.selector.labels.iter().all(|(k, v)| d.labels.get(k) == Some(v)));
+        let chosen = page.into_iter().filter(|d| {
+            spec.selector
+                .labels
+                .iter()
+                .all(|(k, v)| d.labels.get(k) == Some(v))
+        });
         names.extend(chosen.map(|d| d.id));
     }
 }
@@ -33,20 +40,36 @@ pub async fn devices(store: &Store, spec: &ForecasterSpec) -> Result<Vec<String>
 ///
 /// # Errors
 /// The database.
-pub async fn rows(store: &Store, spec: &ForecasterSpec, device: &str, from: Millis, to: Millis) -> Result<Vec<FeatureRow>> {
+pub async fn rows(
+    store: &Store,
+    spec: &ForecasterSpec,
+    device: &str,
+    from: Millis,
+    to: Millis,
+) -> Result<Vec<FeatureRow>> {
     let channels = spec.channels();
-    let sensors: Vec<String> = channels.iter().map(|c| spec.sensor_of(c).to_owned()).collect();
+    let sensors: Vec<String> = channels
+        .iter()
+        .map(|c| spec.sensor_of(c).to_owned())
+        .collect();
     let readings = store.readings_between(device, &sensors, from, to).await?;
     let samples: Vec<Sample> = readings
         .iter()
         .filter(|r| r.quality < 2 && r.time_quality > 0)
         .flat_map(|r| {
             let of_sensor = sensors.iter().enumerate().filter(|(_, s)| **s == r.sensor);
-            of_sensor.map(|(channel, _)| Sample { channel, time: r.time, value: r.value })
+            of_sensor.map(|(channel, _)| Sample {
+                channel,
+                time: r.time,
+                value: r.value,
+            })
         })
         .collect();
     let rows = tokio::task::block_in_place(|| resample_all(spec, &samples));
-    Ok(rows.into_iter().filter(|r| r.time > from && r.time <= to).collect())
+    Ok(rows
+        .into_iter()
+        .filter(|r| r.time > from && r.time <= to)
+        .collect())
 }
 
 /// The rows of every selected device that has some.
@@ -56,7 +79,14 @@ pub async fn rows(store: &Store, spec: &ForecasterSpec, device: &str, from: Mill
 pub async fn take(store: &Store, spec: &ForecasterSpec, from: Millis) -> Result<Vec<DeviceRows>> {
     let mut all = Vec::new();
     for device in devices(store, spec).await? {
-        let rows = rows(store, spec, &device, from, fieldcast_wire::caps::MAX_TIME_MS).await?;
+        let rows = rows(
+            store,
+            spec,
+            &device,
+            from,
+            fieldcast_wire::caps::MAX_TIME_MS,
+        )
+        .await?;
         if !rows.is_empty() {
             all.push(DeviceRows { device, rows });
         }

@@ -39,6 +39,15 @@ pub(crate) async fn mark(
         .during(format!("mark features of device {device}"))
 }
 
+/// Entries, device, forecaster, and the span of data time.
+type WorkRow = (
+    Vec<i64>,
+    String,
+    Option<String>,
+    DateTime<Utc>,
+    DateTime<Utc>,
+);
+
 impl Store {
     /// What waits to be computed, oldest entries first, those of one device and forecaster put together where they
     /// touch the same days.
@@ -46,13 +55,7 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn feature_work(&self, limit: i64) -> Result<Vec<FeatureWork>> {
-        let rows: Vec<(
-            Vec<i64>,
-            String,
-            Option<String>,
-            DateTime<Utc>,
-            DateTime<Utc>,
-        )> = sqlx::query_as(
+        let rows: Vec<WorkRow> = sqlx::query_as(
             "SELECT array_agg(id), device, forecaster, min(from_time), max(to_time)
              FROM (SELECT * FROM feature_work ORDER BY id LIMIT $1) w
              GROUP BY device, forecaster, date_trunc('month', from_time) ORDER BY min(id)",

@@ -85,6 +85,10 @@ pub(crate) async fn insert<'a>(
     records: impl Iterator<Item = &'a RecordBody>,
 ) -> Result<()> {
     let mut tables: Vec<Rows> = Vec::new();
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "when it came in is process time, and this is where it comes in"
+    )]
     let received_at = chrono::Utc::now().to_rfc3339();
     for record in records {
         let Some((table, sql, mut row)) = row(record) else {

@@ -1,5 +1,12 @@
 //! Parts shared by the hub's tests: a private PostgreSQL of one test process, a database of each test, real batches.
-#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,0 +1,104 @@
+//! The whole loop with real processes: readings to forecasts, drift, retraining, rollout, and back on the device.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod loop_support;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use loop_support::{Fleet, HOURS_A_DAY};
+use serde_json::json;
+
+const HISTORY_DAYS: usize = 150;
+const CHANGE_1: usize = 185;
+const CHANGE_2: usize = 235;
+const END: usize = 290;
+
+/// Everything the issue of the walking skeleton promises, in the order in which a user would see it.
+#[test]
+fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()> {
+    let mut fleet = Fleet::start("embedded", None, HISTORY_DAYS, &[CHANGE_1, CHANGE_2], END)?;
+
+    // The first model reaches every device and answers from there.
+    let first = fleet.train_first("demand")?;
+    fleet.train_first("control")?;
+    fleet.show_until(HISTORY_DAYS + 7)?;
+    fleet.wait_running("demand", first)?;
+    fleet.wait_stored(HISTORY_DAYS + 7)?;
+
+    // Undrifted weeks: no drift report, and device and hub say the same.
+    fleet.show_until(CHANGE_1)?;
+    fleet.wait_stored(CHANGE_1)?;
+    fleet.compare_with_hub("demand", 20)?;
+    ensure!(
+        fleet.drift_reports("demand")? == 0,
+        "drift was reported before anything changed"
+    );
+
+    // First change: found, retrained, judged, rolled out, running.
+    fleet.show_until(CHANGE_1 + 35)?;
+    let second = fleet.wait_new_model("demand", first)?;
+    fleet.wait_running("demand", second)?;
+    ensure!(
+        fleet.drift_reports("demand")? >= 1,
+        "a model was rolled out without a drift report"
+    );
+
+    // Second change: the same again.
+    fleet.show_until(CHANGE_2 + 35)?;
+    let third = fleet.wait_new_model("demand", second)?;
+    fleet.show_until(END)?;
+    fleet.wait_running("demand", third)?;
+
+    // Nothing lost, nothing twice; the model is worth its place; the control stayed quiet.
+    fleet.wait_stored(END)?;
+    fleet.audit_readings(END)?;
+    let (model, naive) = fleet.errors_of_last("demand", 10 * HOURS_A_DAY)?;
+    ensure!(
+        model < naive,
+        "MAE of the last part is {model:.3}, seasonal naive has {naive:.3}"
+    );
+    println!(
+        "last 10 days: MAE {model:.3}, seasonal naive {naive:.3}, ratio {:.3}",
+        model / naive
+    );
+    ensure!(fleet.drift_reports("control")? == 0, "the control drifted");
+
+    // `/predict` as the replaced system answered it.
+    let (status, body) = fleet
+        .hub()
+        .post("/predict", &json!({"temperature": 24.0, "humidity": 55.0}))?;
+    ensure!(status == 200, "/predict answered {status}: {body}");
+    body["predicted_demand"]
+        .as_f64()
+        .context("predicted_demand is a number")?;
+    fleet.stop()
+}
+
+/// kill -9 of agent and hub in the middle of the stream, on a broker that is not ours.
+#[test]
+fn nothing_is_lost_or_doubled_through_kills_on_mosquitto() -> Result<()> {
+    let Some(broker) = loop_support::Mosquitto::start()? else {
+        return Ok(());
+    };
+    let days = 30;
+    let mut fleet = Fleet::start("mosquitto", Some(&broker), 10, &[], days)?;
+    for (step, day) in (10..=days).step_by(4).enumerate() {
+        fleet.show_until(day)?;
+        match step % 3 {
+            0 => fleet.kill_agents()?,
+            1 => fleet.kill_hub()?,
+            _ => fleet.wait_stored_within(day, Duration::from_secs(120))?,
+        }
+    }
+    fleet.show_until(days)?;
+    fleet.wait_stored(days)?;
+    fleet.audit_readings(days)?;
+    fleet.stop()
+}
