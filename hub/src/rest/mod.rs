@@ -4,6 +4,7 @@ pub mod lists;
 pub mod metrics;
 pub mod predict;
 pub mod problem;
+pub mod push;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -83,7 +84,7 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::decisions))
         .routes(routes!(lists::rollouts))
         .routes(routes!(lists::rollout))
-        .routes(routes!(lists::readings))
+        .routes(routes!(lists::readings, push::push_readings))
         .routes(routes!(lists::forecasts))
         .routes(routes!(predict::predict))
         .routes(routes!(predict::predict_v1))
