@@ -43,7 +43,7 @@ fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()
 
     // First change: found, retrained, judged, rolled out, running.
     fleet.show_until(CHANGE_1 + 35)?;
-    let second = fleet.wait_new_model("demand", first)?;
+    let second = fleet.wait_new_model("demand", first, CHANGE_2)?;
     fleet.wait_running("demand", second)?;
     ensure!(
         fleet.drift_reports("demand")? >= 1,
@@ -52,7 +52,7 @@ fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()
 
     // Second change: the same again.
     fleet.show_until(CHANGE_2 + 35)?;
-    let third = fleet.wait_new_model("demand", second)?;
+    let third = fleet.wait_new_model("demand", second, END - 5)?;
     fleet.show_until(END)?;
     fleet.wait_running("demand", third)?;
 

@@ -5,6 +5,7 @@ mod mosquitto;
 mod series;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub struct Fleet {
     agents: BTreeMap<&'static str, AgentProcess>,
     options: BTreeMap<&'static str, AgentOptions>,
     feeds: BTreeMap<&'static str, Feed>,
+    shown: usize,
 }
 
 impl Fleet {
@@ -47,6 +49,8 @@ impl Fleet {
         let dir = tempfile::Builder::new()
             .prefix(&format!("fieldcast-{name}-"))
             .tempdir()?;
+        // A private PostgreSQL of root runs as its own user, who must reach its folder.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
         let hub = HubProcess::start(HubOptions {
             data_dir: dir.path().join("hub"),
             broker: broker.map(|b| b.hub_url()),
@@ -58,6 +62,7 @@ impl Fleet {
             agents: BTreeMap::new(),
             options: BTreeMap::new(),
             feeds: BTreeMap::new(),
+            shown: 0,
         };
         fleet.simulate("changed", 2, 11, changes, days)?;
         fleet.simulate("control", 1, 23, &[], days)?;
@@ -187,9 +192,14 @@ impl Fleet {
     }
 
     pub fn show_until(&mut self, day: usize) -> Result<()> {
+        self.show_hours(day * HOURS_A_DAY)
+    }
+
+    fn show_hours(&mut self, hour: usize) -> Result<()> {
         for feed in self.feeds.values_mut() {
-            feed.show_until(day * HOURS_A_DAY)?;
+            feed.show_until(hour)?;
         }
+        self.shown = self.shown.max(hour);
         Ok(())
     }
 
@@ -227,13 +237,18 @@ impl Fleet {
         .with_context(|| self.logs())
     }
 
-    /// A champion above `old`; its version.
-    pub fn wait_new_model(&mut self, forecaster: &str, old: u64) -> Result<u64> {
-        wait_for(
-            &format!("a champion of {forecaster} after version {old}"),
-            PATIENCE,
-            || Ok(self.champion(forecaster)?.filter(|v| *v > old)),
-        )
+    /// A champion above `old`; its version. Time goes on meanwhile, an hour at a time up to day `until`: a rollout is
+    /// proven by forecasts, and forecasts need readings.
+    pub fn wait_new_model(&mut self, forecaster: &str, old: u64, until: usize) -> Result<u64> {
+        let mut polls = 0;
+        wait_for(&format!("a champion of {forecaster} after version {old}"), PATIENCE, || {
+            polls += 1;
+            if polls % 4 == 0 {
+                let hour = (self.shown + 1).min(until * HOURS_A_DAY);
+                self.show_hours(hour)?;
+            }
+            Ok(self.champion(forecaster)?.filter(|v| *v > old))
+        })
         .with_context(|| self.logs())
     }
 
