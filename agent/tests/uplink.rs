@@ -1,10 +1,10 @@
+//! The uplink against a real Mosquitto and a hub that commits to memory.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     reason = "tests"
 )]
-//! The uplink against a real Mosquitto and a hub that commits to memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -1,3 +1,4 @@
+//! The buffer on a real file: kill, cap, damage, and a model.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -5,7 +6,6 @@
     clippy::reversed_empty_ranges,
     reason = "tests"
 )]
-//! The buffer on a real file: kill, cap, damage, and a model.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,3 +1,4 @@
+//! What configurations are taken and how wrong ones are named; owns no product code.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

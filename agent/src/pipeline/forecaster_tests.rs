@@ -1,3 +1,4 @@
+//! A forecaster driven along a timeline; owns no product code.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

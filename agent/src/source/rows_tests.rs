@@ -1,3 +1,4 @@
+//! Rows of CSV files, good and malformed; owns no product code.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

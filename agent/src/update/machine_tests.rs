@@ -1,3 +1,4 @@
+//! The update machine driven along a timeline; owns no product code.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,10 +1,10 @@
+//! The machine and a real buffer against a model hub over a network that loses, repeats, reorders and cuts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     reason = "tests"
 )]
-//! The machine and a real buffer against a model hub over a network that loses, repeats, reorders and cuts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

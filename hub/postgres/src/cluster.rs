@@ -159,6 +159,11 @@ impl Cluster {
         let _turn = turn(&self.root)?;
         let _ = flock(&self.users, FlockOperation::Unlock);
         if flock(&self.users, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if let Some(mut child) = self.child.take() {
+                // Others go on with the server this process started: its exit status must still be taken one day, or a
+                // killed server would stay behind as a zombie whose pid looks alive.
+                std::thread::spawn(move || child.wait());
+            }
             return Ok(false);
         }
         let stopped = match running(&self.data()) {

@@ -3,6 +3,7 @@
 pub mod driver;
 pub mod machine;
 pub mod plan;
+pub mod state;
 
 #[cfg(test)]
 mod machine_tests;

@@ -13,7 +13,7 @@ pub struct Linear {
     pub output: usize,
     /// [output, input]
     pub weight: Vec<f32>,
-    /// [output]
+    /// `[output]`
     pub bias: Vec<f32>,
 }
 
@@ -22,7 +22,7 @@ pub struct Linear {
 pub struct LinearGrads {
     /// [output, input]
     pub weight: Vec<f32>,
-    /// [output]
+    /// `[output]`
     pub bias: Vec<f32>,
 }
 

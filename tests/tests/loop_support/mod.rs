@@ -241,14 +241,18 @@ impl Fleet {
     /// proven by forecasts, and forecasts need readings.
     pub fn wait_new_model(&mut self, forecaster: &str, old: u64, until: usize) -> Result<u64> {
         let mut polls = 0;
-        wait_for(&format!("a champion of {forecaster} after version {old}"), PATIENCE, || {
-            polls += 1;
-            if polls % 4 == 0 {
-                let hour = (self.shown + 1).min(until * HOURS_A_DAY);
-                self.show_hours(hour)?;
-            }
-            Ok(self.champion(forecaster)?.filter(|v| *v > old))
-        })
+        wait_for(
+            &format!("a champion of {forecaster} after version {old}"),
+            PATIENCE,
+            || {
+                polls += 1;
+                if polls % 4 == 0 {
+                    let hour = (self.shown + 1).min(until * HOURS_A_DAY);
+                    self.show_hours(hour)?;
+                }
+                Ok(self.champion(forecaster)?.filter(|v| *v > old))
+            },
+        )
         .with_context(|| self.logs())
     }
 

@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["features", "kernel", "baseline", "onnx", "drift", "bundle"],
     ),
     ("fieldcast-store", &["wire", "features"]),
+    ("fieldcast-postgres", &[]),
     (
         "fieldcast-agent",
         &["wire", "features", "drift", "baseline", "bundle", "runtime"],
@@ -31,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "fieldcast-hub",
         &[
             "wire", "features", "drift", "baseline", "onnx", "bundle", "runtime", "train", "sim",
-            "store",
+            "store", "postgres",
         ],
     ),
     ("fieldcast-tests", &["wire", "features", "sim"]),
