@@ -18,6 +18,9 @@ pub(crate) struct DistArgs {
     quick: bool,
 }
 
+/// The packer's version, so that a package is made alike everywhere.
+const CARGO_DEB: &str = "3.8.0";
+
 #[derive(Debug, Deserialize)]
 struct Targets {
     target: Vec<Target>,
@@ -28,6 +31,7 @@ struct Target {
     triple: String,
     deb: String,
     linker: String,
+    get_linker: String,
 }
 
 /// Program -> Debian architecture -> most bytes.
@@ -45,12 +49,18 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
         let native = target.triple == host;
         if !native && let Some(missing) = missing_tools(target)? {
             eprintln!(
-                "dist: {} is skipped: {missing}; cross/README.md says how to get it",
+                "dist: {} is skipped: {missing} (cross/README.md)",
                 target.triple
             );
             continue;
         }
-        made.push(one(args, target, native, &budget, &cargo_deb)?);
+        let profile = if args.quick {
+            Profile::Quick
+        } else {
+            Profile::Shipped
+        };
+        let output_dir = build(profile, target, native, &budget)?;
+        made.push(pack(profile, target, native, &output_dir, &cargo_deb)?);
     }
     ensure!(
         !made.is_empty(),
@@ -62,20 +72,51 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
     Ok(())
 }
 
-fn one(
-    args: &DistArgs,
-    target: &Target,
-    native: bool,
-    budget: &Budget,
-    cargo_deb: &Path,
-) -> Result<PathBuf> {
-    let (profile, folder) = if args.quick {
-        ("dev", "debug")
-    } else {
-        ("dist", "dist")
-    };
+/// The package of the agent that `cargo build --workspace` has left in the dev profile, for the test that installs it.
+///
+/// # Errors
+/// The agent is not built, or cannot be packed.
+pub(crate) fn pack_built(cargo_deb: &Path) -> Result<PathBuf> {
+    let targets: Targets = read_toml(&root()?.join("cross/targets.toml"))?;
+    let host = host_triple()?;
+    let target = targets.target.iter().find(|t| t.triple == host);
+    let target =
+        target.with_context(|| format!("no target of cross/targets.toml is {host}: add it"))?;
+    pack(Profile::Quick, target, true, &target_dir()?, cargo_deb)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    Quick,
+    Shipped,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "dev",
+            Self::Shipped => "dist",
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Quick => "debug",
+            Self::Shipped => "dist",
+        }
+    }
+}
+
+/// Builds and measures; where cargo has put it.
+fn build(profile: Profile, target: &Target, native: bool, budget: &Budget) -> Result<PathBuf> {
     let mut build = cargo()?;
-    build.args(["build", "--package=fieldcast-agent", "--profile", profile]);
+    build.arg("build");
+    match profile {
+        // With the features of the whole workspace: what a developer has built already is not built again.
+        Profile::Quick => build.args(["--workspace", "--bin=fieldcast-agent"]),
+        Profile::Shipped => build.arg("--package=fieldcast-agent"),
+    };
+    build.args(["--profile", profile.name()]);
     let mut output_dir = target_dir()?;
     if !native {
         build.args(["--target", &target.triple]);
@@ -83,21 +124,36 @@ fn one(
         output_dir.push(&target.triple);
     }
     execute(&mut build)?;
-    let binary = output_dir.join(folder).join("fieldcast-agent");
-    let bytes = std::fs::metadata(&binary)
-        .with_context(|| format!("measure {}", binary.display()))?
-        .len();
-    eprintln!(
-        "dist: fieldcast-agent for {} is {bytes} bytes (profile {profile})",
-        target.deb
-    );
-    if !args.quick {
-        let most = budget
-            .get("fieldcast-agent")
-            .and_then(|by| by.get(&target.deb))
-            .copied();
-        within_budget(bytes, most, &target.deb)?;
+    let bytes = size(&output_dir.join(profile.folder()).join("fieldcast-agent"))?;
+    let of = format!("dist: fieldcast-agent for {} is {bytes} bytes", target.deb);
+    match profile {
+        Profile::Quick => eprintln!("{of} in the dev profile, which has no budget"),
+        Profile::Shipped => {
+            let most = budget
+                .get("fieldcast-agent")
+                .and_then(|by| by.get(&target.deb))
+                .copied();
+            eprintln!("{of} stripped, {} are allowed", most.unwrap_or_default());
+            within_budget(bytes, most, &target.deb)?;
+        }
     }
+    Ok(output_dir)
+}
+
+/// Packs what is built.
+fn pack(
+    profile: Profile,
+    target: &Target,
+    native: bool,
+    output_dir: &Path,
+    cargo_deb: &Path,
+) -> Result<PathBuf> {
+    let into = output_dir.join(match profile {
+        // Never mistaken for what is shipped.
+        Profile::Quick => "debian-quick",
+        Profile::Shipped => "debian",
+    });
+    std::fs::create_dir_all(&into).with_context(|| format!("create {}", into.display()))?;
     let mut deb = Command::new(cargo_deb);
     // A cargo subcommand expects its own name as the first argument.
     deb.current_dir(root()?).args([
@@ -105,20 +161,24 @@ fn one(
         "--package=fieldcast-agent",
         "--no-build",
         "--profile",
-        profile,
+        profile.name(),
     ]);
     if !native {
         deb.args(["--target", &target.triple]);
     }
-    if args.quick {
+    if profile == Profile::Quick {
         deb.arg("--fast");
     }
-    deb.arg("--output")
-        .arg(output_dir.join("debian"))
-        .arg("--quiet");
-    std::fs::create_dir_all(output_dir.join("debian"))?;
-    execute(&mut deb)?;
-    newest_deb(&output_dir.join("debian"), &target.deb)
+    execute(deb.arg("--quiet").arg("--output").arg(&into))?;
+    let deb = newest_deb(&into, &target.deb)?;
+    eprintln!("dist: {} has {} bytes", deb.display(), size(&deb)?);
+    Ok(deb)
+}
+
+fn size(file: &Path) -> Result<u64> {
+    let metadata =
+        std::fs::metadata(file).with_context(|| format!("measure {}", file.display()))?;
+    Ok(metadata.len())
 }
 
 fn within_budget(bytes: u64, most: Option<u64>, arch: &str) -> Result<()> {
@@ -134,10 +194,13 @@ fn within_budget(bytes: u64, most: Option<u64>, arch: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a cross build lacks, in words.
+/// What a cross build lacks, and the command that brings it.
 fn missing_tools(target: &Target) -> Result<Option<String>> {
     if find_program(&target.linker).is_none() {
-        return Ok(Some(format!("there is no {}", target.linker)));
+        return Ok(Some(format!(
+            "there is no {}; run `{}`",
+            target.linker, target.get_linker
+        )));
     }
     let library = output(Command::new("rustc").args([
         "--print",
@@ -149,7 +212,12 @@ fn missing_tools(target: &Target) -> Result<Option<String>> {
         files
             .any(|file| file.is_ok_and(|f| f.file_name().to_string_lossy().starts_with("libcore-")))
     });
-    Ok((!has_core).then(|| format!("rustc has no standard library for {}", target.triple)))
+    Ok((!has_core).then(|| {
+        format!(
+            "rustc has no standard library for it; run `rustup target add {}`",
+            target.triple
+        )
+    }))
 }
 
 fn linker_variable(triple: &str) -> String {
@@ -167,7 +235,10 @@ fn host_triple() -> Result<String> {
 }
 
 /// The installed cargo-deb, or one built under the target directory.
-fn cargo_deb() -> Result<PathBuf> {
+///
+/// # Errors
+/// It is not there and cannot be built here.
+pub(crate) fn cargo_deb() -> Result<PathBuf> {
     if let Some(installed) = find_program("cargo-deb") {
         return Ok(installed);
     }
@@ -178,9 +249,13 @@ fn cargo_deb() -> Result<PathBuf> {
             "dist: cargo-deb is not installed: building it once, under {}",
             tools.display()
         );
+        // Unoptimised and with the system's xz: half a minute instead of several, and packing waits for xz anyway.
+        let flags = ["--locked", "--debug", "--no-default-features"];
         execute(
             cargo()?
-                .args(["install", "cargo-deb", "--locked", "--root"])
+                .args(["install", "cargo-deb", "--version", CARGO_DEB])
+                .args(flags)
+                .arg("--root")
                 .arg(&tools),
         )?;
     }

@@ -14,6 +14,10 @@ pub(crate) enum Need {
     Postgres,
     /// The MQTT broker.
     Mosquitto,
+    /// Makes a clean Debian root.
+    Mmdebstrap,
+    /// Boots one with a systemd of its own.
+    Nspawn,
 }
 
 impl Need {
@@ -21,6 +25,8 @@ impl Need {
         match self {
             Self::Postgres => "postgresql",
             Self::Mosquitto => "mosquitto",
+            Self::Mmdebstrap => "mmdebstrap",
+            Self::Nspawn => "systemd-container",
         }
     }
 
@@ -28,6 +34,8 @@ impl Need {
         match self {
             Self::Postgres => find_program("initdb").is_some() || !postgres_folders().is_empty(),
             Self::Mosquitto => find_program("mosquitto").is_some(),
+            Self::Mmdebstrap => find_program("mmdebstrap").is_some(),
+            Self::Nspawn => find_program("systemd-nspawn").is_some(),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! `cargo xtask test`: owns the order of installing, building and testing; the tests themselves lie with the code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::command::{self, cargo, find_program, output, root, target_dir};
+use crate::dist;
 use crate::install::{self, Need};
 
 /// What to test.
@@ -33,7 +34,11 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         ),
     }
     command::execute(cargo()?.args(["build", "--workspace", "--bins"]))?;
+    let package = package()?;
     let with_programs = |command: &mut Command| -> Result<()> {
+        if let Some(package) = &package {
+            command.env("FIELDCAST_DEB", package);
+        }
         command::execute(command.env("FIELDCAST_BIN_DIR", target_dir()?.join("debug")))
     };
     // Doc tests first: the runner's closing lines shall be the last of the tests'.
@@ -46,6 +51,25 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         &["test", "--workspace"]
     };
     with_programs(cargo()?.args(runner).args(&args.runner_args))
+}
+
+/// The package for the test that installs it; none, said aloud, where this machine cannot run that test.
+///
+/// # Errors
+/// The tools are there, and the package cannot be made.
+fn package() -> Result<Option<PathBuf>> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("this is not root: the test that installs the package says `skipped`");
+        return Ok(None);
+    }
+    let tools = install::ensure(&[Need::Mmdebstrap, Need::Nspawn]).and_then(|()| dist::cargo_deb());
+    match tools {
+        Ok(cargo_deb) => dist::pack_built(&cargo_deb).map(Some),
+        Err(error) => {
+            eprintln!("the test that installs the package says `skipped`: {error:#}");
+            Ok(None)
+        }
+    }
 }
 
 /// Whether any documentation holds a code block; `cargo test --doc` over none costs minutes for nothing.
