@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fieldcast_bundle::{Caps, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
+use fieldcast_bundle::{Caps, DailyErrors, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
 use fieldcast_drift::monitor::ErrorCalibration;
 use fieldcast_features::window::Window;
 use fieldcast_features::{ForecasterSpec, Millis};
@@ -41,6 +41,7 @@ impl Model for Runs {
 #[derive(Debug, Clone)]
 pub struct Bundles {
     folder: PathBuf,
+    device: String,
 }
 
 impl Bundles {
@@ -49,7 +50,15 @@ impl Bundles {
     pub fn new(data_dir: &Path) -> Self {
         Self {
             folder: data_dir.join("bundles"),
+            device: String::new(),
         }
+    }
+
+    /// Names the device, whose own error level a bundle may hold.
+    #[must_use]
+    pub fn for_device(mut self, device: &str) -> Self {
+        device.clone_into(&mut self.device);
+        self
     }
 
     /// Where parts and bundles lie.
@@ -109,7 +118,7 @@ impl Bundles {
             .and_then(|b| b.verify(ring, &expected, now))
             .map_err(|e| e.to_string())?;
         drop(bytes);
-        load(&bundle)
+        load(&bundle, &self.device)
     }
 
     fn read(&self, sha: &str) -> io::Result<Vec<u8>> {
@@ -117,16 +126,28 @@ impl Bundles {
     }
 }
 
-fn load(bundle: &VerifiedBundle) -> Result<Loaded, String> {
+/// What the monitor begins with; none where too few days were measured. A device that was not learnt from has its level
+/// from the others until it knows its own.
+fn calibration_of(daily: &DailyErrors, device: &str) -> Option<ErrorCalibration> {
+    let own = daily.levels.get(device);
+    (daily.days >= 5).then(|| ErrorCalibration {
+        mean_log: own.copied().unwrap_or(daily.mean),
+        std_log: daily.std,
+        lag1: daily.lag1,
+        days: u32::try_from(daily.days).unwrap_or(u32::MAX),
+        // One device's level says nothing of how far others lie apart.
+        level_std: if own.is_some() {
+            0.0
+        } else {
+            daily.between.max(daily.std)
+        },
+    })
+}
+
+fn load(bundle: &VerifiedBundle, device: &str) -> Result<Loaded, String> {
     let model = fieldcast_runtime::load(bundle).map_err(|e| e.to_string())?;
     let manifest = bundle.manifest();
-    let c = &manifest.calibration;
-    let calibration = (c.days >= 5).then(|| ErrorCalibration {
-        mean_log: c.log_daily_mae_mean,
-        std_log: c.log_daily_mae_std,
-        lag1: c.log_daily_mae_lag1,
-        days: u32::try_from(c.days).unwrap_or(u32::MAX),
-    });
+    let calibration = calibration_of(&manifest.calibration.daily, device);
     let sha = bundle.sha256();
     Ok(Loaded {
         watch: ErrorWatch::new(sha, manifest.version, DAY_MS, calibration.as_ref()),

@@ -5,8 +5,9 @@ pub mod verdict;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chrono::DateTime;
+use fieldcast_bundle::DailyErrors;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
@@ -16,9 +17,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::training::{self, Request, snapshot};
-use verdict::{Decision, DeviceDays, Promise, Rules, Verdict, decide};
+use verdict::{Decision, DeviceDays, LastRetrain, Rules, Verdict, decide};
 
 const DAY_MS: Millis = 86_400_000;
+/// How far before the devices' estimate of the onset the hub looks for a better one.
+const BEFORE_MS: Millis = 90 * DAY_MS;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Checks open signals until cancelled.
@@ -81,7 +84,6 @@ pub async fn check_all(
         if last.is_some_and(|(version, at)| version == champion.version && now - at < DAY_MS) {
             continue;
         }
-        seen.insert(name, (champion.version, now));
         check(
             store,
             rules,
@@ -91,6 +93,7 @@ pub async fn check_all(
             (onset.timestamp_millis(), now),
         )
         .await?;
+        seen.insert(name, (champion.version, now));
     }
     Ok(())
 }
@@ -115,35 +118,35 @@ async fn check(
     spec: &ForecasterSpec,
     champion: &ModelVersionRow,
     signals: &[OpenSignal],
-    (onset, now): (Millis, Millis),
+    (signalled, now): (Millis, Millis),
 ) -> Result<()> {
-    let calibration = &champion.manifest["calibration"];
-    let number = |key: &str| calibration[key].as_f64().unwrap_or(0.0);
-    let promise = Promise {
-        mean: number("log_daily_mae_mean"),
-        std: number("log_daily_mae_std"),
-        days: usize::try_from(calibration["days"].as_u64().unwrap_or(0)).unwrap_or(0),
-    };
-    let days = daily_errors(store, spec, champion.version, onset).await?;
-    let judged = verdict::verdict(onset, &days, &promise, rules);
-    let last = store
-        .last_decision(&spec.name, "retrain")
-        .await?
-        .and_then(|d| d.data_time);
-    let decision = decide(
-        &judged,
-        onset,
-        now,
-        last.map(|t| t.timestamp_millis()),
-        rules,
-    );
+    let promise: DailyErrors = serde_json::from_value(
+        champion.manifest["calibration"]["daily"].clone(),
+    )
+    .with_context(|| {
+        format!(
+            "read the calibration of {} version {}; train it again",
+            spec.name, champion.version
+        )
+    })?;
+    let days = daily_errors(store, spec, champion.version, signalled - BEFORE_MS).await?;
+    let judged = verdict::verdict(signalled, &days, &promise, rules);
+    let last = store.last_decision(&spec.name, "retrain").await?;
+    let last = last.and_then(|d| {
+        let crowned = d.job.is_some() && champion.lineage["training_run"].as_i64() == d.job;
+        d.data_time.map(|t| LastRetrain {
+            at: t.timestamp_millis(),
+            crowned,
+        })
+    });
+    let decision = decide(&judged, now, last, rules);
     let report = document(&judged, signals, &promise, rules, &days);
     let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let id = store
         .add_drift_report(
             &spec.name,
             champion.version,
-            (time(onset), time(now)),
+            (time(judged.onset), time(now)),
             judged.confirmed,
             &report,
         )
@@ -153,7 +156,7 @@ async fn check(
             let request = Request {
                 trigger: "drift".into(),
                 reason: judged.words.clone(),
-                onset: Some(onset),
+                onset: Some(judged.onset),
                 seed: u64::try_from(champion.version).unwrap_or(1) + 1,
                 config: None,
             };
@@ -244,7 +247,7 @@ async fn daily_errors(
 fn document(
     judged: &Verdict,
     signals: &[OpenSignal],
-    promise: &Promise,
+    promise: &DailyErrors,
     rules: &Rules,
     days: &[DeviceDays],
 ) -> Value {

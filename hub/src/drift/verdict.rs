@@ -1,5 +1,8 @@
 //! Whether the model has become worse: owns the verdict over daily errors of all devices, never reads them.
 
+use std::collections::BTreeMap;
+
+use fieldcast_bundle::DailyErrors;
 use fieldcast_features::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +17,19 @@ pub struct Rules {
     pub min_t: f64,
     /// Fewest days of data since the onset before a retraining.
     pub min_new_days: usize,
-    /// Days of data between two retrainings.
+    /// Days of data between a retraining that gave a champion and the next.
     pub cool_down_days: i64,
+    /// How much the data since the onset must grow after a retraining that gave none: 1.4 = by two fifths.
+    pub growth: f64,
+}
+
+/// The newest decision to retrain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRetrain {
+    /// Its data time.
+    pub at: Millis,
+    /// Whether the champion of today came from it.
+    pub crowned: bool,
 }
 
 impl Default for Rules {
@@ -26,22 +40,12 @@ impl Default for Rules {
             min_t: 3.0,
             min_new_days: 14,
             cool_down_days: 14,
+            growth: 1.4,
         }
     }
 }
 
-/// What the bundle promised: ln of a day's mean absolute error.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Promise {
-    /// Mean over days.
-    pub mean: f64,
-    /// Deviation over days.
-    pub std: f64,
-    /// Days behind both.
-    pub days: usize,
-}
-
-/// One device's closed days since the onset.
+/// One device's closed days since the model runs on it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceDays {
     /// Device.
@@ -55,7 +59,7 @@ pub struct DeviceDays {
 pub struct DeviceVerdict {
     /// Device.
     pub device: String,
-    /// Closed days.
+    /// Closed days since the onset.
     pub days: usize,
     /// Error now over the calibrated one.
     pub ratio: f64,
@@ -76,6 +80,8 @@ pub struct Verdict {
     pub enough: bool,
     /// In words: which devices, since when, by how much.
     pub words: String,
+    /// When it most likely began, data time: the day that parts the days best.
+    pub onset: Millis,
     /// Over all devices.
     pub ratio: f64,
     /// Over all devices.
@@ -84,93 +90,201 @@ pub struct Verdict {
     pub devices: Vec<DeviceVerdict>,
 }
 
-/// t of mean log errors against the promise. Neighbouring days are alike, so half of them count.
-fn measure(days: &[(Millis, f64)], promise: &Promise) -> (f64, f64, f64) {
-    let logs: Vec<f64> = days
-        .iter()
-        .map(|(_, e)| e.max(1e-12).ln() - promise.mean)
-        .collect();
-    let n = logs.len().max(1) as f64;
-    let mean = logs.iter().sum::<f64>() / n;
-    let own = (logs.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
-    let spread = own.max(promise.std).max(0.05);
-    let effective = (n / 2.0).max(1.0);
-    let error = spread * (1.0 / effective + 1.0 / (promise.days as f64 / 2.0).max(1.0)).sqrt();
-    let above = logs.iter().filter(|l| **l > 0.0).count() as f64 / n;
-    (mean.exp(), mean / error, above)
+/// ln of the error over what was promised, by day.
+type Days = BTreeMap<Millis, f64>;
+
+/// What is known of the days before a change.
+struct Before<'a> {
+    promise: &'a DailyErrors,
+    std: f64,
 }
 
-/// Judges the days since `onset` of all devices together and each by itself.
+/// A change of the mean at one day.
+#[derive(Clone, Copy)]
+struct Shift {
+    at: Millis,
+    after: usize,
+    mean: f64,
+    t: f64,
+    above: f64,
+}
+
+impl Before<'_> {
+    /// t of the mean shift at `at`: the days from there on against the earlier ones, with which the calibration's days
+    /// count (their mean is 0 here). Neighbouring days are alike, so each counts for less than one.
+    fn shift(&self, days: &Days, at: Millis) -> Shift {
+        let (mut before, mut after) = (Moments::default(), Moments::default());
+        days.range(..at).for_each(|(_, y)| before.add(*y));
+        days.range(at..).for_each(|(_, y)| after.add(*y));
+        let calibrated = self.promise.days.max(1) as f64;
+        let known = calibrated + before.n;
+        let reference = before.sum / known;
+        let scatter =
+            self.std.powi(2) * (calibrated - 1.0).max(1.0) + before.squares() + after.squares();
+        let degrees =
+            (calibrated - 1.0).max(1.0) + (before.n - 1.0).max(0.0) + (after.n - 1.0).max(0.0);
+        let std = (scatter / degrees).sqrt().max(0.05);
+        let alike = self.promise.lag1.clamp(0.0, 0.9);
+        let inflation = (1.0 + alike) / (1.0 - alike);
+        let mean = after.mean() - reference;
+        let above = days.range(at..).filter(|(_, y)| **y > reference).count() as f64;
+        Shift {
+            at,
+            after: after.n as usize,
+            mean,
+            t: mean / (std * (inflation * (1.0 / after.n.max(1.0) + 1.0 / known)).sqrt()),
+            above: above / after.n.max(1.0),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Moments {
+    n: f64,
+    sum: f64,
+    square: f64,
+}
+
+impl Moments {
+    fn add(&mut self, y: f64) {
+        *self = Self {
+            n: self.n + 1.0,
+            sum: self.sum + y,
+            square: self.square + y * y,
+        };
+    }
+    fn mean(&self) -> f64 {
+        self.sum / self.n.max(1.0)
+    }
+    fn squares(&self) -> f64 {
+        (self.square - self.n * self.mean().powi(2)).max(0.0)
+    }
+}
+
+/// Judges all closed days of all devices; `signalled` is the onset that the devices estimated.
+///
+/// The onset is where a change of the mean explains the days best (the maximum of the likelihood ratio, which for equal
+/// variances is that of |t|: Hinkley, 1970).
 #[must_use]
-pub fn verdict(onset: Millis, devices: &[DeviceDays], promise: &Promise, rules: &Rules) -> Verdict {
-    let longest = devices.iter().map(|d| d.days.len()).max().unwrap_or(0);
-    let each: Vec<DeviceVerdict> = devices
+pub fn verdict(
+    signalled: Millis,
+    devices: &[DeviceDays],
+    promise: &DailyErrors,
+    rules: &Rules,
+) -> Verdict {
+    let relative: Vec<(&str, Days)> = devices
         .iter()
         .filter(|d| !d.days.is_empty())
-        .map(|d| {
-            let (ratio, t, above) = measure(&d.days, promise);
-            let drifted =
-                d.days.len() >= rules.min_days && ratio >= rules.min_ratio && t >= rules.min_t;
+        .map(|d| (d.device.as_str(), relative(d, signalled, promise, rules)))
+        .collect();
+    // Devices share their weather: a day over all of them is one observation, not many.
+    let mut sums: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
+    for (day, y) in relative.iter().flat_map(|(_, days)| days) {
+        let sum = sums.entry(*day).or_default();
+        *sum = (sum.0 + y, sum.1 + 1.0);
+    }
+    let fleet: Days = sums
+        .into_iter()
+        .map(|(day, (sum, n))| (day, sum / n))
+        .collect();
+    let before = Before {
+        promise,
+        std: promise.fleet_std,
+    };
+    let onsets = fleet.len().saturating_sub(rules.min_days.saturating_sub(1));
+    let found = fleet
+        .keys()
+        .take(onsets)
+        .map(|day| before.shift(&fleet, *day))
+        .max_by(|a, b| a.t.total_cmp(&b.t));
+    let Some(shift) = found else {
+        return Verdict {
+            confirmed: false,
+            enough: false,
+            words: format!("{} closed days, {} are needed", fleet.len(), rules.min_days),
+            onset: signalled,
+            ratio: 1.0,
+            t: 0.0,
+            devices: Vec::new(),
+        };
+    };
+    let alone = Before {
+        promise,
+        std: promise.std,
+    };
+    let each: Vec<DeviceVerdict> = relative
+        .iter()
+        .map(|(name, days)| {
+            let own = alone.shift(days, shift.at);
             DeviceVerdict {
-                device: d.device.clone(),
-                days: d.days.len(),
-                ratio,
-                t,
-                above,
-                drifted,
+                device: (*name).to_owned(),
+                days: own.after,
+                ratio: own.mean.exp(),
+                t: own.t,
+                above: own.above,
+                drifted: own.after >= rules.min_days
+                    && own.mean.exp() >= rules.min_ratio
+                    && own.t >= rules.min_t,
             }
         })
         .collect();
-    // Devices share their weather: a day over all of them is one observation, not many.
-    let mut by_day: std::collections::BTreeMap<Millis, (f64, f64)> =
-        std::collections::BTreeMap::new();
-    for (day, error) in devices.iter().flat_map(|d| &d.days) {
-        let sum = by_day.entry(*day).or_default();
-        *sum = (sum.0 + error.max(1e-12).ln(), sum.1 + 1.0);
+    let ratio = shift.mean.exp();
+    let confirmed = ratio >= rules.min_ratio && shift.t >= rules.min_t && shift.above >= 0.6;
+    Verdict {
+        confirmed,
+        enough: true,
+        words: words(confirmed, &shift, &each, rules),
+        onset: shift.at,
+        ratio,
+        t: shift.t,
+        devices: each,
     }
-    let pooled: Vec<(Millis, f64)> = by_day
-        .into_iter()
-        .map(|(day, (sum, n))| (day, (sum / n).exp()))
+}
+
+/// A device's days against its level: the bundle's, else what its days before the signal say, else that of the others.
+fn relative(d: &DeviceDays, signalled: Millis, promise: &DailyErrors, rules: &Rules) -> Days {
+    let log = |e: &f64| e.max(1e-12).ln();
+    let earlier: Vec<f64> = d
+        .days
+        .iter()
+        .filter(|(t, _)| *t < signalled)
+        .map(|(_, e)| log(e))
         .collect();
-    let (ratio, t, above) = measure(&pooled, promise);
-    let enough = longest >= rules.min_days;
-    let confirmed = enough && ratio >= rules.min_ratio && t >= rules.min_t && above >= 0.6;
+    let own = (earlier.len() >= rules.min_days)
+        .then(|| earlier.iter().sum::<f64>() / earlier.len() as f64);
+    let level = promise
+        .levels
+        .get(&d.device)
+        .copied()
+        .or(own)
+        .unwrap_or(promise.mean);
+    d.days.iter().map(|(t, e)| (*t, log(e) - level)).collect()
+}
+
+fn words(confirmed: bool, shift: &Shift, each: &[DeviceVerdict], rules: &Rules) -> String {
+    let since = chrono::DateTime::from_timestamp_millis(shift.at)
+        .map_or_else(String::new, |d| d.format("%Y-%m-%d").to_string());
+    let (ratio, t) = (shift.mean.exp(), shift.t);
+    if !confirmed {
+        return format!(
+            "not confirmed: since {since} the error is {ratio:.2} times the usual one (asked: {:.2}) with t = {t:.1} (asked: {:.1})",
+            rules.min_ratio, rules.min_t
+        );
+    }
     let names: Vec<&str> = each
         .iter()
         .filter(|d| d.drifted)
         .map(|d| d.device.as_str())
         .collect();
-    let since = chrono::DateTime::from_timestamp_millis(onset)
-        .map_or_else(String::new, |d| d.format("%Y-%m-%d").to_string());
-    let words = if confirmed {
-        format!(
-            "since {since} the error is {ratio:.2} times the calibrated one over {} days (t = {t:.1}); devices: {}",
-            pooled.len(),
-            if names.is_empty() {
-                "all together, none by itself".to_owned()
-            } else {
-                names.join(", ")
-            }
-        )
-    } else if enough {
-        format!(
-            "not confirmed: since {since} the error is {ratio:.2} times the calibrated one (asked: {:.2}) with t = {t:.1} (asked: {:.1})",
-            rules.min_ratio, rules.min_t
-        )
+    let who = if names.is_empty() {
+        "all together, none by itself".to_owned()
     } else {
-        format!(
-            "{longest} closed days since {since}, {} are needed",
-            rules.min_days
-        )
+        names.join(", ")
     };
-    Verdict {
-        confirmed,
-        enough,
-        words,
-        ratio,
-        t,
-        devices: each,
-    }
+    format!(
+        "since {since} the error is {ratio:.2} times the usual one over {} days (t = {t:.1}); devices: {who}",
+        shift.after
+    )
 }
 
 /// What follows from a verdict.
@@ -186,13 +300,12 @@ pub enum Decision {
     CoolDown(String),
 }
 
-/// Decides, in data time. `last_retrain` is the data time of the last decision to retrain.
+/// Decides, in data time.
 #[must_use]
 pub fn decide(
     verdict: &Verdict,
-    onset: Millis,
     now: Millis,
-    last_retrain: Option<Millis>,
+    last: Option<LastRetrain>,
     rules: &Rules,
 ) -> Decision {
     const DAY_MS: Millis = 86_400_000;
@@ -202,18 +315,25 @@ pub fn decide(
     if !verdict.confirmed {
         return Decision::NotConfirmed;
     }
-    let until = last_retrain.map(|t| t + rules.cool_down_days * DAY_MS);
-    if let Some(until) = until.filter(|until| now < *until) {
-        return Decision::CoolDown(format!(
-            "the next retraining may begin {} days of data later",
-            (until - now) / DAY_MS + 1
-        ));
-    }
-    let days = (now - onset) / DAY_MS;
+    let days = (now - verdict.onset) / DAY_MS;
     if days < Millis::try_from(rules.min_new_days).unwrap_or(Millis::MAX) {
         return Decision::Wait(format!(
             "{days} days of data since the onset, {} are asked",
             rules.min_new_days
+        ));
+    }
+    let next = last.map(|last| {
+        if last.crowned {
+            return last.at + rules.cool_down_days * DAY_MS;
+        }
+        // What was too little to learn from is still so a day later.
+        let known = (last.at - verdict.onset).max(0) as f64;
+        verdict.onset + (known * rules.growth) as Millis
+    });
+    if let Some(next) = next.filter(|next| now < *next) {
+        return Decision::CoolDown(format!(
+            "the next retraining may begin {} days of data later",
+            (next - now) / DAY_MS + 1
         ));
     }
     Decision::Retrain
@@ -225,11 +345,14 @@ mod tests {
     use super::*;
 
     const DAY: Millis = 86_400_000;
-    const PROMISE: Promise = Promise {
-        mean: 0.0,
-        std: 0.2,
-        days: 60,
-    };
+    fn promise() -> DailyErrors {
+        DailyErrors {
+            std: 0.2,
+            fleet_std: 0.2,
+            days: 60,
+            ..DailyErrors::default()
+        }
+    }
 
     fn days(n: i64, level: f64) -> Vec<(Millis, f64)> {
         (0..n)
@@ -250,43 +373,91 @@ mod tests {
 
     #[test]
     fn doubled_errors_are_confirmed_and_named() {
-        let v = verdict(0, &fleet(14, &[2.0, 2.0, 1.9]), &PROMISE, &Rules::default());
-        assert!(v.confirmed, "{}", v.words);
+        let v = verdict(
+            0,
+            &fleet(14, &[2.0, 2.0, 1.9]),
+            &promise(),
+            &Rules::default(),
+        );
+        assert!(v.confirmed && v.onset <= 2 * DAY, "{}", v.words);
         assert!(
             v.words.contains("1970-01-01") && v.words.contains("d0"),
             "{}",
             v.words
         );
         assert_eq!(
-            decide(&v, 0, 14 * DAY, None, &Rules::default()),
+            decide(&v, 14 * DAY, None, &Rules::default()),
             Decision::Retrain
         );
     }
 
     #[test]
+    fn the_onset_is_the_day_of_the_change_although_the_device_signalled_another() {
+        let mut list = fleet(60, &[1.0, 1.0]);
+        for d in &mut list {
+            d.days.iter_mut().skip(40).for_each(|(_, e)| *e *= 1.8);
+        }
+        for signalled in [5, 40, 50] {
+            let v = verdict(signalled * DAY, &list, &promise(), &Rules::default());
+            assert!(
+                v.confirmed && (v.onset - 40 * DAY).abs() <= 2 * DAY,
+                "{signalled}: {}",
+                v.words
+            );
+            assert!((v.ratio - 1.8).abs() < 0.1, "{}", v.ratio);
+        }
+    }
+
+    #[test]
+    fn devices_of_other_scales_are_measured_by_their_own_level() {
+        let mut own = promise();
+        own.levels.insert("d1".into(), 30.0_f64.ln());
+        let mut list = fleet(40, &[1.0, 30.0, 500.0]);
+        let v = verdict(30 * DAY, &list, &own, &Rules::default());
+        assert!(!v.confirmed, "{}", v.words);
+        // d2 is named by no bundle: its own first days are its level.
+        list[2]
+            .days
+            .iter_mut()
+            .skip(30)
+            .for_each(|(_, e)| *e *= 3.0);
+        let v = verdict(30 * DAY, &list, &own, &Rules::default());
+        let drifted: Vec<bool> = v.devices.iter().map(|d| d.drifted).collect();
+        assert_eq!(drifted, [false, false, true], "{}", v.words);
+    }
+
+    #[test]
     fn calibrated_errors_are_not_and_few_days_wait() {
-        let v = verdict(0, &fleet(20, &[1.0, 1.05]), &PROMISE, &Rules::default());
+        let v = verdict(0, &fleet(20, &[1.0, 1.05]), &promise(), &Rules::default());
         assert_eq!(
-            decide(&v, 0, 20 * DAY, None, &Rules::default()),
+            decide(&v, 20 * DAY, None, &Rules::default()),
             Decision::NotConfirmed
         );
-        let v = verdict(0, &fleet(3, &[5.0]), &PROMISE, &Rules::default());
+        let v = verdict(0, &fleet(3, &[5.0]), &promise(), &Rules::default());
         assert!(matches!(
-            decide(&v, 0, 3 * DAY, None, &Rules::default()),
+            decide(&v, 3 * DAY, None, &Rules::default()),
             Decision::Wait(_)
         ));
     }
 
     #[test]
     fn a_confirmed_drift_waits_for_data_and_for_the_cool_down() {
-        let v = verdict(0, &fleet(8, &[3.0]), &PROMISE, &Rules::default());
+        let v = verdict(0, &fleet(8, &[3.0]), &promise(), &Rules::default());
         assert!(matches!(
-            decide(&v, 0, 8 * DAY, None, &Rules::default()),
+            decide(&v, 8 * DAY, None, &Rules::default()),
             Decision::Wait(_)
         ));
-        assert!(matches!(
-            decide(&v, 0, 20 * DAY, Some(10 * DAY), &Rules::default()),
-            Decision::CoolDown(_)
-        ));
+        let last = |at: i64, crowned| {
+            Some(LastRetrain {
+                at: at * DAY,
+                crowned,
+            })
+        };
+        let at_20 = |last| decide(&v, 20 * DAY, last, &Rules::default());
+        assert!(matches!(at_20(last(10, true)), Decision::CoolDown(_)));
+        assert_eq!(at_20(last(-90, true)), Decision::Retrain);
+        // After a challenger that was no better, more data decide and not the calendar.
+        assert!(matches!(at_20(last(15, false)), Decision::CoolDown(_)));
+        assert_eq!(at_20(last(14, false)), Decision::Retrain);
     }
 }

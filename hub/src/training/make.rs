@@ -1,7 +1,7 @@
 //! From a trained model to a sealed bundle: owns graph, golden vectors, reference and manifest, never what is learnt.
 
 use fieldcast_bundle::{
-    Calibration, GoldenVector, LevelCoverage, Manifest, ModelScore, Training, seal,
+    Calibration, DailyErrors, GoldenVector, LevelCoverage, Manifest, ModelScore, Training, seal,
 };
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
@@ -83,10 +83,7 @@ pub fn make(
             windows: calibration.windows,
             residual_std: calibration.residual_std.clone(),
             residual_mae: calibration.residual_mae.clone(),
-            log_daily_mae_mean: calibration.log_daily_mae_mean,
-            log_daily_mae_std: calibration.log_daily_mae_std,
-            log_daily_mae_lag1: 0.0,
-            days: calibration.days,
+            daily: daily_errors(&calibration.daily, data),
             coverage: calibration
                 .coverage
                 .iter()
@@ -133,6 +130,26 @@ pub fn make(
         manifest: json,
         model,
     })
+}
+
+/// The calibration's levels under the devices' names; of a fleet too large to name, none: each device then learns its own.
+fn daily_errors(daily: &fieldcast_train::DailyErrors, data: &TrainingData) -> DailyErrors {
+    let name =
+        |(series, level): &(usize, f64)| Some((data.series.get(*series)?.device.clone(), *level));
+    let levels = if daily.levels.len() <= fieldcast_bundle::manifest::MAX_LEVELS {
+        daily.levels.iter().filter_map(name).collect()
+    } else {
+        std::collections::BTreeMap::new()
+    };
+    DailyErrors {
+        mean: daily.mean,
+        between: daily.between,
+        std: daily.std,
+        lag1: daily.lag1,
+        fleet_std: daily.fleet_std,
+        days: daily.days,
+        levels,
+    }
 }
 
 /// Windows spread over the data, each with what the graph says.

@@ -13,7 +13,7 @@ use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::{ModelVersionRow, NewModelVersion};
 use fieldcast_store::training_runs::NewTrainingRun;
-use fieldcast_train::{Series, Stage, TrainConfig, Trained, TrainingData};
+use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData};
 use fieldcast_wire::{Sha256, message, pb};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -109,7 +109,13 @@ pub async fn run(
         seed: request.seed,
         ..request.config.clone().unwrap_or_default()
     };
-    let cut = plan::cut((first, last), request.onset, seen, horizon_ms, base);
+    let cut = plan::cut(
+        (first, last),
+        request.onset,
+        seen,
+        (spec.period_ms(), horizon_ms),
+        base,
+    );
     let all: Vec<Series> = data
         .into_iter()
         .map(|d| Series {
@@ -119,7 +125,11 @@ pub async fn run(
         })
         .collect();
     let all = Arc::new(TrainingData { series: all });
-    let trained = fit(&spec, &all, &cut, handle).await?;
+    let mut trained = fit(&spec, &all, &cut, handle).await?;
+    if cut.holdout_from.is_some() {
+        trained.calibration.daily =
+            tokio::task::block_in_place(|| daily_errors(&spec, &all, &trained, last))?;
+    }
     handle.line(format!("chosen: {}", trained.chosen));
     handle.progress(0.85, "sealing");
     let scores = serde_json::to_value(&trained.table).unwrap_or_default();
@@ -211,6 +221,24 @@ pub async fn run(
         json!({"model_version": version, "bundle": sha.to_string(), "chosen": trained.chosen, "better": better,
         "reason": reason, "rollout": rollout}),
     )
+}
+
+/// The level of errors that devices are told to expect: from the calibration part and the holdout together. A few days of a
+/// new world say little, and the model learnt from neither.
+fn daily_errors(
+    spec: &ForecasterSpec,
+    all: &TrainingData,
+    trained: &Trained,
+    last: Millis,
+) -> Result<DailyErrors, JobError> {
+    let span = (trained.split.calibrate_from, last.saturating_add(1));
+    fieldcast_train::evaluate::cases(spec, all, span, 1)
+        .and_then(|cases| {
+            fieldcast_train::evaluate::daily_errors(&cases, spec.period_ms(), |window| {
+                fieldcast_train::predict(&trained.params, window)
+            })
+        })
+        .map_err(|e| JobError::fatal(e.to_string()))
 }
 
 /// One above every version that the database or any device knows.

@@ -7,6 +7,12 @@ const DAY_MS: Millis = 86_400_000;
 /// Share of the days since the onset that is kept for judging.
 const HOLDOUT_SHARE: f64 = 0.22;
 const MIN_HOLDOUT_DAYS: Millis = 5;
+/// Share of the new world that selects, and the same that calibrates.
+const PART_SHARE: f64 = 0.15;
+/// Fewest origins of each of the two, beyond the horizon that separates them from the part before.
+const PART_ORIGINS: Millis = 30;
+/// How much the new world counts in all, against the old one.
+const RECENT: f64 = 6.0;
 
 /// The cut of a training run.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +32,7 @@ pub fn cut(
     (first, last): (Millis, Millis),
     onset: Option<Millis>,
     champion_until: Option<Millis>,
-    horizon_ms: Millis,
+    (period_ms, horizon_ms): (Millis, Millis),
     base: TrainConfig,
 ) -> Cut {
     let mut config = base;
@@ -47,11 +53,14 @@ pub fn cut(
     if let Some(onset) = onset.filter(|o| *o > first && *o < train_until) {
         let (old, new) = ((onset - first) as f64, (train_until - onset) as f64);
         let total = old + new;
-        // Learnt from: the old world and the larger part of the new one; chosen and calibrated in the new one.
-        config.train_share = (1.0 - 0.4 * new / total).min(0.9);
-        config.select_share = (1.0 - config.train_share) * 0.5;
+        // Chosen and calibrated in the new world, on no more of it than that takes: the rest is learnt from.
+        let part = (new * PART_SHARE).max((horizon_ms + PART_ORIGINS * period_ms) as f64);
+        let share = (part / total).min(0.2);
+        config.train_share = 1.0 - 2.0 * share;
+        config.select_share = share;
+        let learnt = (new - 2.0 * part).max(part);
         config.recent_weight =
-            ((2.0 * old / (0.6 * new)) as f32).clamp(config.recent_weight, 100.0);
+            ((RECENT * old / learnt) as f32).clamp(config.recent_weight, 1_000.0);
     }
     Cut {
         train_until,
@@ -70,7 +79,7 @@ mod tests {
             (0, 100 * DAY_MS),
             None,
             None,
-            DAY_MS,
+            (DAY_MS / 24, DAY_MS),
             TrainConfig::default(),
         );
         assert_eq!((cut.train_until, cut.holdout_from), (100 * DAY_MS, None));
@@ -83,7 +92,7 @@ mod tests {
             (0, days(440)),
             Some(days(400)),
             Some(days(380)),
-            DAY_MS,
+            (DAY_MS / 24, DAY_MS),
             TrainConfig::default(),
         );
         let from = cut.holdout_from.unwrap_or(0);
@@ -94,6 +103,8 @@ mod tests {
             from / DAY_MS
         );
         assert!(cut.config.recent_weight > 20.0);
+        let learnt_until = cut.config.train_share * from as f64 / DAY_MS as f64;
+        assert!((410.0..426.0).contains(&learnt_until), "{learnt_until}");
         assert!(cut.config.train_share + cut.config.select_share < 0.999);
     }
 
@@ -103,7 +114,7 @@ mod tests {
             (0, 100 * DAY_MS),
             None,
             Some(100 * DAY_MS),
-            DAY_MS,
+            (DAY_MS / 24, DAY_MS),
             TrainConfig::default(),
         );
         assert_eq!(cut.holdout_from, Some(100 * DAY_MS));

@@ -14,7 +14,9 @@ pub mod verify;
 pub use container::{PART_ONNX, PART_REFERENCE, Part, seal};
 pub use error::{OrderError, SignatureError, VerifyError};
 pub use keys::{KeyListChange, KeyRing};
-pub use manifest::{Calibration, GoldenVector, LevelCoverage, Manifest, ModelScore, Training};
+pub use manifest::{
+    Calibration, DailyErrors, GoldenVector, LevelCoverage, Manifest, ModelScore, Training,
+};
 pub use order::{Me, VerifiedCommand, VerifiedOrder, verify_command, verify_order};
 pub use signed::Kind;
 pub use verify::{Caps, Expected, UnverifiedBundle, VerifiedBundle};

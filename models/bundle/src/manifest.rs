@@ -1,5 +1,7 @@
 //! What a bundle says about its model: owns the manifest's fields and their JSON, never a signature.
 
+use std::collections::BTreeMap;
+
 use fieldcast_features::{ForecasterSpec, Millis};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,9 @@ pub struct Manifest {
 /// Most golden vectors of a manifest.
 pub const MAX_GOLDEN: usize = 32;
 
+/// Most devices whose error level a manifest names.
+pub const MAX_LEVELS: usize = 1_024;
+
 /// One input with its output, both in raw units and row-major.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GoldenVector {
@@ -64,17 +69,30 @@ pub struct Calibration {
     pub residual_std: Vec<f64>,
     /// Mean absolute residual of each step, `[H]`.
     pub residual_mae: Vec<f64>,
-    /// Mean of ln(MAE of a UTC day), over days and devices.
-    pub log_daily_mae_mean: f64,
-    /// Standard deviation of the same.
-    pub log_daily_mae_std: f64,
-    /// Lag-1 autocorrelation of the same; 0 where it was not measured.
-    #[serde(default)]
-    pub log_daily_mae_lag1: f64,
-    /// Days (of all devices) behind the numbers above.
-    pub days: usize,
+    /// The daily level of its errors.
+    pub daily: DailyErrors,
     /// Coverage of the intervals between symmetric quantile levels.
     pub coverage: Vec<LevelCoverage>,
+}
+
+/// ln(mean absolute error of a UTC day) while the model is right.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DailyErrors {
+    /// Mean of the devices' levels.
+    pub mean: f64,
+    /// Standard deviation of the devices' levels around it.
+    pub between: f64,
+    /// Standard deviation of one device's days around its level.
+    pub std: f64,
+    /// Lag-1 autocorrelation of the same, 0 to 0.95.
+    pub lag1: f64,
+    /// Standard deviation of the days after averaging over devices.
+    pub fleet_std: f64,
+    /// UTC days behind the numbers.
+    pub days: usize,
+    /// Levels of devices that were learnt from, at most [`MAX_LEVELS`]; any other device begins at `mean`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub levels: BTreeMap<String, f64>,
 }
 
 /// Coverage of one interval.
@@ -136,6 +154,12 @@ impl Manifest {
         }
         if !(self.train_dev.is_finite() && self.train_dev >= 0.0) {
             return Err("the training deviation is not a finite number from 0".into());
+        }
+        if self.calibration.daily.levels.len() > MAX_LEVELS {
+            return Err(format!(
+                "{} error levels, at most {MAX_LEVELS} are allowed",
+                self.calibration.daily.levels.len()
+            ));
         }
         let f = &self.forecaster;
         let width = fieldcast_features::calendar::width(f);

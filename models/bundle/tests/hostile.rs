@@ -318,7 +318,7 @@ fn unusable_manifests_are_refused_though_signed() {
     none.golden.clear();
     assert!(seal(none, vec![], vec![], signer(&key(2)), "hub").is_err());
     let mut nan = manifest();
-    nan.calibration.log_daily_mae_mean = f64::NAN;
+    nan.calibration.daily.mean = f64::NAN;
     assert!(seal(nan, vec![], vec![], signer(&key(2)), "hub").is_err());
 }
 

@@ -1,4 +1,5 @@
-//! The device's concept-drift monitor: owns the CUSUM over daily forecast errors, never the errors' history.
+//! The device's concept-drift monitor: owns the CUSUM over daily forecast errors and what it learns of their level, never
+//! the errors' history.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ pub const RUN_DAYS: f64 = 1_500.0;
 pub const CLIP: f64 = 4.0;
 /// Smallest deviation of the log errors that is believed.
 const MIN_STD: f64 = 0.05;
+/// Days of calibration and own experience after which a device learns no more of its level.
+const LEARN_DAYS: f64 = 90.0;
 
 /// How large the daily errors are while the model is right: the bundle's calibration.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -25,6 +28,10 @@ pub struct ErrorCalibration {
     pub lag1: f64,
     /// Days the three were estimated from.
     pub days: u32,
+    /// How far this device's level may lie from `mean_log` beyond the days' own scatter: 0 where the level is its own,
+    /// the deviation between devices where it is that of others.
+    #[serde(default)]
+    pub level_std: f64,
 }
 
 impl ErrorCalibration {
@@ -64,6 +71,7 @@ impl ErrorCalibration {
             std_log: (squares / (n - 1.0)).sqrt(),
             lag1,
             days: logs.len() as u32,
+            level_std: 0.0,
         })
     }
 
@@ -108,16 +116,65 @@ pub enum ErrorEvent {
     },
 }
 
-/// Upper CUSUM (k = [`K`]) over standardised ln(daily mean absolute error).
+/// What is known of the undrifted days: moments, and how many independent days they are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Level {
+    mean: f64,
+    squares: f64,
+    days: f64,
+    /// Days that say something of this device's level.
+    own: f64,
+}
+
+/// Days of an excursion of the CUSUM: learnt when it ends at zero, forgotten when it ends in an alarm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Excursion {
+    days: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Excursion {
+    fn add(&mut self, value: f64) {
+        self.days += 1.0;
+        let apart = value - self.mean;
+        self.mean += apart / self.days;
+        self.squares += apart * (value - self.mean);
+    }
+}
+
+impl Level {
+    fn std(&self) -> f64 {
+        (self.squares / (self.days - 1.0).max(1.0))
+            .sqrt()
+            .max(MIN_STD)
+    }
+
+    /// Joins the moments of undrifted days (Chan, Golub and LeVeque 1979).
+    fn learn(&mut self, new: &Excursion) {
+        if new.days == 0.0 || self.own >= LEARN_DAYS {
+            return;
+        }
+        let apart = new.mean - self.mean;
+        self.mean += apart * new.days / (self.own + new.days);
+        self.squares += new.squares + apart * apart * self.own * new.days / (self.own + new.days);
+        self.days += new.days;
+        self.own += new.days;
+    }
+}
+
+/// Upper CUSUM (k = [`K`]) over standardised ln(daily mean absolute error), with a level that it learns itself
+/// (self-starting, after Hawkins 1987).
 ///
 /// The threshold follows from the expected undrifted run time by Siegmund's approximation with the variance inflated by
-/// the autocorrelation ([`crate::stream::average_run_length`]). The calibration's mean is known only to its own standard
-/// error, which is subtracted from each day so that a short calibration does not raise false alarms.
+/// the autocorrelation ([`crate::stream::average_run_length`]). The level is known only to its own standard error, which
+/// is subtracted from each day so that a short calibration does not raise false alarms; it shrinks as the device's own
+/// undrifted days join the calibration's, up to three months of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ErrorMonitor {
-    mean_log: f64,
-    std_log: f64,
-    allowance: f64,
+    level: Level,
+    inflation: f64,
+    excursion: Excursion,
     cusum: Cusum,
     raised: bool,
     last: Option<i64>,
@@ -141,9 +198,10 @@ impl ErrorMonitor {
         if !calibration.mean_log.is_finite() {
             return fail("mean_log", "must be finite; calibrate the bundle again");
         }
-        if !calibration.std_log.is_finite() || calibration.std_log < 0.0 {
+        let deviation = |s: f64| s.is_finite() && s >= 0.0;
+        if !deviation(calibration.std_log) || !deviation(calibration.level_std) {
             return fail(
-                "std_log",
+                "std_log, level_std",
                 "must be finite and not negative; calibrate the bundle again",
             );
         }
@@ -151,12 +209,19 @@ impl ErrorMonitor {
             return fail("run_days", "must be 10 to 1000000 days");
         }
         let inflation = calibration.inflation();
+        let days = f64::from(calibration.days.max(1));
+        let std = calibration.std_log.max(MIN_STD);
+        // A level taken from other devices is worth as many days of this one as leave the same doubt.
+        let borrowed = inflation * (std / calibration.level_std.max(1e-9)).powi(2);
         Ok(Self {
-            mean_log: calibration.mean_log,
-            std_log: calibration.std_log.max(MIN_STD),
-            allowance: (inflation / f64::from(calibration.days.max(1)))
-                .sqrt()
-                .min(1.0),
+            level: Level {
+                mean: calibration.mean_log,
+                squares: std * std * (days - 1.0).max(1.0),
+                days,
+                own: days.min(borrowed),
+            },
+            inflation,
+            excursion: Excursion::default(),
             cusum: Cusum::new(K, threshold_for(run_days, K, inflation))?,
             raised: false,
             last: None,
@@ -172,16 +237,24 @@ impl ErrorMonitor {
             return None;
         }
         self.last = Some(time);
-        let raw = (error.max(f64::MIN_POSITIVE).ln() - self.mean_log) / self.std_log;
+        let std = self.level.std();
+        let raw = (error.max(f64::MIN_POSITIVE).ln() - self.level.mean) / std;
         let clipped = raw.clamp(-CLIP, CLIP);
-        let above = self.cusum.update(clipped - self.allowance);
+        let doubt = (self.inflation / self.level.own).sqrt().min(1.0);
+        let above = self.cusum.update(clipped - doubt);
+        self.excursion.add(self.level.mean + clipped * std);
         if self.cusum.sum() == 0.0 {
             self.onset = None;
             self.log_sum = 0.0;
-            return std::mem::take(&mut self.raised).then_some(ErrorEvent::Cleared { time });
+            let excursion = std::mem::take(&mut self.excursion);
+            if std::mem::take(&mut self.raised) {
+                return Some(ErrorEvent::Cleared { time });
+            }
+            self.level.learn(&excursion);
+            return None;
         }
         self.onset.get_or_insert(time);
-        self.log_sum += clipped * self.std_log;
+        self.log_sum += clipped * std;
         if above && !self.raised {
             self.raised = true;
             return self.signal().map(ErrorEvent::Raised);

@@ -147,6 +147,7 @@ fn one_bad_day_is_no_drift_and_the_state_survives_a_restart() {
         std_log: 0.3,
         lag1: 0.2,
         days: 90,
+        level_std: 0.0,
     };
     let mut monitor = ErrorMonitor::new(&calibration, RUN_DAYS).unwrap();
     assert_eq!(monitor.update(0, 1e12), None);

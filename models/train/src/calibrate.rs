@@ -17,17 +17,31 @@ pub struct Calibration {
     pub residual_std: Vec<f64>,
     /// Mean absolute residual of each step, `[H]`.
     pub residual_mae: Vec<f64>,
-    /// Mean of ln(MAE of a UTC day), over days and devices.
-    pub log_daily_mae_mean: f64,
-    /// Standard deviation of the same.
-    pub log_daily_mae_std: f64,
-    /// Lag-1 autocorrelation of the same, 0 to 0.95.
-    #[serde(default)]
-    pub log_daily_mae_lag1: f64,
-    /// Days (of all devices) behind the two.
-    pub days: usize,
+    /// The daily level of its errors.
+    pub daily: DailyErrors,
     /// Coverage of the intervals between symmetric quantile levels, each half of the part judged by the other's offsets.
     pub coverage: Vec<LevelCoverage>,
+}
+
+/// ln(mean absolute error of a UTC day): how a device's errors run while the model is right.
+///
+/// Devices differ in scale, so each has a level of its own; deviation and autocorrelation are those of the days around it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DailyErrors {
+    /// Mean of the devices' levels.
+    pub mean: f64,
+    /// Standard deviation of the devices' levels around it.
+    pub between: f64,
+    /// Standard deviation of one device's days around its level.
+    pub std: f64,
+    /// Lag-1 autocorrelation of the same, 0 to 0.95.
+    pub lag1: f64,
+    /// Standard deviation of the days after averaging over devices: smaller than `std` as far as they err independently.
+    pub fleet_std: f64,
+    /// UTC days behind the numbers.
+    pub days: usize,
+    /// Level of each device, by index of its series.
+    pub levels: Vec<(usize, f64)>,
 }
 
 /// Coverage of one interval.
@@ -106,22 +120,18 @@ pub(crate) fn calibration(
         let (sum, count) = errors.fold((0.0, 0.0_f64), |(s, n), e| (s + e.powi(power), n + 1.0));
         sum / count.max(1.0)
     };
-    let (mean, std, lag1, days) = log_daily_mae(outcomes, period);
     Calibration {
         windows: outcomes.len(),
         residual_std: (0..horizon).map(|h| step(h, 2).sqrt()).collect(),
         residual_mae: (0..horizon).map(|h| step(h, 1)).collect(),
-        log_daily_mae_mean: mean,
-        log_daily_mae_std: std,
-        log_daily_mae_lag1: lag1,
-        days,
+        daily: daily_errors(outcomes, period),
         coverage: crossed_coverage(outcomes, horizon, levels),
     }
 }
 
-/// Mean, deviation, lag-1 autocorrelation and number of ln(mean absolute residual) over devices and UTC days; days without
-/// any error are left out. The autocorrelation takes neighbouring days of one device and Kendall's (1954) correction.
-fn log_daily_mae(outcomes: &[Outcome], period: i64) -> (f64, f64, f64, usize) {
+/// Measures [`DailyErrors`]; days without any error are left out. The autocorrelation takes neighbouring days of one
+/// device and Kendall's (1954) correction.
+pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64) -> DailyErrors {
     let mut days: BTreeMap<(usize, i64), (f64, f64)> = BTreeMap::new();
     for outcome in outcomes {
         for (h, (mean, actual)) in outcome.mean.iter().zip(&outcome.actual).enumerate() {
@@ -136,29 +146,49 @@ fn log_daily_mae(outcomes: &[Outcome], period: i64) -> (f64, f64, f64, usize) {
             }
         }
     }
-    let positive = days.into_iter().filter(|(_, (sum, _))| *sum > 0.0);
-    let logs: Vec<((usize, i64), f64)> = positive
-        .map(|(day, (sum, count))| (day, (sum / count).ln()))
-        .collect();
-    let n = logs.len().max(1) as f64;
-    let mean = logs.iter().map(|(_, l)| l).sum::<f64>() / n;
-    let squares: f64 = logs.iter().map(|(_, l)| (l - mean) * (l - mean)).sum();
-    let neighbours = logs
-        .windows(2)
-        .filter(|w| w[1].0 == (w[0].0.0, w[0].0.1 + 1));
-    let products: f64 = neighbours.map(|w| (w[0].1 - mean) * (w[1].1 - mean)).sum();
+    let mut devices: BTreeMap<usize, Vec<(i64, f64)>> = BTreeMap::new();
+    for ((series, day), (sum, count)) in days {
+        if sum > 0.0 {
+            let logs = devices.entry(series).or_default();
+            logs.push((day, (sum / count).ln()));
+        }
+    }
+    let (mut squares, mut products, mut count) = (0.0, 0.0, 0.0_f64);
+    let mut levels = Vec::with_capacity(devices.len());
+    let mut fleet: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
+    for (series, logs) in &devices {
+        let level = logs.iter().map(|(_, l)| l).sum::<f64>() / logs.len() as f64;
+        levels.push((*series, level));
+        squares += logs.iter().map(|(_, l)| (l - level).powi(2)).sum::<f64>();
+        let neighbours = logs.windows(2).filter(|w| w[1].0 == w[0].0 + 1);
+        products += neighbours
+            .map(|w| (w[0].1 - level) * (w[1].1 - level))
+            .sum::<f64>();
+        count += logs.len() as f64;
+        for (day, log) in logs {
+            let sum = fleet.entry(*day).or_default();
+            *sum = (sum.0 + log - level, sum.1 + 1.0);
+        }
+    }
+    let n = levels.len().max(1) as f64;
+    let mean = levels.iter().map(|(_, l)| l).sum::<f64>() / n;
+    let apart: f64 = levels.iter().map(|(_, l)| (l - mean).powi(2)).sum();
     let raw = if squares > 0.0 {
         products / squares
     } else {
         0.0
     };
-    let lag1 = (raw + (1.0 + 4.0 * raw) / n).clamp(0.0, 0.95);
-    (
+    let own = fleet.len().max(1) as f64;
+    let together: f64 = fleet.values().map(|(sum, n)| (sum / n).powi(2)).sum();
+    DailyErrors {
         mean,
-        (squares / (n - 1.0).max(1.0)).sqrt(),
-        lag1,
-        logs.len(),
-    )
+        between: (apart / (n - 1.0).max(1.0)).sqrt(),
+        std: (squares / (count - n).max(1.0)).sqrt(),
+        lag1: (raw + (1.0 + 4.0 * raw) / own).clamp(0.0, 0.95),
+        fleet_std: (together / (own - 1.0).max(1.0)).sqrt(),
+        days: fleet.len(),
+        levels,
+    }
 }
 
 fn crossed_coverage(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec<LevelCoverage> {
@@ -248,7 +278,27 @@ mod tests {
             (result.coverage[0].coverage - 0.8).abs() < 0.03,
             "{result:?}"
         );
-        assert!((result.residual_std[1] - 6.0).abs() < 0.2 && result.log_daily_mae_std < 0.3);
+        assert!((result.residual_std[1] - 6.0).abs() < 0.2 && result.daily.std < 0.3);
+    }
+
+    #[test]
+    fn a_device_of_another_scale_keeps_its_own_level() {
+        let mut list = outcomes(2_000);
+        for small in outcomes(2_000) {
+            let shrink = |v: &f64| 10.0 + (v - 10.0) / 20.0;
+            let actual = small.actual.iter().map(shrink).collect();
+            list.push(Outcome {
+                series: 1,
+                actual,
+                ..small
+            });
+        }
+        let both = daily_errors(&list, DAY_MS / 24);
+        let one = daily_errors(&list[..2_000], DAY_MS / 24);
+        assert!((both.std - one.std).abs() < 1e-9 && (both.lag1 - one.lag1).abs() < 1e-9);
+        assert_eq!(both.days, one.days);
+        assert!((both.levels[0].1 - both.levels[1].1 - 20.0_f64.ln()).abs() < 1e-9);
+        assert!((both.between - 20.0_f64.ln() / 2.0_f64.sqrt()).abs() < 1e-9);
     }
 
     #[test]

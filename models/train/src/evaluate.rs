@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use fieldcast_features::{ForecasterSpec, Millis, Window, WindowBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::baselines::Outcome;
 use crate::data::{Panel, TrainingData};
 use crate::scales::Scales;
-use crate::{Prediction, TrainError};
+use crate::{DailyErrors, Prediction, TrainError};
 
 const DAY_MS: Millis = 86_400_000;
 /// Days in the window whose worst coverage is reported.
@@ -141,6 +142,30 @@ pub fn backtest<E>(
         tally.add(case, &forecast(&case.window)?);
     }
     Ok(tally.scores())
+}
+
+/// The daily error level of `forecast` on `cases`, as [`crate::Calibration`] has it; `period` is the forecaster's.
+///
+/// # Errors
+/// The forecaster's first error.
+pub fn daily_errors<E>(
+    cases: &[Case],
+    period: Millis,
+    mut forecast: impl FnMut(&Window) -> Result<Prediction, E>,
+) -> Result<DailyErrors, E> {
+    let outcomes: Result<Vec<Outcome>, E> = cases
+        .iter()
+        .map(|case| {
+            Ok(Outcome {
+                series: case.series,
+                time: case.window.origin,
+                unit: 1.0,
+                mean: forecast(&case.window)?.mean,
+                actual: case.actual.clone(),
+            })
+        })
+        .collect();
+    Ok(crate::calibrate::daily_errors(&outcomes?, period))
 }
 
 struct Tally<'a> {

@@ -26,7 +26,7 @@ mod predict;
 mod samples;
 mod scales;
 
-pub use calibrate::{Calibration, LevelCoverage};
+pub use calibrate::{Calibration, DailyErrors, LevelCoverage};
 pub use config::{Progress, Stage, TrainConfig};
 pub use data::{Series, TrainingData};
 pub use diebold_mariano::{DieboldMariano, diebold_mariano};

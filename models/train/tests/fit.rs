@@ -111,7 +111,7 @@ fn the_best_of_the_table_is_chosen_and_its_intervals_hold_on_unseen_data() {
     trained.params.check().unwrap();
     assert_eq!(trained.reference.channels.len(), 2);
     assert_eq!(trained.calibration.residual_std.len(), 6);
-    assert!(trained.calibration.days > 10 && trained.calibration.log_daily_mae_std > 0.0);
+    assert!(trained.calibration.daily.days > 10 && trained.calibration.daily.std > 0.0);
 
     let cases = evaluate::cases(&spec, &data, (cut, i64::MAX), 1).unwrap();
     let scores =

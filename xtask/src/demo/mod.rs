@@ -6,9 +6,11 @@ mod progress;
 mod report;
 mod series;
 mod stage;
+mod story;
 mod table;
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -46,6 +48,36 @@ pub(crate) struct DemoArgs {
     history: f64,
 }
 
+/// An empty folder that the private database's own user can reach, unlike one below a home directory: the database then
+/// lives inside it and goes with it.
+fn folder() -> Result<PathBuf> {
+    let dir = std::env::temp_dir().join(format!(
+        "fieldcast-demo-{}",
+        rustix::process::geteuid().as_raw()
+    ));
+    if dir.exists() {
+        if let Some(pid) = running_hub(&dir) {
+            anyhow::bail!(
+                "a demonstration runs already (its hub is process {pid}); end it with Ctrl-C first"
+            );
+        }
+        std::fs::remove_dir_all(&dir).with_context(|| format!("clear {}", dir.display()))?;
+    }
+    // Not with its parents: in a folder that all may write to, a name that somebody else made is refused.
+    std::fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("open {} to the database's user", dir.display()))?;
+    Ok(dir)
+}
+
+/// The hub that `serve.json` names, if it lives.
+fn running_hub(dir: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(dir.join("hub/serve.json")).ok()?;
+    let pid = serde_json::from_str::<serde_json::Value>(&text).ok()?["pid"].as_u64()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    name.starts_with("fieldcast-hub").then_some(pid)
+}
+
 /// How long the slowest steps may take before something is wrong.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -72,11 +104,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
 
     let interrupt = Interrupt::listen()?;
     let target = target_dir()?;
-    let dir = target.join("demo");
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("clear {}", dir.display()))?;
-    }
-    std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let dir = folder()?;
     let mut progress = Progress::new();
     let mut group = Group::new(&dir, interrupt.clone());
     let mut stage = Stage::new(&target.join("release"), &dir, args)?;

@@ -18,15 +18,35 @@ struct Errors {
     count: u32,
 }
 
-/// Mean absolute error of each month of the replay, beside seasonal naive and the versions that forecast.
+/// Which forecasts stand in one line: those of a version, before or after the world changed under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    version: u64,
+    drifted: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Line {
+    errors: Errors,
+    from: String,
+    to: String,
+}
+
+/// The summary: models, their errors before and after each change beside seasonal naive, and the newest whole forecast.
 pub(crate) fn summary(stage: &Stage) -> Result<String> {
     let client = stage.client()?;
     let definition = &stage.definition;
     let period = period_ms(&definition.period)?;
     // A week for daily data, a day for finer.
     let season = if period >= DAY_MS { 7 * period } else { DAY_MS };
-    let mut months: BTreeMap<String, (Errors, Vec<u64>)> = BTreeMap::new();
-    for device in stage.devices() {
+    let reports = client.items(&format!(
+        "/v1/drift-reports?forecaster={}&confirmed=true",
+        definition.name
+    ))?;
+    let onsets = onsets(&reports)?;
+    let mut parts: BTreeMap<Part, Line> = BTreeMap::new();
+    let mut newest = String::new();
+    for (index, device) in stage.devices().iter().enumerate() {
         let readings = client.items(&format!(
             "/v1/readings?device={}&sensor={}",
             device.device, definition.target
@@ -36,79 +56,164 @@ pub(crate) fn summary(stage: &Stage) -> Result<String> {
             "/v1/forecasts?device={}&forecaster={}",
             device.device, definition.name
         ))?;
-        for forecast in forecasts
+        let own: Vec<&Value> = forecasts
             .iter()
             .filter(|f| f["made_by"] == "bundle" && f["shadow"] != true)
-        {
+            .collect();
+        for forecast in &own {
             let origin = forecast["origin"]
                 .as_str()
                 .context("a forecast has an origin")?;
-            let month = months.entry(origin.chars().take(7).collect()).or_default();
+            let at = millis(origin)?;
+            let version = forecast["model_version"].as_u64().unwrap_or_default();
+            let drifted = onsets.get(&version).is_some_and(|onset| at >= *onset);
+            let line = parts.entry(Part { version, drifted }).or_default();
+            let date = origin.chars().take(10).collect::<String>();
+            if line.from.is_empty() || date < line.from {
+                line.from.clone_from(&date);
+            }
+            line.to = line.to.clone().max(date);
             add(
-                &mut month.0,
+                &mut line.errors,
                 &actual,
-                millis(origin)?,
+                at,
                 period,
                 season,
                 &numbers(&forecast["mean"])?,
             );
-            let version = forecast["model_version"].as_u64().unwrap_or_default();
-            if !month.1.contains(&version) {
-                month.1.push(version);
-            }
+        }
+        if index == 0 {
+            newest = beside_actuals(&device.device, &own, &actual, period)?;
         }
     }
-    let rows: Vec<Vec<String>> = months
+    let rows: Vec<Vec<String>> = parts
         .iter()
-        .filter(|(_, (errors, _))| errors.count > 0)
-        .map(|(month, (errors, versions))| {
-            let n = f64::from(errors.count);
-            let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+        .filter(|(_, line)| line.errors.count > 0)
+        .map(|(part, line)| {
+            let n = f64::from(line.errors.count);
             vec![
-                month.clone(),
-                versions.join(" -> "),
-                format!("{:.2}", errors.model / n),
-                format!("{:.2}", errors.naive / n),
-                format!("{:.0} %", 100.0 * errors.model / errors.naive),
+                format!("{} to {}", line.from, line.to),
+                format!(
+                    "version {}{}",
+                    part.version,
+                    if part.drifted {
+                        ", the world changed"
+                    } else {
+                        ""
+                    }
+                ),
+                format!("{:.2}", line.errors.model / n),
+                format!("{:.2}", line.errors.naive / n),
+                format!("{:.0} %", 100.0 * line.errors.model / line.errors.naive),
             ]
         })
         .collect();
-    let table = table::render(
-        &[
-            "month",
-            "model versions",
-            "MAE",
-            "seasonal naive",
-            "of naive",
-        ],
+    let errors = table::render(
+        &["forecasts made", "by", "MAE", "seasonal naive", "of naive"],
         &rows,
     );
-    Ok(format!("{}\n\n{table}", models(stage)?))
+    Ok(format!("{}\n\n{errors}\n\n{newest}", models(stage)?))
+}
+
+/// Since when each version's world was another, by the newest confirmed report on it.
+fn onsets(reports: &[Value]) -> Result<BTreeMap<u64, i64>> {
+    let mut found = BTreeMap::new();
+    // Newest first: the first report of a version knows most.
+    for report in reports {
+        let version = report["model_version"]
+            .as_u64()
+            .context("a report names a version")?;
+        let onset = millis(report["onset"].as_str().context("a report has an onset")?)?;
+        found.entry(version).or_insert(onset);
+    }
+    Ok(found)
+}
+
+/// The newest forecast whose every actual has come, step by step.
+fn beside_actuals(
+    device: &str,
+    forecasts: &[&Value],
+    actual: &BTreeMap<i64, f64>,
+    period: i64,
+) -> Result<String> {
+    for forecast in forecasts.iter().rev() {
+        let origin = millis(
+            forecast["origin"]
+                .as_str()
+                .context("a forecast has an origin")?,
+        )?;
+        let mean = numbers(&forecast["mean"])?;
+        let mut rows = Vec::with_capacity(mean.len());
+        let mut time = origin;
+        for value in &mean {
+            time += period;
+            let Some(came) = actual.get(&time) else { break };
+            let at = chrono::DateTime::from_timestamp_millis(time)
+                .map(|t| t.format("%Y-%m-%d %H:%M").to_string());
+            rows.push(vec![
+                at.unwrap_or_default(),
+                format!("{value:.1}"),
+                format!("{came:.1}"),
+            ]);
+        }
+        if rows.len() == mean.len() {
+            let few: Vec<Vec<String>> = rows.into_iter().step_by(mean.len().div_ceil(8)).collect();
+            return Ok(table::render(
+                &[&format!("{device}, for"), "forecast", "actual"],
+                &few,
+            ));
+        }
+    }
+    Ok(String::new())
 }
 
 /// The versions and how each was made.
 fn models(stage: &Stage) -> Result<String> {
-    let models = stage
-        .client()?
-        .items(&format!("/v1/models?forecaster={}", stage.definition.name))?;
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
-    let rows: Vec<Vec<String>> = models
-        .iter()
-        .map(|m| {
-            ["version", "kind", "status", "created"]
-                .iter()
-                .map(|key| text(&m[*key]))
-                .collect()
-        })
-        .collect();
+    let client = stage.client()?;
+    let name = &stage.definition.name;
+    let models = client.items(&format!("/v1/models?forecaster={name}"))?;
+    let runs = client.items(&format!("/v1/training-runs?forecaster={name}"))?;
     Ok(table::render(
-        &["version", "model", "status", "data until"],
-        &rows,
+        &["version", "model", "trained on", "because of", "verdict"],
+        &models
+            .iter()
+            .rev()
+            .map(|m| model_row(m, &runs))
+            .collect::<Vec<_>>(),
     ))
+}
+
+fn model_row(model: &Value, runs: &[Value]) -> Vec<String> {
+    let run = runs.iter().find(|r| r["model_version"] == model["version"]);
+    let of_run = |key: &str| run.and_then(|r| r[key].as_str()).unwrap_or("?").to_owned();
+    let until = model["lineage"]["data_until"]
+        .as_i64()
+        .and_then(chrono::DateTime::from_timestamp_millis);
+    let verdict = run
+        .and_then(|r| r["verdict"]["reason"].as_str())
+        .unwrap_or("?");
+    vec![
+        format!(
+            "{}{}",
+            model["version"],
+            if model["champion"] == true {
+                " (champion)"
+            } else {
+                ""
+            }
+        ),
+        model["lineage"]["chosen"]
+            .as_str()
+            .unwrap_or("?")
+            .to_owned(),
+        format!(
+            "{} rows until {}",
+            model["lineage"]["rows"],
+            until.map_or_else(|| "?".into(), |t| t.format("%Y-%m-%d").to_string())
+        ),
+        of_run("trigger"),
+        verdict.to_owned(),
+    ]
 }
 
 /// Adds every step of one forecast whose actual and whose value one season before are known.
@@ -206,6 +311,45 @@ mod tests {
                 naive: 48.0,
                 count: 2
             }
+        );
+    }
+
+    #[test]
+    fn a_model_is_shown_with_the_run_that_made_it_and_the_newest_onset_counts() {
+        let model = serde_json::json!({"version": 2, "champion": true,
+            "lineage": {"chosen": "lstm", "rows": 900, "data_until": 86_400_000}});
+        let runs = [
+            serde_json::json!({"model_version": 2, "trigger": "drift", "verdict": {"reason": "loss falls"}}),
+        ];
+        let row = model_row(&model, &runs);
+        assert_eq!(
+            row,
+            [
+                "2 (champion)",
+                "lstm",
+                "900 rows until 1970-01-02",
+                "drift",
+                "loss falls"
+            ]
+        );
+        let reports = [
+            serde_json::json!({"model_version": 1, "onset": "1970-01-01T00:00:05Z"}),
+            serde_json::json!({"model_version": 1, "onset": "1970-01-01T00:00:01Z"}),
+        ];
+        assert_eq!(onsets(&reports).unwrap(), [(1, 5_000)].into());
+    }
+
+    #[test]
+    fn the_newest_forecast_with_all_its_actuals_is_shown() {
+        let list = [
+            serde_json::json!({"origin": "1970-01-01T00:00:00Z", "mean": [1.0, 2.0]}),
+            serde_json::json!({"origin": "1970-01-01T01:00:00Z", "mean": [3.0, 4.0]}),
+        ];
+        let actual: BTreeMap<i64, f64> = (1..=2).map(|h| (h * 3_600_000, 7.5)).collect();
+        let shown = beside_actuals("d", &[&list[0], &list[1]], &actual, 3_600_000).unwrap();
+        assert!(
+            shown.contains("2.0") && !shown.contains("4.0") && shown.contains("7.5"),
+            "{shown}"
         );
     }
 

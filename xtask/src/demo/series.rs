@@ -82,7 +82,7 @@ fn row_time(header: &str, row: &str, columns: &[String]) -> Result<String> {
             .with_context(|| format!("the row has no field for `{name}`"))
     };
     match columns {
-        [time] => Ok(field(time)?.to_owned()),
+        [time] => rfc3339(field(time)?),
         [date, hour] => {
             let hour: u32 = field(hour)?
                 .parse()
@@ -94,6 +94,29 @@ fn row_time(header: &str, row: &str, columns: &[String]) -> Result<String> {
             columns.len()
         ),
     }
+}
+
+/// A time as hub and agent read it, as RFC 3339: without an offset it is UTC.
+fn rfc3339(text: &str) -> Result<String> {
+    if chrono::DateTime::parse_from_rfc3339(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    for form in [
+        "%Y-%m-%d %H:%M:%S",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%d %H:%M",
+        "%Y-%m-%dT%H:%M",
+    ] {
+        if let Ok(time) = chrono::NaiveDateTime::parse_from_str(text, form) {
+            return Ok(time.format("%Y-%m-%dT%H:%M:%SZ").to_string());
+        }
+    }
+    if let Ok(date) = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Ok(format!("{date}T00:00:00Z"));
+    }
+    anyhow::bail!(
+        "`{text}` is no time; write 2024-01-31T13:00:00Z, 2024-01-31 13:00:00 or 2024-01-31"
+    )
 }
 
 #[cfg(test)]
@@ -135,5 +158,22 @@ mod tests {
             "{error}"
         );
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn times_without_an_offset_are_utc() {
+        for text in ["2016-07-01 00:00:00", "2016-07-01T00:00", "2016-07-01"] {
+            assert_eq!(rfc3339(text).unwrap(), "2016-07-01T00:00:00Z", "{text}");
+        }
+        assert_eq!(
+            rfc3339("2016-07-01T02:00:00+02:00").unwrap(),
+            "2016-07-01T02:00:00+02:00"
+        );
+        assert!(
+            rfc3339("07/01/2016")
+                .unwrap_err()
+                .to_string()
+                .contains("2024-01-31")
+        );
     }
 }

@@ -13,6 +13,7 @@ use super::http::Client;
 use super::process::Group;
 use super::progress::Progress;
 use super::series::{Series, divide};
+use super::story::{News, Story};
 use crate::command::output;
 
 /// Days generated.
@@ -290,34 +291,17 @@ impl Stage {
         patience: Duration,
     ) -> Result<()> {
         let start = Instant::now();
-        let (mut told, mut champion) = (0, self.champion()?);
+        let mut story = Story::default();
         progress.begin();
         loop {
             group.check()?;
-            let reports = self.client()?.items(&format!(
-                "/v1/drift-reports?forecaster={}&confirmed=true",
-                self.definition.name
-            ))?;
-            if reports.len() > told {
-                told = reports.len();
-                progress.say(&format!(
-                    "drift confirmed ({told} so far): the hub retrains"
-                ));
-            }
-            let now = self.champion()?;
-            if now != champion {
-                champion = now;
-                progress.say(&format!(
-                    "challenger was better: version {} is rolled out",
-                    now.unwrap_or_default()
-                ));
+            let news = self.news()?;
+            for line in story.tell(&news) {
+                progress.say(&line);
             }
             let share = start.elapsed().as_secs_f64() / expected.as_secs_f64();
-            progress.show(
-                share.min(0.99),
-                &format!("champion {}, {told} drift reports", now.unwrap_or_default()),
-            );
-            if share >= 1.0 && self.all_delivered()? {
+            progress.show(share.min(0.99), &news.state());
+            if share >= 1.0 && !news.is_training() && self.all_delivered()? {
                 progress.end();
                 return Ok(());
             }
@@ -330,6 +314,18 @@ impl Stage {
             }
             std::thread::sleep(Duration::from_millis(500));
         }
+    }
+
+    fn news(&self) -> Result<News> {
+        let client = self.client()?;
+        let name = &self.definition.name;
+        let list = |what: &str| client.items(&format!("/v1/{what}?forecaster={name}"));
+        Ok(News {
+            decisions: list("decisions")?,
+            runs: list("training-runs")?,
+            rollouts: list("rollouts")?,
+            champion: self.champion()?,
+        })
     }
 
     fn all_delivered(&self) -> Result<bool> {
