@@ -1,7 +1,7 @@
 //! `GET /v1/...`: owns the shape and paging of lists, never their contents.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use chrono::{DateTime, SecondsFormat, Utc};
 use fieldcast_store::rollouts::FleetRow;
 use fieldcast_wire::{Sha256, message, pb};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Rest;
+use super::extract::{Path, Query};
 use super::problem::Problem;
 
 const MAX_LIMIT: i64 = 1_000;

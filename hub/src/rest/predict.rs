@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -18,6 +17,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Rest;
+use super::extract::Body;
 use super::lists::{text_of, time};
 use super::problem::Problem;
 use crate::registry;
@@ -47,7 +47,7 @@ fn detail(status: StatusCode, text: impl Into<String>) -> Response {
 
 /// The next step's demand from the last stored rows and the request's.
 #[utoipa::path(post, path = "/predict", request_body = Weather, responses((status = 200, body = Demand), (status = 422), (status = 500)))]
-pub async fn predict(State(rest): State<Rest>, body: Bytes) -> Response {
+pub async fn predict(State(rest): State<Rest>, Body(body): Body) -> Response {
     let weather: Weather = match serde_json::from_slice(&body) {
         Ok(weather) => weather,
         Err(e) => {
@@ -200,7 +200,7 @@ pub struct Forecast {
 /// # Errors
 /// An unknown name, too little history, or the database.
 #[utoipa::path(post, path = "/v1/predict", request_body = Question, responses((status = 200, body = Forecast), (status = 404, body = Problem), (status = 422, body = Problem)))]
-pub async fn predict_v1(State(rest): State<Rest>, body: Bytes) -> Result<Json<Forecast>, Problem> {
+pub async fn predict_v1(State(rest): State<Rest>, Body(body): Body) -> Result<Json<Forecast>, Problem> {
     let q: Question =
         serde_json::from_slice(&body).map_err(|e| Problem::invalid(format!("{e}; see /docs")))?;
     let store = &rest.hub.store;

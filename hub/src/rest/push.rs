@@ -1,13 +1,13 @@
 //! `POST /v1/readings`: owns the route for things that run no agent, never the reading of their JSON.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use fieldcast_wire::DeviceId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Rest;
+use super::extract::{Body, Query};
 use super::problem::Problem;
 use crate::ingest::json;
 
@@ -38,7 +38,7 @@ pub struct Pushed {
 pub async fn push_readings(
     State(rest): State<Rest>,
     Query(whose): Query<Whose>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Pushed>, Problem> {
     let device = DeviceId::new(whose.device).map_err(|e| Problem::invalid(e.to_string()))?;
     let readings = json::parse(&body).map_err(|e| Problem::invalid(format!("{e:#}")))?;
