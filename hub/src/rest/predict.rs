@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::DateTime;
-use fieldcast_features::grid::slot_of;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Preset, WindowBuilder};
 use fieldcast_runtime::LoadedModel;
 use fieldcast_store::model_versions::ModelVersionRow;
@@ -18,6 +17,7 @@ use utoipa::ToSchema;
 
 use super::Rest;
 use super::extract::Body;
+use super::history;
 use super::lists::{text_of, time};
 use super::problem::Problem;
 use crate::registry;
@@ -93,24 +93,10 @@ async fn from_weather(rest: &Rest, weather: &Weather) -> Result<Demand, Problem>
     let (period, needed) = (spec.period_ms(), spec.lookback - 1);
     let mut history: Vec<FeatureRow> = Vec::new();
     for device in snapshot::devices(store, &spec).await? {
-        let sensors: Vec<String> = spec
-            .channels()
-            .iter()
-            .map(|c| spec.sensor_of(c).to_owned())
-            .collect();
-        let Some((_, last)) = store.reading_span(&device, &sensors).await? else {
-            continue;
-        };
-        let span = period * Millis::try_from(spec.lookback * 2).unwrap_or(1);
-        let rows =
-            snapshot::rows(store, &spec, &device, last - span, slot_of(last, period)).await?;
+        let rows = history::newest(store, &spec, &device, needed).await?;
         if rows.last().map(|r| r.time) > history.last().map(|r| r.time) {
             history = rows;
         }
-    }
-    if spec.preset == Preset::Classic {
-        // Rows, not times: as in the replaced system the last ones count, whatever lies between them.
-        history.retain(|r| (0..spec.inputs.len()).all(|c| r.value(c).is_some()));
     }
     if history.len() < needed {
         let text = format!(
@@ -200,7 +186,10 @@ pub struct Forecast {
 /// # Errors
 /// An unknown name, too little history, or the database.
 #[utoipa::path(post, path = "/v1/predict", request_body = Question, responses((status = 200, body = Forecast), (status = 404, body = Problem), (status = 422, body = Problem)))]
-pub async fn predict_v1(State(rest): State<Rest>, Body(body): Body) -> Result<Json<Forecast>, Problem> {
+pub async fn predict_v1(
+    State(rest): State<Rest>,
+    Body(body): Body,
+) -> Result<Json<Forecast>, Problem> {
     let q: Question =
         serde_json::from_slice(&body).map_err(|e| Problem::invalid(format!("{e}; see /docs")))?;
     let store = &rest.hub.store;

@@ -9,7 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::Rest;
 use super::extract::{Body, Query};
 use super::problem::Problem;
-use crate::ingest::json;
+use crate::events::HubEvent;
+use crate::ingest::json::{JsonReading, Stored};
+use crate::ingest::{json, out};
 
 /// Whose readings they are.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -56,6 +58,7 @@ pub async fn push_readings(
                 format!("{e:#}"),
             )
         })?;
+    tell(&rest, &device, &readings, &stored);
     let rejected = stored
         .rejected
         .iter()
@@ -66,4 +69,25 @@ pub async fn push_readings(
         known: stored.known,
         rejected,
     }))
+}
+
+/// Consumers and the rest of the hub hear of these readings as of those that came by MQTT.
+fn tell(rest: &Rest, device: &DeviceId, readings: &[JsonReading], stored: &Stored) {
+    let refused = |at: &usize| stored.rejected.iter().any(|(place, _)| place == at);
+    let taken: Vec<JsonReading> = readings
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !refused(at))
+        .map(|(_, reading)| reading.clone())
+        .collect();
+    for message in out::readings(device, &json::as_readings(&taken)) {
+        // Consumers that must not miss anything read the database: here the newest is dropped when they are slow.
+        let _ = rest.hub.out.try_send(message);
+    }
+    let newest = taken.iter().map(|r| (r.sensor.clone(), r.time)).collect();
+    let _ = rest.hub.events.send(HubEvent::Committed {
+        device: device.clone(),
+        newest,
+        readings: stored.new,
+    });
 }

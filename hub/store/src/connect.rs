@@ -170,3 +170,19 @@ impl Store {
         self.pool.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_passes_by_itself_where_its_cause_does() {
+        let away = || sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into());
+        assert!(failed(MigrateError::Execute(away())).is_transient());
+        assert!(failed(MigrateError::ExecuteMigration(away(), 3)).is_transient());
+        assert!(failed(MigrateError::Execute(sqlx::Error::PoolTimedOut)).is_transient());
+        let newer = failed(MigrateError::VersionMissing(9));
+        assert!(!newer.is_transient());
+        assert!(newer.to_string().contains("fieldcast-hub migrate"));
+    }
+}
