@@ -50,10 +50,7 @@ impl Signer {
     /// # Errors
     /// The database.
     pub async fn foreign(&self, store: &Store) -> fieldcast_store::Result<Option<String>> {
-        for (name, mine) in [
-            (ROOT_PIN, self.root_public()),
-            (HUB_PIN, self.hub_public()),
-        ] {
+        for (name, mine) in [(ROOT_PIN, self.root_public()), (HUB_PIN, self.hub_public())] {
             let mine = hex(&mine);
             let pinned = store.pin(name, &mine).await?;
             if pinned != mine {
