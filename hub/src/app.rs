@@ -237,8 +237,16 @@ impl Running {
             return Ok(true);
         };
         let hub = self.hub.clone();
-        let Some(instance) = prepare(&hub.store, &hub.signer, &hub.end).await? else {
-            return Ok(false);
+        let (instance, ingestor) = loop {
+            let Some(instance) = prepare(&hub.store, &hub.signer, &hub.end).await? else {
+                return Ok(false);
+            };
+            match Ingestor::new(hub.store.clone()).await {
+                Ok(ingestor) => break (instance, ingestor),
+                // The database went away in between: waited for once more.
+                Err(error) if error.is_transient() => {}
+                Err(error) => return Err(error.into()),
+            }
         };
         let (store, downlink, events, end) = (&hub.store, &hub.downlink, &hub.events, &hub.end);
         let (connections_tx, connections) = watch::channel(0);
@@ -248,7 +256,6 @@ impl Running {
             telemetry,
             leader: leader_tx,
         };
-        let ingestor = Ingestor::new(store.clone()).await?;
         let desk = Desk {
             store: store.clone(),
             downlink: downlink.clone(),

@@ -147,3 +147,50 @@ fn desired(m: &pb::Desired) -> Result<Value> {
 fn debug(message: &impl std::fmt::Debug) -> Value {
     Value::String(format!("{message:?}"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_shown_with_what_it_orders() {
+        let order = pb::Order {
+            device: "a".into(),
+            forecaster: "demand".into(),
+            bundle: vec![0xab; 32],
+            model_version: 7,
+            generation: 3,
+            ..Default::default()
+        };
+        let signed = pb::Signed {
+            payload: message::encode(&order),
+            key_id: "k".into(),
+            ..Default::default()
+        };
+        let shown = desired(&pb::Desired {
+            orders: vec![signed],
+            ..Default::default()
+        })
+        .unwrap();
+        let one = &shown["orders"][0];
+        assert_eq!(one["device"], "a");
+        assert_eq!(one["bundle"], "ab".repeat(32));
+        assert_eq!(
+            (&one["model_version"], &one["generation"]),
+            (&json!(7), &json!(3))
+        );
+        assert_eq!(one["key"], "k");
+        let damaged = pb::Signed {
+            payload: vec![0xff],
+            ..Default::default()
+        };
+        assert!(
+            desired(&pb::Desired {
+                orders: vec![damaged],
+                ..Default::default()
+            })
+            .is_err()
+        );
+    }
+}

@@ -62,8 +62,8 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let served = serve_until_ended(&mut running, listener, &file).await;
     let _ = std::fs::remove_file(&file);
     tracing::info!("stopping");
-    running.stop().await?;
-    served
+    let stopped = running.stop().await;
+    served.and(stopped)
 }
 
 async fn serve_until_ended(
