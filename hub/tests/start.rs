@@ -27,11 +27,7 @@ async fn a_database_that_comes_goes_and_comes_is_waited_for() {
     let metrics = http::get(&rest, "/metrics").await;
     assert_eq!(metrics.status, 200);
     assert!(metrics.text.contains("\nfieldcast_ready 0\n"));
-    let until = support::deadline();
-    while !hub.said().contains("waiting for the database") {
-        assert!(std::time::Instant::now() < until, "{}", hub.said());
-        tokio::task::yield_now().await;
-    }
+    hub.says("waiting for the database").await;
     assert!(hub.said().contains("refused"), "{}", hub.said());
 
     let server = bed.forward(port).await;
@@ -66,6 +62,9 @@ async fn a_hub_that_waits_ends_when_it_is_told_to() {
     hub.ready(&rest, 503).await;
     hub.stop().await;
     assert!(!dir.path().join("serve.json").exists());
+    let worker = Process::worker(dir.path(), &url);
+    worker.says("waiting for the database").await;
+    worker.stop().await;
 }
 
 #[tokio::test]

@@ -81,6 +81,7 @@ async fn serve_until_ended(
         .with_context(|| format!("write {}", file.display()))?;
     tracing::info!(rest = %format!("http://{rest}"), broker = %running.broker_url, "serving");
     if running.begin().await? {
+        tracing::info!("the database answers; data is taken");
         spawn_loop(running);
         running.hub.end.cancelled().await;
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{deadline, http};
 
-/// A running `serve`; killed when dropped.
+/// A running `serve` or `worker`; killed when dropped.
 pub struct Process {
     child: Child,
     pub log: PathBuf,
@@ -37,6 +37,20 @@ pub fn refused(data_dir: &Path, database_url: &str, args: &[&str]) -> String {
 }
 
 impl Process {
+    /// Starts `worker`.
+    pub fn worker(data_dir: &Path, database_url: &str) -> Self {
+        std::fs::create_dir_all(data_dir).unwrap();
+        let log = data_dir.join("worker.log");
+        let file = std::fs::File::create(&log).unwrap();
+        let child = command(data_dir, database_url)
+            .arg("worker")
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
     /// Starts `serve` and waits until it says where it listens.
     pub async fn serve(data_dir: &Path, database_url: &str, args: &[&str]) -> (Self, String) {
         std::fs::create_dir_all(data_dir).unwrap();
@@ -77,6 +91,19 @@ impl Process {
 
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until its log has this.
+    pub async fn says(&self, text: &str) {
+        let until = deadline();
+        while !self.said().contains(text) {
+            assert!(
+                std::time::Instant::now() < until,
+                "not said: {text}: {}",
+                self.said()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until `/readyz` answers with this status.
