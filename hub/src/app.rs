@@ -25,6 +25,11 @@ use crate::signing::Signer;
 /// How long tasks may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long the database may take to answer before the hub counts as not ready.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// Waits between tries of a database that is away: the first and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
 /// What the parts of a running hub share.
 #[derive(Debug, Clone)]
 pub struct Hub {
@@ -38,6 +43,10 @@ pub struct Hub {
     pub downlink: Downlink,
     /// What is committed.
     pub events: broadcast::Sender<HubEvent>,
+    /// To other consumers.
+    pub out: mpsc::Sender<out::Message>,
+    /// Whether the tables are there and at this version.
+    pub prepared: watch::Receiver<bool>,
     /// Whether this hub leads.
     pub leads: watch::Receiver<bool>,
     /// Ends every task.
@@ -45,12 +54,29 @@ pub struct Hub {
 }
 
 impl Hub {
+    /// Why the database cannot be used at the moment; none where it can.
+    pub async fn no_database(&self) -> Option<String> {
+        match tokio::time::timeout(ANSWERS_WITHIN, self.store.ping()).await {
+            Err(_) => Some(format!(
+                "the database does not answer within {} s; check that PostgreSQL runs and accepts connections",
+                ANSWERS_WITHIN.as_secs()
+            )),
+            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Ok(())) => (!*self.prepared.borrow()).then(|| {
+                "the database is not at this version yet; it is brought there by itself".to_owned()
+            }),
+        }
+    }
+
     /// Why this hub cannot do its work at the moment; none where it can.
     pub async fn not_ready(&self) -> Option<String> {
-        if let Err(error) = self.store.ping().await {
-            return Some(error.to_string());
+        if let Some(reason) = self.no_database().await {
+            return Some(reason);
         }
-        (!self.downlink.connected()).then(|| "there is no connection to the broker".to_owned())
+        (!self.downlink.connected()).then(|| {
+            "there is no connection to the broker; check that it runs and lets the hub in"
+                .to_owned()
+        })
     }
 }
 
@@ -61,12 +87,21 @@ pub struct Running {
     /// `mqtt://host:port` that devices connect to.
     pub broker_url: String,
     broker: Option<Broker>,
+    waiting: Option<Waiting>,
     tasks: JoinSet<()>,
     database: Database,
 }
 
-/// Starts the data path: database, broker, connection, ingest, leader, features. Waits for a database or broker that
-/// is away, except where the private parts cannot start at all.
+/// What the data path begins with once there is a database.
+struct Waiting {
+    link: Link,
+    out: mpsc::Receiver<out::Message>,
+    prepared: watch::Sender<bool>,
+    leads: watch::Sender<bool>,
+}
+
+/// Starts what needs no tables: the private database and broker where they are used, and what all parts share.
+/// [`Running::begin`] starts the rest.
 ///
 /// # Errors
 /// No PostgreSQL to start, a port in use, keys that cannot be read: each says what to do.
@@ -80,92 +115,18 @@ pub async fn start(
     let signer = Arc::new(Signer::open(&config.keys_dir())?);
     let database = Database::open(config).await?;
     let store = database.store().clone();
-    let instance = prepare(&store, &end).await?;
-    let (broker, broker_url, link) = match &serve.broker {
-        Some(url) => {
-            let authority = match &serve.broker_ca {
-                Some(path) => {
-                    Some(std::fs::read(path).with_context(|| format!("read {}", path.display()))?)
-                }
-                None => None,
-            };
-            let link = Link::parse(url, authority)?;
-            let scheme = if link.tls.is_some() { "mqtts" } else { "mqtt" };
-            (
-                None,
-                format!("{scheme}://{}:{}", link.host, link.port),
-                link,
-            )
-        }
-        None => {
-            let broker = Broker::start(serve.broker_listen, &config.site, store.clone()).await?;
-            let link = Link {
-                host: broker.address.ip().to_string(),
-                port: broker.address.port(),
-                tls: None,
-                login: Some((HUB_USER.to_owned(), broker.password.clone())),
-            };
-            let url = format!("mqtt://{}", broker.address);
-            (Some(broker), url, link)
+    let (broker, broker_url, link) = match broker(config, serve, &store).await {
+        Ok(found) => found,
+        Err(error) => {
+            database.close().await?;
+            return Err(error);
         }
     };
-    let downlink = Downlink::new(&config.site, store.clone(), Arc::clone(&signer));
     let (events, _) = broadcast::channel(1_024);
+    let (out, out_rx) = mpsc::channel(out::QUEUE);
+    let (prepared_tx, prepared) = watch::channel(false);
     let (leads_tx, leads) = watch::channel(false);
-    let (connections_tx, connections) = watch::channel(0);
-    let (telemetry, telemetry_rx) = mpsc::channel(LANE);
-    let (leader_tx, leader_rx) = mpsc::channel(LANE);
-    let (out_tx, out_rx) = mpsc::channel(out::QUEUE);
-    let lanes = Lanes {
-        telemetry,
-        leader: leader_tx,
-    };
-    let ingestor = Ingestor::new(store.clone()).await?;
-    let desk = Desk {
-        store: store.clone(),
-        downlink: downlink.clone(),
-        events: events.clone(),
-        out: out_tx.clone(),
-        instance,
-    };
-    let client_id = format!("fieldcast-hub-{}", uuid::Uuid::new_v4().simple());
     let mut tasks = JoinSet::new();
-    tasks.spawn(mqtt::run(
-        link,
-        client_id,
-        downlink.clone(),
-        lanes,
-        leads.clone(),
-        connections_tx,
-        end.clone(),
-    ));
-    tasks.spawn(ingest::run(
-        ingestor,
-        telemetry_rx,
-        downlink.clone(),
-        out_tx,
-        events.clone(),
-        end.clone(),
-    ));
-    tasks.spawn(out::run(out_rx, downlink.clone(), end.clone()));
-    tasks.spawn(leader::elect(
-        store.clone(),
-        downlink.clone(),
-        leads_tx,
-        end.clone(),
-    ));
-    tasks.spawn(leader::republish(
-        downlink.clone(),
-        connections,
-        leads.clone(),
-        end.clone(),
-    ));
-    tasks.spawn(leader::run(desk, leader_rx, end.clone()));
-    tasks.spawn(crate::features::run(
-        store.clone(),
-        events.clone(),
-        end.clone(),
-    ));
     let keeper = (database.clone(), end.clone());
     tasks.spawn(async move {
         tokio::select! {
@@ -175,10 +136,12 @@ pub async fn start(
     });
     let hub = Hub {
         config: config.clone(),
+        downlink: Downlink::new(&config.site, store.clone(), Arc::clone(&signer)),
         store,
         signer,
-        downlink,
         events,
+        out,
+        prepared,
         leads,
         end,
     };
@@ -186,28 +149,77 @@ pub async fn start(
         hub,
         broker_url,
         broker,
+        waiting: Some(Waiting {
+            link,
+            out: out_rx,
+            prepared: prepared_tx,
+            leads: leads_tx,
+        }),
         tasks,
         database,
     })
 }
 
-/// Migrates; waits with backoff for a database that is away.
-async fn prepare(store: &Store, end: &CancellationToken) -> Result<Vec<u8>> {
-    let mut backoff = Duration::from_millis(200);
+/// The embedded broker, started, or the one that is named; its address for devices, and the hub's way to it.
+async fn broker(
+    config: &Config,
+    serve: &ServeConfig,
+    store: &Store,
+) -> Result<(Option<Broker>, String, Link)> {
+    let Some(url) = &serve.broker else {
+        let broker = Broker::start(serve.broker_listen, &config.site, store.clone()).await?;
+        let link = Link {
+            host: broker.address.ip().to_string(),
+            port: broker.address.port(),
+            tls: None,
+            login: Some((HUB_USER.to_owned(), broker.password.clone())),
+        };
+        let url = format!("mqtt://{}", broker.address);
+        return Ok((Some(broker), url, link));
+    };
+    let authority = match &serve.broker_ca {
+        Some(path) => {
+            Some(std::fs::read(path).with_context(|| format!("read {}", path.display()))?)
+        }
+        None => None,
+    };
+    let link = Link::parse(url, authority)?;
+    let scheme = if link.tls.is_some() { "mqtts" } else { "mqtt" };
+    let url = format!("{scheme}://{}:{}", link.host, link.port);
+    Ok((None, url, link))
+}
+
+/// Migrates and checks that the keys are the database's; waits with backoff for a database that is away. Answers the
+/// name of the database, or none where `end` came first.
+///
+/// # Errors
+/// A database of another version or of other keys, or one that refuses; each says what to do.
+pub async fn prepare(
+    store: &Store,
+    signer: &Signer,
+    end: &CancellationToken,
+) -> Result<Option<Vec<u8>>> {
+    let mut backoff = BACKOFF.0;
     loop {
-        let tried = match store.migrate().await {
-            Ok(()) => store.instance().await,
-            Err(error) => Err(error),
+        let tried = async {
+            store.migrate().await?;
+            let foreign = signer.foreign(store).await?;
+            Ok((foreign, store.instance().await?))
+        };
+        let tried: fieldcast_store::Result<_> = tokio::select! {
+            tried = tried => tried,
+            () = end.cancelled() => return Ok(None),
         };
         match tried {
-            Ok(instance) => return Ok(instance),
-            Err(error) if error.is_transient() && !end.is_cancelled() => {
+            Ok((None, instance)) => return Ok(Some(instance)),
+            Ok((Some(foreign), _)) => anyhow::bail!(foreign),
+            Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "waiting for the database");
                 tokio::select! {
                     () = tokio::time::sleep(backoff) => {}
-                    () = end.cancelled() => {}
+                    () = end.cancelled() => return Ok(None),
                 }
-                backoff = (backoff * 2).min(Duration::from_secs(5));
+                backoff = (backoff * 2).min(BACKOFF.1);
             }
             Err(error) => return Err(error.into()),
         }
@@ -215,6 +227,84 @@ async fn prepare(store: &Store, end: &CancellationToken) -> Result<Vec<u8>> {
 }
 
 impl Running {
+    /// Waits for the database, then starts the data path: connection, ingest, leader, features. The broker is waited
+    /// for by its connection. Answers false where the hub was ended first.
+    ///
+    /// # Errors
+    /// As [`prepare`].
+    pub async fn begin(&mut self) -> Result<bool> {
+        let Some(waiting) = self.waiting.take() else {
+            return Ok(true);
+        };
+        let hub = self.hub.clone();
+        let (instance, ingestor) = loop {
+            let Some(instance) = prepare(&hub.store, &hub.signer, &hub.end).await? else {
+                return Ok(false);
+            };
+            match Ingestor::new(hub.store.clone()).await {
+                Ok(ingestor) => break (instance, ingestor),
+                // The database went away in between: waited for once more.
+                Err(error) if error.is_transient() => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let (store, downlink, events, end) = (&hub.store, &hub.downlink, &hub.events, &hub.end);
+        let (connections_tx, connections) = watch::channel(0);
+        let (telemetry, telemetry_rx) = mpsc::channel(LANE);
+        let (leader_tx, leader_rx) = mpsc::channel(LANE);
+        let lanes = Lanes {
+            telemetry,
+            leader: leader_tx,
+        };
+        let desk = Desk {
+            store: store.clone(),
+            downlink: downlink.clone(),
+            events: events.clone(),
+            out: hub.out.clone(),
+            instance,
+        };
+        let client_id = format!("fieldcast-hub-{}", uuid::Uuid::new_v4().simple());
+        let tasks = &mut self.tasks;
+        tasks.spawn(mqtt::run(
+            waiting.link,
+            client_id,
+            downlink.clone(),
+            lanes,
+            hub.leads.clone(),
+            connections_tx,
+            end.clone(),
+        ));
+        tasks.spawn(ingest::run(
+            ingestor,
+            telemetry_rx,
+            downlink.clone(),
+            hub.out.clone(),
+            events.clone(),
+            end.clone(),
+        ));
+        tasks.spawn(out::run(waiting.out, downlink.clone(), end.clone()));
+        tasks.spawn(leader::elect(
+            store.clone(),
+            downlink.clone(),
+            waiting.leads,
+            end.clone(),
+        ));
+        tasks.spawn(leader::republish(
+            downlink.clone(),
+            connections,
+            hub.leads.clone(),
+            end.clone(),
+        ));
+        tasks.spawn(leader::run(desk, leader_rx, end.clone()));
+        tasks.spawn(crate::features::run(
+            store.clone(),
+            events.clone(),
+            end.clone(),
+        ));
+        waiting.prepared.send_replace(true);
+        Ok(true)
+    }
+
     /// Adds a task that ends with the hub's token.
     pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);

@@ -2,12 +2,16 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
+use fieldcast_store::Store;
 use fieldcast_wire::{message, pb};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+const ROOT_PIN: &str = "root_key";
+const HUB_PIN: &str = "hub_key";
 
 /// Root key and hub key. The root signs the list of hub keys, the hub key everything else.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub struct Signer {
     root: Ed25519KeyPair,
     hub: Ed25519KeyPair,
     key_id: String,
+    dir: PathBuf,
 }
 
 impl Signer {
@@ -31,7 +36,44 @@ impl Signer {
         let root = key(&dir.join("root.pk8"))?;
         let hub = key(&dir.join("hub.pk8"))?;
         let key_id = hex(&hub.public_key().as_ref()[..8]);
-        Ok(Self { root, hub, key_id })
+        Ok(Self {
+            root,
+            hub,
+            key_id,
+            dir: dir.to_path_buf(),
+        })
+    }
+
+    /// Why these keys are not the ones that the database's devices and bundles go by; none where they are. The first
+    /// keys that meet a database are its keys.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn foreign(&self, store: &Store) -> fieldcast_store::Result<Option<String>> {
+        for (name, mine) in [(ROOT_PIN, self.root_public()), (HUB_PIN, self.hub_public())] {
+            let mine = hex(&mine);
+            let pinned = store.pin(name, &mine).await?;
+            if pinned != mine {
+                return Ok(Some(format!(
+                    "{} holds other keys than this database goes by ({name} {mine}, expected {pinned}): devices would \
+                     refuse what they sign; copy the `keys` folder of the hub that this database belongs to, or, if \
+                     it is lost, run `fieldcast-hub migrate --new-keys` and give every device a new identity",
+                    self.dir.display()
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes these keys the database's.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn adopt(&self, store: &Store) -> fieldcast_store::Result<()> {
+        for name in [ROOT_PIN, HUB_PIN] {
+            store.unpin(name).await?;
+        }
+        self.foreign(store).await.map(drop)
     }
 
     /// What devices pin.

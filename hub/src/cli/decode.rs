@@ -4,10 +4,13 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use fieldcast_store::time::timestamp;
 use fieldcast_wire::{RecordBody, Sha256, batch, message, pb};
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::leader::state_json;
+use crate::signing::hex;
 
 /// Options of `decode`.
 #[derive(Debug, clap::Args)]
@@ -43,11 +46,11 @@ pub async fn run(_ctx: &Context, args: Args) -> Result<()> {
     let bytes = read(args.file)?;
     let value = match args.kind {
         Kind::Batch => batch_json(&bytes)?,
-        Kind::Sync => debug(&message::decode::<pb::Sync>("sync", &bytes)?),
-        Kind::State => debug(&message::decode::<pb::State>("state", &bytes)?),
-        Kind::Presence => debug(&message::decode::<pb::Presence>("presence", &bytes)?),
-        Kind::Ack => debug(&message::decode::<pb::Ack>("ack", &bytes)?),
-        Kind::Desired => desired(&bytes)?,
+        Kind::Sync => sync(&message::decode("sync", &bytes)?),
+        Kind::State => state_json(&message::decode("state", &bytes)?),
+        Kind::Presence => presence(&message::decode("presence", &bytes)?),
+        Kind::Ack => ack(&message::decode("ack", &bytes)?),
+        Kind::Desired => desired(&message::decode("desired orders", &bytes)?)?,
     };
     use std::io::Write as _;
     writeln!(std::io::stdout(), "{value:#}")?;
@@ -96,12 +99,46 @@ fn batch_json(bytes: &[u8]) -> Result<Value> {
     }))
 }
 
-fn desired(bytes: &[u8]) -> Result<Value> {
-    let m = message::decode::<pb::Desired>("desired orders", bytes)?;
+fn ack(m: &pb::Ack) -> Value {
+    let ranges: Vec<_> = m.ranges.iter().map(|r| [r.first, r.last]).collect();
+    let rejected: Vec<Value> = m
+        .rejected
+        .iter()
+        .map(|r| json!({"batch": r.batch, "seq": r.seq, "reason": r.reason}))
+        .collect();
+    json!({
+        "epoch": hex(&m.epoch), "through": m.through, "ranges": ranges, "rejected": rejected,
+        "hub_instance": hex(&m.hub_instance), "hub_time": timestamp(m.hub_time_ms), "new_epoch": m.new_epoch,
+        "reason": m.reason, "echo_boot_id": m.echo_boot_id, "echo_monotonic_ms": m.echo_monotonic_ms,
+    })
+}
+
+fn sync(m: &pb::Sync) -> Value {
+    json!({
+        "epoch": hex(&m.epoch), "session": m.session, "oldest_batch": m.oldest_batch, "next_batch": m.next_batch,
+        "next_seq": m.next_seq, "acked_through": m.acked_through, "hub_instance": hex(&m.hub_instance),
+        "buffered_bytes": m.buffered_bytes, "clock": debug(&m.clock),
+    })
+}
+
+fn presence(m: &pb::Presence) -> Value {
+    json!({
+        "session": m.session, "online": m.online, "agent_version": m.agent_version, "time": timestamp(m.time_ms),
+    })
+}
+
+fn desired(m: &pb::Desired) -> Result<Value> {
     let orders = m
         .orders
         .iter()
-        .map(|s| Ok(json!({"key_id": s.key_id, "order": debug(&message::decode::<pb::Order>("order", &s.payload)?)})))
+        .map(|signed| {
+            let o: pb::Order = message::decode("order", &signed.payload)?;
+            Ok(json!({
+                "device": o.device, "forecaster": o.forecaster, "bundle": hex(&o.bundle),
+                "model_version": o.model_version, "stage": o.stage().as_str_name(), "generation": o.generation,
+                "attempt": o.attempt, "expires": timestamp(o.expires_ms), "key": signed.key_id,
+            }))
+        })
         .collect::<Result<Vec<_>>>()?;
     Ok(json!({"orders": orders}))
 }
@@ -109,4 +146,51 @@ fn desired(bytes: &[u8]) -> Result<Value> {
 /// Small messages as the text of their fields: for people, so nothing depends on its shape.
 fn debug(message: &impl std::fmt::Debug) -> Value {
     Value::String(format!("{message:?}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_shown_with_what_it_orders() {
+        let order = pb::Order {
+            device: "a".into(),
+            forecaster: "demand".into(),
+            bundle: vec![0xab; 32],
+            model_version: 7,
+            generation: 3,
+            ..Default::default()
+        };
+        let signed = pb::Signed {
+            payload: message::encode(&order),
+            key_id: "k".into(),
+            ..Default::default()
+        };
+        let shown = desired(&pb::Desired {
+            orders: vec![signed],
+            ..Default::default()
+        })
+        .unwrap();
+        let one = &shown["orders"][0];
+        assert_eq!(one["device"], "a");
+        assert_eq!(one["bundle"], "ab".repeat(32));
+        assert_eq!(
+            (&one["model_version"], &one["generation"]),
+            (&json!(7), &json!(3))
+        );
+        assert_eq!(one["key"], "k");
+        let damaged = pb::Signed {
+            payload: vec![0xff],
+            ..Default::default()
+        };
+        assert!(
+            desired(&pb::Desired {
+                orders: vec![damaged],
+                ..Default::default()
+            })
+            .is_err()
+        );
+    }
 }

@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::signing::{Signer, hex};
+use crate::signing::hex;
 
 /// Options of `device`.
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,8 @@ async fn run_add(ctx: &Context, add: Add) -> Result<()> {
         .broker
         .or_else(|| running_broker(ctx))
         .unwrap_or_else(|| "mqtt://127.0.0.1:1883".to_owned());
-    let signer = Signer::open(&ctx.config.keys_dir())?;
+    let database = ctx.database().await?;
+    let signer = ctx.signer(database.store()).await?;
     let mut random = [0; 32];
     SystemRandom::new().fill(&mut random).map_err(|_| {
         anyhow!("make a token for {device}: the system gives no randomness; try again")
@@ -90,7 +91,6 @@ async fn run_add(ctx: &Context, add: Add) -> Result<()> {
     }
     // The file first: a token that nobody holds would lock the device out.
     write_secret(&add.out, &text)?;
-    let database = ctx.database().await?;
     let hash = Sha256::of(token.as_bytes());
     let new = database
         .store()

@@ -33,7 +33,7 @@ struct Csv {
     /// Column with the time, or two: a date and an hour.
     #[arg(long = "time-column", value_name = "COLUMN")]
     time_columns: Vec<String>,
-    /// Sensor and its column; may be given again. None: every numeric column is a sensor.
+    /// Sensor and its column; may be given again. None: every column whose first value is a number.
     #[arg(long = "column", value_name = "SENSOR=COLUMN", value_parser = pair)]
     columns: Vec<(String, String)>,
     /// Number that stands for a missing value.
@@ -91,8 +91,15 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     });
     let printed = done.and_then(|done| {
         ctx.print(&done, || {
+            let skipped = match done.skipped.as_slice() {
+                [] => String::new(),
+                names => format!(
+                    "; left out, their first value is no number: {}",
+                    names.join(", ")
+                ),
+            };
             format!(
-                "{}: {} readings, {} of them new",
+                "{}: {} readings, {} of them new{skipped}",
                 args.file.display(),
                 done.readings,
                 done.written

@@ -15,13 +15,16 @@ pub mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use fieldcast_store::Store;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::pg::Database;
+use crate::signing::Signer;
 
 /// Forecasting that lives on the device: the hub of a fleet.
 #[derive(Debug, Parser)]
@@ -89,6 +92,18 @@ impl Context {
         let database = Database::open(&self.config).await?;
         database.store().migrate().await?;
         Ok(database)
+    }
+
+    /// The signing keys, where they are the database's.
+    ///
+    /// # Errors
+    /// Keys that cannot be read or are not the database's; the database.
+    pub async fn signer(&self, store: &Store) -> Result<Arc<Signer>> {
+        let signer = Signer::open(&self.config.keys_dir())?;
+        match signer.foreign(store).await? {
+            None => Ok(Arc::new(signer)),
+            Some(why) => bail!(why),
+        }
     }
 
     /// Prints a value as JSON, or the text where `--json` was not given.

@@ -102,7 +102,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                 bail!("bundle {sha} is missing; restore the database")
             };
             if onnx {
-                let signer = crate::signing::Signer::open(&ctx.config.keys_dir())?;
+                let signer = ctx.signer(store).await?;
                 bytes = crate::registry::verified(&signer, &row, &bytes)?
                     .onnx()
                     .to_vec();

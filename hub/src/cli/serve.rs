@@ -1,10 +1,11 @@
 //! `fieldcast-hub serve`: owns its options, serve.json and the signals that end it, never the work of its parts.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -54,28 +55,37 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         }
         stopper.cancel();
     });
-    let mut running = app::start(&ctx.config, &serve, end.clone()).await?;
-    let rest = match crate::rest::start(&mut running, serve.listen).await {
-        Ok(rest) => rest,
-        Err(error) => {
-            running.stop().await?;
-            return Err(error);
-        }
-    };
-    spawn_loop(&mut running);
+    // First of all, so that /healthz and /readyz answer while everything else still waits.
+    let listener = crate::rest::bind(serve.listen).await?;
+    let mut running = app::start(&ctx.config, &serve, end).await?;
+    let file = ctx.config.serve_file();
+    let served = serve_until_ended(&mut running, listener, &file).await;
+    let _ = std::fs::remove_file(&file);
+    tracing::info!("stopping");
+    let stopped = running.stop().await;
+    served.and(stopped)
+}
+
+async fn serve_until_ended(
+    running: &mut app::Running,
+    listener: TcpListener,
+    file: &Path,
+) -> Result<()> {
+    let rest = crate::rest::serve(running, listener)?;
     let described = json!({
         "rest": format!("http://{rest}"), "broker": running.broker_url, "pid": std::process::id(),
     });
-    let file = ctx.config.serve_file();
     let fresh = file.with_extension("json.new");
     std::fs::write(&fresh, described.to_string())
-        .and_then(|()| std::fs::rename(&fresh, &file))
+        .and_then(|()| std::fs::rename(&fresh, file))
         .with_context(|| format!("write {}", file.display()))?;
     tracing::info!(rest = %format!("http://{rest}"), broker = %running.broker_url, "serving");
-    end.cancelled().await;
-    tracing::info!("stopping");
-    let _ = std::fs::remove_file(&file);
-    running.stop().await
+    if running.begin().await? {
+        tracing::info!("the database answers; data is taken");
+        spawn_loop(running);
+        running.hub.end.cancelled().await;
+    }
+    Ok(())
 }
 
 /// The part that learns: job workers, confirmation of drift, rollouts.

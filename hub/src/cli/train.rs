@@ -1,6 +1,5 @@
 //! `fieldcast-hub train`: owns its options and output, never the work behind them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -10,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::jobs::Worker;
-use crate::signing::Signer;
 use crate::training::{KIND, Request};
 
 /// A job that nobody has claimed after this long is done by the command itself.
@@ -70,7 +68,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     }
     let queued = store.job(job).await?.is_some_and(|j| j.status == "queued");
     if queued {
-        let signer = Arc::new(Signer::open(&ctx.config.keys_dir())?);
+        let signer = ctx.signer(store).await?;
         let worker = Worker::new(store.clone(), signer);
         let cancel = CancellationToken::new();
         let (worked, followed) = tokio::join!(worker.once(Some(job), &cancel), &mut follow);

@@ -7,7 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use crate::app;
 use crate::jobs::Worker;
+use crate::pg::Database;
 use crate::signing::Signer;
 
 /// Options of `worker`.
@@ -17,13 +19,12 @@ pub struct Args {}
 /// Takes jobs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// No database, or keys that cannot be read.
+/// A private database that does not start, keys that cannot be read or are not the database's.
 pub async fn run(ctx: &Context, _args: Args) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let database = ctx.database().await?;
     let signer = Arc::new(Signer::open(&ctx.config.keys_dir())?);
-    let worker = Worker::new(database.store().clone(), signer);
+    let database = Database::open(&ctx.config).await?;
     let end = CancellationToken::new();
     let stopper = end.clone();
     tokio::spawn(async move {
@@ -33,6 +34,11 @@ pub async fn run(ctx: &Context, _args: Args) -> Result<()> {
         }
         stopper.cancel();
     });
-    worker.run(end).await;
-    database.close().await
+    let store = database.store();
+    let prepared = app::prepare(store, &signer, &end).await;
+    if let Ok(Some(_)) = &prepared {
+        Worker::new(store.clone(), signer).run(end).await;
+    }
+    database.close().await?;
+    prepared.map(drop)
 }

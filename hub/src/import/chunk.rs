@@ -17,7 +17,7 @@ use super::table::{Options, Row, Table};
 const ROWS: usize = 2_000;
 
 /// What an import did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Imported {
     /// Readings in the file.
     pub readings: u64,
@@ -27,12 +27,14 @@ pub struct Imported {
     pub from_ms: Option<i64>,
     /// Last data time.
     pub to_ms: Option<i64>,
+    /// Columns that were left out because they begin with something else than a number.
+    pub skipped: Vec<String>,
 }
 
 /// Imports a file for a device; `progress` hears the readings done so far.
 ///
 /// # Errors
-/// A malformed row, before anything behind it is written; the database.
+/// A malformed row, when all before it and nothing behind it is written; the database.
 pub async fn import(
     store: &Store,
     device: &str,
@@ -52,24 +54,33 @@ pub async fn import(
         let id = ids.get(sensor).copied();
         known.push(id.ok_or_else(|| anyhow::anyhow!("sensor `{sensor}` is beyond the limit of device {device}; raise its limit or choose with --column"))?);
     }
-    let mut out = Imported::default();
+    let mut out = Imported {
+        skipped: table.skipped.clone(),
+        ..Imported::default()
+    };
     loop {
         let mut rows = Vec::with_capacity(ROWS);
-        while rows.len() < ROWS {
-            match table.next_row()? {
-                Some(row) => rows.push(row),
-                None => break,
+        let mut malformed = None;
+        while rows.len() < ROWS && malformed.is_none() {
+            match table.next_row() {
+                Ok(Some(row)) => rows.push(row),
+                Ok(None) => break,
+                Err(error) => malformed = Some(error),
             }
         }
-        let Some(last) = rows.last() else { break };
+        let Some(last) = rows.last() else {
+            return malformed.map_or(Ok(out), Err);
+        };
         out.from_ms = out.from_ms.or(rows.first().map(|r| r.time));
         out.to_ms = Some(last.time);
         let (count, written) = commit(store, device, &known, &rows).await?;
         out.readings += count;
         out.written += written;
         progress(out.readings);
+        if let Some(error) = malformed {
+            return Err(error);
+        }
     }
-    Ok(out)
 }
 
 async fn commit(store: &Store, device: &str, sensors: &[i32], rows: &[Row]) -> Result<(u64, u64)> {

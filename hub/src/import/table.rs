@@ -13,7 +13,7 @@ use super::time;
 pub struct Options {
     /// One column with the time, or a date and an hour; empty: `time` or `timestamp`.
     pub time_columns: Vec<String>,
-    /// Sensor and column; empty: every column that is not a time and starts with a number.
+    /// Sensor and column; empty: every column that is not a time and whose first value is a number.
     pub columns: Vec<(String, String)>,
     /// A number that stands for a missing value.
     pub missing: Option<f64>,
@@ -38,8 +38,9 @@ pub struct Table {
     names: Vec<String>,
     /// Sensors, in the order of a row's values.
     pub sensors: Vec<String>,
+    /// Columns that are no sensors, because their first value is no number or they have none.
+    pub skipped: Vec<String>,
     missing: Option<f64>,
-    first: Option<csv::StringRecord>,
 }
 
 impl Table {
@@ -90,18 +91,15 @@ impl Table {
                 time_at.len()
             );
         }
-        let mut first = csv::StringRecord::new();
-        let any = reader
-            .read_record(&mut first)
-            .with_context(|| format!("read {}", path.display()))?;
+        let mut skipped = Vec::new();
         let columns: Vec<(String, usize)> = if options.columns.is_empty() {
-            let number = |i: usize| {
-                first
-                    .get(i)
-                    .is_some_and(|v| v.trim().parse::<f64>().is_ok())
-            };
-            (0..names.len())
-                .filter(|i| !time_at.contains(i) && number(*i))
+            let numeric = numeric_columns(path, &time_at, names.len())?;
+            let (of_numbers, others): (Vec<usize>, Vec<usize>) = (0..names.len())
+                .filter(|i| !time_at.contains(i))
+                .partition(|i| numeric.contains(i));
+            skipped.extend(others.into_iter().map(|i| names[i].clone()));
+            of_numbers
+                .into_iter()
                 .map(|i| (names[i].clone(), i))
                 .collect()
         } else {
@@ -123,7 +121,6 @@ impl Table {
             })?;
         }
         let (sensors, value_at) = columns.into_iter().unzip();
-        let first = any.then_some(first);
         Ok(Self {
             path: path.to_path_buf(),
             reader,
@@ -131,8 +128,8 @@ impl Table {
             value_at,
             names,
             sensors,
+            skipped,
             missing: options.missing,
-            first,
         })
     }
 
@@ -141,20 +138,14 @@ impl Table {
     /// # Errors
     /// A malformed row: line, column and what was expected.
     pub fn next_row(&mut self) -> Result<Option<Row>> {
-        let record = match self.first.take() {
-            Some(record) => record,
-            None => {
-                let mut record = csv::StringRecord::new();
-                if !self
-                    .reader
-                    .read_record(&mut record)
-                    .with_context(|| format!("read {}", self.path.display()))?
-                {
-                    return Ok(None);
-                }
-                record
-            }
-        };
+        let mut record = csv::StringRecord::new();
+        if !self
+            .reader
+            .read_record(&mut record)
+            .with_context(|| format!("read {}", self.path.display()))?
+        {
+            return Ok(None);
+        }
         let line = record.position().map_or(0, csv::Position::line);
         if record.len() != self.names.len() {
             bail!(
@@ -184,7 +175,7 @@ impl Table {
 
     fn value(&self, text: &str, column: usize, line: u64) -> Result<Option<f64>> {
         let text = text.trim();
-        if text.is_empty() || text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("na") {
+        if absent(text) {
             return Ok(None);
         }
         let value: f64 = text.parse().ok().filter(|v: &f64| v.is_finite()).with_context(|| {
@@ -196,6 +187,35 @@ impl Table {
         })?;
         Ok((self.missing != Some(value)).then_some(value))
     }
+}
+
+fn absent(text: &str) -> bool {
+    text.is_empty() || text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("na")
+}
+
+/// Columns whose first value is a number; the file is read no further than that takes.
+fn numeric_columns(path: &Path, time_at: &[usize], columns: usize) -> Result<Vec<usize>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .from_path(path)
+        .with_context(|| format!("open {}", path.display()))?;
+    let mut open: Vec<usize> = (0..columns).filter(|i| !time_at.contains(i)).collect();
+    let mut numeric = Vec::new();
+    let mut record = csv::StringRecord::new();
+    // What cannot be read ends the search here, and is told with its line when the rows are read.
+    while !open.is_empty() && reader.read_record(&mut record).unwrap_or(false) {
+        open.retain(|i| {
+            let text = record.get(*i).unwrap_or_default().trim();
+            if absent(text) {
+                return true;
+            }
+            if text.parse::<f64>().is_ok() {
+                numeric.push(*i);
+            }
+            false
+        });
+    }
+    Ok(numeric)
 }
 
 #[cfg(test)]
@@ -233,6 +253,28 @@ mod tests {
                 values: vec![None, None]
             }
         );
+    }
+
+    #[test]
+    fn a_column_that_begins_with_holes_is_a_sensor_and_what_is_none_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        let text =
+            "time,late,note,b,empty\n2012-01-01,,x,1,\n2012-01-02,NaN,y,2,\n2012-01-03,7,z,3,\n";
+        std::fs::write(&path, text).unwrap();
+        let mut table = Table::open(&path, &Options::default()).unwrap();
+        assert_eq!(table.sensors, ["late", "b"]);
+        assert_eq!(table.skipped, ["note", "empty"]);
+        let mut values = Vec::new();
+        while let Some(row) = table.next_row().unwrap() {
+            values.push(row.values);
+        }
+        let expected = [
+            vec![None, Some(1.0)],
+            vec![None, Some(2.0)],
+            vec![Some(7.0), Some(3.0)],
+        ];
+        assert_eq!(values, expected);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::ingest::decide::{sync as decide_sync, watermark};
 use crate::ingest::out;
 use crate::mqtt::Delivery;
 
-pub use decoded::{payload as decode_payload, state as state_json};
+pub use decoded::state as state_json;
 
 const LOOK: Duration = Duration::from_secs(2);
 

@@ -1,18 +1,21 @@
 //! `GET /v1/...`: owns the shape and paging of lists, never their contents.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use chrono::{DateTime, SecondsFormat, Utc};
-use fieldcast_store::rollouts::FleetRow;
+use fieldcast_store::listing::DeviceItem;
 use fieldcast_wire::{Sha256, message, pb};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Rest;
+use super::extract::{Path, Query};
 use super::problem::Problem;
 
 const MAX_LIMIT: i64 = 1_000;
+/// No list is longer; what is added to a cursor cannot overflow.
+const MAX_CURSOR: i64 = 1 << 52;
 
 /// Paging and filters of every list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -22,9 +25,9 @@ pub struct Page {
     limit: Option<i64>,
     /// `next` of the page before.
     cursor: Option<String>,
-    /// Only of this forecaster.
+    /// Only of this forecaster (not devices, alarms, gaps).
     forecaster: Option<String>,
-    /// Only of this device.
+    /// Only of this device (readings, forecasts, alarms, gaps).
     device: Option<String>,
     /// Only of this sensor (readings).
     sensor: Option<String>,
@@ -46,26 +49,41 @@ pub struct Items {
 type Answer = Result<Json<Items>, Problem>;
 
 impl Page {
-    fn window(&self) -> Result<(i64, i64), Problem> {
+    fn limit(&self) -> Result<i64, Problem> {
         let limit = self.limit.unwrap_or(100);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::invalid(format!(
-                "limit {limit} must be 1 to {MAX_LIMIT}"
-            )));
+        if (1..=MAX_LIMIT).contains(&limit) {
+            return Ok(limit);
         }
-        let offset = match &self.cursor {
-            None => 0,
-            Some(text) => text
-                .parse::<i64>()
-                .ok()
-                .filter(|o| *o >= 0)
-                .ok_or_else(|| {
-                    Problem::invalid(format!(
-                        "cursor `{text}` is none; pass `next` of the page before"
-                    ))
-                })?,
+        Err(Problem::invalid(format!(
+            "limit {limit} must be 1 to {MAX_LIMIT}"
+        )))
+    }
+
+    /// The cursor as a number: where it goes on, or below which it goes on.
+    fn number(&self) -> Result<Option<i64>, Problem> {
+        let Some(text) = &self.cursor else {
+            return Ok(None);
         };
-        Ok((offset, limit))
+        let number = text
+            .parse()
+            .ok()
+            .filter(|n| (0..=MAX_CURSOR).contains(n))
+            .ok_or_else(|| {
+                Problem::invalid(format!(
+                    "cursor `{text}` is none; pass `next` of the page before"
+                ))
+            })?;
+        Ok(Some(number))
+    }
+
+    /// Where a page begins, and how many rows show whether there is another behind it.
+    fn window(&self) -> Result<(i64, i64), Problem> {
+        Ok((self.number()?.unwrap_or(0), self.limit()? + 1))
+    }
+
+    /// The same for lists that count down.
+    fn before(&self) -> Result<(Option<i64>, i64), Problem> {
+        Ok((self.number()?, self.limit()? + 1))
     }
 
     fn from(&self) -> Result<Option<DateTime<Utc>>, Problem> {
@@ -112,29 +130,27 @@ fn value_of(row: &impl Serialize) -> Value {
     value
 }
 
-fn page<T: Serialize>(rows: &[T], (offset, limit): (i64, i64)) -> Json<Items> {
-    let n = i64::try_from(rows.len()).unwrap_or(0);
-    let next = (n == limit).then(|| (offset + n).to_string());
+/// A page of rows of which one more was read than belongs to it; `cursor` is told the last row of the page.
+fn page<T: Serialize>(
+    mut rows: Vec<T>,
+    read: i64,
+    cursor: impl FnOnce(&T) -> String,
+) -> Json<Items> {
+    let limit = usize::try_from(read - 1).unwrap_or(0);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
     Json(Items {
+        next: rows.last().filter(|_| more).map(cursor),
         items: rows.iter().map(value_of).collect(),
-        next,
     })
 }
 
-/// Cuts a page out of a list that was read as a whole up to its end.
-fn cut<T: Serialize>(rows: &[T], (offset, limit): (i64, i64)) -> Json<Items> {
-    let at = usize::try_from(offset).unwrap_or(0).min(rows.len());
-    let end = at
-        .saturating_add(usize::try_from(limit).unwrap_or(0))
-        .min(rows.len());
-    let next = (end < rows.len()).then(|| end.to_string());
-    Json(Items {
-        items: rows[at..end].iter().map(value_of).collect(),
-        next,
-    })
+/// The cursor of lists that go on at a place.
+fn place<T>((offset, read): (i64, i64)) -> impl FnOnce(&T) -> String {
+    move |_| offset.saturating_add(read - 1).to_string()
 }
 
-fn running(device: &FleetRow) -> Vec<Value> {
+fn running(device: &DeviceItem) -> Vec<Value> {
     let state = device
         .raw
         .as_deref()
@@ -161,44 +177,50 @@ fn running(device: &FleetRow) -> Vec<Value> {
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/devices", params(Page), responses((status = 200, body = Items)))]
 pub async fn devices(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let window = q.window()?;
-    let fleet = rest.hub.store.fleet(&json!({}), "").await?;
-    let Json(mut page) = cut(
-        &fleet.iter().map(|d| d.device.clone()).collect::<Vec<_>>(),
-        window,
-    );
-    for item in &mut page.items {
-        let id = item.as_str().unwrap_or_default().to_owned();
-        let Some(row) = rest.hub.store.device(&id).await? else {
-            continue;
-        };
-        *item = json!(row);
-        item["forecasters"] = json!(
-            fleet
-                .iter()
-                .find(|d| d.device == id)
-                .map(running)
-                .unwrap_or_default()
-        );
-    }
-    Ok(Json(page))
+    let (after, read) = (q.cursor.as_deref().unwrap_or(""), q.limit()? + 1);
+    let rows: Vec<Value> = rest
+        .hub
+        .store
+        .list_devices(after, read)
+        .await?
+        .iter()
+        .map(|row| {
+            let mut value = json!(row.device);
+            value["forecasters"] = json!(running(row));
+            value
+        })
+        .collect();
+    Ok(page(rows, read, |d| named(d, "id")))
 }
 
-/// Forecasters with their definitions and champions.
+fn named(row: &Value, key: &str) -> String {
+    row[key].as_str().unwrap_or_default().to_owned()
+}
+
+/// Forecasters with their definitions and champions, by name.
 ///
 /// # Errors
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/forecasters", params(Page), responses((status = 200, body = Items)))]
 pub async fn forecasters(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let mut rows = Vec::new();
-    for row in rest.hub.store.forecasters().await? {
+    let (after, read) = (q.cursor.as_deref().unwrap_or(""), q.limit()? + 1);
+    let wanted = usize::try_from(read).unwrap_or(0);
+    let mut rows = rest.hub.store.forecasters().await?;
+    // The same order as the cursor's comparison, whatever the database's collation is.
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut values = Vec::new();
+    for row in rows
+        .into_iter()
+        .filter(|f| f.name.as_str() > after)
+        .take(wanted)
+    {
         let champion = rest.hub.store.champion(&row.name).await?;
         let mut value = json!(row);
         value["champion"] = json!(champion.as_ref().map(|c| c.version));
         value["bundle"] = json!(champion.map(|c| c.bundle));
-        rows.push(value);
+        values.push(value);
     }
-    Ok(cut(&rows, q.window()?))
+    Ok(page(values, read, |f| named(f, "name")))
 }
 
 /// Model versions, newest first.
@@ -207,11 +229,11 @@ pub async fn forecasters(State(rest): State<Rest>, Query(q): Query<Page>) -> Ans
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/models", params(Page), responses((status = 200, body = Items)))]
 pub async fn models(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let (offset, limit) = q.window()?;
+    let window = q.window()?;
     let mut rows = rest
         .hub
         .store
-        .model_versions(q.forecaster.as_deref(), offset, limit)
+        .model_versions(q.forecaster.as_deref(), window.0, window.1)
         .await?;
     for row in &mut rows {
         // Golden vectors are for machines that run the bundle; here they would only fill pages.
@@ -219,7 +241,7 @@ pub async fn models(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
             manifest.remove("golden");
         }
     }
-    Ok(page(&rows, (offset, limit)))
+    Ok(page(rows, window.1, place(window)))
 }
 
 /// Training runs, newest first.
@@ -228,15 +250,13 @@ pub async fn models(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/training-runs", params(Page), responses((status = 200, body = Items)))]
 pub async fn training_runs(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let window = q.window()?;
-    Ok(cut(
-        &rest
-            .hub
-            .store
-            .training_runs(q.forecaster.as_deref(), None, window.0 + window.1 + 1)
-            .await?,
-        window,
-    ))
+    let (before, read) = q.before()?;
+    let rows = rest
+        .hub
+        .store
+        .training_runs(q.forecaster.as_deref(), before, read)
+        .await?;
+    Ok(page(rows, read, |r| r.id.to_string()))
 }
 
 /// Drift reports, newest first.
@@ -245,14 +265,43 @@ pub async fn training_runs(State(rest): State<Rest>, Query(q): Query<Page>) -> A
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/drift-reports", params(Page), responses((status = 200, body = Items)))]
 pub async fn drift_reports(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let window = q.window()?;
-    let mut rows = rest
+    let (before, read) = q.before()?;
+    let rows = rest
         .hub
         .store
-        .drift_reports(q.forecaster.as_deref(), None, 10_000)
+        .drift_reports(q.forecaster.as_deref(), q.confirmed, before, read)
         .await?;
-    rows.retain(|r| q.confirmed.is_none_or(|c| r.confirmed == c));
-    Ok(cut(&rows, window))
+    Ok(page(rows, read, |r| r.id.to_string()))
+}
+
+/// Alarms that devices and hub raised or ended, newest first.
+///
+/// # Errors
+/// The database, or a page that is none.
+#[utoipa::path(get, path = "/v1/alarms", params(Page), responses((status = 200, body = Items)))]
+pub async fn alarms(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+    let (before, read) = q.before()?;
+    let rows = rest
+        .hub
+        .store
+        .alarms(q.device.as_deref(), before.unwrap_or(i64::MAX), read)
+        .await?;
+    Ok(page(rows, read, |r| r.id.to_string()))
+}
+
+/// What devices had to drop or could not read, newest first: no loss is silent.
+///
+/// # Errors
+/// The database, or a page that is none.
+#[utoipa::path(get, path = "/v1/gaps", params(Page), responses((status = 200, body = Items)))]
+pub async fn gaps(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+    let (before, read) = q.before()?;
+    let rows = rest
+        .hub
+        .store
+        .gaps(q.device.as_deref(), before, read)
+        .await?;
+    Ok(page(rows, read, |r| r.id.to_string()))
 }
 
 /// Decisions and their reasons, newest first.
@@ -261,15 +310,13 @@ pub async fn drift_reports(State(rest): State<Rest>, Query(q): Query<Page>) -> A
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/decisions", params(Page), responses((status = 200, body = Items)))]
 pub async fn decisions(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let window = q.window()?;
-    Ok(cut(
-        &rest
-            .hub
-            .store
-            .decisions(q.forecaster.as_deref(), None, window.0 + window.1 + 1)
-            .await?,
-        window,
-    ))
+    let (before, read) = q.before()?;
+    let rows = rest
+        .hub
+        .store
+        .decisions(q.forecaster.as_deref(), before, read)
+        .await?;
+    Ok(page(rows, read, |r| r.id.to_string()))
 }
 
 /// Rollouts, newest first.
@@ -278,15 +325,13 @@ pub async fn decisions(State(rest): State<Rest>, Query(q): Query<Page>) -> Answe
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/rollouts", params(Page), responses((status = 200, body = Items)))]
 pub async fn rollouts(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let window = q.window()?;
-    Ok(cut(
-        &rest
-            .hub
-            .store
-            .rollouts(q.forecaster.as_deref(), None, window.0 + window.1 + 1)
-            .await?,
-        window,
-    ))
+    let (before, read) = q.before()?;
+    let rows = rest
+        .hub
+        .store
+        .rollouts(q.forecaster.as_deref(), before, read)
+        .await?;
+    Ok(page(rows, read, |r| r.id.to_string()))
 }
 
 /// One rollout with its devices.
@@ -316,14 +361,12 @@ pub async fn readings(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer
         return Err(Problem::invalid("name `device` and `sensor`"));
     };
     let window = q.window()?;
-    Ok(page(
-        &rest
-            .hub
-            .store
-            .list_readings(device, sensor, q.from()?, window)
-            .await?,
-        window,
-    ))
+    let rows = rest
+        .hub
+        .store
+        .list_readings(device, sensor, q.from()?, window)
+        .await?;
+    Ok(page(rows, window.1, place(window)))
 }
 
 /// Forecasts, oldest first.
@@ -343,5 +386,5 @@ pub async fn forecasts(State(rest): State<Rest>, Query(q): Query<Page>) -> Answe
             window,
         )
         .await?;
-    Ok(page(&rows, window))
+    Ok(page(rows, window.1, place(window)))
 }

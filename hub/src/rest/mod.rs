@@ -1,5 +1,7 @@
 //! The REST interface and its page: owns routes and their shapes, never decides anything.
 
+pub mod extract;
+mod history;
 pub mod lists;
 pub mod metrics;
 pub mod predict;
@@ -11,18 +13,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Html;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use fieldcast_runtime::LoadedModel;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{Hub, Running};
+use problem::Problem;
 
 /// What every handler sees.
 #[derive(Debug, Clone)]
@@ -42,21 +47,26 @@ pub struct Rest {
 ))]
 struct Document;
 
-/// Binds the REST interface and serves it until the hub ends; returns its address.
+/// Takes the address of the REST interface; what connects waits until [`serve`].
 ///
 /// # Errors
 /// An address that is in use or not this machine's, or one beyond loopback.
-pub async fn start(running: &mut Running, listen: SocketAddr) -> Result<SocketAddr> {
+pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     anyhow::ensure!(
         listen.ip().is_loopback(),
         "listen on {listen}: without TLS only loopback is allowed; use --listen 127.0.0.1:{} behind a proxy with TLS",
         listen.port()
     );
-    let listener = tokio::net::TcpListener::bind(listen)
-        .await
-        .with_context(|| {
-            format!("listen on {listen} for REST; is the port in use? --listen names another")
-        })?;
+    TcpListener::bind(listen).await.with_context(|| {
+        format!("listen on {listen} for REST; is the port in use? --listen names another")
+    })
+}
+
+/// Serves the REST interface until the hub ends; returns its address.
+///
+/// # Errors
+/// A listener without an address.
+pub fn serve(running: &mut Running, listener: TcpListener) -> Result<SocketAddr> {
     let address = listener.local_addr().context("REST address")?;
     let end = running.hub.end.clone();
     let rest = Rest {
@@ -82,6 +92,8 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::training_runs))
         .routes(routes!(lists::drift_reports))
         .routes(routes!(lists::decisions))
+        .routes(routes!(lists::alarms))
+        .routes(routes!(lists::gaps))
         .routes(routes!(lists::rollouts))
         .routes(routes!(lists::rollout))
         .routes(routes!(lists::readings, push::push_readings))
@@ -101,6 +113,7 @@ fn router(rest: Rest) -> Router {
     let (routes, document) = documented();
     let document = Arc::new(document);
     routes
+        .route_layer(middleware::from_fn_with_state(rest.clone(), prepared))
         .route("/", get(|| async { Html(include_str!("page.html")) }))
         .route("/docs", get(|| async { Html(include_str!("docs.html")) }))
         .route(
@@ -110,48 +123,27 @@ fn router(rest: Rest) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::metrics))
-        .fallback(|| async { problem::Problem::not_found("there is nothing here; see /docs") })
+        .fallback(|| async { Problem::not_found("there is nothing here; see /docs") })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            let text = format!("{} does not take {method}; see /docs", uri.path());
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, text)
+        })
         .layer(middleware::from_fn_with_state(rest.clone(), metrics::count))
         .with_state(rest)
 }
 
-async fn ready(State(rest): State<Rest>) -> (StatusCode, Json<Value>) {
+async fn ready(State(rest): State<Rest>) -> Result<Json<Value>, Problem> {
     match rest.hub.not_ready().await {
-        None => (StatusCode::OK, Json(json!({ "ready": true }))),
-        Some(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({ "ready": false, "reason": reason })),
-        ),
+        None => Ok(Json(json!({ "ready": true }))),
+        Some(reason) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason)),
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    #[test]
-    fn the_openapi_document_names_every_path() {
-        let document = serde_json::to_value(super::openapi()).unwrap();
-        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-        let paths: Vec<&str> = document["paths"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let expected = [
-            "/predict",
-            "/v1/decisions",
-            "/v1/devices",
-            "/v1/drift-reports",
-            "/v1/forecasters",
-            "/v1/forecasts",
-            "/v1/models",
-            "/v1/predict",
-            "/v1/readings",
-            "/v1/rollouts",
-            "/v1/rollouts/{id}",
-            "/v1/training-runs",
-        ];
-        assert_eq!(paths, expected);
+/// Lets nobody ask tables that are not there yet.
+async fn prepared(State(rest): State<Rest>, request: Request, next: Next) -> Response {
+    if *rest.hub.prepared.borrow() {
+        return next.run(request).await;
     }
+    let text = "the hub waits for its database; see /readyz and try again";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }

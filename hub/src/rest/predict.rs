@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::DateTime;
-use fieldcast_features::grid::slot_of;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Preset, WindowBuilder};
 use fieldcast_runtime::LoadedModel;
 use fieldcast_store::model_versions::ModelVersionRow;
@@ -18,6 +16,8 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Rest;
+use super::extract::Body;
+use super::history;
 use super::lists::{text_of, time};
 use super::problem::Problem;
 use crate::registry;
@@ -47,7 +47,7 @@ fn detail(status: StatusCode, text: impl Into<String>) -> Response {
 
 /// The next step's demand from the last stored rows and the request's.
 #[utoipa::path(post, path = "/predict", request_body = Weather, responses((status = 200, body = Demand), (status = 422), (status = 500)))]
-pub async fn predict(State(rest): State<Rest>, body: Bytes) -> Response {
+pub async fn predict(State(rest): State<Rest>, Body(body): Body) -> Response {
     let weather: Weather = match serde_json::from_slice(&body) {
         Ok(weather) => weather,
         Err(e) => {
@@ -93,24 +93,10 @@ async fn from_weather(rest: &Rest, weather: &Weather) -> Result<Demand, Problem>
     let (period, needed) = (spec.period_ms(), spec.lookback - 1);
     let mut history: Vec<FeatureRow> = Vec::new();
     for device in snapshot::devices(store, &spec).await? {
-        let sensors: Vec<String> = spec
-            .channels()
-            .iter()
-            .map(|c| spec.sensor_of(c).to_owned())
-            .collect();
-        let Some((_, last)) = store.reading_span(&device, &sensors).await? else {
-            continue;
-        };
-        let span = period * Millis::try_from(spec.lookback * 2).unwrap_or(1);
-        let rows =
-            snapshot::rows(store, &spec, &device, last - span, slot_of(last, period)).await?;
+        let rows = history::newest(store, &spec, &device, needed).await?;
         if rows.last().map(|r| r.time) > history.last().map(|r| r.time) {
             history = rows;
         }
-    }
-    if spec.preset == Preset::Classic {
-        // Rows, not times: as in the replaced system the last ones count, whatever lies between them.
-        history.retain(|r| (0..spec.inputs.len()).all(|c| r.value(c).is_some()));
     }
     if history.len() < needed {
         let text = format!(
@@ -200,7 +186,10 @@ pub struct Forecast {
 /// # Errors
 /// An unknown name, too little history, or the database.
 #[utoipa::path(post, path = "/v1/predict", request_body = Question, responses((status = 200, body = Forecast), (status = 404, body = Problem), (status = 422, body = Problem)))]
-pub async fn predict_v1(State(rest): State<Rest>, body: Bytes) -> Result<Json<Forecast>, Problem> {
+pub async fn predict_v1(
+    State(rest): State<Rest>,
+    Body(body): Body,
+) -> Result<Json<Forecast>, Problem> {
     let q: Question =
         serde_json::from_slice(&body).map_err(|e| Problem::invalid(format!("{e}; see /docs")))?;
     let store = &rest.hub.store;

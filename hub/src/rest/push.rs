@@ -1,15 +1,17 @@
 //! `POST /v1/readings`: owns the route for things that run no agent, never the reading of their JSON.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use fieldcast_wire::DeviceId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Rest;
+use super::extract::{Body, Query};
 use super::problem::Problem;
-use crate::ingest::json;
+use crate::events::HubEvent;
+use crate::ingest::json::{JsonReading, Stored};
+use crate::ingest::{json, out};
 
 /// Whose readings they are.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -38,7 +40,7 @@ pub struct Pushed {
 pub async fn push_readings(
     State(rest): State<Rest>,
     Query(whose): Query<Whose>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Pushed>, Problem> {
     let device = DeviceId::new(whose.device).map_err(|e| Problem::invalid(e.to_string()))?;
     let readings = json::parse(&body).map_err(|e| Problem::invalid(format!("{e:#}")))?;
@@ -56,6 +58,7 @@ pub async fn push_readings(
                 format!("{e:#}"),
             )
         })?;
+    tell(&rest, &device, &readings, &stored);
     let rejected = stored
         .rejected
         .iter()
@@ -66,4 +69,25 @@ pub async fn push_readings(
         known: stored.known,
         rejected,
     }))
+}
+
+/// Consumers and the rest of the hub hear of these readings as of those that came by MQTT.
+fn tell(rest: &Rest, device: &DeviceId, readings: &[JsonReading], stored: &Stored) {
+    let refused = |at: &usize| stored.rejected.iter().any(|(place, _)| place == at);
+    let taken: Vec<JsonReading> = readings
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !refused(at))
+        .map(|(_, reading)| reading.clone())
+        .collect();
+    for message in out::readings(device, &json::as_readings(&taken)) {
+        // Consumers that must not miss anything read the database: here the newest is dropped when they are slow.
+        let _ = rest.hub.out.try_send(message);
+    }
+    let newest = taken.iter().map(|r| (r.sensor.clone(), r.time)).collect();
+    let _ = rest.hub.events.send(HubEvent::Committed {
+        device: device.clone(),
+        newest,
+        readings: stored.new,
+    });
 }

@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Result, StoreError};
+
+/// How long a server may take to let a connection in.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
@@ -56,6 +60,21 @@ impl Target {
     }
 }
 
+/// What a migration ran into: a database that is away passes by itself, a version that is not this program's does not.
+fn failed(error: MigrateError) -> StoreError {
+    let (operation, source) = match error {
+        MigrateError::Execute(source) => ("migrate the database".to_owned(), source),
+        MigrateError::ExecuteMigration(source, number) => {
+            (format!("run migration {number} of the database"), source)
+        }
+        other => (
+            "migrate the database".to_owned(),
+            sqlx::Error::Migrate(Box::new(other)),
+        ),
+    };
+    StoreError { operation, source }
+}
+
 /// The hub's tables.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -70,7 +89,7 @@ impl Store {
     pub fn new(target: &Target, connections: u32) -> Result<Self> {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(Duration::from_secs(10))
+            .acquire_timeout(CONNECT_WITHIN)
             .connect_lazy_with(target.options()?);
         Ok(Self { pool })
     }
@@ -98,11 +117,23 @@ impl Store {
     /// # Errors
     /// The database is away, or newer than this version.
     pub async fn migrate(&self) -> Result<()> {
-        MIGRATIONS
-            .run(&self.pool)
-            .await
-            .map_err(|e| sqlx::Error::Migrate(Box::new(e)))
-            .during("migrate the database")
+        // A connection of its own: the pool tries again by itself and then only says that it timed out.
+        let mut connection = self.connect().await?;
+        MIGRATIONS.run(&mut connection).await.map_err(failed)?;
+        connection.close().await.during("migrate the database")
+    }
+
+    async fn connect(&self) -> Result<PgConnection> {
+        let options = self.pool.connect_options();
+        let connected =
+            tokio::time::timeout(CONNECT_WITHIN, PgConnection::connect_with(&options)).await;
+        let late = || {
+            let text = format!("no answer within {} s", CONNECT_WITHIN.as_secs());
+            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+        };
+        connected
+            .unwrap_or_else(|_| Err(late()))
+            .during("connect to the database")
     }
 
     /// Creates a database where it is missing, by way of the maintenance database of the same target.
@@ -137,5 +168,21 @@ impl Store {
     /// Closes the pool's connections.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_passes_by_itself_where_its_cause_does() {
+        let away = || sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into());
+        assert!(failed(MigrateError::Execute(away())).is_transient());
+        assert!(failed(MigrateError::ExecuteMigration(away(), 3)).is_transient());
+        assert!(failed(MigrateError::Execute(sqlx::Error::PoolTimedOut)).is_transient());
+        let newer = failed(MigrateError::VersionMissing(9));
+        assert!(!newer.is_transient());
+        assert!(newer.to_string().contains("fieldcast-hub migrate"));
     }
 }

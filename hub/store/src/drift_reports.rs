@@ -94,21 +94,24 @@ impl Store {
         Ok(id)
     }
 
-    /// Reports, newest first, below `before` where it is given.
+    /// Reports, newest first; of one forecaster, of one verdict, below `before` where these are given.
     ///
     /// # Errors
     /// The database.
     pub async fn drift_reports(
         &self,
         forecaster: Option<&str>,
+        confirmed: Option<bool>,
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<DriftReportRow>> {
         sqlx::query_as(
             "SELECT id, forecaster, model_version, onset, data_time, confirmed, report, created_at FROM drift_reports
-             WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+             WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::boolean IS NULL OR confirmed = $2)
+             AND ($3::bigint IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
         )
         .bind(forecaster)
+        .bind(confirmed)
         .bind(before)
         .bind(limit)
         .fetch_all(self.pool())

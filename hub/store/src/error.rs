@@ -38,10 +38,19 @@ impl StoreError {
     }
 
     fn advice(&self) -> &'static str {
+        let code = self.source.as_database_error().and_then(|e| e.code());
         if self.is_transient() {
             "check that PostgreSQL runs and accepts connections; it is tried again by itself where the hub can wait"
         } else if matches!(self.source, sqlx::Error::Migrate(_)) {
             "run the same version of `fieldcast-hub migrate` that the database was last used with, or a newer one"
+        } else if matches!(self.source, sqlx::Error::Configuration(_)) {
+            "write the database's address as postgres://user:password@host:port/name (DATABASE_URL or --database-url)"
+        } else if matches!(code.as_deref(), Some("28000" | "28P01")) {
+            "correct user and password in DATABASE_URL or --database-url, or let them in by pg_hba.conf"
+        } else if code.as_deref() == Some("3D000") {
+            "create that database with `createdb`, or name another in DATABASE_URL or --database-url"
+        } else if code.as_deref() == Some("42501") {
+            "make the hub's user the owner of the database, or grant it what is missing"
         } else {
             "this is a defect or a damaged database: keep the log and report it"
         }

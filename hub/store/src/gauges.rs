@@ -40,12 +40,11 @@ const QUERIES: [(&str, &str, &str); 6] = [
 ];
 
 impl Store {
-    /// All gauges.
+    /// Appends the gauges up to the first that cannot be read.
     ///
     /// # Errors
     /// The database.
-    pub async fn gauges(&self) -> Result<Vec<Gauge>> {
-        let mut all = Vec::new();
+    pub async fn gauges(&self, all: &mut Vec<Gauge>) -> Result<()> {
         for (name, help, sql) in QUERIES {
             let rows = sqlx::query_as(sql)
                 .fetch_all(self.pool())
@@ -53,6 +52,6 @@ impl Store {
                 .during(format!("count {name}"))?;
             all.push((name, help, rows));
         }
-        Ok(all)
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod features;
 pub mod forecasters;
 pub mod forecasts;
+pub mod gaps;
 pub mod gauges;
 pub mod imports;
 pub mod jobs;

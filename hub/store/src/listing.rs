@@ -1,10 +1,21 @@
-//! Pages of readings and forecasts for people and programs: owns their order and paging, never their meaning.
+//! Pages of devices, readings and forecasts for people and programs: owns their order and paging, never their meaning.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::devices::DeviceRow;
 use crate::error::Context as _;
 use crate::{Result, Store};
+
+/// One device and what it last said.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct DeviceItem {
+    /// The device.
+    #[sqlx(flatten)]
+    pub device: DeviceRow,
+    /// Its last state message as it came.
+    pub raw: Option<Vec<u8>>,
+}
 
 /// One reading.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -45,6 +56,23 @@ pub struct ForecastItem {
 }
 
 impl Store {
+    /// Devices by name, behind `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn list_devices(&self, after: &str, limit: i64) -> Result<Vec<DeviceItem>> {
+        sqlx::query_as(
+            "SELECT d.id, d.labels, d.created_at, d.last_seen, d.online, d.agent_version, s.raw
+             FROM devices d LEFT JOIN device_states s ON s.device = d.id
+             WHERE d.id > $1 ORDER BY d.id LIMIT $2",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during("list devices")
+    }
+
     /// Readings of one sensor from `from` on, by time.
     ///
     /// # Errors

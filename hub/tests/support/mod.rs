@@ -2,11 +2,16 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     dead_code,
     unreachable_pub,
     missing_docs,
     reason = "tests"
 )]
+
+pub mod http;
+pub mod mosquitto;
+pub mod process;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -53,6 +58,56 @@ pub async fn bed() -> Bed {
         cluster,
         dir,
     }
+}
+
+impl Bed {
+    /// The server's address for a database, by its socket.
+    pub fn url(&self, database: &str) -> String {
+        self.url_with(self.cluster.password(), database)
+    }
+
+    pub fn url_with(&self, password: &str, database: &str) -> String {
+        let socket = self.cluster.socket_dir().display().to_string();
+        format!(
+            "postgres://{}:{password}@{}:{}/{database}",
+            self.cluster.user(),
+            socket.replace('/', "%2F"),
+            self.cluster.port()
+        )
+    }
+
+    /// The same by way of a TCP port.
+    pub fn url_by(&self, port: u16, database: &str) -> String {
+        let (user, password) = (self.cluster.user(), self.cluster.password());
+        format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}")
+    }
+
+    /// Lets connections to the port through to the server until the handle's end.
+    pub async fn forward(&self, port: u16) -> tokio::task::JoinHandle<()> {
+        let path = self
+            .cluster
+            .socket_dir()
+            .join(format!(".s.PGSQL.{}", self.cluster.port()));
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+            .await
+            .unwrap();
+        tokio::spawn(async move {
+            // Connections end with the set, which ends with this task.
+            let mut open = tokio::task::JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut server = tokio::net::UnixStream::connect(&path).await.unwrap();
+                open.spawn(async move {
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        })
+    }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 pub fn device(name: &str) -> DeviceId {

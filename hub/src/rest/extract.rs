@@ -1,0 +1,53 @@
+//! What handlers take from a request: owns that a refusal is a problem of RFC 9457, never what is asked for.
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts};
+
+use super::problem::Problem;
+
+/// The query's parameters.
+#[derive(Debug, FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+pub struct Query<T>(pub T);
+
+/// The path's parameters.
+#[derive(Debug, FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+pub struct Path<T>(pub T);
+
+/// The request's body.
+#[derive(Debug)]
+pub struct Body(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Problem> {
+        Ok(Self(Bytes::from_request(request, state).await?))
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(refused: QueryRejection) -> Self {
+        Self::invalid(format!(
+            "{}; see /docs for the parameters",
+            refused.body_text()
+        ))
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(refused: PathRejection) -> Self {
+        Self::invalid(format!("{}; see /docs for the path", refused.body_text()))
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(refused: BytesRejection) -> Self {
+        Self::new(
+            refused.status(),
+            format!("{}; send less at once, or try again", refused.body_text()),
+        )
+    }
+}
