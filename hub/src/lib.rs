@@ -21,3 +21,6 @@ pub mod rest;
 pub mod rollout;
 pub mod signing;
 pub mod training;
+
+/// Version of the program, with the commit it was built from where that is known.
+pub const CODE_VERSION: &str = env!("FIELDCAST_CODE_VERSION");
