@@ -65,7 +65,7 @@ pub struct Running {
     database: Database,
 }
 
-/// Starts the data path: database, broker, connection, ingest, leader, features. Waits for a database or broker that
+/// Starts the data path: database, broker, connection, ingest, leader. Waits for a database or broker that
 /// is away, except where the private parts cannot start at all.
 ///
 /// # Errors
@@ -161,11 +161,6 @@ pub async fn start(
         end.clone(),
     ));
     tasks.spawn(leader::run(desk, leader_rx, end.clone()));
-    tasks.spawn(crate::features::run(
-        store.clone(),
-        events.clone(),
-        end.clone(),
-    ));
     let keeper = (database.clone(), end.clone());
     tasks.spawn(async move {
         tokio::select! {

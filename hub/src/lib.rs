@@ -8,7 +8,6 @@ pub mod config;
 pub mod downlink;
 pub mod drift;
 pub mod events;
-pub mod features;
 pub mod import;
 pub mod ingest;
 pub mod jobs;

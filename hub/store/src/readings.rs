@@ -184,11 +184,6 @@ impl Store {
         .await
         .during(failed())?
         .rows_affected();
-        if let (true, Some(from), Some(to)) =
-            (new > 0, rows.times.iter().min(), rows.times.iter().max())
-        {
-            crate::features::mark(&mut tx, device, *from, *to).await?;
-        }
         tx.commit().await.during(failed())?;
         Ok(new)
     }
