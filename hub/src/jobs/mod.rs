@@ -174,29 +174,22 @@ impl Worker {
         let Some(job) = self.store.claim_job(&self.name, LEASE_SECS, only).await? else {
             return Ok(None);
         };
-        self.store
-            .job_line(
-                job.id,
-                &format!("attempt {} by worker {}", job.attempts, self.name),
-            )
-            .await?;
         let handle = JobHandle::default();
+        handle.line(format!("attempt {} by worker {}", job.attempts, self.name));
         let end = self.work(&job, &handle, cancel).await;
+        match &end {
+            Ok(End::Done(Err(e))) => handle.line(&e.message),
+            Ok(End::WorkerStops) => handle.line("its worker stops; another one begins anew"),
+            _ => {}
+        }
         say(&self.store, job.id, &handle).await;
         let status = match end? {
             End::Done(outcome) => {
-                if let Err(e) = &outcome {
-                    self.store.job_line(job.id, &e.message).await?;
-                }
                 let outcome =
                     outcome.map_err(|e| (e.message, e.retry.then(|| backoff(job.attempts))));
                 self.store.finish_job(&job, &self.name, outcome).await?
             }
-            End::WorkerStops => {
-                let line = "its worker stops; it begins anew at the next one";
-                self.store.job_line(job.id, line).await?;
-                self.store.release_job(&job, &self.name).await?
-            }
+            End::WorkerStops => self.store.release_job(&job, &self.name).await?,
             End::Lost => None,
         };
         tracing::info!(
