@@ -296,11 +296,6 @@ impl Running {
             end.clone(),
         ));
         tasks.spawn(leader::run(desk, leader_rx, end.clone()));
-        tasks.spawn(crate::features::run(
-            store.clone(),
-            events.clone(),
-            end.clone(),
-        ));
         waiting.prepared.send_replace(true);
         Ok(true)
     }

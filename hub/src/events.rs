@@ -29,17 +29,6 @@ pub enum HubEvent {
         /// How many readings.
         readings: u64,
     },
-    /// Feature rows were computed again for a span of data time.
-    FeatureRows {
-        /// Whose.
-        device: DeviceId,
-        /// For which forecaster.
-        forecaster: String,
-        /// First grid time.
-        from: Millis,
-        /// Last grid time.
-        to: Millis,
-    },
     /// Outcomes of orders or commands were stored.
     Outcomes {
         /// Whose.

@@ -8,7 +8,6 @@ pub mod config;
 pub mod downlink;
 pub mod drift;
 pub mod events;
-pub mod features;
 pub mod import;
 pub mod ingest;
 pub mod jobs;
@@ -21,3 +20,6 @@ pub mod rest;
 pub mod rollout;
 pub mod signing;
 pub mod training;
+
+/// Version of the program, with the commit it was built from where that is known.
+pub const CODE_VERSION: &str = env!("FIELDCAST_CODE_VERSION");

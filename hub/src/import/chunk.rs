@@ -97,13 +97,6 @@ async fn commit(store: &Store, device: &str, sensors: &[i32], rows: &[Row]) -> R
     store.ensure_months(&months).await?;
     let mut ingest = store.begin_ingest().await?;
     let written = ingest.insert_missing_readings(device, &columns).await?;
-    let span = (
-        rows.iter().map(|r| r.time).min(),
-        rows.iter().map(|r| r.time).max(),
-    );
-    if let (Some(from), Some(to), true) = (span.0, span.1, written > 0) {
-        ingest.mark_features(device, from, to).await?;
-    }
     ingest.commit().await?;
     Ok((columns.len() as u64, written))
 }

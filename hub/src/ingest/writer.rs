@@ -288,10 +288,6 @@ impl Ingestor {
         tx.insert_readings(columns).await?;
         tx.insert_records(device, others.iter().map(|(_, body)| *body))
             .await?;
-        if let (Some(from), Some(to)) = (columns.times.iter().min(), columns.times.iter().max()) {
-            tx.mark_features(device, from.timestamp_millis(), to.timestamp_millis())
-                .await?;
-        }
         Ok(true)
     }
 

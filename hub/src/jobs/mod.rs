@@ -7,6 +7,7 @@ use std::time::Duration;
 use fieldcast_store::jobs::{JobRow, Lease};
 use fieldcast_store::{Store, StoreError};
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::signing::Signer;
@@ -34,6 +35,12 @@ impl JobError {
             message: message.into(),
             retry: false,
         }
+    }
+
+    /// The job was cancelled, or is another worker's by now.
+    #[must_use]
+    pub fn claim_lost() -> Self {
+        Self::fatal("cancelled, or taken over by another worker")
     }
 }
 
@@ -97,17 +104,22 @@ impl JobHandle {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
 
-    fn take(&self) -> (f64, String, Vec<String>) {
+    fn said(&self) -> (f64, String) {
+        let said = self
+            .shared
+            .said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (said.progress, said.text.clone())
+    }
+
+    fn lines(&self) -> Vec<String> {
         let mut said = self
             .shared
             .said
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        (
-            said.progress,
-            said.text.clone(),
-            std::mem::take(&mut said.lines),
-        )
+        std::mem::take(&mut said.lines)
     }
 }
 
@@ -162,26 +174,24 @@ impl Worker {
         let Some(job) = self.store.claim_job(&self.name, LEASE_SECS, only).await? else {
             return Ok(None);
         };
-        self.store
-            .job_line(
-                job.id,
-                &format!("attempt {} by worker {}", job.attempts, self.name),
-            )
-            .await?;
         let handle = JobHandle::default();
-        let outcome = self.work(&job, &handle, cancel).await?;
-        let (_, _, lines) = handle.take();
-        for line in lines {
-            self.store.job_line(job.id, &line).await?;
+        handle.line(format!("attempt {} by worker {}", job.attempts, self.name));
+        let end = self.work(&job, &handle, cancel).await;
+        match &end {
+            Ok(End::Done(Err(e))) => handle.line(&e.message),
+            Ok(End::WorkerStops) => handle.line("its worker stops; another one begins anew"),
+            _ => {}
         }
-        let Some(outcome) = outcome else {
-            return Ok(Some(job.id));
+        say(&self.store, job.id, &handle).await;
+        let status = match end? {
+            End::Done(outcome) => {
+                let outcome =
+                    outcome.map_err(|e| (e.message, e.retry.then(|| backoff(job.attempts))));
+                self.store.finish_job(&job, &self.name, outcome).await?
+            }
+            End::WorkerStops => self.store.release_job(&job, &self.name).await?,
+            End::Lost => None,
         };
-        if let Err(e) = &outcome {
-            self.store.job_line(job.id, &e.message).await?;
-        }
-        let outcome = outcome.map_err(|e| (e.message, e.retry.then(|| backoff(job.attempts))));
-        let status = self.store.finish_job(&job, &self.name, outcome).await?;
         tracing::info!(
             job = job.id,
             subject = job.subject,
@@ -191,37 +201,29 @@ impl Worker {
         Ok(Some(job.id))
     }
 
-    /// None: the lease went to another worker, which now owns the outcome.
     async fn work(
         &self,
         job: &JobRow,
         handle: &JobHandle,
         cancel: &CancellationToken,
-    ) -> Result<Option<Result<Value, JobError>>, StoreError> {
-        let task = self.task(job, handle);
-        tokio::pin!(task);
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        loop {
-            tokio::select! {
-                outcome = &mut task => return Ok(Some(outcome)),
-                () = cancel.cancelled(), if !handle.stopped() => handle.stop(),
-                _ = beat.tick() => {
-                    let (share, text, lines) = handle.take();
-                    for line in lines {
-                        self.store.job_line(job.id, &line).await?;
-                    }
-                    match self.store.heartbeat(job.id, &self.name, job.attempts, LEASE_SECS, (share, &text)).await {
-                        Ok(Lease::Held) => {}
-                        Ok(Lease::Cancelled) => handle.stop(),
-                        Ok(Lease::Lost) => {
-                            handle.stop();
-                            return Ok(None);
-                        }
-                        Err(e) if e.is_transient() => tracing::warn!("jobs: {e}"),
-                        Err(e) => return Err(e),
-                    }
-                }
-            }
+    ) -> Result<End, StoreError> {
+        // However this ends, what the job started on other threads must not go on.
+        let _stop = StopOnDrop(handle);
+        // In a task of its own: a lease must not run out because the job computes.
+        let mut beating = JoinSet::new();
+        beating.spawn(beat(
+            self.store.clone(),
+            job.clone(),
+            self.name.clone(),
+            handle.clone(),
+        ));
+        tokio::select! {
+            outcome = self.task(job, handle) => Ok(End::Done(outcome)),
+            () = cancel.cancelled() => Ok(End::WorkerStops),
+            Some(lost) = beating.join_next() => match lost {
+                Ok(Err(e)) => Err(e),
+                Ok(Ok(())) | Err(_) => Ok(End::Lost),
+            },
         }
     }
 
@@ -231,6 +233,58 @@ impl Worker {
             other => Err(JobError::fatal(format!(
                 "job kind `{other}` is unknown to this version; upgrade the hub"
             ))),
+        }
+    }
+}
+
+/// How a worker's hold on a job ends.
+enum End {
+    /// The job ended.
+    Done(Result<Value, JobError>),
+    /// The worker is told to stop: the job is for another one.
+    WorkerStops,
+    /// The lease went to another worker, which now owns the outcome.
+    Lost,
+}
+
+struct StopOnDrop<'a>(&'a JobHandle);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Prolongs the lease and passes on what the job says, until the lease is lost.
+async fn beat(
+    store: Store,
+    job: JobRow,
+    worker: String,
+    handle: JobHandle,
+) -> Result<(), StoreError> {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    loop {
+        beat.tick().await;
+        say(&store, job.id, &handle).await;
+        let (share, text) = handle.said();
+        match store
+            .heartbeat(job.id, &worker, job.attempts, LEASE_SECS, (share, &text))
+            .await
+        {
+            Ok(Lease::Held) => {}
+            Ok(Lease::Cancelled) => handle.stop(),
+            Ok(Lease::Lost) => return Ok(()),
+            Err(e) if e.is_transient() => tracing::warn!("jobs: {e}"),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Stores the lines of the job's history; a line that cannot be stored is no reason to end the job.
+async fn say(store: &Store, job: i64, handle: &JobHandle) {
+    for line in handle.lines() {
+        if let Err(e) = store.job_line(job, &line).await {
+            tracing::warn!(job, line, "jobs: {e}");
         }
     }
 }

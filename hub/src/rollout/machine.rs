@@ -42,7 +42,7 @@ pub struct Deployment {
     pub generation: u64,
     /// Whether its connection stood at the last report.
     pub online: bool,
-    /// The last report shows it off the rolled-out bundle after an order back.
+    /// The last report answers an order back, and shows that it was obeyed.
     pub back: bool,
 }
 
@@ -57,6 +57,8 @@ pub struct Report {
     pub phase: DeviceState,
     /// The bundle that made its last forecast is the rolled-out one.
     pub runs_new: bool,
+    /// It does not run the rolled-out bundle, or that is also what going back leads to.
+    pub back: bool,
     /// Its reason, in words.
     pub reason: String,
 }
@@ -99,7 +101,7 @@ pub enum Action {
         /// Higher than any before.
         generation: u64,
     },
-    /// Order the bundle that was champion before, or take the order away where there was none.
+    /// Order the bundle that was champion before, or to run no model where there was none.
     OrderBack {
         /// To whom.
         device: String,
@@ -245,6 +247,14 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
     actions
 }
 
+/// Takes note of whether a device is connected. Said of every device before the first event of a round: otherwise an
+/// event could end the rollout while a device that is there still counts as away.
+pub fn connected(r: &mut Rollout, device: &str, online: bool) {
+    if let Some(d) = r.devices.get_mut(device) {
+        d.online = online;
+    }
+}
+
 fn heard(r: &mut Rollout, name: &str, report: Report) {
     r.generation = r.generation.max(report.generation);
     let back = r.status == Status::RollingBack;
@@ -264,7 +274,7 @@ fn heard(r: &mut Rollout, name: &str, report: Report) {
         return;
     }
     if back {
-        d.back = !report.runs_new;
+        d.back = report.back;
         return;
     }
     // What failed stays failed within its order; only a late device may still arrive.

@@ -8,7 +8,9 @@
 
 use proptest::prelude::*;
 
-use super::machine::{Action, DeviceState, Event, Operator, Report, Rollout, Status, counts, step};
+use super::machine::{
+    Action, DeviceState, Event, Operator, Report, Rollout, Status, connected, counts, step,
+};
 use super::plan::{Mode, Plan, Stage};
 
 const DEADLINE: i64 = 30 * 60_000;
@@ -26,6 +28,7 @@ fn report(r: &Rollout, device: &str, phase: DeviceState, runs_new: bool) -> Even
             generation,
             phase,
             runs_new,
+            back: !runs_new,
             reason: String::new(),
         },
     )
@@ -89,6 +92,7 @@ fn a_report_about_an_older_order_changes_nothing() {
         generation: 7,
         phase: DeviceState::Healthy,
         runs_new: true,
+        back: false,
         reason: String::new(),
     };
     step(&mut r, Event::Report("d0".into(), old), 1);
@@ -122,6 +126,17 @@ fn too_many_failures_order_everyone_back_with_a_new_generation() {
         "what happened stays visible"
     );
     assert_eq!(r.devices["d1"].state, DeviceState::RolledBack);
+}
+
+#[test]
+fn a_device_that_is_there_is_waited_for_even_if_it_is_heard_last() {
+    let mut r = fleet(2);
+    step(&mut r, Event::Tick, 0);
+    connected(&mut r, "d0", true);
+    connected(&mut r, "d1", true);
+    tell(&mut r, "d0", DeviceState::Failed, false, 1);
+    tell(&mut r, "d0", DeviceState::Pending, false, 2);
+    assert_eq!(r.status, Status::RollingBack, "d1 has not answered yet");
 }
 
 #[test]
@@ -170,6 +185,7 @@ fn an_online_device_that_never_settles_times_out_and_a_newer_order_supersedes() 
         generation: 99,
         phase: DeviceState::Healthy,
         runs_new: false,
+        back: true,
         reason: String::new(),
     };
     step(&mut r, Event::Report("d0".into(), newer), 1);
@@ -320,6 +336,7 @@ fn play(r: &mut Rollout, now: &mut i64, h: &Happening) -> Vec<Action> {
                 generation,
                 phase: *phase,
                 runs_new: *runs_new,
+                back: !*runs_new,
                 reason: String::new(),
             };
             step(r, Event::Report(device, report), *now)

@@ -7,6 +7,7 @@ use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
 use fieldcast_runtime::LoadedModel;
 use fieldcast_train::{Trained, TrainingData};
+use fieldcast_wire::Sha256;
 use serde_json::Value;
 
 use crate::signing::Signer;
@@ -98,7 +99,7 @@ pub fn make(
             run: about.run.to_string(),
             snapshot: about.snapshot.clone(),
             seed: about.seed,
-            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            code_version: crate::CODE_VERSION.to_owned(),
             chosen: trained.chosen.clone(),
             table: trained
                 .table
@@ -116,8 +117,14 @@ pub fn make(
         created: about.created,
         expires: None,
     };
-    let json = serde_json::to_value(&manifest)?;
     let reference = serde_json::to_vec(&reference)?;
+    // What is kept beside the bundle names its parts as the sealed manifest does.
+    let manifest = Manifest {
+        onnx_sha256: Sha256::of(&onnx).to_string(),
+        reference_sha256: Sha256::of(&reference).to_string(),
+        ..manifest
+    };
+    let json = serde_json::to_value(&manifest)?;
     let bytes = seal(
         manifest,
         onnx,

@@ -1,5 +1,6 @@
 //! Training jobs: owns the way from a snapshot to a registered, judged model version, never the arithmetic of a model.
 
+mod compare;
 pub mod make;
 pub mod plan;
 pub mod snapshot;
@@ -11,7 +12,7 @@ use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::JobRow;
-use fieldcast_store::model_versions::{ModelVersionRow, NewModelVersion};
+use fieldcast_store::model_versions::{Conclusion, NewModelVersion};
 use fieldcast_store::training_runs::NewTrainingRun;
 use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData};
 use fieldcast_wire::{Sha256, message, pb};
@@ -19,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::jobs::{JobError, JobHandle};
-use crate::judge::{self, Gate, Verdict};
 use crate::signing::{Signer, hex};
 use crate::{registry, rollout};
+use compare::Judged;
 
 /// Kind of the jobs that [`run`] does.
 pub const KIND: &str = "train";
@@ -58,6 +59,10 @@ pub async fn run(
     job: &JobRow,
     handle: &JobHandle,
 ) -> Result<Value, JobError> {
+    if let Some(result) = &job.result {
+        // An earlier attempt stored its model, and its worker died before it could say so.
+        return Ok(result.clone());
+    }
     let request: Request = serde_json::from_value(job.payload.clone()).map_err(|e| {
         JobError::fatal(format!("the job's payload is not a training request: {e}"))
     })?;
@@ -67,8 +72,9 @@ pub async fn run(
     })?;
     let spec = forecaster.spec;
     handle.progress(0.01, "reading the data");
-    let snapshot_at = crate::clock::now();
-    let data = snapshot::take(store, &spec, fieldcast_wire::caps::MIN_TIME_MS).await?;
+    // The clock that stamps readings as received decides which of them are in the snapshot.
+    let snapshot_at = store.database_time().await?;
+    let data = snapshot::take(store, &spec, fieldcast_wire::caps::MIN_TIME_MS, snapshot_at).await?;
     let count: usize = data.iter().map(|d| d.rows.len()).sum();
     let times = data
         .iter()
@@ -87,7 +93,6 @@ pub async fn run(
         data.len()
     ));
     let run = NewTrainingRun {
-        id: job.id,
         forecaster: name,
         spec_version: forecaster.version,
         trigger: &request.trigger,
@@ -96,9 +101,11 @@ pub async fn run(
         snapshot_sha: &digest,
         snapshot_rows: i64::try_from(count).unwrap_or(i64::MAX),
         seed: i64::try_from(request.seed).unwrap_or(i64::MAX),
-        code_version: env!("CARGO_PKG_VERSION"),
+        code_version: crate::CODE_VERSION,
     };
-    store.begin_training_run(&run).await?;
+    if !store.begin_training_run(&job.claim(), &run).await? {
+        return Err(JobError::claim_lost());
+    }
 
     let champion = store.champion(name).await?;
     let seen = champion
@@ -127,100 +134,113 @@ pub async fn run(
     let all = Arc::new(TrainingData { series: all });
     let mut trained = fit(&spec, &all, &cut, handle).await?;
     if cut.holdout_from.is_some() {
+        let (spec, all, fitted) = (spec.clone(), Arc::clone(&all), trained.clone());
         trained.calibration.daily =
-            tokio::task::block_in_place(|| daily_errors(&spec, &all, &trained, last))?;
+            computed(move || Ok(daily_errors(&spec, &all, &fitted, last)?)).await?;
     }
+    let trained = Arc::new(trained);
     handle.line(format!("chosen: {}", trained.chosen));
     handle.progress(0.85, "sealing");
     let scores = serde_json::to_value(&trained.table).unwrap_or_default();
 
     let version = next_version(store, name).await?;
-    let seal = make::Seal {
-        spec: &spec,
-        version,
-        run: job.id,
-        seed: request.seed,
-        snapshot: hex(&digest),
-        created: snapshot_at.timestamp_millis(),
-        train_until: cut.train_until,
-    };
-    let made = tokio::task::block_in_place(|| make::make(&seal, &trained, &all, signer))
-        .map_err(|e| JobError::fatal(e.to_string()))?;
-    handle.progress(0.9, "judging");
-    let verdict = match (&champion, cut.holdout_from) {
-        (Some(champion), Some(from)) => {
-            let against = registry::open(store, signer, champion)
-                .await
-                .map_err(|e| JobError::fatal(e.to_string()))?;
-            let same = champion.manifest["forecaster"] == json!(&spec);
-            let judged = Judged {
+    let made = {
+        let (spec, snapshot, run, seed) = (spec.clone(), hex(&digest), job.id, request.seed);
+        let (trained, data, signer) = (Arc::clone(&trained), Arc::clone(&all), Arc::clone(signer));
+        let (created, train_until) = (snapshot_at.timestamp_millis(), cut.train_until);
+        computed(move || {
+            let seal = make::Seal {
                 spec: &spec,
-                data: &all,
+                version,
+                run,
+                seed,
+                snapshot,
+                created,
+                train_until,
+            };
+            make::make(&seal, &trained, &data, &signer)
+        })
+        .await?
+    };
+    handle.progress(0.9, "judging");
+    let comparison = match (&champion, cut.holdout_from) {
+        (Some(champion), Some(from)) => {
+            let judged = Judged {
+                champion: registry::open(store, signer, champion)
+                    .await
+                    .map_err(|e| JobError::fatal(e.to_string()))?,
+                champion_spec: serde_json::from_value(champion.manifest["forecaster"].clone()).ok(),
+                challenger: Arc::new(made.model),
+                spec: spec.clone(),
+                data: Arc::clone(&all),
                 from,
                 until: last,
-                same,
             };
-            Some(tokio::task::block_in_place(|| {
-                compare(&judged, &against, &made.model)
-            })?)
+            Some(computed(move || compare::compare(&judged)).await?)
         }
         _ => None,
     };
-    if handle.stopped() {
-        return Err(JobError::fatal("cancelled"));
-    }
     let sha = Sha256::of(&made.bytes);
     let lineage = json!({
         "training_run": job.id, "snapshot": hex(&digest), "snapshot_at": snapshot_at, "rows": count,
-        "spec_version": forecaster.version, "seed": request.seed, "code_version": env!("CARGO_PKG_VERSION"),
+        "spec_version": forecaster.version, "seed": request.seed, "code_version": crate::CODE_VERSION,
         "data_from": first, "data_until": cut.train_until, "onset": request.onset, "config": cut.config,
         "split": trained.split, "chosen": trained.chosen,
     });
-    let document = verdict_document(champion.as_ref(), version, verdict.as_ref());
-    let new = NewModelVersion {
-        forecaster: name,
-        version,
-        sha: &sha.0,
-        bytes: &made.bytes,
-        manifest: &made.manifest,
-        metrics: &json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"]}),
-        lineage: &lineage,
-        run: job.id,
-        verdict: &document,
-    };
-    store.register_model(&new, &scores).await?;
-    let better = verdict.as_ref().is_none_or(|v| v.verdict.better);
+    let document = compare::document(champion.as_ref(), version, comparison.as_ref());
+    let better = comparison.as_ref().is_none_or(|c| c.verdict.better);
     let reason = document["reason"].as_str().unwrap_or_default().to_owned();
-    handle.line(format!("version {version}: {reason}"));
-    let decision = NewDecision {
-        forecaster: name,
-        decision: if better { "roll_out" } else { "keep" },
-        reason: &reason,
-        job: Some(job.id),
-        data_time: chrono::DateTime::from_timestamp_millis(last),
-        decided_by: "judge",
-        ..NewDecision::default()
-    };
-    store.record_decision(&decision).await?;
-    let rollout = if better {
-        let by = format!("training run {}", job.id);
-        let id = rollout::driver::start(
-            store,
-            name,
+    let metrics =
+        json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"]});
+    let by = format!("training run {}", job.id);
+    let plan = rollout::plan::Plan::all_at_once();
+    let conclusion = Conclusion {
+        model: NewModelVersion {
+            forecaster: name,
             version,
-            rollout::plan::Plan::all_at_once(),
-            &by,
-        )
-        .await?;
-        handle.line(format!("rollout {id} started"));
-        Some(id)
-    } else {
-        None
+            sha: &sha.0,
+            bytes: &made.bytes,
+            manifest: &made.manifest,
+            metrics: &metrics,
+            lineage: &lineage,
+            verdict: &document,
+            scores: &scores,
+        },
+        decision: NewDecision {
+            forecaster: name,
+            decision: if better { "roll_out" } else { "keep" },
+            reason: &reason,
+            job: Some(job.id),
+            data_time: chrono::DateTime::from_timestamp_millis(last),
+            decided_by: "judge",
+            ..NewDecision::default()
+        },
+        rollout: match better {
+            true => Some(rollout::driver::prepare(store, name, version, plan, &by).await?),
+            false => None,
+        },
+        result: json!({"model_version": version, "bundle": sha.to_string(), "chosen": trained.chosen,
+            "better": better, "reason": reason}),
     };
-    Ok(
-        json!({"model_version": version, "bundle": sha.to_string(), "chosen": trained.chosen, "better": better,
-        "reason": reason, "rollout": rollout}),
-    )
+    let concluded = store.conclude_training(&job.claim(), &conclusion).await?;
+    let result = concluded.ok_or_else(JobError::claim_lost)?;
+    handle.line(format!("version {version}: {reason}"));
+    if let Some(id) = result["rollout"].as_i64() {
+        handle.line(format!("rollout {id} started"));
+    }
+    Ok(result)
+}
+
+/// Computes on a thread where it holds up nothing else.
+async fn computed<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Result<T, JobError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|e| JobError::fatal(format!("{e:#}"))),
+        Err(e) => Err(JobError::fatal(format!(
+            "{e}; this is a defect: keep the log and report it"
+        ))),
+    }
 }
 
 /// The level of errors that devices are told to expect: from the calibration part and the holdout together. A few days of a
@@ -230,7 +250,7 @@ fn daily_errors(
     all: &TrainingData,
     trained: &Trained,
     last: Millis,
-) -> Result<DailyErrors, JobError> {
+) -> Result<DailyErrors, fieldcast_train::TrainError> {
     let span = (trained.split.calibrate_from, last.saturating_add(1));
     fieldcast_train::evaluate::cases(spec, all, span, 1)
         .and_then(|cases| {
@@ -238,7 +258,6 @@ fn daily_errors(
                 fieldcast_train::predict(&trained.params, window)
             })
         })
-        .map_err(|e| JobError::fatal(e.to_string()))
 }
 
 /// One above every version that the database or any device knows.
@@ -320,85 +339,4 @@ async fn fit(
             )
         })?
         .map_err(|e| JobError::fatal(e.to_string()))
-}
-
-struct Judged<'a> {
-    spec: &'a ForecasterSpec,
-    data: &'a TrainingData,
-    from: Millis,
-    until: Millis,
-    /// Both models speak of the same forecaster.
-    same: bool,
-}
-
-/// A verdict with the scores behind it.
-struct Comparison {
-    verdict: Verdict,
-    scores: Value,
-}
-
-fn compare(
-    judged: &Judged<'_>,
-    champion: &fieldcast_runtime::LoadedModel,
-    challenger: &fieldcast_runtime::LoadedModel,
-) -> Result<Comparison, JobError> {
-    let Judged {
-        spec,
-        data,
-        from,
-        until,
-        same,
-    } = judged;
-    if !same {
-        // Losses of different questions cannot be compared; the new definition is what people asked for.
-        let mut verdict = judge::verdict(&[], &[], spec.horizon, Gate::default());
-        verdict.better = true;
-        verdict.reason =
-            "the forecaster's definition changed: the champion answers another question".into();
-        return Ok(Comparison {
-            verdict,
-            scores: Value::Null,
-        });
-    }
-    let until = until.saturating_add(1);
-    let cases = fieldcast_train::evaluate::cases(spec, data, (*from, until), 1)
-        .map_err(|e| JobError::fatal(e.to_string()))?;
-    let score = |model: &fieldcast_runtime::LoadedModel| {
-        fieldcast_train::evaluate::backtest(&cases, &spec.quantiles, |window| {
-            model.forecast(window).map(|p| fieldcast_train::Prediction {
-                mean: p.mean,
-                quantiles: p.quantiles,
-            })
-        })
-        .map_err(|e| JobError::fatal(format!("backtest: {e}")))
-    };
-    let (old, new) = (score(champion)?, score(challenger)?);
-    let losses = |s: &fieldcast_train::evaluate::Scores| {
-        s.origin_losses.iter().map(|(_, l)| *l).collect::<Vec<_>>()
-    };
-    let verdict = judge::verdict(&losses(&old), &losses(&new), spec.horizon, Gate::default());
-    let brief = |s: &fieldcast_train::evaluate::Scores| {
-        json!({"windows": s.windows, "mae": s.mae, "rmse": s.rmse, "mase": s.mase, "pinball": s.pinball,
-            "intervals": s.intervals})
-    };
-    let scores =
-        json!({"from": from, "until": until, "champion": brief(&old), "challenger": brief(&new)});
-    Ok(Comparison { verdict, scores })
-}
-
-fn verdict_document(
-    champion: Option<&ModelVersionRow>,
-    version: i64,
-    comparison: Option<&Comparison>,
-) -> Value {
-    match (champion, comparison) {
-        (Some(champion), Some(c)) => json!({
-            "champion": champion.version, "challenger": version, "better": c.verdict.better,
-            "reason": c.verdict.reason, "test": c.verdict, "scores": c.scores, "decided_by": "judge",
-        }),
-        _ => json!({
-            "champion": null, "challenger": version, "better": true, "scores": null, "decided_by": "judge",
-            "reason": "the first model of this forecaster: there is no champion to beat",
-        }),
-    }
 }

@@ -1,7 +1,8 @@
 //! The data a model sees: owns reading a forecaster's rows from stored readings with the device's own pipeline, never trains.
 
+use chrono::{DateTime, Utc};
 use fieldcast_features::resample::resample_all;
-use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Sample};
+use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Quality, Sample};
 use fieldcast_store::{Result, Store};
 
 /// One device's rows.
@@ -36,7 +37,8 @@ pub async fn devices(store: &Store, spec: &ForecasterSpec) -> Result<Vec<String>
     }
 }
 
-/// A device's rows with grid times in `(from, to]`. Readings that are bad, or whose time nobody vouches for, stay out.
+/// A device's rows with grid times in `(from, to]`, made from its readings as the device makes them. Readings whose time
+/// nobody vouches for stay out, and bad ones count as missing.
 ///
 /// # Errors
 /// The database.
@@ -47,21 +49,38 @@ pub async fn rows(
     from: Millis,
     to: Millis,
 ) -> Result<Vec<FeatureRow>> {
+    rows_known(store, spec, device, (from, to), None).await
+}
+
+/// As [`rows`], from readings received until `known`.
+async fn rows_known(
+    store: &Store,
+    spec: &ForecasterSpec,
+    device: &str,
+    (from, to): (Millis, Millis),
+    known: Option<DateTime<Utc>>,
+) -> Result<Vec<FeatureRow>> {
     let channels = spec.channels();
     let sensors: Vec<String> = channels
         .iter()
         .map(|c| spec.sensor_of(c).to_owned())
         .collect();
-    let readings = store.readings_between(device, &sensors, from, to).await?;
+    // The first row takes in readings from before `from` where that lies between two grid times.
+    let first = from.div_euclid(spec.period_ms().max(1)) * spec.period_ms();
+    let readings = store
+        .readings_known(device, &sensors, (first, to), known)
+        .await?;
     let samples: Vec<Sample> = readings
         .iter()
-        .filter(|r| r.quality < 2 && r.time_quality > 0)
+        .filter(|r| r.time_quality > 0)
         .flat_map(|r| {
+            let quality = Quality::from_u8(r.quality).unwrap_or(Quality::Bad);
+            // One sensor may stand behind several channels.
             let of_sensor = sensors.iter().enumerate().filter(|(_, s)| **s == r.sensor);
-            of_sensor.map(|(channel, _)| Sample {
+            of_sensor.map(move |(channel, _)| Sample {
                 channel,
                 time: r.time,
-                value: r.value,
+                value: quality.admit(r.value),
             })
         })
         .collect();
@@ -72,21 +91,20 @@ pub async fn rows(
         .collect())
 }
 
-/// The rows of every selected device that has some.
+/// The rows of every selected device that has some, from readings received until `known`.
 ///
 /// # Errors
 /// The database.
-pub async fn take(store: &Store, spec: &ForecasterSpec, from: Millis) -> Result<Vec<DeviceRows>> {
+pub async fn take(
+    store: &Store,
+    spec: &ForecasterSpec,
+    from: Millis,
+    known: DateTime<Utc>,
+) -> Result<Vec<DeviceRows>> {
     let mut all = Vec::new();
+    let span = (from, fieldcast_wire::caps::MAX_TIME_MS);
     for device in devices(store, spec).await? {
-        let rows = rows(
-            store,
-            spec,
-            &device,
-            from,
-            fieldcast_wire::caps::MAX_TIME_MS,
-        )
-        .await?;
+        let rows = rows_known(store, spec, &device, span, Some(known)).await?;
         if !rows.is_empty() {
             all.push(DeviceRows { device, rows });
         }

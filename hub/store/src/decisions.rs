@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sqlx::PgConnection;
 
 use crate::error::Context as _;
 use crate::{Result, Store};
@@ -48,27 +49,34 @@ pub struct NewDecision<'a> {
     pub decided_by: &'a str,
 }
 
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    new: &NewDecision<'_>,
+) -> std::result::Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "INSERT INTO decisions (forecaster, decision, reason, drift_report, job, data_time, decided_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+    )
+    .bind(new.forecaster)
+    .bind(new.decision)
+    .bind(new.reason)
+    .bind(new.drift_report)
+    .bind(new.job)
+    .bind(new.data_time)
+    .bind(new.decided_by)
+    .fetch_one(connection)
+    .await
+}
+
 impl Store {
     /// Stores a decision.
     ///
     /// # Errors
     /// The database.
     pub async fn record_decision(&self, new: &NewDecision<'_>) -> Result<i64> {
-        let (id,): (i64,) = sqlx::query_as(
-            "INSERT INTO decisions (forecaster, decision, reason, drift_report, job, data_time, decided_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
-        )
-        .bind(new.forecaster)
-        .bind(new.decision)
-        .bind(new.reason)
-        .bind(new.drift_report)
-        .bind(new.job)
-        .bind(new.data_time)
-        .bind(new.decided_by)
-        .fetch_one(self.pool())
-        .await
-        .during(format!("record a decision on {}", new.forecaster))?;
-        Ok(id)
+        let failed = || format!("record a decision on {}", new.forecaster);
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        insert(&mut connection, new).await.during(failed())
     }
 
     /// Decisions, newest first, below `before` where it is given.
@@ -93,7 +101,7 @@ impl Store {
         .during("list decisions")
     }
 
-    /// The newest decision of one kind.
+    /// The newest decision of one kind, those left out whose job failed or was cancelled: they led to nothing.
     ///
     /// # Errors
     /// The database.
@@ -103,8 +111,10 @@ impl Store {
         decision: &str,
     ) -> Result<Option<DecisionRow>> {
         sqlx::query_as(
-            "SELECT id, forecaster, decision, reason, drift_report, job, data_time, decided_by, decided_at FROM decisions
-             WHERE forecaster = $1 AND decision = $2 ORDER BY id DESC LIMIT 1",
+            "SELECT d.id, d.forecaster, d.decision, d.reason, d.drift_report, d.job, d.data_time, d.decided_by, d.decided_at
+             FROM decisions d LEFT JOIN jobs j ON j.id = d.job
+             WHERE d.forecaster = $1 AND d.decision = $2
+             AND (j.id IS NULL OR j.status NOT IN ('failed', 'cancelled')) ORDER BY d.id DESC LIMIT 1",
         )
         .bind(forecaster)
         .bind(decision)

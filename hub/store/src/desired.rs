@@ -1,7 +1,127 @@
-//! Table `desired`: owns the newest signed order for each device and forecaster, never signs one.
+//! Table `desired`: owns the newest signed order for each device and forecaster and who may give one, never signs one.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::Store;
 use crate::error::{Context as _, Result};
+
+/// An order about to be stored as what a device shall run.
+#[derive(Debug, Clone)]
+pub struct NewOrder<'a> {
+    /// To whom.
+    pub device: &'a str,
+    /// For which forecaster.
+    pub forecaster: &'a str,
+    /// SHA-256 of the bundle; empty: no model.
+    pub bundle: &'a [u8],
+    /// Version in it; 0: no model.
+    pub model_version: i64,
+    /// `shadow` or `active`.
+    pub stage: &'a str,
+    /// Higher than any before.
+    pub generation: i64,
+    /// After which the device refuses it.
+    pub expires_at: DateTime<Utc>,
+    /// The signed message.
+    pub signed: &'a [u8],
+}
+
+/// A device that is not ordered what is in force, or not for much longer.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct LateRow {
+    /// Device.
+    pub device: String,
+    /// Its last state message as it came.
+    pub raw: Option<Vec<u8>>,
+}
+
+/// The sole right to give orders for a forecaster, until it is committed or dropped.
+#[derive(Debug)]
+pub struct Orders {
+    tx: Transaction<'static, Postgres>,
+    forecaster: String,
+    /// Highest generation that the database knows.
+    pub highest: i64,
+}
+
+/// Takes the sole right to give orders for a forecaster and to start rollouts of it, until the transaction ends.
+pub(crate) async fn lock(
+    connection: &mut PgConnection,
+    forecaster: &str,
+) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('orders'), hashtext($1))")
+        .bind(forecaster)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// The highest generation that the database knows for a forecaster; final only under [`lock`].
+pub(crate) async fn highest(
+    connection: &mut PgConnection,
+    forecaster: &str,
+) -> std::result::Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT greatest((SELECT coalesce(max(generation), 0) FROM desired WHERE forecaster = $1),
+            (SELECT coalesce(max(d.generation), 0) FROM deployments d JOIN rollouts r ON r.id = d.rollout
+             WHERE r.forecaster = $1))",
+    )
+    .bind(forecaster)
+    .fetch_one(connection)
+    .await
+}
+
+/// Stores an order; false where one of at least its generation stands.
+pub(crate) async fn put(
+    connection: &mut PgConnection,
+    order: &NewOrder<'_>,
+) -> std::result::Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "INSERT INTO desired (device, forecaster, bundle, model_version, stage, generation, attempt, expires_at, signed)
+         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8)
+         ON CONFLICT (device, forecaster) DO UPDATE SET bundle = excluded.bundle,
+            model_version = excluded.model_version, stage = excluded.stage, generation = excluded.generation,
+            attempt = excluded.attempt, expires_at = excluded.expires_at, signed = excluded.signed, updated_at = now()
+         WHERE desired.generation < excluded.generation",
+    )
+    .bind(order.device)
+    .bind(order.forecaster)
+    .bind(order.bundle)
+    .bind(order.model_version)
+    .bind(order.stage)
+    .bind(order.generation)
+    .bind(order.expires_at)
+    .bind(order.signed)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+async fn late(
+    connection: &mut PgConnection,
+    forecaster: &str,
+    labels: &Value,
+    renew_before: DateTime<Utc>,
+) -> std::result::Result<Vec<LateRow>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT d.id AS device, s.raw FROM devices d
+         LEFT JOIN champions c ON c.forecaster = $1 AND c.grp = 'all'
+         LEFT JOIN desired o ON o.device = d.id AND o.forecaster = $1
+         LEFT JOIN device_states s ON s.device = d.id
+         WHERE d.labels @> $2 AND (d.token_hash IS NOT NULL OR d.session > 0)
+         AND NOT EXISTS (SELECT 1 FROM rollouts r WHERE r.forecaster = $1 AND r.finished_at IS NULL)
+         AND CASE WHEN c.version IS NULL THEN o.model_version <> 0 OR o.expires_at < $3
+             ELSE o.device IS NULL OR o.model_version <> c.version OR o.stage <> 'active' OR o.expires_at < $3 END
+         ORDER BY d.id LIMIT 1000",
+    )
+    .bind(forecaster)
+    .bind(labels)
+    .bind(renew_before)
+    .fetch_all(connection)
+    .await
+}
 
 impl Store {
     /// The signed orders of a device (each an encoded `pb::Signed`), by forecaster.
@@ -25,5 +145,79 @@ impl Store {
             .fetch_all(self.pool())
             .await
             .during("list devices with orders")
+    }
+
+    /// At most a thousand devices with all of `labels` that may connect and whose order is not the champion of the
+    /// forecaster (or, without one, not "no model"), or expires before `renew_before`. None while a rollout is open.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn late_devices(
+        &self,
+        forecaster: &str,
+        labels: &Value,
+        renew_before: DateTime<Utc>,
+    ) -> Result<Vec<LateRow>> {
+        let failed = || format!("look for devices without the champion of {forecaster}");
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        late(&mut connection, forecaster, labels, renew_before)
+            .await
+            .during(failed())
+    }
+
+    /// Waits for the sole right to give orders for a forecaster outside a rollout.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn lock_orders(&self, forecaster: &str) -> Result<Orders> {
+        let failed = || format!("lock the orders of {forecaster}");
+        let mut tx = self.pool().begin().await.during(failed())?;
+        lock(&mut tx, forecaster).await.during(failed())?;
+        let highest = highest(&mut tx, forecaster).await.during(failed())?;
+        Ok(Orders {
+            tx,
+            forecaster: forecaster.to_owned(),
+            highest,
+        })
+    }
+}
+
+impl Orders {
+    /// As [`Store::late_devices`], and nobody changes it before this is committed.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn late_devices(
+        &mut self,
+        labels: &Value,
+        renew_before: DateTime<Utc>,
+    ) -> Result<Vec<LateRow>> {
+        late(&mut self.tx, &self.forecaster, labels, renew_before)
+            .await
+            .during(format!(
+                "look for devices without the champion of {}",
+                self.forecaster
+            ))
+    }
+
+    /// Stores an order; false where one of at least its generation stands.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn put(&mut self, order: &NewOrder<'_>) -> Result<bool> {
+        put(&mut self.tx, order)
+            .await
+            .during(format!("order a model for device {}", order.device))
+    }
+
+    /// Keeps what was stored.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn commit(self) -> Result<()> {
+        self.tx
+            .commit()
+            .await
+            .during(format!("commit orders of {}", self.forecaster))
     }
 }

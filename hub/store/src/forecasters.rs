@@ -62,15 +62,6 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        // The rows of the past follow the new definition.
-        sqlx::query(
-            "INSERT INTO feature_work (device, forecaster, from_time, to_time)
-             SELECT device, $1, min(time), max(time) FROM device_readings GROUP BY device",
-        )
-        .bind(&spec.name)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         Ok((version, true))
     }

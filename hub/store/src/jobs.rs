@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::Context as _;
 use crate::{Result, Store, StoreError};
@@ -65,6 +65,48 @@ pub enum Lease {
     Cancelled,
     /// The lease passed to another worker: stop, write nothing.
     Lost,
+}
+
+/// One worker's hold on a job. What the job writes for good is written only while it lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The job.
+    pub job: i64,
+    /// Who claimed it.
+    pub worker: &'a str,
+    /// Which claim of the job it is.
+    pub attempt: i32,
+}
+
+impl Claim<'_> {
+    /// Whether the claim still stands; if so, nobody else can take the job before the transaction ends.
+    pub(crate) async fn stands(
+        &self,
+        connection: &mut PgConnection,
+    ) -> std::result::Result<bool, sqlx::Error> {
+        let held: Option<(i64,)> = sqlx::query_as(
+            "SELECT id FROM jobs WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running' AND NOT cancel
+             FOR UPDATE",
+        )
+        .bind(self.job)
+        .bind(self.worker)
+        .bind(self.attempt)
+        .fetch_optional(connection)
+        .await?;
+        Ok(held.is_some())
+    }
+}
+
+impl JobRow {
+    /// The hold of the worker that claimed it.
+    #[must_use]
+    pub fn claim(&self) -> Claim<'_> {
+        Claim {
+            job: self.id,
+            worker: self.worker.as_deref().unwrap_or_default(),
+            attempt: self.attempts,
+        }
+    }
 }
 
 const COLUMNS: &str = "id, kind, subject, payload, status, attempts, max_attempts, cancel, progress, progress_text, \
@@ -223,6 +265,27 @@ impl Store {
         .await
         .during(format!("finish job {}", job.id))?;
         Ok(status.map(|(s,)| s))
+    }
+
+    /// Gives back a job that this worker holds, because the worker stops: it is queued again at once, and the stop does
+    /// not count among its attempts. Returns the job's new status; none where the lease was lost.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn release_job(&self, job: &JobRow, worker: &str) -> Result<Option<String>> {
+        // `attempts` tells one claim from the next, so it never goes back.
+        sqlx::query_scalar(
+            "UPDATE jobs SET lease_until = NULL, run_after = now(), max_attempts = max_attempts + 1, progress = 0,
+                progress_text = '', status = CASE WHEN cancel THEN 'cancelled' ELSE 'queued' END,
+                finished_at = CASE WHEN cancel THEN now() END
+             WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running' RETURNING status",
+        )
+        .bind(job.id)
+        .bind(worker)
+        .bind(job.attempts)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("give back job {}", job.id))
     }
 
     /// Asks for a job's end: a queued one ends at once, a running one at its next heartbeat.

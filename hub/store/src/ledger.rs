@@ -1,6 +1,5 @@
 //! Tables `batches` and `epochs`: owns the one transaction that writes a batch's rows with its ledger row.
 
-use fieldcast_features::Millis;
 use fieldcast_wire::{Epoch, RecordBody, Sha256};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -8,7 +7,6 @@ use sqlx::{Postgres, Transaction};
 
 use crate::error::{Context as _, Result};
 use crate::readings::ReadingColumns;
-use crate::time::timestamp;
 use crate::{Store, readings, records};
 
 /// A record that was refused by itself.
@@ -244,14 +242,6 @@ impl Ingest {
         records: impl Iterator<Item = &'a RecordBody>,
     ) -> Result<()> {
         records::insert(&mut self.tx, device, records).await
-    }
-
-    /// Marks a span of data time whose feature rows must be computed again.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn mark_features(&mut self, device: &str, from: Millis, to: Millis) -> Result<()> {
-        crate::features::mark(&mut self.tx, device, timestamp(from), timestamp(to)).await
     }
 
     /// What is committed of an epoch, with what this transaction has written.

@@ -8,7 +8,6 @@ pub mod desired;
 pub mod devices;
 pub mod drift_reports;
 pub mod error;
-pub mod features;
 pub mod forecasters;
 pub mod forecasts;
 pub mod gaps;

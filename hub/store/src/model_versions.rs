@@ -3,9 +3,13 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::decisions::{self, NewDecision};
+use crate::desired;
 use crate::error::Context as _;
+use crate::jobs::Claim;
+use crate::rollouts::{self, NewRollout};
 use crate::{Result, Store, StoreError};
 
 /// One model version.
@@ -48,16 +52,72 @@ pub struct NewModelVersion<'a> {
     pub metrics: &'a Value,
     /// Snapshot, spec, seed, code version, training run.
     pub lineage: &'a Value,
-    /// Training run that made it.
-    pub run: i64,
     /// Challenger against champion.
     pub verdict: &'a Value,
+    /// Scores of the run, beside the baselines.
+    pub scores: &'a Value,
+}
+
+/// What a training run concludes.
+#[derive(Debug, Clone)]
+pub struct Conclusion<'a> {
+    /// The version it made.
+    pub model: NewModelVersion<'a>,
+    /// Why it is rolled out or kept back.
+    pub decision: NewDecision<'a>,
+    /// Its rollout, where it is better than the champion or the first.
+    pub rollout: Option<NewRollout<'a>>,
+    /// The job's result; the rollout's number is added.
+    pub result: Value,
 }
 
 const SELECT: &str = "SELECT m.forecaster, m.version, encode(m.bundle, 'hex') AS bundle, \
     length(b.bytes)::bigint AS bundle_size, m.manifest, m.metrics, m.lineage, (c.version IS NOT NULL) AS champion, \
     m.created_at FROM model_versions m JOIN bundles b ON b.sha = m.bundle \
     LEFT JOIN champions c ON c.forecaster = m.forecaster AND c.version = m.version AND c.grp = 'all'";
+
+async fn insert(
+    connection: &mut PgConnection,
+    claim: &Claim<'_>,
+    new: &NewModelVersion<'_>,
+) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO bundles (sha, bytes) VALUES ($1, $2) ON CONFLICT (sha) DO NOTHING")
+        .bind(new.sha)
+        .bind(new.bytes)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "INSERT INTO model_versions (forecaster, version, bundle, manifest, metrics, lineage)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(new.forecaster)
+    .bind(new.version)
+    .bind(new.sha)
+    .bind(new.manifest)
+    .bind(new.metrics)
+    .bind(new.lineage)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1",
+    )
+    .bind(claim.job)
+    .bind(new.scores)
+    .bind(new.verdict)
+    .bind(new.version)
+    .execute(&mut *connection)
+    .await?;
+    // A forecaster's first model has nobody to beat and nothing to go back to.
+    sqlx::query(
+        "INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+    )
+    .bind(new.forecaster)
+    .bind(new.version)
+    .bind(format!("training run {}", claim.job))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
 
 impl Store {
     /// The highest version ever stored for a forecaster; 0 where there is none.
@@ -75,56 +135,49 @@ impl Store {
         Ok(version)
     }
 
-    /// Stores bundle, version and the run's conclusion in one transaction.
+    /// Stores all that a training run concludes in one transaction: bundle, version, scores, decision, rollout and the
+    /// job's result, which it returns. None, and nothing is stored, where the claim no longer stands: the job is another
+    /// worker's, or was cancelled.
     ///
     /// # Errors
     /// The database; also where the version exists.
-    pub async fn register_model(&self, new: &NewModelVersion<'_>, scores: &Value) -> Result<()> {
+    pub async fn conclude_training(
+        &self,
+        claim: &Claim<'_>,
+        conclusion: &Conclusion<'_>,
+    ) -> Result<Option<Value>> {
+        let new = &conclusion.model;
         let failed = |source: sqlx::Error| StoreError {
             operation: format!("store a model version of {}", new.forecaster),
             source,
         };
         let mut tx = self.pool().begin().await.map_err(failed)?;
-        sqlx::query(
-            "INSERT INTO bundles (sha, bytes) VALUES ($1, $2) ON CONFLICT (sha) DO NOTHING",
-        )
-        .bind(new.sha)
-        .bind(new.bytes)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed)?;
-        sqlx::query(
-            "INSERT INTO model_versions (forecaster, version, bundle, manifest, metrics, lineage)
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(new.forecaster)
-        .bind(new.version)
-        .bind(new.sha)
-        .bind(new.manifest)
-        .bind(new.metrics)
-        .bind(new.lineage)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed)?;
-        sqlx::query(
-            "UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1",
-        )
-        .bind(new.run)
-        .bind(scores)
-        .bind(new.verdict)
-        .bind(new.version)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed)?;
-        // A forecaster's first model has nobody to beat and nothing to go back to.
-        sqlx::query("INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-            .bind(new.forecaster)
-            .bind(new.version)
-            .bind(format!("training run {}", new.run))
-            .execute(&mut *tx)
+        if !claim.stands(&mut tx).await.map_err(failed)? {
+            return Ok(None);
+        }
+        desired::lock(&mut tx, new.forecaster)
             .await
             .map_err(failed)?;
-        tx.commit().await.map_err(failed)
+        insert(&mut tx, claim, new).await.map_err(failed)?;
+        decisions::insert(&mut tx, &conclusion.decision)
+            .await
+            .map_err(failed)?;
+        let rollout = match &conclusion.rollout {
+            Some(rollout) => Some(rollouts::insert(&mut tx, rollout).await.map_err(failed)?),
+            None => None,
+        };
+        // A worker that dies between COMMIT and its last word leaves the result to the next one.
+        let result = sqlx::query_scalar(
+            "UPDATE jobs SET result = $2::jsonb || jsonb_build_object('rollout', $3::bigint) WHERE id = $1 RETURNING result",
+        )
+        .bind(claim.job)
+        .bind(&conclusion.result)
+        .bind(rollout)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        Ok(Some(result))
     }
 
     /// Versions, newest first; of one forecaster where it is named, below row `before` where it is given.

@@ -92,20 +92,37 @@ impl Store {
         from: Millis,
         to: Millis,
     ) -> Result<Vec<StoredReading>> {
+        self.readings_known(device, sensors, (from, to), None).await
+    }
+
+    /// As [`Self::readings_between`], of those received until `known`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn readings_known(
+        &self,
+        device: &str,
+        sensors: &[String],
+        (from, to): (Millis, Millis),
+        known: Option<DateTime<Utc>>,
+    ) -> Result<Vec<StoredReading>> {
         let rows: Vec<(String, DateTime<Utc>, f64, i16, i16)> = sqlx::query_as(
             "SELECT s.name, r.time, r.value, r.quality, r.time_quality
              FROM sensors s JOIN readings r ON r.sensor = s.id
              WHERE s.device = $1 AND s.name = ANY($2) AND r.time > $3 AND r.time <= $4
+               AND ($5::timestamptz IS NULL OR r.received_at <= $5)
              UNION ALL
              SELECT s.name, j.time, j.value, j.quality, 2::int2
              FROM sensors s JOIN json_readings j ON j.sensor = s.id
              WHERE s.device = $1 AND s.name = ANY($2) AND j.time > $3 AND j.time <= $4
+               AND ($5::timestamptz IS NULL OR j.received_at <= $5)
              ORDER BY 2, 1",
         )
         .bind(device)
         .bind(sensors)
         .bind(timestamp(from))
         .bind(timestamp(to))
+        .bind(known)
         .fetch_all(self.pool())
         .await
         .during(format!("read readings of device {device}"))?;
@@ -167,11 +184,6 @@ impl Store {
         .await
         .during(failed())?
         .rows_affected();
-        if let (true, Some(from), Some(to)) =
-            (new > 0, rows.times.iter().min(), rows.times.iter().max())
-        {
-            crate::features::mark(&mut tx, device, *from, *to).await?;
-        }
         tx.commit().await.during(failed())?;
         Ok(new)
     }

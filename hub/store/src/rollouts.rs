@@ -3,8 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
+use crate::desired::{self, NewOrder};
 use crate::error::Context as _;
 use crate::{Result, Store, StoreError};
 
@@ -62,31 +63,23 @@ pub struct FleetRow {
     pub online: bool,
     /// Its last state message as it came.
     pub raw: Option<Vec<u8>>,
-    /// Generation of the newest order for the forecaster; 0: none.
-    pub generation: i64,
-    /// Bundle of that order.
-    pub desired: Option<Vec<u8>>,
+    /// Whether it may connect: it has a token, or connected before (a broker of one's own knows other ways).
+    pub may_connect: bool,
 }
 
-/// An order about to be stored as what a device shall run.
+/// A rollout about to be started.
 #[derive(Debug, Clone)]
-pub struct NewOrder<'a> {
-    /// To whom.
-    pub device: &'a str,
-    /// For which forecaster.
+pub struct NewRollout<'a> {
+    /// Forecaster.
     pub forecaster: &'a str,
-    /// SHA-256 of the bundle.
-    pub bundle: &'a [u8],
-    /// Version in it.
+    /// Version that is rolled out.
     pub model_version: i64,
-    /// `shadow` or `active`.
-    pub stage: &'a str,
-    /// Higher than any before.
-    pub generation: i64,
-    /// After which the device refuses it.
-    pub expires_at: DateTime<Utc>,
-    /// The signed message.
-    pub signed: &'a [u8],
+    /// Plan, stage and timers.
+    pub machine: Value,
+    /// Devices, each with the machine's record of it.
+    pub devices: Vec<(String, Value)>,
+    /// Who or what starts it.
+    pub by: String,
 }
 
 /// A rollout under its row lock: nobody else moves it until this is committed or dropped.
@@ -99,56 +92,62 @@ pub struct LockedRollout {
     pub deployments: Vec<DeploymentRow>,
     /// Commands that nobody has carried out: number, command, who.
     pub commands: Vec<(i64, String, String)>,
+    /// Highest generation that the database knows for the forecaster; nobody else gives one before this ends.
+    pub highest: i64,
+    /// The newest rollout of the forecaster that began after this one.
+    pub newer: Option<i64>,
 }
 
 const COLUMNS: &str = "id, forecaster, model_version, previous_version, status, reason, machine, created_by, created_at, \
                        updated_at, finished_at";
 const DEPLOYMENT: &str = "SELECT device, state, reason, generation, machine, updated_at FROM deployments WHERE rollout = $1 ORDER BY device";
 
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    new: &NewRollout<'_>,
+) -> std::result::Result<i64, sqlx::Error> {
+    // Whoever promotes or orders for this forecaster is done, or comes after.
+    desired::lock(connection, new.forecaster).await?;
+    // What the devices go back to is the champion: also where it is rolled out once more, but not where it holds the
+    // title only for being the first model, which no rollout has shown to be any good.
+    let id = sqlx::query_scalar(
+        "INSERT INTO rollouts (forecaster, model_version, previous_version, status, reason, machine, created_by)
+         SELECT $1, $2, (SELECT c.version FROM champions c WHERE c.forecaster = $1 AND c.grp = 'all' AND (c.version <> $2
+                OR EXISTS (SELECT 1 FROM rollouts r WHERE r.forecaster = $1 AND r.model_version = $2
+                           AND r.status = 'succeeded'))),
+            $3::jsonb->>'status', $3::jsonb->>'reason', $3, $4 RETURNING id",
+    )
+    .bind(new.forecaster)
+    .bind(new.model_version)
+    .bind(&new.machine)
+    .bind(&new.by)
+    .fetch_one(&mut *connection)
+    .await?;
+    for (device, machine) in &new.devices {
+        sqlx::query(
+            "INSERT INTO deployments (rollout, device, state, reason, generation, machine)
+             VALUES ($1, $2, $3::jsonb->>'state', '', 0, $3)",
+        )
+        .bind(id)
+        .bind(device)
+        .bind(machine)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(id)
+}
+
 impl Store {
-    /// Starts a rollout: its row, and one of `device, machine` for each device, in one transaction.
-    /// A rollout of the forecaster that is still open must be ended by the caller, under its own lock.
+    /// Starts a rollout: its row and one for each device, in one transaction. One that is still open is ended by
+    /// whoever drives it, before it can order anything more.
     ///
     /// # Errors
     /// The database.
-    pub async fn create_rollout(
-        &self,
-        forecaster: &str,
-        version: i64,
-        machine: &Value,
-        devices: &[(String, Value)],
-        by: &str,
-    ) -> Result<i64> {
-        let failed = |source: sqlx::Error| StoreError {
-            operation: format!("start a rollout of {}", forecaster),
-            source,
-        };
-        let mut tx = self.pool().begin().await.map_err(failed)?;
-        let (id,): (i64,) = sqlx::query_as(
-            "INSERT INTO rollouts (forecaster, model_version, previous_version, status, reason, machine, created_by)
-             SELECT $1, $2, (SELECT version FROM champions WHERE forecaster = $1 AND grp = 'all' AND version <> $2),
-                $3::jsonb->>'status', $3::jsonb->>'reason', $3, $4 RETURNING id",
-        )
-        .bind(forecaster)
-        .bind(version)
-        .bind(machine)
-        .bind(by)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(failed)?;
-        for (device, machine) in devices {
-            sqlx::query(
-                "INSERT INTO deployments (rollout, device, state, reason, generation, machine)
-                 VALUES ($1, $2, $3::jsonb->>'state', '', 0, $3)",
-            )
-            .bind(id)
-            .bind(device)
-            .bind(machine)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-        }
-        tx.commit().await.map_err(failed)?;
+    pub async fn create_rollout(&self, new: &NewRollout<'_>) -> Result<i64> {
+        let failed = || format!("start a rollout of {}", new.forecaster);
+        let mut tx = self.pool().begin().await.during(failed())?;
+        let id = insert(&mut tx, new).await.during(failed())?;
+        tx.commit().await.during(failed())?;
         Ok(id)
     }
 
@@ -248,6 +247,19 @@ impl Store {
         .await
         .map_err(failed)?;
         let Some(row) = row else { return Ok(None) };
+        desired::lock(&mut tx, &row.forecaster)
+            .await
+            .map_err(failed)?;
+        let highest = desired::highest(&mut tx, &row.forecaster)
+            .await
+            .map_err(failed)?;
+        let newer =
+            sqlx::query_scalar("SELECT max(id) FROM rollouts WHERE forecaster = $1 AND id > $2")
+                .bind(&row.forecaster)
+                .bind(id)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(failed)?;
         let deployments = sqlx::query_as(DEPLOYMENT)
             .bind(id)
             .fetch_all(&mut *tx)
@@ -265,82 +277,26 @@ impl Store {
             row,
             deployments,
             commands,
+            highest,
+            newer,
         }))
     }
 
-    /// The devices that carry all of `labels` (a JSON object), with their last state and newest order.
+    /// The devices that carry all of `labels` (a JSON object), with their last state. `forecaster` is named in errors.
     ///
     /// # Errors
     /// The database.
     pub async fn fleet(&self, labels: &Value, forecaster: &str) -> Result<Vec<FleetRow>> {
         sqlx::query_as(
-            "SELECT d.id AS device, d.online, s.raw, coalesce(o.generation, 0) AS generation, o.bundle AS desired
+            "SELECT d.id AS device, d.online, s.raw, (d.token_hash IS NOT NULL OR d.session > 0) AS may_connect
              FROM devices d LEFT JOIN device_states s ON s.device = d.id
-             LEFT JOIN desired o ON o.device = d.id AND o.forecaster = $2
              WHERE d.labels @> $1 ORDER BY d.id",
         )
         .bind(labels)
-        .bind(forecaster)
         .fetch_all(self.pool())
         .await
         .during(format!("read the fleet of {}", forecaster))
     }
-
-    /// The highest generation that the database knows for a forecaster.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn highest_generation(&self, forecaster: &str) -> Result<i64> {
-        let (generation,): (i64,) = sqlx::query_as(
-            "SELECT greatest((SELECT coalesce(max(generation), 0) FROM desired WHERE forecaster = $1),
-                (SELECT coalesce(max(d.generation), 0) FROM deployments d JOIN rollouts r ON r.id = d.rollout
-                 WHERE r.forecaster = $1))",
-        )
-        .bind(forecaster)
-        .fetch_one(self.pool())
-        .await
-        .during(format!("read the generations of {forecaster}"))?;
-        Ok(generation)
-    }
-
-    /// Stores an order outside a rollout: a late joiner gets the champion.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn order_champion(&self, order: &NewOrder<'_>) -> Result<()> {
-        let failed = |source: sqlx::Error| StoreError {
-            operation: format!("order the champion for {}", order.device),
-            source,
-        };
-        let mut tx = self.pool().begin().await.map_err(failed)?;
-        put_order(&mut tx, order).await.map_err(failed)?;
-        tx.commit().await.map_err(failed)
-    }
-}
-
-async fn put_order(
-    tx: &mut Transaction<'static, Postgres>,
-    order: &NewOrder<'_>,
-) -> std::result::Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO desired (device, forecaster, bundle, model_version, stage, generation, attempt, expires_at, signed)
-         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8)
-         ON CONFLICT (device, forecaster) DO UPDATE SET bundle = excluded.bundle,
-            model_version = excluded.model_version, stage = excluded.stage, generation = excluded.generation,
-            attempt = excluded.attempt, expires_at = excluded.expires_at, signed = excluded.signed, updated_at = now()
-         WHERE desired.generation < excluded.generation",
-    )
-    .bind(order.device)
-    .bind(order.forecaster)
-    .bind(order.bundle)
-    .bind(order.model_version)
-    .bind(order.stage)
-    .bind(order.generation)
-    .bind(order.expires_at)
-    .bind(order.signed)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }
 
 impl LockedRollout {
@@ -398,28 +354,13 @@ impl LockedRollout {
         Ok(())
     }
 
-    /// Stores an order as what the device shall run, unless a newer one stands.
+    /// Stores an order as what the device shall run; false where one of at least its generation stands.
     ///
     /// # Errors
     /// The database.
-    pub async fn order(&mut self, order: &NewOrder<'_>) -> Result<()> {
+    pub async fn order(&mut self, order: &NewOrder<'_>) -> Result<bool> {
         let failed = self.failed();
-        put_order(&mut self.tx, order).await.map_err(failed)
-    }
-
-    /// Takes a device's order away: it has no model to go back to but its own baseline.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn withdraw(&mut self, device: &str) -> Result<()> {
-        let failed = self.failed();
-        sqlx::query("DELETE FROM desired WHERE device = $1 AND forecaster = $2")
-            .bind(device)
-            .bind(&self.row.forecaster)
-            .execute(&mut *self.tx)
-            .await
-            .map_err(failed)?;
-        Ok(())
+        desired::put(&mut self.tx, order).await.map_err(failed)
     }
 
     /// Takes the title from the rolled-out version: it went back, and nothing came before it.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
 use crate::error::Context as _;
+use crate::jobs::Claim;
 use crate::{Result, Store};
 
 /// One training run with its job's state.
@@ -54,8 +55,6 @@ pub struct TrainingRunRow {
 /// What is known when a run begins.
 #[derive(Debug, Clone)]
 pub struct NewTrainingRun<'a> {
-    /// The job.
-    pub id: i64,
     /// Forecaster.
     pub forecaster: &'a str,
     /// Version of its definition.
@@ -82,11 +81,32 @@ const SELECT: &str = "SELECT r.id, r.forecaster, r.spec_version, r.trigger, r.re
     FROM training_runs r JOIN jobs j ON j.id = r.id";
 
 impl Store {
-    /// Stores the beginning of a run; a second attempt of the same job replaces the first.
+    /// The database's time: the clock that stamps what is received.
     ///
     /// # Errors
     /// The database.
-    pub async fn begin_training_run(&self, run: &NewTrainingRun<'_>) -> Result<()> {
+    pub async fn database_time(&self) -> Result<DateTime<Utc>> {
+        sqlx::query_scalar("SELECT now()")
+            .fetch_one(self.pool())
+            .await
+            .during("read the database's time")
+    }
+
+    /// Stores the beginning of a run; a second attempt of the same job replaces the first. False, and nothing is stored,
+    /// where the claim no longer stands.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn begin_training_run(
+        &self,
+        claim: &Claim<'_>,
+        run: &NewTrainingRun<'_>,
+    ) -> Result<bool> {
+        let failed = || format!("begin training run {}", claim.job);
+        let mut tx = self.pool().begin().await.during(failed())?;
+        if !claim.stands(&mut tx).await.during(failed())? {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO training_runs (id, forecaster, spec_version, trigger, reason, snapshot_at, snapshot_sha,
                 snapshot_rows, seed, code_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -94,7 +114,7 @@ impl Store {
                 snapshot_sha = excluded.snapshot_sha, snapshot_rows = excluded.snapshot_rows,
                 code_version = excluded.code_version, scores = NULL, verdict = NULL",
         )
-        .bind(run.id)
+        .bind(claim.job)
         .bind(run.forecaster)
         .bind(run.spec_version)
         .bind(run.trigger)
@@ -104,10 +124,11 @@ impl Store {
         .bind(run.snapshot_rows)
         .bind(run.seed)
         .bind(run.code_version)
-        .execute(self.pool())
+        .execute(&mut *tx)
         .await
-        .during(format!("begin training run {}", run.id))?;
-        Ok(())
+        .during(failed())?;
+        tx.commit().await.during(failed())?;
+        Ok(true)
     }
 
     /// Runs, newest first; of one forecaster where it is named, below `before` where it is given.

@@ -17,11 +17,16 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use fieldcast_features::ForecasterSpec;
 use fieldcast_hub::ingest::Job;
 use fieldcast_postgres::{Cluster, Tuning};
+use fieldcast_store::decisions::NewDecision;
+use fieldcast_store::jobs::Claim;
+use fieldcast_store::model_versions::{Conclusion, NewModelVersion};
 use fieldcast_store::{Store, Target};
 use fieldcast_wire::batch::{Header, encode};
 use fieldcast_wire::{DeviceId, Epoch, Reading, Record, RecordBody, pb};
+use serde_json::{Value, json};
 
 /// A private server with one migrated database; stopped and removed when dropped.
 pub struct Bed {
@@ -177,6 +182,63 @@ pub async fn readings(store: &Store, name: &str) -> Vec<(String, i64, f64)> {
     all.into_iter()
         .map(|r| (r.sensor, r.time, r.value))
         .collect()
+}
+
+/// Defines an hourly forecaster of demand, with the keys of `other` in place of the usual ones.
+pub async fn define(store: &Store, name: &str, other: Value) {
+    let mut spec = json!({"name": name, "target": "demand", "inputs": ["temperature", "demand"], "period": "1h",
+        "lookback": 48, "horizon": 6});
+    for (key, value) in other.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    let spec: ForecasterSpec = serde_json::from_value(spec).unwrap();
+    spec.validate().unwrap();
+    store.apply_forecaster(&spec).await.unwrap();
+}
+
+/// Concludes a training job with a model version of some bytes, without a rollout.
+pub async fn conclude(
+    store: &Store,
+    claim: &Claim<'_>,
+    forecaster: &str,
+    version: i64,
+) -> Option<Value> {
+    let bytes = format!("{forecaster} {version}").into_bytes();
+    let sha = fieldcast_wire::Sha256::of(&bytes);
+    let none = json!({});
+    let conclusion = Conclusion {
+        model: NewModelVersion {
+            forecaster,
+            version,
+            sha: &sha.0,
+            bytes: &bytes,
+            manifest: &none,
+            metrics: &none,
+            lineage: &none,
+            verdict: &none,
+            scores: &none,
+        },
+        decision: NewDecision {
+            forecaster,
+            decision: "keep",
+            ..NewDecision::default()
+        },
+        rollout: None,
+        result: json!({"model_version": version}),
+    };
+    store.conclude_training(claim, &conclusion).await.unwrap()
+}
+
+/// Stores a model version as a training job does.
+pub async fn register(store: &Store, forecaster: &str, version: i64) {
+    store
+        .enqueue("train", forecaster, &json!({}))
+        .await
+        .unwrap();
+    let job = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
+    let result = conclude(store, &job.claim(), forecaster, version).await;
+    let status = store.finish_job(&job, "w", Ok(result.unwrap())).await;
+    assert_eq!(status.unwrap().as_deref(), Some("succeeded"));
 }
 
 pub fn deadline() -> Instant {

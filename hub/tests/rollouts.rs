@@ -1,0 +1,230 @@
+//! Rollouts on a real PostgreSQL, with devices that only report: which orders stand, what ends, and who keeps the title.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::sync::Arc;
+
+use fieldcast_hub::downlink::Downlink;
+use fieldcast_hub::rollout::driver::{self, Driver, Rounds};
+use fieldcast_hub::rollout::plan::Plan;
+use fieldcast_hub::signing::Signer;
+use fieldcast_store::Store;
+use fieldcast_store::desired::NewOrder;
+use fieldcast_store::rollouts::NewRollout;
+use fieldcast_wire::{Sha256, SiteId, message, pb};
+use serde_json::json;
+use support::{Bed, add_device, bed, define, register};
+
+fn driver(bed: &Bed) -> Driver {
+    let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
+    let site = SiteId::new("s").unwrap();
+    Driver {
+        store: bed.store.clone(),
+        signer: signer.clone(),
+        downlink: Downlink::new(&site, bed.store.clone(), signer),
+        site,
+    }
+}
+
+/// One model, `f` version 1, and one device that may connect, `a`.
+async fn one() -> (Bed, Driver) {
+    let bed = bed().await;
+    add_device(&bed.store, "a", Some("secret")).await;
+    define(&bed.store, "f", json!({})).await;
+    register(&bed.store, "f", 1).await;
+    let driver = driver(&bed);
+    (bed, driver)
+}
+
+async fn order(store: &Store, device: &str) -> Option<pb::Order> {
+    let signed = store.desired_of(device).await.unwrap().pop()?;
+    let signed: pb::Signed = message::decode("order", &signed).unwrap();
+    Some(message::decode("order", &signed.payload).unwrap())
+}
+
+/// Device `a` is connected and reports on `f`.
+async fn say(store: &Store, n: u64, phase: pb::ModelPhase, running: &[u8], generation: u64) {
+    store.presence("a", 1, true, "").await.unwrap();
+    let state = pb::State {
+        boot: 1,
+        n,
+        forecasters: vec![pb::ForecasterState {
+            forecaster: "f".into(),
+            running: running.to_vec(),
+            phase: phase as i32,
+            generation,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let raw = message::encode(&state);
+    assert!(
+        store
+            .put_state("a", &state, &json!({}), &raw)
+            .await
+            .unwrap()
+    );
+}
+
+async fn status(store: &Store, rollout: i64) -> String {
+    store.rollout(rollout).await.unwrap().unwrap().0.status
+}
+
+async fn start(store: &Store, version: i64) -> i64 {
+    driver::start(store, "f", version, Plan::all_at_once(), "ann")
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_first_model_that_goes_back_is_ordered_away_and_the_answer_ends_the_rollout() {
+    let (bed, driver) = one().await;
+    let (store, mut rounds) = (&bed.store, Rounds::default());
+    let rollout = start(store, 1).await;
+    driver.tick(&mut rounds).await;
+    let forward = order(store, "a").await.unwrap();
+    assert_eq!((forward.model_version, forward.generation), (1, 1));
+    say(store, 1, pb::ModelPhase::Active, &forward.bundle, 1).await;
+    store
+        .command_rollout(rollout, "abort", "ann")
+        .await
+        .unwrap();
+    driver.tick(&mut rounds).await;
+    let back = order(store, "a").await.unwrap();
+    assert_eq!((back.model_version, back.generation), (0, 2));
+    assert_eq!((back.bundle.len(), back.bundle_size), (0, 0));
+    assert_eq!(back.stage(), pb::Stage::Active);
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, rollout).await, "rolling_back");
+    say(store, 2, pb::ModelPhase::None, &[], 2).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, rollout).await, "rolled_back");
+    assert!(store.champion("f").await.unwrap().is_none());
+    driver.tick(&mut rounds).await;
+    assert_eq!(order(store, "a").await.unwrap().generation, 2);
+}
+
+#[tokio::test]
+async fn aborting_a_rollout_of_the_champion_leaves_it_the_champion() {
+    let (bed, driver) = one().await;
+    let (store, mut rounds) = (&bed.store, Rounds::default());
+    let first = start(store, 1).await;
+    driver.tick(&mut rounds).await;
+    let bundle = order(store, "a").await.unwrap().bundle;
+    say(store, 1, pb::ModelPhase::Healthy, &bundle, 1).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, first).await, "succeeded");
+
+    let again = start(store, 1).await;
+    driver.tick(&mut rounds).await;
+    store.command_rollout(again, "abort", "ann").await.unwrap();
+    driver.tick(&mut rounds).await;
+    let back = order(store, "a").await.unwrap();
+    assert_eq!((&back.bundle, back.model_version), (&bundle, 1));
+    say(store, 2, pb::ModelPhase::Healthy, &bundle, back.generation).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, again).await, "rolled_back");
+    assert_eq!(store.champion("f").await.unwrap().unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn a_rollout_that_cannot_be_read_holds_up_no_other_and_orders_wait_for_a_connection() {
+    let (bed, driver) = one().await;
+    let (store, mut rounds) = (&bed.store, Rounds::default());
+    define(store, "broken", json!({})).await;
+    register(store, "broken", 1).await;
+    let broken = NewRollout {
+        forecaster: "broken",
+        model_version: 1,
+        machine: json!({"status": "running", "reason": ""}),
+        devices: Vec::new(),
+        by: "ann".into(),
+    };
+    let broken = store.create_rollout(&broken).await.unwrap();
+    let rollout = start(store, 1).await;
+    assert!(broken < rollout);
+    driver.tick(&mut rounds).await;
+    assert_eq!(order(store, "a").await.unwrap().forecaster, "f");
+    driver.tick(&mut rounds).await;
+    assert!(
+        rounds.unpublished.contains("a"),
+        "it is still to be published"
+    );
+}
+
+#[tokio::test]
+async fn who_may_connect_gets_the_champion_and_gets_it_anew_when_the_order_expires() {
+    let (bed, driver) = one().await;
+    let (store, mut rounds) = (&bed.store, Rounds::default());
+    // Made by an import: nobody will ever connect as it.
+    add_device(store, "imported", None).await;
+    driver.tick(&mut rounds).await;
+    let first = order(store, "a").await.unwrap();
+    assert_eq!((first.model_version, first.generation), (1, 1));
+    assert!(order(store, "imported").await.is_none());
+    let mut orders = store.lock_orders("f").await.unwrap();
+    let expired = NewOrder {
+        device: "a",
+        forecaster: "f",
+        bundle: &first.bundle,
+        model_version: 1,
+        stage: "active",
+        generation: 2,
+        expires_at: store.database_time().await.unwrap(),
+        signed: b"expired",
+    };
+    assert!(orders.put(&expired).await.unwrap());
+    assert!(
+        !orders.put(&expired).await.unwrap(),
+        "not above what stands"
+    );
+    orders.commit().await.unwrap();
+    driver.tick(&mut rounds).await;
+    let anew = order(store, "a").await.unwrap();
+    assert_eq!((anew.model_version, anew.generation), (1, 3));
+    assert!(anew.expires_ms > first.issued_ms + 80 * 86_400_000);
+    driver.tick(&mut rounds).await;
+    assert_eq!(order(store, "a").await.unwrap().generation, 3);
+
+    let rollout = start(store, 1).await;
+    let (_, devices) = store.rollout(rollout).await.unwrap().unwrap();
+    let names: Vec<_> = devices.iter().map(|d| d.device.as_str()).collect();
+    assert_eq!(names, ["a"]);
+}
+
+#[tokio::test]
+async fn a_rollout_orders_above_what_was_ordered_while_it_was_prepared_and_ends_the_older_one() {
+    let (bed, driver) = one().await;
+    let (store, mut rounds) = (&bed.store, Rounds::default());
+    let older = start(store, 1).await;
+    driver.tick(&mut rounds).await;
+    register(store, "f", 2).await;
+    let new = driver::prepare(store, "f", 2, Plan::all_at_once(), "ann")
+        .await
+        .unwrap();
+    let mut orders = store.lock_orders("f").await.unwrap();
+    let between = NewOrder {
+        device: "a",
+        forecaster: "f",
+        bundle: &Sha256::of(b"f 1").0,
+        model_version: 1,
+        stage: "active",
+        generation: 7,
+        expires_at: store.database_time().await.unwrap(),
+        signed: b"between",
+    };
+    assert!(orders.put(&between).await.unwrap());
+    orders.commit().await.unwrap();
+    let newer = store.create_rollout(&new).await.unwrap();
+    driver.tick(&mut rounds).await;
+    let standing = order(store, "a").await.unwrap();
+    assert_eq!((standing.model_version, standing.generation), (2, 8));
+    assert_eq!(status(store, older).await, "superseded");
+    assert_eq!(status(store, newer).await, "running");
+}

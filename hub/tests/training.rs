@@ -1,0 +1,247 @@
+//! Training jobs on a real PostgreSQL: what a run stores, who may store it, and what a worker that stops leaves behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldcast_hub::ingest::Ingestor;
+use fieldcast_hub::jobs::{JobHandle, Worker};
+use fieldcast_hub::signing::Signer;
+use fieldcast_hub::training::{self, KIND, snapshot};
+use fieldcast_hub::{CODE_VERSION, registry};
+use fieldcast_sim::{Period, SimSpec};
+use fieldcast_store::Store;
+use fieldcast_store::decisions::NewDecision;
+use fieldcast_store::jobs::{Claim, JobRow};
+use fieldcast_store::training_runs::NewTrainingRun;
+use serde_json::{Value, json};
+use support::{Bed, add_device, bed, conclude, deadline, define, epoch, job, payload, reading};
+use tokio_util::sync::CancellationToken;
+
+const JAN_2026: i64 = 1_767_225_600_000;
+
+fn signer(bed: &Bed) -> Arc<Signer> {
+    Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap())
+}
+
+/// Days `[from, to)` of generated weather and demand of device `a`, as one batch.
+async fn feed(store: &Store, number: u64, from: usize, to: usize) {
+    let sim = SimSpec {
+        seed: 3,
+        start: JAN_2026,
+        days: u32::try_from(to).unwrap(),
+        period: Period::Hour,
+        devices: 1,
+        changes: Vec::new(),
+    };
+    let rows = sim.rows(0).skip(from * 24).take((to - from) * 24);
+    let readings: Vec<_> = rows
+        .flat_map(|r| {
+            [
+                reading("temperature", r.time, r.temperature),
+                reading("demand", r.time, r.demand),
+            ]
+        })
+        .collect();
+    let bytes = payload(epoch(1), number, number * 1_000_000, readings);
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+    assert_eq!(written.acks.len(), 1);
+}
+
+async fn enqueue(store: &Store, config: Value) -> i64 {
+    let config = {
+        let mut all = json!(fieldcast_train::TrainConfig::default());
+        for (key, value) in config.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        all
+    };
+    let request = json!({"trigger": "person", "reason": "test", "config": config});
+    store.enqueue(KIND, "f", &request).await.unwrap().0
+}
+
+async fn train(bed: &Bed) -> JobRow {
+    let id = enqueue(&bed.store, json!({"max_epochs": 0})).await;
+    let worker = Worker::new(bed.store.clone(), signer(bed));
+    let done = worker.once(None, &CancellationToken::new()).await.unwrap();
+    assert_eq!(done, Some(id));
+    let job = bed.store.job(id).await.unwrap().unwrap();
+    assert_eq!(job.status, "succeeded", "{:?}", job.error);
+    job
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_stores_model_decision_and_rollout_and_judges_what_asks_the_same() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    feed(store, 1, 0, 60).await;
+    let job = train(&bed).await;
+    let row = store.model_version("f", 1).await.unwrap().unwrap();
+    assert!(row.champion);
+    let result = job.result.unwrap();
+    assert_eq!(result["bundle"], json!(row.bundle));
+    let rollouts = store.rollouts(Some("f"), None, 10).await.unwrap();
+    assert_eq!(rollouts.len(), 1);
+    assert_eq!(result["rollout"], json!(rollouts[0].id));
+    // What is shown of the bundle is what was signed.
+    let sha = fieldcast_wire::Sha256::from_hex(&row.bundle).unwrap();
+    let bytes = store.bundle(&sha).await.unwrap().unwrap();
+    let verified = registry::verified(&signer(&bed), &row, &bytes).unwrap();
+    assert_eq!(row.manifest, json!(verified.manifest()));
+    assert_eq!(row.manifest["onnx_sha256"].as_str().unwrap().len(), 64);
+    let run = store.training_run(job.id).await.unwrap().unwrap();
+    assert_eq!(run.code_version, CODE_VERSION);
+    assert_eq!(row.lineage["code_version"], json!(CODE_VERSION));
+
+    // Another window, other quantiles and a holiday: the champion is asked in its own way, over the same origins.
+    let other = json!({"lookback": 36, "quantiles": [0.1, 0.5, 0.9], "holidays": ["2026-03-02"],
+        "selector": {"labels": {}, "sensors": {"temperature": "temperature"}}});
+    define(store, "f", other).await;
+    feed(store, 2, 60, 90).await;
+    train(&bed).await;
+    let row = store.model_version("f", 2).await.unwrap().unwrap();
+    let scores = &row.metrics["holdout"];
+    let windows = |who: &str| scores[who]["windows"].as_u64().unwrap();
+    assert!(windows("champion") > 100, "{scores}");
+    assert_eq!(windows("champion"), windows("challenger"));
+
+    // Another horizon is another question.
+    define(store, "f", json!({"horizon": 3})).await;
+    feed(store, 3, 90, 100).await;
+    let result = train(&bed).await.result.unwrap();
+    assert!(
+        result["reason"].as_str().unwrap().contains("definition"),
+        "{result}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_gives_its_job_back() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    feed(store, 1, 0, 60).await;
+    let endless = json!({"max_epochs": 1_000_000, "patience": 1_000_000});
+    let id = enqueue(store, endless).await;
+    let retrain = NewDecision {
+        forecaster: "f",
+        decision: "retrain",
+        job: Some(id),
+        ..NewDecision::default()
+    };
+    store.record_decision(&retrain).await.unwrap();
+    let worker = Worker::new(store.clone(), signer(&bed));
+    let cancel = CancellationToken::new();
+    let stopping = async {
+        let until = deadline();
+        let trains = |job: JobRow| job.progress_text.starts_with("epoch");
+        while !trains(store.job(id).await.unwrap().unwrap()) {
+            assert!(std::time::Instant::now() < until, "it does not train");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        cancel.cancel();
+    };
+    let (worked, ()) = tokio::join!(worker.once(None, &cancel), stopping);
+    worked.unwrap();
+    let job = store.job(id).await.unwrap().unwrap();
+    assert_eq!((job.status.as_str(), job.error), ("queued", None));
+    assert_eq!((job.attempts, job.max_attempts), (1, 4));
+    let last = store.last_decision("f", "retrain").await.unwrap();
+    assert!(last.is_some(), "what is still to be done counts");
+    store.cancel_job(id).await.unwrap();
+    let last = store.last_decision("f", "retrain").await.unwrap();
+    assert!(last.is_none(), "what led to nothing holds nothing up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_worker_that_holds_the_job_stores_a_model_and_only_once() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "f", json!({})).await;
+    let id = enqueue(store, json!({})).await;
+    // A lease of no length has passed as soon as it is given.
+    let first = store.claim_job("one", 0.0, None).await.unwrap().unwrap();
+    assert_eq!(store.requeue_expired().await.unwrap(), 1);
+    let second = store.claim_job("two", 0.0, None).await.unwrap().unwrap();
+    let run = NewTrainingRun {
+        forecaster: "f",
+        spec_version: 1,
+        trigger: "person",
+        reason: "",
+        snapshot_at: store.database_time().await.unwrap(),
+        snapshot_sha: b"x",
+        snapshot_rows: 1,
+        seed: 1,
+        code_version: "0",
+    };
+    let stale = Claim {
+        attempt: second.attempts,
+        ..first.claim()
+    };
+    for claim in [first.claim(), stale] {
+        assert!(!store.begin_training_run(&claim, &run).await.unwrap());
+        assert!(conclude(store, &claim, "f", 1).await.is_none());
+    }
+    assert!(store.model_versions(None, 0, 10).await.unwrap().is_empty());
+    assert!(
+        store
+            .begin_training_run(&second.claim(), &run)
+            .await
+            .unwrap()
+    );
+    let result = conclude(store, &second.claim(), "f", 1).await.unwrap();
+    // The worker dies before its last word: the next one takes the result over and trains nothing.
+    assert_eq!(store.requeue_expired().await.unwrap(), 1);
+    let third = store.claim_job("three", 30.0, None).await.unwrap().unwrap();
+    assert_eq!(third.id, id);
+    let again = training::run(store, &signer(&bed), &third, &JobHandle::default())
+        .await
+        .unwrap();
+    assert_eq!(again, result);
+    store.cancel_job(id).await.unwrap();
+    let late = conclude(store, &third.claim(), "f", 2).await;
+    assert!(late.is_none(), "a cancelled job stores nothing");
+    assert_eq!(store.model_versions(None, 0, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_holds_what_was_known_at_its_time() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", None).await;
+    define(store, "f", json!({})).await;
+    let spec = store.forecaster("f").await.unwrap().unwrap().spec;
+    feed(store, 1, 0, 2).await;
+    let known = store.database_time().await.unwrap();
+    let before = snapshot::take(store, &spec, JAN_2026 - 1, known)
+        .await
+        .unwrap();
+    feed(store, 2, 2, 3).await;
+    let again = snapshot::take(store, &spec, JAN_2026 - 1, known)
+        .await
+        .unwrap();
+    assert_eq!(snapshot::digest(&before), snapshot::digest(&again));
+    let now = store.database_time().await.unwrap();
+    let all = snapshot::take(store, &spec, JAN_2026 - 1, now)
+        .await
+        .unwrap();
+    assert_eq!((before[0].rows.len(), all[0].rows.len()), (48, 72));
+    // A row is the same wherever the reading of it begins.
+    let half = 3_600_000 / 2;
+    let from = JAN_2026 + 10 * 3_600_000;
+    let rows = snapshot::rows(store, &spec, "a", from - half, from)
+        .await
+        .unwrap();
+    assert_eq!(rows, &all[0].rows[10..11]);
+}
