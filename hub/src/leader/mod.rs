@@ -162,7 +162,7 @@ impl Desk {
         }
         let mut committed = tx.committed(device.as_str(), epoch).await?;
         committed.through = committed.through.max(verdict.floor);
-        let (through, ranges) = watermark(&committed);
+        let (through, ranges) = watermark(&committed, &[]);
         tx.set_through(device.as_str(), epoch, through).await?;
         tx.commit().await?;
         let reason = verdict.new_epoch.or(committed.spent);
