@@ -83,13 +83,10 @@ pub async fn start(
     let instance = prepare(&store, &end).await?;
     let (broker, broker_url, link) = match &serve.broker {
         Some(url) => {
-            let authority = match &serve.broker_ca {
-                Some(path) => {
-                    Some(std::fs::read(path).with_context(|| format!("read {}", path.display()))?)
-                }
-                None => None,
-            };
-            let link = Link::parse(url, authority)?;
+            let link = Link::parse(url, serve.broker_ca.clone())?;
+            if let Some(tls) = &link.tls {
+                tls.transport()?;
+            }
             let scheme = if link.tls.is_some() { "mqtts" } else { "mqtt" };
             (
                 None,
@@ -135,7 +132,6 @@ pub async fn start(
         client_id,
         downlink.clone(),
         lanes,
-        leads.clone(),
         connections_tx,
         end.clone(),
     ));
@@ -148,13 +144,8 @@ pub async fn start(
         end.clone(),
     ));
     tasks.spawn(out::run(out_rx, downlink.clone(), end.clone()));
-    tasks.spawn(leader::elect(
-        store.clone(),
-        downlink.clone(),
-        leads_tx,
-        end.clone(),
-    ));
-    tasks.spawn(leader::republish(
+    tasks.spawn(leader::elect(store.clone(), leads_tx, end.clone()));
+    tasks.spawn(leader::attend(
         downlink.clone(),
         connections,
         leads.clone(),

@@ -20,4 +20,5 @@ pub mod registry;
 pub mod rest;
 pub mod rollout;
 pub mod signing;
+pub mod tls;
 pub mod training;
