@@ -6,6 +6,9 @@
     reason = "tests"
 )]
 
+#[path = "../../hub/tests/support/tls_broker.rs"]
+mod tls_broker;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,6 +23,7 @@ use fieldcast_wire::{DeviceTopic, Epoch, Reading, RecordBody, Sha256, Topics, ba
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use tls_broker::{Authority, EXPIRED, GOOD, Log, TlsBroker, available};
 use tokio_util::sync::CancellationToken;
 
 fn mosquitto() -> Option<PathBuf> {
@@ -377,6 +381,82 @@ async fn nothing_is_lost_or_twice_although_the_broker_is_killed() {
             .is_some_and(|p| !p.online && p.session >= 3)
     })
     .await;
+    hub.abort();
+    buffer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn over_tls_what_is_wrong_is_named_and_mending_it_is_enough() {
+    if !available() {
+        return;
+    }
+    let log = Log::capture();
+    let dir = tempfile::tempdir().unwrap();
+    let (right, wrong) = (
+        Authority::new(dir.path(), "right"),
+        Authority::new(dir.path(), "wrong"),
+    );
+    let good = right.issue("good", GOOD);
+    let users = [("pi-7", "token")];
+    let mut broker = TlsBroker::new(dir.path());
+    broker.start(&good, &users);
+    let ca = dir.path().join("ca.pem");
+    std::fs::copy(wrong.certificate(), &ca).unwrap();
+    let text = format!(
+        "site = \"plant\"\ndevice = \"pi-7\"\nbroker = \"mqtts://localhost:{}\"\ntoken = \"token\"\nca_file = \"ca.pem\"\nroot_public_key = \"{}\"\n",
+        broker.tls_port,
+        "0".repeat(64)
+    );
+    let identity = Identity::parse(&dir.path().join("identity.toml"), &text).unwrap();
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let hub = tokio::spawn(hub(
+        broker.plain_port,
+        Topics::new(&identity.site),
+        seen.clone(),
+    ));
+    let clock = Clock::new();
+    let limits = Limits {
+        seal_after: Duration::from_millis(30),
+        reserve_bytes: 0,
+        ..Limits::new(dir.path())
+    };
+    let buffer = Buffer::start(limits, clock.clone()).unwrap();
+    buffer.handle.commit(readings(0..100)).await.unwrap();
+    let settings = Settings {
+        ack_deadline: 700,
+        sync_deadline: 700,
+        backoff: (20, 400),
+        ..Settings::default()
+    };
+    let cancel = CancellationToken::new();
+    let (handle, task) = uplink::start(
+        identity,
+        buffer.handle.clone(),
+        clock,
+        settings,
+        cancel.clone(),
+    );
+    log.says("not vouched for by `ca_file`: copy the authority's certificate")
+        .await;
+    assert!(!handle.status().borrow().connected);
+
+    broker.start(&right.issue("old", EXPIRED), &users);
+    std::fs::copy(right.certificate(), &ca).unwrap();
+    log.says("certificate has expired: renew it there").await;
+
+    broker.start(&good, &[("pi-7", "another")]);
+    log.says("does not take this device's name and token").await;
+    assert!(seen.lock().unwrap().rows.is_empty());
+
+    broker.start(&good, &users);
+    until("mended and drained", async || {
+        buffer.handle.depth().await.unwrap().records == 0
+    })
+    .await;
+    let rows = seen.lock().unwrap().rows.clone();
+    assert!((0..100).all(|t| rows.get(&t) == Some(&1)), "P4");
+    cancel.cancel();
+    task.await.unwrap();
     hub.abort();
     buffer.close().await.unwrap();
 }

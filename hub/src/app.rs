@@ -177,13 +177,11 @@ async fn broker(
         let url = format!("mqtt://{}", broker.address);
         return Ok((Some(broker), url, link));
     };
-    let authority = match &serve.broker_ca {
-        Some(path) => {
-            Some(std::fs::read(path).with_context(|| format!("read {}", path.display()))?)
-        }
-        None => None,
-    };
-    let link = Link::parse(url, authority)?;
+    let link = Link::parse(url, serve.broker_ca.clone())?;
+    if let Some(tls) = &link.tls {
+        // What cannot be read now is said now; it is read again for each connection.
+        tls.transport()?;
+    }
     let scheme = if link.tls.is_some() { "mqtts" } else { "mqtt" };
     let url = format!("{scheme}://{}:{}", link.host, link.port);
     Ok((None, url, link))
@@ -270,7 +268,6 @@ impl Running {
             client_id,
             downlink.clone(),
             lanes,
-            hub.leads.clone(),
             connections_tx,
             end.clone(),
         ));
@@ -285,11 +282,10 @@ impl Running {
         tasks.spawn(out::run(waiting.out, downlink.clone(), end.clone()));
         tasks.spawn(leader::elect(
             store.clone(),
-            downlink.clone(),
             waiting.leads,
             end.clone(),
         ));
-        tasks.spawn(leader::republish(
+        tasks.spawn(leader::attend(
             downlink.clone(),
             connections,
             hub.leads.clone(),

@@ -67,19 +67,24 @@ impl Downlink {
     pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) -> Result<()> {
         let client = self.client()?;
         let publish = client.publish(topic, QoS::AtLeastOnce, retain, payload);
-        match tokio::time::timeout(PUBLISH_WITHIN, publish).await {
-            Ok(done) => done.with_context(|| format!("publish on {topic}")),
-            Err(_) => bail!("publish on {topic}: the broker takes nothing; check it"),
-        }
+        within(&format!("publish on {topic}"), publish).await
     }
 
+    /// Asks for topics, all at once; the connection ends where the broker refuses one.
     pub(crate) async fn subscribe(&self, filters: impl IntoIterator<Item = String>) -> Result<()> {
+        let filters = filters.into_iter().map(crate::mqtt::filter);
+        let asked = self.client()?;
+        within("subscribe", asked.subscribe_many(filters)).await
+    }
+
+    /// Gives topics up.
+    pub(crate) async fn unsubscribe(
+        &self,
+        filters: impl IntoIterator<Item = String>,
+    ) -> Result<()> {
         let client = self.client()?;
         for filter in filters {
-            client
-                .subscribe(filter, QoS::AtLeastOnce)
-                .await
-                .context("subscribe")?;
+            within("unsubscribe", client.unsubscribe(filter)).await?;
         }
         Ok(())
     }
@@ -111,5 +116,15 @@ impl Downlink {
             self.refresh_desired(&DeviceId::new(device)?).await?;
         }
         Ok(())
+    }
+}
+
+async fn within(
+    what: &str,
+    asked: impl Future<Output = Result<(), rumqttc::v5::ClientError>>,
+) -> Result<()> {
+    match tokio::time::timeout(PUBLISH_WITHIN, asked).await {
+        Ok(done) => done.with_context(|| what.to_owned()),
+        Err(_) => bail!("{what}: the broker takes nothing; check it"),
     }
 }

@@ -19,6 +19,7 @@ pub mod registry;
 pub mod rest;
 pub mod rollout;
 pub mod signing;
+pub mod tls;
 pub mod training;
 
 /// Version of the program, with the commit it was built from where that is known.

@@ -1,18 +1,19 @@
 //! The hub's MQTT connection: owns connecting, subscribing and handing messages over, never decodes a payload.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use fieldcast_wire::{DeviceId, DeviceTopic, Topics};
-use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::downlink::Downlink;
+use crate::tls::{Tls, explain};
 
 /// Messages that the broker may have under way to this hub; each is acknowledged when it is dealt with.
 const IN_FLIGHT: u16 = 64;
@@ -28,19 +29,10 @@ pub struct Link {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// Certificates that vouch for the broker (PEM); none: no TLS.
+    /// What vouches for the broker; none: no TLS.
     pub tls: Option<Tls>,
     /// User name and password.
     pub login: Option<(String, String)>,
-}
-
-/// What vouches for the broker.
-#[derive(Debug, Clone)]
-pub enum Tls {
-    /// The system's authorities.
-    System,
-    /// PEM bytes of an authority.
-    Authority(Vec<u8>),
 }
 
 impl Link {
@@ -48,7 +40,7 @@ impl Link {
     ///
     /// # Errors
     /// What is wrong, and the form.
-    pub fn parse(url: &str, authority: Option<Vec<u8>>) -> Result<Self> {
+    pub fn parse(url: &str, authority: Option<PathBuf>) -> Result<Self> {
         const FORM: &str = "use mqtt://user:password@host:1883 or mqtts://user:password@host:8883";
         let (tls, rest) = match url.split_once("://") {
             Some(("mqtt", rest)) => (false, rest),
@@ -85,7 +77,7 @@ impl Link {
         })
     }
 
-    fn options(&self, client_id: &str) -> MqttOptions {
+    fn options(&self, client_id: &str) -> Result<MqttOptions> {
         let mut options = MqttOptions::new(client_id, self.host.clone(), self.port);
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_start(true);
@@ -97,16 +89,10 @@ impl Link {
         if let Some((user, password)) = &self.login {
             options.set_credentials(user, password);
         }
-        match &self.tls {
-            Some(Tls::System) => {
-                options.set_transport(Transport::tls_with_default_config());
-            }
-            Some(Tls::Authority(pem)) => {
-                options.set_transport(Transport::tls(pem.clone(), None, None));
-            }
-            None => {}
+        if let Some(tls) = &self.tls {
+            options.set_transport(tls.transport()?);
         }
-        options
+        Ok(options)
     }
 }
 
@@ -149,30 +135,33 @@ pub struct Lanes {
 /// Capacity that [`Lanes`] need.
 pub const LANE: usize = 4 * IN_FLIGHT as usize;
 
-/// Keeps the connection until cancelled. `connections` counts connections made; `leads` says whether this hub leads.
+/// Keeps the connection until cancelled. `connections` counts connections on which telemetry is subscribed.
 pub async fn run(
     link: Link,
     client_id: String,
     downlink: Downlink,
     lanes: Lanes,
-    leads: watch::Receiver<bool>,
     connections: watch::Sender<u64>,
     end: CancellationToken,
 ) {
     let mut backoff = BACKOFF.0;
     loop {
         // A new client for each connection: nothing of a lost session can haunt the next one.
-        let (client, events) = AsyncClient::new(link.options(&client_id), 256);
-        let served = tokio::select! {
-            served = serve(client.clone(), events, &downlink, &lanes, &leads, &connections) => served,
-            () = end.cancelled() => {
-                downlink.set_client(None);
-                let _ = client.try_disconnect();
-                return;
+        let (lasted, error) = match link.options(&client_id) {
+            Err(error) => (Duration::ZERO, error),
+            Ok(options) => {
+                let (client, events) = AsyncClient::new(options, 256);
+                tokio::select! {
+                    served = serve(client.clone(), events, &downlink, &lanes, &connections) => served,
+                    () = end.cancelled() => {
+                        downlink.set_client(None);
+                        let _ = client.try_disconnect();
+                        return;
+                    }
+                }
             }
         };
         downlink.set_client(None);
-        let (lasted, error) = served;
         if lasted > Duration::from_secs(30) {
             backoff = BACKOFF.0;
         }
@@ -196,14 +185,14 @@ async fn serve(
     mut events: EventLoop,
     downlink: &Downlink,
     lanes: &Lanes,
-    leads: &watch::Receiver<bool>,
     connections: &watch::Sender<u64>,
 ) -> (Duration, anyhow::Error) {
     let mut since = std::time::Instant::now();
+    let mut subscribed = false;
     loop {
         let event = match tokio::time::timeout(SILENCE, events.poll()).await {
             Ok(Ok(event)) => event,
-            Ok(Err(error)) => return (since.elapsed(), error.into()),
+            Ok(Err(error)) => return (since.elapsed(), anyhow::anyhow!(explain(&error))),
             Err(_) => {
                 return (
                     since.elapsed(),
@@ -215,13 +204,29 @@ async fn serve(
             Event::Incoming(Packet::ConnAck(_)) => {
                 since = std::time::Instant::now();
                 // Polling must never wait for itself: requests of this task are only ever tried.
-                for filter in filters(downlink.topics(), *leads.borrow()) {
-                    if let Err(error) = client.try_subscribe(filter, QoS::AtLeastOnce) {
-                        return (Duration::ZERO, error.into());
-                    }
+                let shared = downlink.topics().telemetry_filters();
+                let shared = shared.map(|topic| filter(format!("$share/hubs/{topic}")));
+                if let Err(error) = client.try_subscribe_many(shared) {
+                    return (Duration::ZERO, error.into());
                 }
-                downlink.set_client(Some(client.clone()));
-                connections.send_modify(|n| *n += 1);
+            }
+            Event::Incoming(Packet::SubAck(answer)) => {
+                let granted =
+                    |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+                if !answer.return_codes.iter().all(granted) {
+                    let error = anyhow::anyhow!(
+                        "the broker refuses the subscription to `d/+/up/#` of this site ({:?}); let the hub's user read it, \
+                         shared subscriptions included",
+                        answer.return_codes
+                    );
+                    return (since.elapsed(), error);
+                }
+                // The first answer is that of telemetry: only now is there a connection to work with.
+                if !subscribed {
+                    subscribed = true;
+                    downlink.set_client(Some(client.clone()));
+                    connections.send_modify(|n| *n += 1);
+                }
             }
             Event::Incoming(Packet::Publish(publish)) => {
                 deliver(&client, publish, downlink.topics(), lanes)
@@ -237,15 +242,9 @@ async fn serve(
     }
 }
 
-fn filters(topics: &Topics, leads: bool) -> Vec<String> {
-    let shared = topics
-        .telemetry_filters()
-        .map(|filter| format!("$share/hubs/{filter}"));
-    let mut all = shared.to_vec();
-    if leads {
-        all.extend(topics.leader_filters());
-    }
-    all
+/// A subscription with QoS 1.
+pub(crate) fn filter(topic: String) -> Filter {
+    Filter::new(topic, QoS::AtLeastOnce)
 }
 
 fn deliver(client: &AsyncClient, mut publish: Publish, topics: &Topics, lanes: &Lanes) {

@@ -7,6 +7,8 @@
 )]
 
 mod support;
+#[path = "support/tls_broker.rs"]
+mod tls_broker;
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -24,6 +26,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use support::{Bed, add_device, bed, deadline, device, epoch, payload, reading, readings};
+use tls_broker::Log;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,9 +37,13 @@ fn site() -> SiteId {
 }
 
 /// The hub's data path on a link, as `serve` wires it.
-async fn hub(bed: &Bed, link: Link, end: &CancellationToken) {
+async fn hub(bed: &Bed, link: Link, end: &CancellationToken) -> Downlink {
+    hub_of(bed, &site(), link, end).await
+}
+
+async fn hub_of(bed: &Bed, site: &SiteId, link: Link, end: &CancellationToken) -> Downlink {
     let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
-    let downlink = Downlink::new(&site(), bed.store.clone(), signer);
+    let downlink = Downlink::new(site, bed.store.clone(), signer);
     let (events, _) = broadcast::channel(16);
     let (leads_tx, leads) = watch::channel(false);
     let (connected, connections) = watch::channel(0);
@@ -60,7 +67,6 @@ async fn hub(bed: &Bed, link: Link, end: &CancellationToken) {
         "hub-1".into(),
         downlink.clone(),
         lanes,
-        leads.clone(),
         connected,
         end.clone(),
     ));
@@ -73,14 +79,11 @@ async fn hub(bed: &Bed, link: Link, end: &CancellationToken) {
         end.clone(),
     ));
     tokio::spawn(out::run(out_rx, downlink.clone(), end.clone()));
-    tokio::spawn(leader::elect(
-        bed.store.clone(),
-        downlink.clone(),
-        leads_tx,
-        end.clone(),
-    ));
-    tokio::spawn(leader::republish(downlink, connections, leads, end.clone()));
+    tokio::spawn(leader::elect(bed.store.clone(), leads_tx, end.clone()));
+    let attended = downlink.clone();
+    tokio::spawn(leader::attend(attended, connections, leads, end.clone()));
     tokio::spawn(leader::run(desk, leader_rx, end.clone()));
+    downlink
 }
 
 fn client(address: SocketAddr, name: &str, password: &str) -> (AsyncClient, EventLoop) {
@@ -192,6 +195,78 @@ async fn over_the_embedded_broker_only_the_device_itself_gets_in() {
         );
     }
     the_data_path(&bed, address, "secret").await;
+    end.cancel();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_hub_whose_subscription_is_refused_is_not_connected_and_says_why() {
+    let bed = bed().await;
+    let log = Log::capture();
+    let end = CancellationToken::new();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let broker = Broker::start(listen, &site(), bed.store.clone())
+        .await
+        .unwrap();
+    let link = Link {
+        host: broker.address.ip().to_string(),
+        port: broker.address.port(),
+        tls: None,
+        login: Some((HUB_USER.to_owned(), broker.password.clone())),
+    };
+    // The broker of one site does not let the hub of another read.
+    let other = SiteId::new("other").unwrap();
+    let downlink = hub_of(&bed, &other, link, &end).await;
+    log.says("let the hub's user read it").await;
+    assert!(!downlink.connected());
+    end.cancel();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn json_readings_wait_for_a_database_that_is_away() {
+    let mut bed = bed().await;
+    add_device(&bed.store, "a", Some("secret")).await;
+    let end = CancellationToken::new();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let broker = Broker::start(listen, &site(), bed.store.clone())
+        .await
+        .unwrap();
+    let link = Link {
+        host: broker.address.ip().to_string(),
+        port: broker.address.port(),
+        tls: None,
+        login: Some((HUB_USER.to_owned(), broker.password.clone())),
+    };
+    let log = Log::capture();
+    let downlink = hub(&bed, link, &end).await;
+    let until = deadline();
+    while !downlink.connected() {
+        assert!(std::time::Instant::now() < until, "not connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (a, mut events) = client(broker.address, "a", "secret");
+    while !matches!(
+        events.poll().await.unwrap(),
+        Event::Incoming(Packet::ConnAck(_))
+    ) {}
+    let pid = bed.cluster.pid().unwrap().to_string();
+    let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
+    assert!(killed.success());
+    let topic = Topics::new(&site()).device(&device("a"), DeviceTopic::Json);
+    let json = br#"{"sensor":"t","time":1767225600000,"value":1}"#;
+    a.publish(topic, QoS::AtLeastOnce, false, json.to_vec())
+        .await
+        .unwrap();
+    let polling = tokio::spawn(async move { while events.poll().await.is_ok() {} });
+    log.says("takes no JSON readings; trying again").await;
+    assert!(bed.cluster.revive().unwrap());
+    let until = deadline();
+    while bed.store.ping().await.is_err() || readings(&bed.store, "a").await.len() != 1 {
+        assert!(std::time::Instant::now() < until, "lost");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    polling.abort();
     end.cancel();
     broker.stop().await;
 }

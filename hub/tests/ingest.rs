@@ -10,7 +10,8 @@ mod support;
 
 use fieldcast_hub::ingest::{Ingestor, Job};
 use fieldcast_wire::{Batch, RecordBody, pb};
-use support::{add_device, bed, device, epoch, job, payload, reading, readings};
+use fieldcast_wire::{Reading, Record};
+use support::{add_device, bed, device, epoch, job, payload, psql, reading, readings};
 
 const HOUR: i64 = 3_600_000;
 const JAN_2026: i64 = 1_767_225_600_000;
@@ -186,6 +187,13 @@ async fn a_batch_whose_records_cannot_be_read_is_refused_for_good_and_an_unknown
     let answer = ingestor.write(&[refused]).await.unwrap();
     assert_eq!(answer.acks[0].1.through, 1);
     assert_eq!(answer.acks[0].1.rejected[0].seq, 0);
+    // Its bytes are kept, and an alarm says so; a second time changes nothing.
+    ingestor.write(&[job("a", &torn)]).await.unwrap();
+    assert_eq!(bed.store.quarantined("a", 10).await.unwrap(), vec![torn]);
+    let alarms = bed.store.alarms(Some("a"), i64::MAX, 10).await.unwrap();
+    let codes: Vec<_> = alarms.iter().map(|a| a.code.as_str()).collect();
+    assert_eq!(codes, ["quarantined"]);
+    assert_eq!(answer.out.len(), 1);
     let stranger = ingestor.write(&[job("nobody", &bytes)]).await.unwrap();
     assert!(stranger.acks.is_empty());
 }
@@ -240,4 +248,128 @@ async fn an_ingest_that_never_committed_leaves_nothing_and_json_readings_count_o
     drop(tx);
     let mut tx = bed.store.begin_ingest().await.unwrap();
     assert_eq!(tx.committed("a", epoch(1)).await.unwrap().spent, None);
+}
+
+#[tokio::test]
+async fn a_nul_character_in_a_header_or_a_name_stops_neither_the_group_nor_the_device() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    add_device(&bed.store, "b", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let fine = payload(epoch(2), 1, 1, vec![reading("t", JAN_2026, 1.0)]);
+    let named = payload(
+        epoch(1),
+        1,
+        1,
+        vec![reading("x\0y", JAN_2026, 1.0), reading("t", JAN_2026, 2.0)],
+    );
+    let mut boot: pb::Batch = fieldcast_wire::message::decode("batch", &fine).unwrap();
+    boot.number = 2;
+    boot.clock.get_or_insert_default().boot_id = "b\0".into();
+    let boot = fieldcast_wire::message::encode(&boot);
+    let answer = ingestor
+        .write(&[job("a", &named), job("b", &fine), job("b", &boot)])
+        .await
+        .unwrap();
+    let through: Vec<_> = answer.acks.iter().map(|(_, ack)| ack.through).collect();
+    assert_eq!(through, [1, 2]);
+    let refused: Vec<_> = answer
+        .acks
+        .iter()
+        .flat_map(|(_, ack)| ack.rejected.iter().map(|r| (r.batch, r.seq)))
+        .collect();
+    assert_eq!(refused, [(1, 1), (2, 0)]);
+    assert_eq!(readings(&bed.store, "a").await.len(), 1);
+    assert_eq!(bed.store.quarantined("b", 10).await.unwrap(), vec![boot]);
+}
+
+#[tokio::test]
+async fn a_batch_that_the_database_refuses_goes_into_quarantine_and_the_others_are_written() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    add_device(&bed.store, "b", None).await;
+    psql(&bed, "ALTER TABLE readings ADD CHECK (value <> 666)");
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let bad = payload(epoch(1), 1, 1, vec![reading("t", JAN_2026, 666.0)]);
+    let good = payload(epoch(2), 1, 1, vec![reading("t", JAN_2026, 1.0)]);
+    let answer = ingestor
+        .write(&[job("a", &bad), job("b", &good)])
+        .await
+        .unwrap();
+    assert!(answer.acks.iter().all(|(_, ack)| ack.through == 1));
+    assert_eq!(bed.store.quarantined("a", 10).await.unwrap(), vec![bad]);
+    assert_eq!(readings(&bed.store, "b").await.len(), 1);
+    assert!(readings(&bed.store, "a").await.is_empty());
+}
+
+/// A batch of one device-dated reading, or of a clock fact, sealed at these clocks.
+fn sealed(number: u64, monotonic_ms: i64, wall_ms: i64, body: RecordBody) -> Vec<u8> {
+    let clock = pb::ClockStamp {
+        boot_id: "boot".into(),
+        monotonic_ms,
+        wall_ms,
+        synchronised: false,
+    };
+    let header = fieldcast_wire::batch::Header {
+        epoch: epoch(1),
+        number,
+        clock,
+    };
+    let record = Record { seq: number, body };
+    fieldcast_wire::batch::encode(&header, &[record]).unwrap()
+}
+
+#[tokio::test]
+async fn readings_of_a_boot_count_once_a_clock_fact_anchors_it_and_wrong_times_are_put_right() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let dated = |time| {
+        RecordBody::Reading(Reading {
+            sensor: "t".into(),
+            time,
+            value: 1.0,
+            quality: 0,
+            time_source: pb::TimeSource::Device,
+        })
+    };
+    let stored = async || {
+        let all = bed
+            .store
+            .readings_between("a", &["t".to_owned()], 0, i64::MAX / 4)
+            .await
+            .unwrap();
+        all.iter()
+            .map(|r| (r.time, r.time_quality))
+            .collect::<Vec<_>>()
+    };
+    // The device's clock is 40 days slow, so that its reading moves to another month.
+    let slow = 40 * 24 * HOUR;
+    let first = sealed(1, 1_000, JAN_2026, dated(JAN_2026 - 500));
+    ingestor.write(&[job("a", &first)]).await.unwrap();
+    assert_eq!(stored().await, [(JAN_2026 - 500, 0)], "never anchored yet");
+    let fact = RecordBody::Clock(pb::ClockFact {
+        seq: 2,
+        boot_id: "boot".into(),
+        offset_ms: slow,
+        error_ms: 10,
+        synchronised: false,
+    });
+    let fact = sealed(2, 2_000, JAN_2026 + 1_000, fact);
+    ingestor.write(&[job("a", &fact)]).await.unwrap();
+    let lifted = JAN_2026 - 500 + slow;
+    assert_eq!(stored().await, [(lifted, 1)]);
+    // Later ones at once: with the slow clock, and with the clock set right; again by a hub that has just started.
+    let third = sealed(3, 3_000, JAN_2026 + 2_000, dated(JAN_2026 + 1_500));
+    let right = JAN_2026 + slow + 3_000;
+    let fourth = sealed(4, 4_000, right, dated(right - 500));
+    let mut other = Ingestor::new(bed.store.clone()).await.unwrap();
+    other
+        .write(&[job("a", &third), job("a", &fourth)])
+        .await
+        .unwrap();
+    let expected = [lifted, JAN_2026 + 1_500 + slow, right - 500].map(|time| (time, 1));
+    assert_eq!(stored().await, expected);
+    let work = bed.store.feature_work(100).await.unwrap();
+    assert!(work.iter().any(|w| w.from <= lifted && lifted <= w.to));
 }

@@ -6,7 +6,7 @@ use prost::Message;
 
 use crate::caps::{MAX_BODY, MAX_FORECAST_VALUES, MAX_PAYLOAD, MAX_RECORDS};
 use crate::record::{Reading, Record, RecordBody};
-use crate::{Epoch, SCHEMA, columns, pb};
+use crate::{Epoch, SCHEMA, columns, pb, shape};
 
 /// A decoded batch: header and records in the order of their numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +85,18 @@ pub fn encode(header: &Header, records: &[Record]) -> Result<Vec<u8>, BatchError
     };
     if records.windows(2).any(|w| w[1].seq != w[0].seq + 1) {
         return Err(malformed("record numbers with a hole"));
+    }
+    for record in records {
+        if let RecordBody::Forecast(m) = &record.body {
+            let values = m.mean.len().saturating_mul(m.quantile_levels.len().max(1));
+            if values.max(m.quantiles.len()) > MAX_FORECAST_VALUES {
+                return Err(BatchError::TooLarge {
+                    what: "forecast",
+                    len: values.max(m.quantiles.len()) as u64,
+                    cap: MAX_FORECAST_VALUES as u64,
+                });
+            }
+        }
     }
     let body = body(first.seq, records).encode_to_vec();
     let cap = |what, len: usize, cap: usize| {
@@ -208,6 +220,7 @@ pub fn decode(payload: &[u8]) -> Result<Batch, BatchError> {
             body.len()
         )));
     }
+    shape::check(&body, count + 1).map_err(malformed)?;
     let body = pb::BatchBody::decode(body.as_slice()).map_err(|e| malformed(e.to_string()))?;
     let records = records(body, m.first_seq, m.last_seq)?;
     Ok(Batch {
@@ -225,18 +238,6 @@ fn records(body: pb::BatchBody, first: u64, last: u64) -> Result<Vec<Record>, Ba
     let mut out = Vec::with_capacity(capacity);
     for column in body.readings {
         readings(column, first, last, &mut out)?;
-    }
-    for m in &body.forecasts {
-        let shape = m.mean.len().saturating_mul(m.quantile_levels.len());
-        if m.mean.len() > MAX_FORECAST_VALUES
-            || shape > MAX_FORECAST_VALUES
-            || m.quantiles.len() != shape
-        {
-            return Err(malformed(format!(
-                "forecast {} of an impossible shape",
-                m.seq
-            )));
-        }
     }
     out.extend(body.forecasts.into_iter().map(|m| Record {
         seq: m.seq,

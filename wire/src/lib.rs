@@ -11,6 +11,7 @@ pub mod digest;
 pub mod ids;
 pub mod message;
 pub mod record;
+mod shape;
 pub mod topics;
 
 pub use batch::{Batch, BatchError};

@@ -147,6 +147,66 @@ fn a_decompression_bomb_is_refused_before_it_is_unpacked() {
 }
 
 #[test]
+fn empty_records_and_steps_beyond_the_announced_count_are_refused_before_they_unfold() {
+    let of = |body: Vec<u8>| {
+        pb::Batch {
+            schema: 1,
+            epoch: vec![0; 16],
+            number: 1,
+            first_seq: 1,
+            last_seq: 3,
+            encoding: pb::Encoding::Zstd as i32,
+            body_len: u32::try_from(body.len()).unwrap(),
+            body: zstd::bulk::compress(&body, 3).unwrap(),
+            ..Default::default()
+        }
+        .encode_to_vec()
+    };
+    let refusal = |body: Vec<u8>| batch::decode(&of(body)).unwrap_err().to_string();
+    // Forecasts of nothing: two bytes each, hundreds in memory.
+    let forecasts = refusal([0x12, 0x00].repeat(2 << 20));
+    assert!(forecasts.contains("more records than the 3"), "{forecasts}");
+    // One column of steps of one byte each.
+    let column = |field: u8, n: usize| {
+        let steps = [vec![field], varint(n), vec![0; n]].concat();
+        [vec![0x0a], varint(steps.len()), steps].concat()
+    };
+    let steps = refusal(column(0x1a, 1 << 20));
+    assert!(steps.contains("more records than the 3"), "{steps}");
+    let times = refusal(column(0x22, 1 << 20));
+    assert!(times.contains("differ in length"), "{times}");
+    assert!(refusal([0x0a, 0x00].repeat(1 << 20)).contains("empty"));
+}
+
+fn varint(n: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_varint(n as u64, &mut out);
+    out
+}
+
+#[test]
+fn a_forecast_above_the_cap_cannot_be_encoded_and_a_misshapen_one_spoils_no_other_record() {
+    let forecast = |steps: usize, levels: usize, quantiles: usize| Record {
+        seq: 1,
+        body: RecordBody::Forecast(pb::Forecast {
+            seq: 1,
+            mean: vec![0.0; steps],
+            quantile_levels: vec![0.5; levels],
+            quantiles: vec![0.0; quantiles],
+            ..Default::default()
+        }),
+    };
+    let most = forecast(1_024, 32, 1_024 * 32);
+    assert!(batch::encode(&header(), std::slice::from_ref(&most)).is_ok());
+    let above = forecast(1_024, 33, 1_024 * 33);
+    let error = batch::encode(&header(), &[above]).unwrap_err();
+    assert!(matches!(error, BatchError::TooLarge { .. }), "{error}");
+    let odd = forecast(2, 2, 3);
+    let bytes = batch::encode(&header(), std::slice::from_ref(&odd)).unwrap();
+    assert_eq!(batch::decode(&bytes).unwrap().records, vec![odd]);
+}
+
+#[test]
 fn a_newer_schema_is_named() {
     let mut m = pb::Batch::decode(sample().as_slice()).unwrap();
     m.schema = fieldcast_wire::SCHEMA + 1;

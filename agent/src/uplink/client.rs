@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, SubscribeReasonCode};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, LastWill, Packet, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, TlsError};
 use rumqttc::{TlsConfiguration, Transport};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -112,7 +112,7 @@ async fn poll(mut event_loop: EventLoop, tell: mpsc::Sender<LinkEvent>) {
                 Some(LinkEvent::Lost("disconnected as asked".into()))
             }
             Ok(Ok(Event::Outgoing(_))) => None,
-            Ok(Err(e)) => Some(LinkEvent::Lost(e.to_string())),
+            Ok(Err(e)) => Some(LinkEvent::Lost(explain(&e))),
             Err(_) => Some(LinkEvent::Lost("the client made no progress".into())),
         };
         let Some(event) = event else { continue };
@@ -152,6 +152,51 @@ fn incoming(packet: Packet) -> Option<LinkEvent> {
             d.reason_code
         ))),
         _ => None,
+    }
+}
+
+/// A failed connection with what to do about it.
+fn explain(error: &ConnectionError) -> String {
+    let advice = match error {
+        ConnectionError::ConnectionRefused(code) => match code {
+            ConnectReturnCode::NotAuthorized
+            | ConnectReturnCode::BadUserNamePassword
+            | ConnectReturnCode::Banned => {
+                "the broker does not take this device's name and token; have the hub write the identity again with \
+                 `fieldcast-hub device add`"
+            }
+            _ => "see the broker's log for its reason",
+        },
+        ConnectionError::Tls(TlsError::Io(io)) | ConnectionError::Io(io) => {
+            match io.get_ref().and_then(|e| e.downcast_ref()) {
+                Some(error) => of_tls(error),
+                None => "check that the broker runs and that `broker` in the identity is right",
+            }
+        }
+        ConnectionError::Tls(TlsError::TLS(error)) => of_tls(error),
+        _ => "check that the broker runs and that `broker` in the identity is right",
+    };
+    format!("{error}; {advice}")
+}
+
+fn of_tls(error: &rustls::Error) -> &'static str {
+    use rustls::CertificateError as Bad;
+    let rustls::Error::InvalidCertificate(bad) = error else {
+        return "check that the broker speaks TLS on this port";
+    };
+    match bad {
+        Bad::Expired | Bad::ExpiredContext { .. } => {
+            "the broker's certificate has expired: renew it there, and check this device's clock"
+        }
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+            "the broker's certificate is not valid yet: check this device's clock and the broker's"
+        }
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+            "the broker's certificate is for another host: use the name in it, or have one made for this name"
+        }
+        _ => {
+            "the broker's certificate is not vouched for by `ca_file`: copy the authority's certificate from the hub again"
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! Which records of a batch count: owns the rules, pure, never writes.
 
-use fieldcast_wire::caps::{MAX_NAME, MAX_TEXT, MAX_TIME_MS, MIN_TIME_MS};
-use fieldcast_wire::{RecordBody, SensorName};
+use fieldcast_features::spec::{MAX_HORIZON, MAX_QUANTILES};
+use fieldcast_wire::caps::{MAX_FORECAST_VALUES, MAX_NAME, MAX_TEXT, MAX_TIME_MS, MIN_TIME_MS};
+use fieldcast_wire::{RecordBody, SensorName, pb};
+
+// Whatever definition is valid, its forecasts fit into a record.
+const _: () = assert!(MAX_HORIZON * MAX_QUANTILES <= MAX_FORECAST_VALUES);
 
 /// Why a record is refused; none where it counts.
 #[must_use]
@@ -18,6 +22,7 @@ pub fn refusal(record: &RecordBody) -> Option<String> {
             .or_else(|| time("origin", m.origin_ms))
             .or_else(|| (m.period_ms <= 0).then(|| "period must be above 0".to_owned()))
             .or_else(|| m.mean.is_empty().then(|| "no steps".to_owned()))
+            .or_else(|| shape(m))
             .or_else(|| finite("mean", &m.mean))
             .or_else(|| finite("quantile", &m.quantiles))
             .or_else(|| finite("quantile level", &m.quantile_levels))
@@ -60,6 +65,17 @@ pub fn refusal(record: &RecordBody) -> Option<String> {
             .or_else(|| text("message", &m.message))
             .or_else(|| time("time", m.time_ms)),
     }
+}
+
+fn shape(m: &pb::Forecast) -> Option<String> {
+    let (steps, levels) = (m.mean.len(), m.quantile_levels.len());
+    let values = steps.saturating_mul(levels);
+    (values.max(steps) > MAX_FORECAST_VALUES || m.quantiles.len() != values).then(|| {
+        format!(
+            "{steps} steps and {levels} levels with {} quantiles, at most {MAX_FORECAST_VALUES} are allowed",
+            m.quantiles.len()
+        )
+    })
 }
 
 fn time(what: &str, millis: i64) -> Option<String> {
@@ -142,6 +158,21 @@ mod tests {
             ..Default::default()
         };
         assert!(refusal(&RecordBody::Forecast(forecast)).is_some_and(|r| r.contains("period")));
+        let forecast = pb::Forecast {
+            forecaster: "f".into(),
+            made_by: "ridge".into(),
+            period_ms: 1,
+            mean: vec![0.0; 2],
+            quantile_levels: vec![0.5],
+            quantiles: vec![0.0; 2],
+            ..Default::default()
+        };
+        assert_eq!(refusal(&RecordBody::Forecast(forecast.clone())), None);
+        let odd = pb::Forecast {
+            quantiles: vec![0.0; 3],
+            ..forecast
+        };
+        assert!(refusal(&RecordBody::Forecast(odd)).is_some_and(|r| r.contains("3 quantiles")));
         let alarm = pb::Alarm {
             code: "x".into(),
             message: "a\0b".into(),

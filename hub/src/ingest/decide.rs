@@ -1,5 +1,7 @@
 //! What to do with a batch and with a sync: pure functions of the ledger and the message, never any I/O.
 
+use std::collections::BTreeSet;
+
 use fieldcast_store::ledger::{Committed, LedgerRow, RejectedRecord, SealedAt};
 use fieldcast_wire::caps::MAX_ACK_RANGES;
 use fieldcast_wire::{Sha256, pb};
@@ -25,17 +27,15 @@ pub fn decide(ledger: Option<&LedgerRow>, digest: &Sha256) -> Decision {
     }
 }
 
-/// The watermark and the ranges beyond it that follow from the ledger.
+/// The watermark and the ranges beyond it that follow from the ledger. `answered` are committed batches that the ack is
+/// about: where there are more ranges than an ack may list, those next to them come first.
 #[must_use]
-pub fn watermark(committed: &Committed) -> (u64, Vec<pb::BatchRange>) {
+pub fn watermark(committed: &Committed, answered: &[u64]) -> (u64, Vec<pb::BatchRange>) {
     let mut through = committed.through;
     let mut ranges: Vec<pb::BatchRange> = Vec::new();
-    for number in committed
-        .beyond
-        .iter()
-        .copied()
-        .filter(|n| *n > committed.through)
-    {
+    // The ledger's list has an end; what is answered may lie beyond it.
+    let numbers: BTreeSet<u64> = committed.beyond.iter().chain(answered).copied().collect();
+    for number in numbers.into_iter().filter(|n| *n > committed.through) {
         match ranges.last_mut() {
             None if number == through + 1 => through = number,
             Some(range) if number == range.last + 1 => range.last = number,
@@ -45,7 +45,18 @@ pub fn watermark(committed: &Committed) -> (u64, Vec<pb::BatchRange>) {
             }),
         }
     }
+    let distance = |range: &pb::BatchRange| {
+        let to = |n: &u64| {
+            range
+                .first
+                .saturating_sub(*n)
+                .max(n.saturating_sub(range.last))
+        };
+        answered.iter().map(to).min().unwrap_or(0)
+    };
+    ranges.sort_by_key(|range| (distance(range), range.first));
     ranges.truncate(MAX_ACK_RANGES);
+    ranges.sort_by_key(|range| range.first);
     (through, ranges)
 }
 
@@ -93,13 +104,13 @@ pub fn sync(sync: &pb::Sync, known: &[SealedAt], session: u64) -> SyncVerdict {
 mod tests {
     use super::*;
 
-    fn ranges(through: u64, beyond: &[u64]) -> (u64, Vec<(u64, u64)>) {
+    fn ranges(through: u64, beyond: &[u64], answered: &[u64]) -> (u64, Vec<(u64, u64)>) {
         let committed = Committed {
             through,
             beyond: beyond.to_vec(),
             spent: None,
         };
-        let (through, ranges) = watermark(&committed);
+        let (through, ranges) = watermark(&committed, answered);
         (through, ranges.iter().map(|r| (r.first, r.last)).collect())
     }
 
@@ -108,10 +119,7 @@ mod tests {
         let (a, b) = (Sha256::of(b"a"), Sha256::of(b"b"));
         let row = LedgerRow {
             digest: a,
-            rejected: vec![RejectedRecord {
-                seq: 3,
-                reason: "x".into(),
-            }],
+            rejected: vec![RejectedRecord::new(3, "x")],
         };
         assert_eq!(decide(None, &a), Decision::Write);
         assert_eq!(
@@ -123,12 +131,22 @@ mod tests {
 
     #[test]
     fn the_watermark_rises_over_what_is_contiguous() {
-        assert_eq!(ranges(0, &[]), (0, vec![]));
-        assert_eq!(ranges(0, &[1, 2, 3]), (3, vec![]));
-        assert_eq!(ranges(4, &[2, 5, 7, 8, 11]), (5, vec![(7, 8), (11, 11)]));
-        assert_eq!(ranges(0, &[2, 3]), (0, vec![(2, 3)]));
+        assert_eq!(ranges(0, &[], &[]), (0, vec![]));
+        assert_eq!(ranges(0, &[1, 2, 3], &[]), (3, vec![]));
+        assert_eq!(
+            ranges(4, &[2, 5, 7, 8, 11], &[]),
+            (5, vec![(7, 8), (11, 11)])
+        );
+        assert_eq!(ranges(0, &[2, 3], &[]), (0, vec![(2, 3)]));
         let odd: Vec<u64> = (1..200).map(|n| 2 * n + 1).collect();
-        assert_eq!(ranges(1, &odd).1.len(), MAX_ACK_RANGES);
+        let lowest = ranges(1, &odd, &[]).1;
+        assert_eq!((lowest.len(), lowest[0]), (MAX_ACK_RANGES, (3, 3)));
+        // P5: those next to what is answered come first, also where the ledger's list ended before them.
+        let near = ranges(1, &odd, &[301, 9_001]).1;
+        assert_eq!(near.len(), MAX_ACK_RANGES);
+        assert!(near.is_sorted() && near.contains(&(301, 301)) && near.contains(&(9_001, 9_001)));
+        assert!(near.contains(&(299, 299)) && !near.contains(&(3, 3)));
+        assert_eq!(ranges(1, &odd, &[2, 4]).0, 5);
     }
 
     #[test]

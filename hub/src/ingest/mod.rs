@@ -1,15 +1,19 @@
 //! Ingest: takes batches and JSON readings into PostgreSQL and acknowledges after COMMIT, never before.
 
 pub mod check;
+pub mod dating;
 pub mod decide;
 pub mod json;
+mod lift;
 pub mod out;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fieldcast_store::Store;
+use fieldcast_store::quarantine::Quarantined;
+use fieldcast_store::{Store, StoreError};
+use fieldcast_wire::caps::MAX_NAME;
 use fieldcast_wire::{Batch, BatchError, DeviceId, DeviceTopic, Epoch, Sha256, batch, pb};
 use prost::Message as _;
 use tokio::sync::{broadcast, mpsc};
@@ -28,12 +32,14 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// A batch on its way into the tables.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Job {
     /// Whose.
     pub device: DeviceId,
     /// Decoded; without records where they cannot be read.
     pub batch: Batch,
+    /// As it came.
+    pub bytes: Vec<u8>,
     /// SHA-256 of its bytes.
     pub digest: Sha256,
     /// What is refused from the start.
@@ -48,47 +54,47 @@ impl Job {
     ///
     /// # Errors
     /// Not even a header, or a schema that a newer hub will read.
-    pub fn new(device: DeviceId, payload: &[u8], live: bool) -> Result<Self, BatchError> {
-        let digest = Sha256::of(payload);
-        match batch::decode(payload) {
-            Ok(batch) => Ok(Self {
-                device,
-                batch,
-                digest,
-                rejected: Vec::new(),
-                live,
+    pub fn new(device: DeviceId, bytes: &[u8], live: bool) -> Result<Self, BatchError> {
+        let decoded = batch::decode(bytes).and_then(|batch| match sound(&batch.clock) {
+            true => Ok(batch),
+            false => Err(BatchError::Malformed {
+                what: format!("a boot id above {MAX_NAME} bytes or with a NUL character"),
             }),
-            Err(error @ BatchError::NewerSchema { .. }) => Err(error),
-            Err(error) => match header(payload) {
-                Some(batch) => {
-                    let rejected = vec![RejectedRecord {
-                        seq: 0,
-                        reason: error.to_string(),
-                    }];
-                    Ok(Self {
-                        device,
-                        batch,
-                        digest,
-                        rejected,
-                        live,
-                    })
-                }
-                None => Err(error),
+        });
+        let (batch, rejected) = match decoded {
+            Ok(batch) => (batch, Vec::new()),
+            Err(error @ BatchError::NewerSchema { .. }) => return Err(error),
+            Err(error) => match header(bytes) {
+                Some(batch) => (batch, vec![RejectedRecord::new(0, error.to_string())]),
+                None => return Err(error),
             },
-        }
+        };
+        Ok(Self {
+            device,
+            batch,
+            digest: Sha256::of(bytes),
+            bytes: bytes.to_vec(),
+            rejected,
+            live,
+        })
     }
+}
+
+/// Whether clocks can be stored and echoed.
+fn sound(clock: &pb::ClockStamp) -> bool {
+    clock.boot_id.len() <= MAX_NAME && !clock.boot_id.contains('\0')
 }
 
 fn header(payload: &[u8]) -> Option<Batch> {
     let m = pb::Batch::decode(payload).ok()?;
-    let sound = m.schema > 0 && m.number > 0 && m.first_seq > 0 && m.last_seq >= m.first_seq;
-    sound.then_some(())?;
+    let counts = m.schema > 0 && m.number > 0 && m.first_seq > 0 && m.last_seq >= m.first_seq;
+    counts.then_some(())?;
     Some(Batch {
         epoch: Epoch::from_slice(&m.epoch).ok()?,
         number: m.number,
         first_seq: m.first_seq,
         last_seq: m.last_seq,
-        clock: m.clock.unwrap_or_default(),
+        clock: m.clock.filter(sound).unwrap_or_default(),
         records: Vec::new(),
     })
 }
@@ -141,7 +147,20 @@ async fn take(
             let live = delivery.topic == DeviceTopic::Live;
             match Job::new(delivery.device.clone(), &delivery.payload, live) {
                 Ok(job) => jobs.push(job),
-                Err(error) => tracing::warn!(device = %delivery.device, %error, "batch not taken"),
+                Err(error @ BatchError::NewerSchema { .. }) => {
+                    tracing::warn!(device = %delivery.device, %error, "batch not taken");
+                }
+                Err(error) => {
+                    tracing::warn!(device = %delivery.device, %error, "a payload that is no batch goes into quarantine");
+                    stray(
+                        ingestor.store(),
+                        &delivery.device,
+                        &delivery.payload,
+                        &error,
+                        out,
+                    )
+                    .await;
+                }
             }
         }
         receipts.push(delivery.receipt);
@@ -150,28 +169,100 @@ async fn take(
     jobs.sort_by(|a, b| {
         (&a.device, a.batch.epoch, a.batch.number).cmp(&(&b.device, b.batch.epoch, b.batch.number))
     });
-    let mut backoff = BACKOFF.0;
-    let written = loop {
-        match ingestor.write(&jobs).await {
-            Ok(written) => break written,
-            Err(error) => {
-                if error.is_transient() {
-                    tracing::warn!(%error, "the database takes no batches; trying again");
-                } else {
-                    tracing::error!(%error, "batches cannot be written; trying again");
-                }
-                ingestor.forget();
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(BACKOFF.1);
-            }
-        }
-    };
-    publish(written, downlink, out, events).await;
+    for written in write(ingestor, jobs).await {
+        publish(written, downlink, out, events).await;
+    }
     for (device, payload) in documents {
         json_document(ingestor.store(), &device, &payload, out, events).await;
     }
     for receipt in receipts {
         receipt.done().await;
+    }
+}
+
+/// Waits longer each time.
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(BACKOFF.0)
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(BACKOFF.1);
+    }
+}
+
+/// Writes a group: while the database is away, again and again; where it is there and refuses, each batch by itself, so
+/// that one device cannot stop the others.
+async fn write(ingestor: &mut Ingestor, jobs: Vec<Job>) -> Vec<Written> {
+    let mut all = Vec::new();
+    let mut backoff = Backoff::new();
+    let mut groups = vec![jobs];
+    while let Some(jobs) = groups.pop() {
+        match ingestor.write(&jobs).await {
+            Ok(written) => all.push(written),
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "the database takes no batches; trying again");
+                ingestor.forget();
+                backoff.wait().await;
+                groups.push(jobs);
+            }
+            Err(error) if jobs.len() > 1 => {
+                tracing::error!(%error, "batches cannot be written together; trying each by itself");
+                ingestor.forget();
+                groups.extend(jobs.into_iter().rev().map(|job| vec![job]));
+            }
+            Err(error) => {
+                for job in &jobs {
+                    tracing::error!(device = %job.device, batch = job.batch.number, %error,
+                        "a batch cannot be written and is not acknowledged; its device sends it again");
+                }
+                ingestor.forget();
+                backoff.wait().await;
+            }
+        }
+    }
+    all
+}
+
+/// Keeps bytes that name no batch. They cannot be acknowledged.
+async fn stray(
+    store: &Store,
+    device: &DeviceId,
+    payload: &[u8],
+    error: &BatchError,
+    out: &mpsc::Sender<out::Message>,
+) {
+    let reason = RejectedRecord::new(0, error.to_string()).reason;
+    let kept = Quarantined {
+        device: device.as_str(),
+        digest: Sha256::of(payload),
+        batch: None,
+        reason: &reason,
+        bytes: payload,
+    };
+    let mut backoff = Backoff::new();
+    loop {
+        let tried = match store.device(device.as_str()).await {
+            Ok(None) => return,
+            Ok(Some(_)) => store.quarantine(&kept).await,
+            Err(error) => Err(error),
+        };
+        match tried {
+            Ok(new) => {
+                if new {
+                    let _ = out.try_send(out::hub_alarm(device, "quarantined", &reason));
+                }
+                return;
+            }
+            Err(error) if error.is_transient() => backoff.wait().await,
+            Err(error) => {
+                tracing::error!(%device, %error, "a payload that is no batch is lost");
+                return;
+            }
+        }
     }
 }
 
@@ -197,6 +288,12 @@ async fn publish(
     }
 }
 
+fn is_transient(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<StoreError>()
+        .is_some_and(StoreError::is_transient)
+}
+
 async fn json_document(
     store: &Store,
     device: &DeviceId,
@@ -211,7 +308,18 @@ async fn json_document(
             return;
         }
     };
-    match json::store(store, device, &readings).await {
+    let mut backoff = Backoff::new();
+    let stored = loop {
+        match json::store(store, device, &readings).await {
+            // Nothing sends these again: they wait for the database, unacknowledged.
+            Err(error) if is_transient(&error) => {
+                tracing::warn!(%device, error = %format!("{error:#}"), "the database takes no JSON readings; trying again");
+                backoff.wait().await;
+            }
+            done => break done,
+        }
+    };
+    match stored {
         Ok(stored) => {
             for message in out::readings(device, &json::as_readings(&readings)) {
                 let _ = out.try_send(message);

@@ -1,15 +1,20 @@
 //! One group of batches into one transaction: owns the SQL's order and the caches of names, never a decision.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use fieldcast_store::clocks::Anchor;
 use fieldcast_store::ledger::{Ingest, NewBatch, RejectedRecord};
 use fieldcast_store::partitions::Month;
+use fieldcast_store::quarantine::Quarantined;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::{Result, Store};
 use fieldcast_wire::caps::MAX_ACK_REJECTED;
 use fieldcast_wire::{DeviceId, Epoch, Reading, RecordBody, SCHEMA, pb};
 
+use super::dating::{Dating, anchor, corrected, date};
 use super::decide::{Decision, decide, watermark};
+use super::lift::Lift;
 use super::{Job, check, out};
 use crate::events::HubEvent;
 
@@ -31,6 +36,7 @@ pub struct Ingestor {
     instance: Vec<u8>,
     sensors: HashMap<(DeviceId, String), i32>,
     months: BTreeSet<Month>,
+    lift: Lift,
 }
 
 /// What one epoch's ack will say beyond its watermark.
@@ -39,6 +45,25 @@ struct Answer {
     newest: Option<(u64, pb::ClockStamp)>,
     rejected: Vec<pb::Rejected>,
     conflict: Option<String>,
+    committed: Vec<u64>,
+}
+
+/// A batch and what is known of its readings' time.
+struct Dated<'a> {
+    job: Cow<'a, Job>,
+    dating: Dating,
+}
+
+impl Dated<'_> {
+    /// Whether its commit may let readings be vouched for.
+    fn may_lift(&self) -> bool {
+        let batch = &self.job.batch;
+        self.dating == Dating::Unknown
+            || batch
+                .records
+                .iter()
+                .any(|r| matches!(r.body, RecordBody::Clock(_)))
+    }
 }
 
 /// What became of one batch.
@@ -60,6 +85,7 @@ impl Ingestor {
             instance,
             sensors: HashMap::new(),
             months: BTreeSet::new(),
+            lift: Lift::new(),
         })
     }
 
@@ -94,11 +120,26 @@ impl Ingestor {
         for job in strangers {
             tracing::warn!(device = %job.device, "batch of an unknown device refused; `fieldcast-hub device add` makes it known");
         }
+        let anchors = self.anchors(&jobs).await?;
+        let none = Vec::new();
+        let jobs: Vec<Dated<'_>> = jobs
+            .into_iter()
+            .map(|job| {
+                let clock = &job.batch.clock;
+                let boot = (job.device.clone(), clock.boot_id.clone());
+                let dating = date(clock, anchors.get(&boot).unwrap_or(&none));
+                Dated {
+                    job: corrected(job, dating),
+                    dating,
+                }
+            })
+            .collect();
         self.prepare(&jobs).await?;
         let mut tx = self.store.begin_ingest().await?;
         let mut answers: BTreeMap<(DeviceId, Epoch), Answer> = BTreeMap::new();
-        for job in &jobs {
-            let outcome = self.batch(&mut tx, job).await?;
+        for dated in &jobs {
+            let job = dated.job.as_ref();
+            let outcome = self.batch(&mut tx, dated).await?;
             let answer = answers
                 .entry((job.device.clone(), job.batch.epoch))
                 .or_default();
@@ -109,8 +150,14 @@ impl Ingestor {
             {
                 answer.newest = Some((job.batch.number, job.batch.clock.clone()));
             }
+            if !matches!(outcome, Outcome::Conflict) {
+                answer.committed.push(job.batch.number);
+            }
             match outcome {
                 Outcome::Written(rejected) => {
+                    if dated.may_lift() {
+                        self.lift.look_at(job.device.as_str());
+                    }
                     tell(job, &rejected, &mut written);
                     answer.reject(job.batch.number, rejected);
                 }
@@ -118,10 +165,7 @@ impl Ingestor {
                 Outcome::Conflict => {
                     let why = self.conflict(&mut tx, job, &mut written).await?;
                     // P4: number 0 names the whole batch; acks of a spent epoch say nothing else of a conflict.
-                    let whole = RejectedRecord {
-                        seq: 0,
-                        reason: why.clone(),
-                    };
+                    let whole = RejectedRecord::new(0, why.as_str());
                     answer.reject(job.batch.number, vec![whole]);
                     answer.conflict = Some(why);
                 }
@@ -129,7 +173,7 @@ impl Ingestor {
         }
         for ((device, epoch), answer) in answers {
             let committed = tx.committed(device.as_str(), epoch).await?;
-            let (through, ranges) = watermark(&committed);
+            let (through, ranges) = watermark(&committed, &answer.committed);
             if through > committed.through {
                 tx.set_through(device.as_str(), epoch, through).await?;
             }
@@ -151,17 +195,39 @@ impl Ingestor {
             written.acks.push((device, ack));
         }
         tx.commit().await?;
+        self.lift.run(&self.store).await;
         if let Err(error) = self.store.seen(&names).await {
             tracing::debug!(%error, "sign of life not stored");
         }
         Ok(written)
     }
 
+    /// What is known of the boots of batches that no time source vouches for, these batches' own facts included.
+    async fn anchors(&self, jobs: &[&Job]) -> Result<BTreeMap<(DeviceId, String), Vec<Anchor>>> {
+        let mut all: BTreeMap<(DeviceId, String), Vec<Anchor>> = BTreeMap::new();
+        for job in jobs {
+            let clock = &job.batch.clock;
+            let boot = (job.device.clone(), clock.boot_id.clone());
+            if !clock.synchronised && !clock.boot_id.is_empty() && !all.contains_key(&boot) {
+                let known = self.store.anchors(boot.0.as_str(), &boot.1).await?;
+                all.insert(boot, known);
+            }
+        }
+        for job in jobs {
+            let clock = &job.batch.clock;
+            let boot = (job.device.clone(), clock.boot_id.clone());
+            if let Some(known) = all.get_mut(&boot) {
+                known.extend(facts(job).filter_map(|fact| anchor(clock, fact, now_ms())));
+            }
+        }
+        Ok(all)
+    }
+
     /// Sensors and partitions exist before the transaction begins, so that its rollback cannot take them back.
-    async fn prepare(&mut self, jobs: &[&Job]) -> Result<()> {
+    async fn prepare(&mut self, jobs: &[Dated<'_>]) -> Result<()> {
         let mut unknown: BTreeMap<&DeviceId, BTreeSet<&str>> = BTreeMap::new();
         let mut months = BTreeSet::new();
-        for job in jobs {
+        for Dated { job, .. } in jobs {
             for record in &job.batch.records {
                 if let RecordBody::Reading(r) = &record.body
                     && check::refusal(&record.body).is_none()
@@ -189,7 +255,8 @@ impl Ingestor {
         Ok(())
     }
 
-    async fn batch(&self, tx: &mut Ingest, job: &Job) -> Result<Outcome> {
+    async fn batch(&self, tx: &mut Ingest, dated: &Dated<'_>) -> Result<Outcome> {
+        let (job, dating) = (dated.job.as_ref(), dated.dating);
         let batch = &job.batch;
         let row = tx
             .ledger_row(job.device.as_str(), batch.epoch, batch.number)
@@ -204,17 +271,14 @@ impl Ingestor {
         let mut others = Vec::new();
         for record in &batch.records {
             let refused = check::refusal(&record.body).or_else(|| match &record.body {
-                RecordBody::Reading(r) => self.column(job, r, &mut columns),
+                RecordBody::Reading(r) => self.column(job, dating, r, &mut columns),
                 other => {
                     others.push((record.seq, other));
                     None
                 }
             });
             if let Some(reason) = refused {
-                rejected.push(RejectedRecord {
-                    seq: record.seq,
-                    reason,
-                });
+                rejected.push(RejectedRecord::new(record.seq, reason));
             }
         }
         tx.savepoint().await?;
@@ -223,42 +287,71 @@ impl Ingestor {
                 tx.release().await?;
                 Ok(Outcome::Written(rejected))
             }
-            // Another hub committed it while this one looked: its row says what is to be acknowledged.
-            Ok(false) => {
-                tx.back().await?;
-                let row = tx
-                    .ledger_row(job.device.as_str(), batch.epoch, batch.number)
-                    .await?;
-                Ok(match decide(row.as_ref(), &job.digest) {
-                    Decision::AlreadyCommitted(rejected) => Outcome::Again(rejected),
-                    _ => Outcome::Conflict,
-                })
-            }
+            Ok(false) => self.overtaken(tx, job).await,
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
                 tracing::error!(device = %job.device, batch = batch.number, %error, "refused by the database; its records are tried one by one");
                 tx.back().await?;
                 let others = sieve(tx, job, others, &mut rejected).await?;
                 tx.savepoint().await?;
-                self.rows(tx, job, &columns, &others, &rejected).await?;
-                tx.release().await?;
-                Ok(Outcome::Written(rejected))
+                match self.rows(tx, job, &columns, &others, &rejected).await {
+                    Ok(true) => {
+                        tx.release().await?;
+                        Ok(Outcome::Written(rejected))
+                    }
+                    Ok(false) => self.overtaken(tx, job).await,
+                    Err(error) if error.is_about_data() => {
+                        tracing::error!(device = %job.device, batch = batch.number, %error, "the whole batch goes into quarantine");
+                        tx.back().await?;
+                        let whole = vec![RejectedRecord::new(0, error.source.to_string())];
+                        let nothing = ReadingColumns::default();
+                        tx.savepoint().await?;
+                        if !self.rows(tx, job, &nothing, &[], &whole).await? {
+                            return self.overtaken(tx, job).await;
+                        }
+                        tx.release().await?;
+                        Ok(Outcome::Written(whole))
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
     }
 
-    fn column(&self, job: &Job, r: &Reading, columns: &mut ReadingColumns) -> Option<String> {
+    /// Another hub committed the batch while this one looked: its row says what is to be acknowledged.
+    async fn overtaken(&self, tx: &mut Ingest, job: &Job) -> Result<Outcome> {
+        tx.back().await?;
+        let row = tx
+            .ledger_row(job.device.as_str(), job.batch.epoch, job.batch.number)
+            .await?;
+        Ok(match decide(row.as_ref(), &job.digest) {
+            Decision::AlreadyCommitted(rejected) => Outcome::Again(rejected),
+            _ => Outcome::Conflict,
+        })
+    }
+
+    fn column(
+        &self,
+        job: &Job,
+        dating: Dating,
+        r: &Reading,
+        columns: &mut ReadingColumns,
+    ) -> Option<String> {
         let Some(sensor) = self.sensors.get(&(job.device.clone(), r.sensor.clone())) else {
             return Some(format!(
                 "sensor `{}` is beyond the device's limit of sensors",
                 r.sensor
             ));
         };
-        let time_quality = match r.time_source {
-            pb::TimeSource::External => 2,
-            pb::TimeSource::Device => i16::from(job.batch.clock.synchronised),
+        let time_quality = match (r.time_source, dating) {
+            (pb::TimeSource::External, _) => 2,
+            (pb::TimeSource::Device, Dating::Unknown) => 0,
+            (pb::TimeSource::Device, Dating::Right | Dating::Off(_)) => 1,
         };
         columns.push(*sensor, r.time, r.value, i16::from(r.quality), time_quality);
+        if let (pb::TimeSource::Device, Dating::Off(offset)) = (r.time_source, dating) {
+            columns.corrected_from(r.time.saturating_sub(offset));
+        }
         None
     }
 
@@ -285,7 +378,32 @@ impl Ingestor {
         if !tx.insert_batch(&batch).await? {
             return Ok(false);
         }
-        tx.insert_readings(columns).await?;
+        if let Some(whole) = rejected.iter().find(|r| r.seq == 0) {
+            // Acknowledged, so that the stream goes on; its bytes are kept, so that nothing is lost.
+            let kept = Quarantined {
+                device,
+                digest: job.digest,
+                batch: Some((job.batch.epoch, job.batch.number)),
+                reason: &whole.reason,
+                bytes: &job.bytes,
+            };
+            tx.quarantine(&kept).await?;
+            return Ok(true);
+        }
+        let clock = &job.batch.clock;
+        let waits = if columns.any_unknown_time() && !clock.boot_id.is_empty() {
+            let noted =
+                tx.insert_unanchored(device, &clock.boot_id, clock.monotonic_ms, clock.wall_ms);
+            Some(noted.await?)
+        } else {
+            None
+        };
+        tx.insert_readings(columns, waits).await?;
+        for fact in facts(job) {
+            if let Some(anchor) = anchor(clock, fact, now_ms()) {
+                tx.insert_anchor(device, &clock.boot_id, &anchor).await?;
+            }
+        }
         tx.insert_records(device, others.iter().map(|(_, body)| *body))
             .await?;
         Ok(true)
@@ -322,10 +440,7 @@ async fn sieve<'a>(
         match tried {
             Ok(()) => taken.push((seq, body)),
             Err(error) if error.is_transient() => return Err(error),
-            Err(error) => rejected.push(RejectedRecord {
-                seq,
-                reason: error.source.to_string(),
-            }),
+            Err(error) => rejected.push(RejectedRecord::new(seq, error.source.to_string())),
         }
     }
     Ok(taken)
@@ -343,7 +458,20 @@ impl Answer {
     }
 }
 
+/// Clock facts of a batch.
+fn facts(job: &Job) -> impl Iterator<Item = &pb::ClockFact> {
+    job.batch.records.iter().filter_map(|r| match &r.body {
+        RecordBody::Clock(fact) => Some(fact),
+        _ => None,
+    })
+}
+
 fn tell(job: &Job, rejected: &[RejectedRecord], written: &mut Written) {
+    if let Some(whole) = rejected.iter().find(|r| r.seq == 0) {
+        let alarm = out::hub_alarm(&job.device, "quarantined", &whole.reason);
+        written.out.push(alarm);
+        return;
+    }
     let refused: BTreeSet<u64> = rejected.iter().map(|r| r.seq).collect();
     let taken = || {
         job.batch

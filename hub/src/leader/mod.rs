@@ -22,22 +22,12 @@ pub use decoded::state as state_json;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Tries to lead and says whether it does, until cancelled.
-pub async fn elect(
-    store: Store,
-    downlink: Downlink,
-    leads: watch::Sender<bool>,
-    end: CancellationToken,
-) {
+pub async fn elect(store: Store, leads: watch::Sender<bool>, end: CancellationToken) {
     while !end.is_cancelled() {
         match store.try_lead().await {
             Ok(Some(mut leadership)) => {
                 tracing::info!("this hub leads");
                 leads.send_replace(true);
-                if downlink.connected()
-                    && let Err(error) = downlink.subscribe(downlink.topics().leader_filters()).await
-                {
-                    tracing::warn!(error = %format!("{error:#}"), "the next connection subscribes");
-                }
                 while leadership.alive().await && !end.is_cancelled() {
                     tokio::select! {
                         () = tokio::time::sleep(LOOK) => {}
@@ -57,27 +47,60 @@ pub async fn elect(
     }
 }
 
-/// Republishes what must be retained at every connection and when this hub begins to lead, until cancelled.
-pub async fn republish(
+/// What is due on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Duty {
+    Nothing,
+    TakeOver,
+    HandOver,
+}
+
+/// Decides by the number of the present connection and the one on which this hub took over.
+fn duty(connection: u64, leads: bool, took_over: Option<u64>) -> Duty {
+    let here = took_over == Some(connection);
+    match (leads, here) {
+        (true, false) if connection > 0 => Duty::TakeOver,
+        (false, true) => Duty::HandOver,
+        _ => Duty::Nothing,
+    }
+}
+
+/// Subscribes the leader's topics and republishes what must be retained on every connection while this hub leads, and
+/// gives the topics up when it no longer does; until cancelled. The one place that knows both.
+pub async fn attend(
     downlink: Downlink,
     mut connections: watch::Receiver<u64>,
     mut leads: watch::Receiver<bool>,
     end: CancellationToken,
 ) {
+    let mut took_over = None;
     loop {
+        let (connection, lead) = (*connections.borrow_and_update(), *leads.borrow_and_update());
+        let filters = downlink.topics().leader_filters();
+        let done = match duty(connection, lead, took_over) {
+            Duty::Nothing => Ok(()),
+            Duty::TakeOver => {
+                let subscribed = downlink.subscribe(filters).await;
+                match subscribed {
+                    Ok(()) => downlink.refresh_all().await,
+                    Err(error) => Err(error),
+                }
+                .map(|()| took_over = Some(connection))
+            }
+            Duty::HandOver => downlink
+                .unsubscribe(filters)
+                .await
+                .map(|()| took_over = None),
+        };
+        let again = done.is_err() && downlink.connected();
+        if let (Err(error), true) = (done, again) {
+            tracing::warn!(error = %format!("{error:#}"), "the leader's topics are not taken over or given up; trying again");
+        }
         tokio::select! {
             changed = connections.changed() => if changed.is_err() { return },
             changed = leads.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(Duration::from_secs(1)), if again => {}
             () = end.cancelled() => return,
-        }
-        while *leads.borrow() && downlink.connected() && !end.is_cancelled() {
-            match downlink.refresh_all().await {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::warn!(error = %format!("{error:#}"), "orders not republished; trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
         }
     }
 }
@@ -162,7 +185,7 @@ impl Desk {
         }
         let mut committed = tx.committed(device.as_str(), epoch).await?;
         committed.through = committed.through.max(verdict.floor);
-        let (through, ranges) = watermark(&committed);
+        let (through, ranges) = watermark(&committed, &[]);
         tx.set_through(device.as_str(), epoch, through).await?;
         tx.commit().await?;
         let reason = verdict.new_epoch.or(committed.spent);
@@ -217,5 +240,25 @@ impl Desk {
             .presence(device.as_str(), session, m.online, &m.agent_version)
             .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leaders_topics_follow_connection_and_leadership_in_whichever_order_they_come() {
+        assert_eq!(duty(0, true, None), Duty::Nothing, "leads, not connected");
+        assert_eq!(duty(1, true, None), Duty::TakeOver);
+        assert_eq!(duty(1, true, Some(1)), Duty::Nothing);
+        assert_eq!(duty(2, true, Some(1)), Duty::TakeOver, "a new connection");
+        assert_eq!(duty(1, false, None), Duty::Nothing);
+        assert_eq!(duty(2, false, Some(2)), Duty::HandOver);
+        assert_eq!(
+            duty(3, false, Some(2)),
+            Duty::Nothing,
+            "gone with its connection"
+        );
     }
 }

@@ -37,6 +37,21 @@ impl StoreError {
         }
     }
 
+    /// Whether the values themselves are what the database refuses, so that other values would pass.
+    #[must_use]
+    pub fn is_about_data(&self) -> bool {
+        match &self.source {
+            sqlx::Error::Encode(_) => true,
+            // data exceptions, broken constraints, limits of one value
+            sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+                ["22", "23", "54"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+            }),
+            _ => false,
+        }
+    }
+
     fn advice(&self) -> &'static str {
         let code = self.source.as_database_error().and_then(|e| e.code());
         if self.is_transient() {

@@ -18,6 +18,22 @@ pub struct RejectedRecord {
     pub reason: String,
 }
 
+/// Longest stored reason, bytes: an ack with all the refusals it may list still fits into a message.
+const MAX_REASON: usize = 256;
+
+impl RejectedRecord {
+    /// A refusal whose reason may quote what a device sent: PostgreSQL's text holds no NUL, and an ack has an end.
+    #[must_use]
+    pub fn new(seq: u64, reason: impl Into<String>) -> Self {
+        let mut reason = reason.into().replace('\0', "\u{fffd}");
+        if reason.len() > MAX_REASON {
+            reason.truncate(reason.floor_char_boundary(MAX_REASON - 3));
+            reason.push_str("...");
+        }
+        Self { seq, reason }
+    }
+}
+
 /// A batch that is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerRow {
@@ -224,12 +240,16 @@ impl Ingest {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Writes readings; their partitions must exist.
+    /// Writes readings; their partitions must exist. `unanchored` is the row that those of unknown time wait for.
     ///
     /// # Errors
     /// The database.
-    pub async fn insert_readings(&mut self, rows: &ReadingColumns) -> Result<()> {
-        readings::insert(&mut self.tx, rows).await
+    pub async fn insert_readings(
+        &mut self,
+        rows: &ReadingColumns,
+        unanchored: Option<i64>,
+    ) -> Result<()> {
+        readings::insert(&mut self.tx, rows, unanchored).await
     }
 
     /// Writes a device's records that are no readings.

@@ -2,6 +2,7 @@
 
 pub mod alarms;
 pub mod bundles;
+pub mod clocks;
 pub mod connect;
 pub mod decisions;
 pub mod desired;
@@ -20,6 +21,7 @@ pub mod listing;
 pub mod meta;
 pub mod model_versions;
 pub mod partitions;
+pub mod quarantine;
 pub mod readings;
 pub mod records;
 pub mod rollouts;

@@ -21,6 +21,8 @@ pub struct ReadingColumns {
     pub qualities: Vec<i16>,
     /// 0 unknown, 1 synchronised, 2 the data's own time.
     pub time_qualities: Vec<i16>,
+    /// What the device's clock said, where the data time is corrected.
+    pub device_times: Vec<Option<DateTime<Utc>>>,
 }
 
 impl ReadingColumns {
@@ -31,6 +33,20 @@ impl ReadingColumns {
         self.values.push(value);
         self.qualities.push(quality);
         self.time_qualities.push(time_quality);
+        self.device_times.push(None);
+    }
+
+    /// Says what the device's clock said of the reading appended last.
+    pub fn corrected_from(&mut self, device_time: Millis) {
+        if let Some(last) = self.device_times.last_mut() {
+            *last = Some(timestamp(device_time));
+        }
+    }
+
+    /// Whether nobody vouches for the time of any of them.
+    #[must_use]
+    pub fn any_unknown_time(&self) -> bool {
+        self.time_qualities.contains(&0)
     }
 
     /// How many.
@@ -46,19 +62,27 @@ impl ReadingColumns {
     }
 }
 
-pub(crate) async fn insert(connection: &mut PgConnection, rows: &ReadingColumns) -> Result<()> {
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    rows: &ReadingColumns,
+    unanchored: Option<i64>,
+) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO readings (sensor, time, value, quality, time_quality)
-         SELECT * FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[], $5::int2[])",
+        "INSERT INTO readings (sensor, time, value, quality, time_quality, device_time, unanchored)
+         SELECT n.*, CASE WHEN n.time_quality = 0 THEN $7::bigint END
+         FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[], $5::int2[], $6::timestamptz[])
+              AS n(sensor, time, value, quality, time_quality, device_time)",
     )
     .bind(&rows.sensors)
     .bind(&rows.times)
     .bind(&rows.values)
     .bind(&rows.qualities)
     .bind(&rows.time_qualities)
+    .bind(&rows.device_times)
+    .bind(unanchored)
     .execute(connection)
     .await
     .map(drop)

@@ -159,6 +159,29 @@ pub fn job(name: &str, payload: &[u8]) -> Job {
     Job::new(device(name), payload, true).unwrap()
 }
 
+/// Runs SQL that no program of ours has, as an administrator would.
+pub fn psql(bed: &Bed, sql: &str) {
+    let done = std::process::Command::new("psql")
+        .args([
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            bed.cluster.user(),
+            "-d",
+            "t",
+            "-c",
+            sql,
+        ])
+        .arg("-h")
+        .arg(bed.cluster.socket_dir())
+        .args(["-p", &bed.cluster.port().to_string()])
+        .env("PGPASSWORD", bed.cluster.password())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "psql: {said}");
+}
+
 pub async fn add_device(store: &Store, name: &str, token: Option<&str>) {
     let hash = token.map(|t| fieldcast_wire::Sha256::of(t.as_bytes()).0);
     store

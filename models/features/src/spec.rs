@@ -10,6 +10,8 @@ pub const MAX_LOOKBACK: usize = 2_048;
 pub const MAX_HORIZON: usize = 1_024;
 /// Most observed inputs of one forecaster.
 pub const MAX_INPUTS: usize = 64;
+/// Most quantile levels of one forecaster; with [`MAX_HORIZON`] steps they still fit into one forecast record.
+pub const MAX_QUANTILES: usize = 32;
 
 /// Which model family is trained (see the design, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +150,12 @@ impl ForecasterSpec {
         if self.season.is_some_and(|s| s == 0 || s > MAX_LOOKBACK) {
             return fail("season", format!("must be 1 to {MAX_LOOKBACK} steps"));
         }
+        if self.quantiles.len() > MAX_QUANTILES {
+            return fail(
+                "quantiles",
+                format!("must be at most {MAX_QUANTILES} levels"),
+            );
+        }
         let ascending = self.quantiles.windows(2).all(|w| w[0] < w[1]);
         if !ascending
             || !self.quantiles.iter().all(|q| *q > 0.0 && *q < 1.0)
@@ -253,6 +261,9 @@ pub(crate) mod tests {
         assert_eq!(field(&|s| s.lookback = 0), Some("lookback"));
         assert_eq!(field(&|s| s.horizon = MAX_HORIZON + 1), Some("horizon"));
         assert_eq!(field(&|s| s.quantiles = vec![0.1, 0.9]), Some("quantiles"));
+        let levels = |n: usize| (1..=n).map(|i| i as f64 / 64.0).collect::<Vec<_>>();
+        assert_eq!(field(&|s| s.quantiles = levels(32)), None);
+        assert_eq!(field(&|s| s.quantiles = levels(33)), Some("quantiles"));
         assert_eq!(
             field(&|s| s.timezone = "Mars/Olympus".into()),
             Some("timezone")
