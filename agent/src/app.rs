@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::buffer::{Buffer, BufferHandle, DropPolicy, Limits};
 use crate::clock::Clock;
 use crate::config::{BufferConfig, Config, FullPolicy, SourceConfig};
+use crate::http::Port;
 use crate::identity::Identity;
 use crate::notify::Notify;
 use crate::pipeline::engine::{Engine, Parts};
@@ -140,9 +141,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         let (listen, end) = (config.status.listen.clone(), engine_end.clone());
         tokio::spawn(async move {
             let opened = open_port("status", &listen, "[status] listen", &board, &end).await;
-            if let Some(server) = opened {
-                ports.write(Some(("status".to_owned(), server::address(&server))));
-                keep(&threads, [server::spawn(server, board, end)]);
+            if let Some(port) = opened {
+                ports.write(Some(("status".to_owned(), port.address().to_string())));
+                served(
+                    "status",
+                    server::serve(port, board.clone(), end),
+                    &board,
+                    &threads,
+                );
             }
         });
     }
@@ -277,14 +283,14 @@ async fn open_port(
     key: &str,
     board: &Board,
     end: &CancellationToken,
-) -> Option<tiny_http::Server> {
+) -> Option<Port> {
     let mut told = false;
     loop {
-        match server::open(listen, key) {
-            Ok(server) => {
-                tracing::info!(part, address = %server::address(&server), "listening");
+        match crate::http::open(listen, key) {
+            Ok(port) => {
+                tracing::info!(part, address = %port.address(), "listening");
                 board.problem(part, None);
-                return Some(server);
+                return Some(port);
             }
             Err(e) => {
                 if !told {
@@ -297,6 +303,23 @@ async fn open_port(
         tokio::select! {
             () = end.cancelled() => return None,
             () = tokio::time::sleep(PORT_AGAIN) => {}
+        }
+    }
+}
+
+/// Keeps a port's thread, or tells why there is none.
+fn served(
+    part: &str,
+    thread: std::io::Result<std::thread::JoinHandle<()>>,
+    board: &Board,
+    threads: &Threads,
+) {
+    match thread {
+        Ok(thread) => keep(threads, [thread]),
+        Err(e) => {
+            let problem = format!("cannot be served ({e}); restart the agent");
+            tracing::error!("{part} {problem}");
+            board.problem(part, Some(problem));
         }
     }
 }
@@ -343,9 +366,9 @@ async fn start_sources(
                     let part = format!("http source {}", source.listen);
                     let key = "listen of [[source]] type http";
                     let opened = open_port(&part, &source.listen, key, &board, &end).await;
-                    if let Some(server) = opened {
-                        ports.write(Some((source.listen, server::address(&server))));
-                        keep(&threads, push.spawn(server));
+                    if let Some(port) = opened {
+                        ports.write(Some((source.listen, port.address().to_string())));
+                        served(&part, push.serve(port), &board, &threads);
                     }
                 });
             }
