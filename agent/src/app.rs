@@ -2,7 +2,7 @@
 //!
 //! | channel | from | to | when full |
 //! |---|---|---|---|
-//! | `ingests` (32 runs) | sources | engine | a replay waits, a push is answered 503 |
+//! | `ingests` (32 runs) | sources, the look for silent sensors | engine | a replay waits, a push is answered 503 |
 //! | `requests` (256) | engine | updater | the request is logged and taken up at the next start |
 //! | `model_events` (32) | updater | engine | the updater waits |
 //! | `from_hub` (256) | uplink's events | updater | events wait in the uplink's broadcast |
@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fieldcast_wire::pb;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::{Buffer, BufferHandle, DropPolicy, Limits};
 use crate::clock::Clock;
 use crate::config::{BufferConfig, Config, FullPolicy, SourceConfig};
+use crate::http::Port;
 use crate::identity::Identity;
 use crate::notify::Notify;
 use crate::pipeline::engine::{Engine, Parts};
@@ -30,17 +31,19 @@ use crate::pipeline::sensors::Sensors;
 use crate::quality::Checker;
 use crate::source::http::HttpPush;
 use crate::source::replay::{Replay, cursor_key};
-use crate::source::{INGEST_QUEUE, IngestSender};
+use crate::source::{INGEST_QUEUE, Ingest, IngestSender, Item};
 use crate::status::board::Board;
 use crate::status::server;
 use crate::update::bundles::Bundles;
 use crate::update::driver::{Ask, FromHub, Updater};
-use crate::uplink::{Settings, UplinkEvent, UplinkHandle};
+use crate::uplink::{LinkStatus, Settings, UplinkEvent, UplinkHandle};
 
 /// How long each part may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Pause before a port that was in use is tried again.
 const PORT_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is seen which sensors have fallen silent.
+const LOOK: Duration = Duration::from_secs(15);
 /// A state is published at least this often while anything in it changes.
 const STATE_EVERY: Duration = Duration::from_secs(10);
 
@@ -71,7 +74,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let identity = identity(&config, &board);
     board.update(|f| {
         f.version = crate::VERSION.to_owned();
-        f.labels.clone_from(&config.labels);
         f.device = identity
             .as_ref()
             .map_or_else(String::new, |i| i.device.to_string());
@@ -127,6 +129,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             uplink_end.clone(),
         );
         tokio::spawn(hear(uplink.events(), to_updater, board.clone()));
+        tokio::spawn(show_link(uplink.status(), board.clone()));
         tokio::spawn(ask(uplink.clone(), ask_inbox));
         tokio::spawn(say(uplink, state_seen, handle.clone(), key_list));
         task
@@ -140,9 +143,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         let (listen, end) = (config.status.listen.clone(), engine_end.clone());
         tokio::spawn(async move {
             let opened = open_port("status", &listen, "[status] listen", &board, &end).await;
-            if let Some(server) = opened {
-                ports.write(Some(("status".to_owned(), server::address(&server))));
-                keep(&threads, [server::spawn(server, board, end)]);
+            if let Some(port) = opened {
+                ports.write(Some(("status".to_owned(), port.address().to_string())));
+                served(
+                    "status",
+                    server::serve(port, board.clone(), end),
+                    &board,
+                    &threads,
+                );
             }
         });
     }
@@ -157,7 +165,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         &ports,
     )
     .await?;
-    drop(ingests);
+    tokio::spawn(look(ingests, sources_end.clone()));
     tracing::info!(data = %config.data_dir.display(), boot = handle.boot(), "agent is running");
     notify.ready();
 
@@ -277,14 +285,14 @@ async fn open_port(
     key: &str,
     board: &Board,
     end: &CancellationToken,
-) -> Option<tiny_http::Server> {
+) -> Option<Port> {
     let mut told = false;
     loop {
-        match server::open(listen, key) {
-            Ok(server) => {
-                tracing::info!(part, address = %server::address(&server), "listening");
+        match crate::http::open(listen, key) {
+            Ok(port) => {
+                tracing::info!(part, address = %port.address(), "listening");
                 board.problem(part, None);
-                return Some(server);
+                return Some(port);
             }
             Err(e) => {
                 if !told {
@@ -297,6 +305,23 @@ async fn open_port(
         tokio::select! {
             () = end.cancelled() => return None,
             () = tokio::time::sleep(PORT_AGAIN) => {}
+        }
+    }
+}
+
+/// Keeps a port's thread, or tells why there is none.
+fn served(
+    part: &str,
+    thread: std::io::Result<std::thread::JoinHandle<()>>,
+    board: &Board,
+    threads: &Threads,
+) {
+    match thread {
+        Ok(thread) => keep(threads, [thread]),
+        Err(e) => {
+            let problem = format!("cannot be served ({e}); restart the agent");
+            tracing::error!("{part} {problem}");
+            board.problem(part, Some(problem));
         }
     }
 }
@@ -343,9 +368,9 @@ async fn start_sources(
                     let part = format!("http source {}", source.listen);
                     let key = "listen of [[source]] type http";
                     let opened = open_port(&part, &source.listen, key, &board, &end).await;
-                    if let Some(server) = opened {
-                        ports.write(Some((source.listen, server::address(&server))));
-                        keep(&threads, push.spawn(server));
+                    if let Some(port) = opened {
+                        ports.write(Some((source.listen, port.address().to_string())));
+                        served(&part, push.serve(port), &board, &threads);
                     }
                 });
             }
@@ -376,10 +401,49 @@ async fn watch_over(
                 f.uptime_s = began.elapsed().as_secs();
                 f.buffer.records = depth.records;
                 f.buffer.bytes = depth.bytes;
+                f.buffer.dropped = depth.dropped;
+                f.buffer.rejected = depth.rejected;
             }),
             Err(e) => board.update(|f| f.buffer.problem = Some(e.to_string())),
         }
         notify.alive();
+    }
+}
+
+/// Lets the engine see which sensors have fallen silent, now and then.
+async fn look(ingests: IngestSender, end: CancellationToken) {
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let (reply, answer) = oneshot::channel();
+        let ingest = Ingest {
+            source: "silence".into(),
+            sensors: Arc::new([]),
+            items: vec![Item::Look],
+            cursor: None,
+            alarms: Vec::new(),
+            reply,
+        };
+        if ingests.send(ingest).await.is_err() {
+            return;
+        }
+        // Where it was not stored, the next look finds the same.
+        let _ = answer.await;
+    }
+}
+
+/// Shows why the hub is not reached.
+async fn show_link(mut status: watch::Receiver<LinkStatus>, board: Arc<Board>) {
+    loop {
+        let error = status.borrow_and_update().last_error.clone();
+        board.update(|f| f.link_error = error);
+        if status.changed().await.is_err() {
+            return;
+        }
     }
 }
 

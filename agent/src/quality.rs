@@ -89,6 +89,7 @@ mod tests {
         let range = SensorConfig {
             min: Some(-40.0),
             max: Some(80.0),
+            ..SensorConfig::default()
         };
         let checker = Checker::new(BTreeMap::from([("t".to_owned(), range)]));
         assert_eq!(checker.check(raw("t", 5, 20.0), 0).unwrap().quality, 0);
@@ -98,6 +99,7 @@ mod tests {
             raw("t", 5, f64::NAN),
             raw("t", 5, f64::INFINITY),
             raw("a/b", 5, 1.0),
+            raw("alarm", 5, 1.0),
             raw("", 5, 1.0),
             raw("t", i64::MAX, 1.0),
             raw("t", i64::MIN, 1.0),

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 /// Ports of the shipped configuration.
 const STATUS: u16 = 8788;
-const READINGS: u16 = 8789;
+const READINGS: u16 = 8787;
 const CONFIG: &str = "/etc/fieldcast/agent.toml";
 const SOON: Duration = Duration::from_secs(60);
 
@@ -51,7 +51,7 @@ fn walk(debian: &Debian) -> Result<()> {
     wait_records(debian, stored).context("after the watchdog")?;
 
     // Upgrading keeps the edit and the readings, and runs the new version.
-    let edited = std::fs::read_to_string(debian.path(CONFIG))? + "\n[labels]\nline = \"west\"\n";
+    let edited = std::fs::read_to_string(debian.path(CONFIG))? + "\n[sensors.s9]\nmax = 30.0\n";
     std::fs::write(debian.path(CONFIG), &edited)?;
     let before = debian.unit("MainPID")?;
     debian.run(&["dpkg", "--force-confold", "--install", "/srv/next.deb"])?;
@@ -59,8 +59,8 @@ fn walk(debian: &Debian) -> Result<()> {
     ensure!(debian.unit("MainPID")? != before, "the old process runs on");
     ensure!(std::fs::read_to_string(debian.path(CONFIG))? == edited);
     ensure!(debian.path("/etc/fieldcast/agent.toml.dpkg-dist").is_file());
-    ensure!(status(debian)?["labels"]["line"] == "west");
     wait_records(debian, stored).context("after upgrading")?;
+    obeys_the_edit(debian)?;
     push(debian, 2)?;
 
     // Removing keeps configuration and readings, and a new installation finds them.
@@ -162,6 +162,17 @@ fn wait_records(debian: &Debian, least: u64) -> Result<u64> {
         let records = records.with_context(|| format!("no count of records in {facts}"))?;
         ensure!(records >= least, "there are {records}: {facts}");
         Ok(Some(records))
+    })
+}
+
+/// The edit gave sensor `s9` a largest value: a reading beyond it is a fault.
+fn obeys_the_edit(debian: &Debian) -> Result<()> {
+    let body = r#"{"readings": [{"sensor": "s9", "value": 99.0}]}"#;
+    debian.http(READINGS, "POST", "/readings", body)?;
+    wait_for("the fault of s9", SOON, || {
+        let facts = status(debian)?;
+        ensure!(facts["faults"]["s9"][0] == "out_of_range", "{facts}");
+        Ok(Some(()))
     })
 }
 

@@ -16,7 +16,10 @@ pub struct IdError {
 }
 
 const ID_RULE: &str = "1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`";
-const SENSOR_RULE: &str = "1 to 64 bytes of printable characters without `/`, `+` and `#`";
+const SENSOR_RULE: &str =
+    "1 to 64 bytes of printable characters without `/`, `+` and `#`, but not `alarm` or `forecast`";
+/// Stand where a sensor's name stands in the topics for consumers.
+const TAKEN: [&str; 2] = ["alarm", "forecast"];
 
 fn plain(name: &str) -> bool {
     !name.is_empty()
@@ -29,6 +32,7 @@ fn plain(name: &str) -> bool {
 fn sensor(name: &str) -> bool {
     !name.trim().is_empty()
         && name.len() <= MAX_NAME
+        && !TAKEN.contains(&name)
         && !name
             .chars()
             .any(|c| c.is_control() || matches!(c, '/' | '+' | '#'))

@@ -136,8 +136,9 @@ pub struct ResidualSummary {
     pub mean_abs_error: f64,
     #[prost(double, tag = "12")]
     pub mean_squared_error: f64,
-    #[prost(double, tag = "13")]
-    pub naive_mean_abs_error: f64,
+    /// of seasonal naive on the same steps; absent where it had none
+    #[prost(double, optional, tag = "13")]
+    pub naive_mean_abs_error: ::core::option::Option<f64>,
     /// actuals inside the widest interval
     #[prost(uint32, tag = "14")]
     pub covered: u32,

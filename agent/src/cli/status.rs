@@ -48,6 +48,16 @@ fn lines(facts: &Facts) -> Vec<String> {
         "fieldcast-agent {}, up {} s, hub {hub}, {} readings, {} records wait",
         facts.version, facts.uptime_s, facts.readings, facts.buffer.records
     )];
+    let (dropped, rejected) = (facts.buffer.dropped, facts.buffer.rejected);
+    if dropped > 0 || rejected > 0 {
+        out.push(format!(
+            "lost: {dropped} records given up because the buffer was full, {rejected} refused by the hub"
+        ));
+    }
+    out.extend(facts.link_error.iter().map(|e| format!("hub: {e}")));
+    for (sensor, faults) in &facts.faults {
+        out.push(format!("sensor {sensor}: {}", faults.join(", ")));
+    }
     for (name, s) in &facts.sources {
         out.push(format!(
             "source {name}: {}, {} stored, {} refused, {} malformed",

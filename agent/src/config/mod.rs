@@ -1,6 +1,8 @@
 //! The configuration file: owns its keys, defaults and errors; never opens what it names.
 
 mod error;
+mod listen;
+mod sensor;
 mod source;
 
 use std::collections::BTreeMap;
@@ -10,6 +12,7 @@ use fieldcast_features::ForecasterSpec;
 use serde::Deserialize;
 
 pub use error::ConfigError;
+pub use sensor::SensorConfig;
 pub use source::{HttpSource, ReplaySource, SourceConfig};
 
 /// Everything `fieldcast-agent run` is told. Relative paths count from the file's own folder.
@@ -21,11 +24,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Identity file; without one the agent runs unconnected.
     pub identity: Option<PathBuf>,
-    /// What the device is, for people and selectors.
-    pub labels: BTreeMap<String, String>,
     /// Where readings come from.
     pub sources: Vec<SourceConfig>,
-    /// Physical range of sensors, by name.
+    /// What is normal for sensors, by name.
     pub sensors: BTreeMap<String, SensorConfig>,
     /// The local status page.
     pub status: StatusConfig,
@@ -35,16 +36,6 @@ pub struct Config {
     pub forecasters: Vec<ForecasterSpec>,
     /// Forecasts a new model must make before it counts as healthy.
     pub probation: u32,
-}
-
-/// What is physically possible for a sensor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SensorConfig {
-    /// Smallest possible value; anything below is graded bad.
-    pub min: Option<f64>,
-    /// Largest possible value; anything above is graded bad.
-    pub max: Option<f64>,
 }
 
 /// The local status page.
@@ -117,8 +108,6 @@ struct Raw {
     data_dir: PathBuf,
     identity: Option<PathBuf>,
     #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
     source: Vec<toml::Spanned<source::Raw>>,
     #[serde(default)]
     sensors: BTreeMap<String, SensorConfig>,
@@ -170,23 +159,36 @@ impl Config {
         let mut sources = Vec::with_capacity(raw.source.len());
         for (i, source) in raw.source.into_iter().enumerate() {
             let start = source.span().start;
-            let checked = source
-                .into_inner()
-                .check(folder)
-                .map_err(|(key, problem)| {
-                    let problem = format!("in [[source]] number {}: {problem}", i + 1);
-                    error::value(file, text, Some(start), key, problem)
-                })?;
+            let checked: SourceConfig =
+                source
+                    .into_inner()
+                    .check(folder)
+                    .map_err(|(key, problem)| {
+                        let problem = format!("in [[source]] number {}: {problem}", i + 1);
+                        error::value(file, text, Some(start), key, problem)
+                    })?;
+            if sources
+                .iter()
+                .any(|s: &SourceConfig| s.same_input(&checked))
+            {
+                let problem = format!(
+                    "in [[source]] number {}: reads the same columns of the same file as a source before it; remove one",
+                    i + 1
+                );
+                return Err(error::value(file, text, Some(start), "path", problem));
+            }
             sources.push(checked);
         }
-        for (name, range) in &raw.sensors {
-            if let (Some(min), Some(max)) = (range.min, range.max)
-                && min > max
-            {
-                let problem =
-                    format!("of sensor `{name}` is above `max`; exchange `min` and `max`");
-                return Err(error::value(file, text, None, "min", problem));
-            }
+        for (name, sensor) in &raw.sensors {
+            sensor
+                .check(name)
+                .map_err(|(key, problem)| error::value(file, text, None, key, problem))?;
+        }
+        if raw.status.enabled {
+            listen::check(&raw.status.listen).map_err(|problem| {
+                let table = text.find("[status]");
+                error::value(file, text, table, "listen", problem)
+            })?;
         }
         if raw.probation == 0 {
             let problem = "must be 1 or more forecasts".to_owned();
@@ -196,7 +198,6 @@ impl Config {
             file: file.to_owned(),
             data_dir: folder.join(raw.data_dir),
             identity: raw.identity.map(|p| folder.join(p)),
-            labels: raw.labels,
             sources,
             sensors: raw.sensors,
             status: raw.status,

@@ -16,6 +16,22 @@ pub enum SourceConfig {
     Http(HttpSource),
 }
 
+impl SourceConfig {
+    /// Whether both read the same columns of the same file, and so would share their place in it.
+    #[must_use]
+    pub fn same_input(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Replay(a), Self::Replay(b)) => {
+                a.path == b.path
+                    && a.time_columns == b.time_columns
+                    && a.columns == b.columns
+                    && a.delimiter == b.delimiter
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A CSV file, replayed with the data's own time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplaySource {
@@ -173,9 +189,8 @@ impl Raw {
         if max_body == 0 || max_body > 16 << 20 {
             return Err(("max_body", "must be 1 to 16777216 bytes".into()));
         }
-        Ok(HttpSource {
-            listen: self.listen.unwrap_or_else(|| "127.0.0.1:8787".into()),
-            max_body,
-        })
+        let listen = self.listen.unwrap_or_else(|| "127.0.0.1:8787".into());
+        super::listen::check(&listen).map_err(|problem| ("listen", problem))?;
+        Ok(HttpSource { listen, max_body })
     }
 }

@@ -88,3 +88,61 @@ fn forecaster_files_are_read_and_checked() {
         .to_string();
     assert!(e.contains("no.toml") && e.contains("--config"), "{e}");
 }
+
+#[test]
+fn what_is_normal_for_a_sensor_has_defaults_and_rules() {
+    let text = "data_dir = \"d\"\n[sensors.a]\nmissing_after = \"10m\"\nstuck_after = 600\nspike_factor = 0.0\n[sensors.b]\nmissing_after = \"0\"\n";
+    let config = Config::parse(Path::new("/x/agent.toml"), text).unwrap();
+    let limits = config.sensors["a"].limits();
+    assert_eq!(
+        (limits.missing_after_ms, limits.stuck_after),
+        (600_000, 600)
+    );
+    assert_eq!(config.sensors["b"].limits().missing_after_ms, 0);
+    let usual = SensorConfig::default().limits();
+    assert_eq!(
+        (usual.missing_after_ms, usual.stuck_after),
+        (86_400_000, 48)
+    );
+    for (line, key) in [
+        ("missing_after = \"soon\"", "missing_after"),
+        ("spike_factor = -1.0", "spike_factor"),
+        ("min = 2.0\nmax = 1.0", "min"),
+        ("max = inf", "max"),
+    ] {
+        let e = fails(&format!("data_dir = \"d\"\n[sensors.a]\n{line}\n"));
+        assert!(
+            e.contains(&format!("line 3: `{key}`")) && e.contains("sensor `a`"),
+            "{e}"
+        );
+    }
+}
+
+#[test]
+fn ports_that_others_could_reach_are_refused() {
+    let e = fails("data_dir = \"d\"\n[[source]]\ntype = \"http\"\nlisten = \"0.0.0.0:1\"\n");
+    assert!(
+        e.contains("line 4: `listen`") && e.contains("127.0.0.1"),
+        "{e}"
+    );
+    let e =
+        fails("data_dir = \"d\"\n[[source]]\ntype = \"http\"\n[status]\nlisten = \"10.0.0.1:1\"\n");
+    assert!(e.contains("line 5: `listen`") && e.contains("TLS"), "{e}");
+}
+
+#[test]
+fn two_sources_never_share_a_place_in_a_file() {
+    let one = "[[source]]\ntype = \"replay\"\npath = \"x.csv\"\n";
+    let e = fails(&format!("data_dir = \"d\"\n{one}{one}"));
+    assert!(
+        e.contains("line 7: `path`") && e.contains("same file"),
+        "{e}"
+    );
+    let text = format!("data_dir = \"d\"\n{one}{one}[source.columns]\na = \"b\"\n");
+    let config = Config::parse(Path::new("/x/agent.toml"), &text).unwrap();
+    let key = |i: usize| match &config.sources[i] {
+        SourceConfig::Replay(r) => crate::source::replay::cursor_key(r),
+        SourceConfig::Http(_) => String::new(),
+    };
+    assert_ne!(key(0), key(1));
+}

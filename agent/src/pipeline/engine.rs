@@ -180,7 +180,7 @@ impl Engine {
                     match self.parts.checker.check(raw, now) {
                         Ok(reading) => {
                             accepted.stored += 1;
-                            self.reading(reading, step).await;
+                            self.reading(reading, now, step).await;
                         }
                         Err(why) => {
                             tracing::debug!(source = %ingest.source, "reading refused: {why}");
@@ -193,7 +193,14 @@ impl Engine {
                     for f in self.forecasters.values_mut() {
                         f.complete(&ingest.sensors, time);
                     }
+                    self.silence(time, Some(&ingest.sensors), step);
                     self.advance(step).await;
+                }
+                Item::Look => {
+                    for sensor in self.parts.sensors.unmet() {
+                        self.meet(&sensor).await;
+                    }
+                    self.silence(now, None, step);
                 }
             }
         }
@@ -203,16 +210,25 @@ impl Engine {
         stored
     }
 
-    async fn reading(&mut self, mut reading: Reading, step: &mut Step) {
+    fn silence(&mut self, now: i64, of: Option<&[String]>, step: &mut Step) {
+        let (records, state) = (&mut step.records, &mut step.state);
+        self.parts.sensors.silence(now, of, records, state);
+    }
+
+    async fn meet(&mut self, sensor: &str) {
+        let stored = self.parts.buffer.state(&Sensors::key(sensor)).await;
+        let stored = stored.ok().flatten();
+        self.parts.sensors.meet(sensor, stored.as_deref());
+    }
+
+    async fn reading(&mut self, mut reading: Reading, now: i64, step: &mut Step) {
         if !self.parts.sensors.knows(&reading.sensor) {
-            let key = Sensors::key(&reading.sensor);
-            let stored = self.parts.buffer.state(&key).await.ok().flatten();
-            self.parts.sensors.meet(&reading.sensor, stored.as_deref());
+            self.meet(&reading.sensor).await;
         }
         let mut found = Vec::new();
         self.parts
             .sensors
-            .judge(&mut reading, &mut found, &mut step.state);
+            .judge(&mut reading, now, &mut found, &mut step.state);
         let quality = Quality::from_u8(reading.quality).unwrap_or(Quality::Bad);
         let value = quality.admit(reading.value);
         for f in self.forecasters.values_mut() {

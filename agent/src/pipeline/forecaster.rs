@@ -2,20 +2,17 @@
 
 use fieldcast_baseline::ColdStart;
 use fieldcast_features::resample::{Pushed, Resampler, Sample, resample_all};
-use fieldcast_features::spec::MAX_LOOKBACK;
 use fieldcast_features::window::WindowBuilder;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
 use fieldcast_wire::{RecordBody, Sha256, pb};
 use serde::{Deserialize, Serialize};
 
 use super::drift::ErrorWatch;
+use super::jumps::Jumps;
 use super::model::Slot;
 use super::pending::Pending;
 use super::residuals::{Maker, Residuals};
 use super::rows::Rows;
-
-/// Readings in a row that must agree before the stream jumps further than a window ahead.
-const JUMP_AFTER: u32 = 3;
 
 /// What a step wants written and told.
 #[derive(Debug, Default)]
@@ -86,7 +83,7 @@ pub struct Forecaster {
     pending: Pending,
     kept: Kept,
     through: Vec<Option<Millis>>,
-    ahead: u32,
+    jumps: Jumps,
     active: Option<Slot>,
     shadow: Option<Slot>,
 }
@@ -117,7 +114,7 @@ impl Forecaster {
             cold,
             sensors,
             kept,
-            ahead: 0,
+            jumps: Jumps::new(spec.period_ms()),
             active: None,
             shadow: None,
             spec,
@@ -208,9 +205,11 @@ impl Forecaster {
             }
             return step;
         }
-        let samples: Vec<Sample> = readings
-            .iter()
-            .map(|&(channel, time, value)| Sample {
+        let samples: Vec<Sample> = self
+            .jumps
+            .sift(readings)
+            .into_iter()
+            .map(|(channel, time, value)| Sample {
                 channel,
                 time,
                 value,
@@ -280,20 +279,18 @@ impl Forecaster {
     }
 
     fn take(&mut self, channel: usize, time: Millis, value: f64) {
-        let reach = self.spec.period_ms() * i64::try_from(MAX_LOOKBACK).unwrap_or(0);
-        let newest = self.through.iter().flatten().max().copied();
-        if newest.is_some_and(|n| time > n.saturating_add(reach)) {
-            // One wrong time far ahead would close every slot before it: it must be confirmed first.
-            self.ahead += 1;
-            if self.ahead < JUMP_AFTER {
-                return;
+        let newest = self.newest();
+        for (channel, time, value) in self.jumps.take(newest, (channel, time, value)) {
+            if self.resampler.push(channel, time, value) == Pushed::Taken {
+                self.seen(channel, time);
             }
-        } else {
-            self.ahead = 0;
         }
-        if self.resampler.push(channel, time, value) == Pushed::Taken {
-            self.seen(channel, time);
-        }
+    }
+
+    /// The furthest data time that is believed.
+    fn newest(&self) -> Option<Millis> {
+        let seen = self.through.iter().flatten().max().copied();
+        seen.or(self.kept.closed_through)
     }
 
     fn seen(&mut self, channel: usize, time: Millis) {
@@ -302,11 +299,10 @@ impl Forecaster {
         }
     }
 
-    /// Nothing before `time` will come any more from these sensors; without effect before their first reading near it.
+    /// Nothing before `time` will come any more from these sensors; without effect before a believed reading near it.
     pub fn complete(&mut self, sensors: &[String], time: Millis) {
-        let reach = self.spec.period_ms() * i64::try_from(MAX_LOOKBACK).unwrap_or(0);
-        let newest = self.through.iter().flatten().max().copied();
-        if newest.is_none_or(|n| time > n.saturating_add(reach)) {
+        let seen = self.through.iter().flatten().max().copied();
+        if seen.is_none_or(|n| self.jumps.is_jump(n, time)) {
             return;
         }
         for channel in 0..self.sensors.len() {

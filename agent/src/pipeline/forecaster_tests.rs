@@ -184,11 +184,55 @@ fn a_silent_channel_delays_by_one_period_and_one_wrong_time_does_not_end_the_str
         f.advance(&mut step);
     }
     assert_eq!(f.closed_through(), Some(107 * HOUR));
-    f.reading("sold", 1_000_000 * HOUR, 1.0);
-    f.advance(&mut step);
-    assert_eq!(f.closed_through(), Some(107 * HOUR));
+    for wrong in [1_000_000, 110 + 30 * 24, 120] {
+        f.reading("sold", wrong * HOUR, 1.0);
+        f.complete(&["sold".to_owned()], wrong * HOUR + 1);
+        f.advance(&mut step);
+        assert_eq!(f.closed_through(), Some(107 * HOUR));
+    }
     feed(&mut f, 110..112);
     assert_eq!(f.closed_through(), Some(111 * HOUR));
+}
+
+#[test]
+fn after_one_wrong_time_slots_still_hold_all_their_readings() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    feed(&mut f, 0..100);
+    let mut step = Step::default();
+    f.reading("sold", (100 + 30 * 24) * HOUR, 1.0);
+    for hour in 100..104 {
+        for part in 1..=4 {
+            let time = (hour - 1) * HOUR + part * HOUR / 4;
+            f.reading("sold", time, if part == 1 { 4.0 } else { 0.0 });
+            f.reading("temperature", time, 20.0);
+            f.advance(&mut step);
+        }
+    }
+    assert_eq!(f.closed_through(), Some(103 * HOUR));
+    assert_eq!(f.rows.value(103 * HOUR, 0), Some(1.0));
+}
+
+#[test]
+fn a_long_silence_delays_the_stream_and_loses_no_row() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    feed(&mut f, 0..100);
+    let step = feed(&mut f, 150..153);
+    let origins: Vec<i64> = forecasts(&step)
+        .iter()
+        .map(|f| f.origin_ms / HOUR)
+        .collect();
+    assert_eq!(origins, [150, 151, 152]);
+}
+
+#[test]
+fn a_history_that_ends_with_a_wrong_time_ends_before_it() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    let mut readings: Vec<_> = (0..100)
+        .flat_map(|h| [(0, h * HOUR, value(h)), (1, h * HOUR, 20.0)])
+        .collect();
+    readings.push((0, (100 + 30 * 24) * HOUR, 1.0));
+    f.bootstrap(readings);
+    assert_eq!(f.closed_through(), Some(98 * HOUR));
 }
 
 #[test]

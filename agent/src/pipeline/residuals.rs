@@ -140,7 +140,8 @@ fn summary(forecaster: &str, maker: &Maker, sums: &Sums) -> pb::ResidualSummary 
         mean_error: sums.error / n,
         mean_abs_error: sums.absolute / n,
         mean_squared_error: sums.squared / n,
-        naive_mean_abs_error: sums.naive / f64::from(sums.naive_count.max(1)),
+        naive_mean_abs_error: (sums.naive_count > 0)
+            .then(|| sums.naive / f64::from(sums.naive_count)),
         covered: sums.covered,
     }
 }
@@ -169,7 +170,19 @@ mod tests {
         assert_eq!((due[0].count, due[0].covered), (2, 1));
         assert_eq!((due[0].from_ms, due[0].to_ms), (100, 110));
         assert!((due[0].mean_abs_error - 2.0).abs() < 1e-12);
-        assert!((due[0].naive_mean_abs_error - 1.0).abs() < 1e-12);
+        assert_eq!(due[0].naive_mean_abs_error, Some(1.0));
         assert!(residuals.due("demand", 900, 20, |_| true).is_empty());
+    }
+
+    #[test]
+    fn an_error_that_was_never_measured_is_absent_not_zero() {
+        let forecast = pb::Forecast {
+            mean: vec![10.0],
+            ..pb::Forecast::default()
+        };
+        let mut residuals = Residuals::default();
+        residuals.add(&forecast, 0, 100, 12.0, None);
+        let due = residuals.due("demand", 120, 20, |_| false);
+        assert_eq!((due[0].count, due[0].naive_mean_abs_error), (1, None));
     }
 }

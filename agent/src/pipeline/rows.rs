@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
+use fieldcast_wire::Sha256;
 
 /// Rows of one stored chunk: each new row writes its chunk again.
 const CHUNK: i64 = 32;
 /// Most rows kept for a restart.
 const MAX_STORED: usize = 8_192;
+/// Number of the chunk, then what the columns mean.
+const CHUNK_HEAD: usize = 16;
 
 /// Rows in memory (what windows and residuals need) and the chunks in which all are stored.
 #[derive(Debug, Clone)]
 pub struct Rows {
     prefix: String,
+    meaning: [u8; 8],
     period: Millis,
     width: usize,
     keep: usize,
@@ -32,6 +36,7 @@ impl Rows {
         let stored = keep.max(28 * season).max(512).min(MAX_STORED.max(keep));
         Self {
             prefix: format!("rows/{}", spec.name),
+            meaning: meaning(spec),
             period: spec.period_ms().max(1),
             width: spec.channels().len(),
             keep,
@@ -84,11 +89,17 @@ impl Rows {
         }
     }
 
+    fn body<'a>(&self, chunk: &'a [u8]) -> Option<&'a [u8]> {
+        let (head, body) = chunk.split_at_checked(CHUNK_HEAD)?;
+        (head[8..] == self.meaning).then_some(body)
+    }
+
     /// The state entry of the newest row's chunk.
     #[must_use]
     pub fn newest_chunk(&self) -> Option<(String, Vec<u8>)> {
         let chunk = self.rows.back()?.time.div_euclid(self.period * CHUNK);
         let mut bytes = chunk.to_le_bytes().to_vec();
+        bytes.extend(self.meaning);
         for row in self
             .rows
             .iter()
@@ -103,13 +114,14 @@ impl Rows {
         ))
     }
 
-    /// All rows up to `through` out of stored chunks, in order; what is unreadable is left out.
+    /// All rows up to `through` out of stored chunks, in order; what is unreadable, or was stored for other sensors, is
+    /// left out.
     #[must_use]
     pub fn read(&self, chunks: &[Vec<u8>], through: Millis) -> Vec<FeatureRow> {
         let mut rows = BTreeMap::new();
         let size = 8 * (1 + self.width);
         let number = |b: &[u8]| b.try_into().map(i64::from_le_bytes).unwrap_or(i64::MAX);
-        for bytes in chunks.iter().filter_map(|c| c.get(8..)) {
+        for bytes in chunks.iter().filter_map(|c| self.body(c)) {
             for row in bytes.chunks_exact(size) {
                 let (time, values) = row.split_at(8);
                 let time = number(time);
@@ -128,6 +140,15 @@ impl Rows {
         let oldest = through.saturating_sub(span);
         rows.into_values().filter(|r| r.time > oldest).collect()
     }
+}
+
+/// Which sensors the columns hold, and on which grid.
+fn meaning(spec: &ForecasterSpec) -> [u8; 8] {
+    let channels = spec.channels();
+    let sensors: Vec<&str> = channels.iter().map(|c| spec.sensor_of(c)).collect();
+    let text = serde_json::to_string(&(&channels, sensors, spec.period_ms())).unwrap_or_default();
+    let digest = Sha256::of(text.as_bytes()).0;
+    std::array::from_fn(|i| digest[i])
 }
 
 #[cfg(test)]
@@ -162,5 +183,22 @@ mod tests {
         assert_eq!(rows.value(2_990 * period, 0), Some(2_990.0));
         assert_eq!(rows.value(2_990 * period, 1), None);
         assert_eq!(rows.value(5, 0), None);
+    }
+    #[test]
+    fn rows_of_other_sensors_never_come_back() {
+        let old = spec();
+        let mut rows = Rows::new(&old);
+        rows.push(FeatureRow {
+            time: 10 * old.period_ms(),
+            values: vec![1.0, 2.0],
+        });
+        let chunk = rows.newest_chunk().unwrap().1;
+        let mut new = spec();
+        new.selector
+            .sensors
+            .insert("demand".into(), "bought".into());
+        let through = 20 * old.period_ms();
+        assert_eq!(Rows::new(&old).read(&[chunk.clone()], through).len(), 1);
+        assert_eq!(Rows::new(&new).read(&[chunk, vec![1; 5]], through), []);
     }
 }

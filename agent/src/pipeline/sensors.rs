@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fieldcast_drift::sensor::{Fault, SensorEvent, SensorLimits, SensorMonitor, Worth};
+use fieldcast_drift::sensor::{Fault, SensorEvent, SensorMonitor, Worth};
+use fieldcast_features::Millis;
 use fieldcast_features::quality::Quality;
 use fieldcast_wire::caps::MAX_SENSORS;
 use fieldcast_wire::{Reading, RecordBody, pb};
@@ -12,17 +13,24 @@ use crate::config::SensorConfig;
 /// Monitors of all sensors this device has heard of.
 #[derive(Debug, Default)]
 pub struct Sensors {
-    ranges: BTreeMap<String, SensorConfig>,
-    monitors: BTreeMap<String, SensorMonitor>,
+    configs: BTreeMap<String, SensorConfig>,
+    watched: BTreeMap<String, Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    monitor: SensorMonitor,
+    /// Whether its data time goes with the wall clock, so that the clock can tell that it is silent.
+    live: bool,
 }
 
 impl Sensors {
-    /// With the configured ranges.
+    /// With what the configuration says of some of them.
     #[must_use]
-    pub fn new(ranges: BTreeMap<String, SensorConfig>) -> Self {
+    pub fn new(configs: BTreeMap<String, SensorConfig>) -> Self {
         Self {
-            ranges,
-            monitors: BTreeMap::new(),
+            configs,
+            watched: BTreeMap::new(),
         }
     }
 
@@ -35,65 +43,115 @@ impl Sensors {
     /// Whether the sensor has a monitor already.
     #[must_use]
     pub fn knows(&self, sensor: &str) -> bool {
-        self.monitors.contains_key(sensor) || self.monitors.len() >= MAX_SENSORS
+        self.watched.contains_key(sensor) || self.watched.len() >= MAX_SENSORS
     }
 
-    /// Takes up a stored monitor, or begins a new one.
+    /// Sensors of the configuration that have no monitor yet.
+    #[must_use]
+    pub fn unmet(&self) -> Vec<String> {
+        let names = self.configs.keys().filter(|name| !self.knows(name));
+        names.cloned().collect()
+    }
+
+    /// Takes up a stored monitor, or begins a new one; the limits are those of the configuration either way.
     pub fn meet(&mut self, sensor: &str, stored: Option<&[u8]>) {
-        let range = self.ranges.get(sensor).copied().unwrap_or_default();
-        let limits = SensorLimits {
-            min: range.min,
-            max: range.max,
-            ..SensorLimits::default()
-        };
+        let config = self.configs.get(sensor);
+        let limits = config.map_or_else(|| SensorConfig::default().limits(), SensorConfig::limits);
         let stored = stored.and_then(|b| serde_json::from_slice::<SensorMonitor>(b).ok());
-        match stored.map_or_else(|| SensorMonitor::new(limits), Ok) {
+        let monitor = match stored {
+            Some(mut monitor) => monitor.set_limits(limits).map(|()| monitor),
+            None => SensorMonitor::new(limits),
+        };
+        match monitor {
             Ok(monitor) => {
-                self.monitors.insert(sensor.to_owned(), monitor);
+                let live = true;
+                self.watched
+                    .insert(sensor.to_owned(), Watched { monitor, live });
             }
             Err(e) => tracing::warn!(sensor, "{e}; the sensor is not watched"),
         }
     }
 
-    /// Judges a reading: its quality may sink; what changed becomes records and a state entry.
-    pub fn judge(
+    /// Tells which sensors have fallen silent: of `of` by data time `now`, else of all that go with the wall clock.
+    pub fn silence(
         &mut self,
-        reading: &mut Reading,
+        now: Millis,
+        of: Option<&[String]>,
         records: &mut Vec<RecordBody>,
         state: &mut Vec<(String, Vec<u8>)>,
     ) {
-        let Some(monitor) = self.monitors.get_mut(&reading.sensor) else {
+        let mut look = |name: &str, watched: &mut Watched| {
+            let events = watched.monitor.check_silence(now);
+            tell(name, &watched.monitor, &events, records, state);
+        };
+        match of {
+            Some(names) => {
+                for name in names {
+                    if let Some(watched) = self.watched.get_mut(name) {
+                        look(name, watched);
+                    }
+                }
+            }
+            None => {
+                for (name, watched) in self.watched.iter_mut().filter(|(_, w)| w.live) {
+                    look(name, watched);
+                }
+            }
+        }
+    }
+
+    /// Judges a reading: its quality may sink; what changed becomes records and a state entry. `now` is the wall clock.
+    pub fn judge(
+        &mut self,
+        reading: &mut Reading,
+        now: Millis,
+        records: &mut Vec<RecordBody>,
+        state: &mut Vec<(String, Vec<u8>)>,
+    ) {
+        let Some(watched) = self.watched.get_mut(&reading.sensor) else {
             return;
         };
-        let (worth, events) = monitor.update(reading.time, reading.value);
+        let (worth, events) = watched.monitor.update(reading.time, reading.value);
+        let patience = watched.monitor.limits().missing_after_ms;
+        watched.live = now.saturating_sub(reading.time) <= patience;
         let quality = match worth {
             Worth::Good => Quality::Good,
             Worth::Suspect => Quality::Suspect,
             Worth::Bad => Quality::Bad,
         };
         reading.quality = reading.quality.max(quality.as_u8());
-        if events.is_empty() {
-            return;
-        }
-        if let Ok(bytes) = serde_json::to_vec(monitor) {
-            state.push((Self::key(&reading.sensor), bytes));
-        }
-        for event in events {
-            records.extend(report(&reading.sensor, &event));
-        }
+        tell(&reading.sensor, &watched.monitor, &events, records, state);
     }
 
     /// Faults at present, by sensor.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<String, Vec<String>> {
-        self.monitors
+        self.watched
             .iter()
-            .filter(|(_, m)| !m.active().is_empty())
-            .map(|(name, m)| {
-                let names = m.active().iter().map(|f| name_of(*f).to_owned());
+            .filter(|(_, w)| !w.monitor.active().is_empty())
+            .map(|(name, w)| {
+                let names = w.monitor.active().iter().map(|f| name_of(*f).to_owned());
                 (name.clone(), names.collect())
             })
             .collect()
+    }
+}
+
+fn tell(
+    sensor: &str,
+    monitor: &SensorMonitor,
+    events: &[SensorEvent],
+    records: &mut Vec<RecordBody>,
+    state: &mut Vec<(String, Vec<u8>)>,
+) {
+    if events.is_empty() {
+        return;
+    }
+    if let Ok(bytes) = serde_json::to_vec(monitor) {
+        state.push((Sensors::key(sensor), bytes));
+    }
+    for event in events {
+        records.extend(report(sensor, event));
     }
 }
 
@@ -147,6 +205,7 @@ mod tests {
             SensorConfig {
                 min: Some(0.0),
                 max: Some(50.0),
+                ..SensorConfig::default()
             },
         )]));
         sensors.meet("t", None);
@@ -159,7 +218,7 @@ mod tests {
                 quality: 0,
                 time_source: pb::TimeSource::External,
             };
-            sensors.judge(&mut reading, &mut records, &mut state);
+            sensors.judge(&mut reading, 5, &mut records, &mut state);
             assert_eq!(reading.quality, quality);
         }
         let alarms: Vec<bool> = records
@@ -173,5 +232,114 @@ mod tests {
         assert_eq!(records.len(), 4);
         assert_eq!(state.len(), 2);
         assert!(sensors.faults().is_empty());
+    }
+    fn sensors(missing_after: &str, max: f64) -> Sensors {
+        let config = SensorConfig {
+            max: Some(max),
+            stuck_after: Some(3),
+            missing_after: Some(missing_after.into()),
+            ..SensorConfig::default()
+        };
+        Sensors::new(BTreeMap::from([("t".to_owned(), config)]))
+    }
+
+    /// Judges a reading of `t`; its quality and the alarms.
+    fn judge(sensors: &mut Sensors, time: i64, now: i64, value: f64) -> (u8, Vec<(String, bool)>) {
+        let (mut records, mut state) = (Vec::new(), Vec::new());
+        let mut reading = Reading {
+            sensor: "t".into(),
+            time,
+            value,
+            quality: 0,
+            time_source: pb::TimeSource::External,
+        };
+        sensors.judge(&mut reading, now, &mut records, &mut state);
+        (reading.quality, alarms(&records))
+    }
+
+    fn alarms(records: &[RecordBody]) -> Vec<(String, bool)> {
+        let alarm = |r: &RecordBody| match r {
+            RecordBody::Alarm(a) => Some((a.code.clone(), a.raised)),
+            _ => None,
+        };
+        records.iter().filter_map(alarm).collect()
+    }
+
+    fn silence(sensors: &mut Sensors, now: i64, of: Option<&[String]>) -> Vec<(String, bool)> {
+        let (mut records, mut state) = (Vec::new(), Vec::new());
+        sensors.silence(now, of, &mut records, &mut state);
+        assert_eq!(records.is_empty(), state.is_empty());
+        alarms(&records)
+    }
+
+    fn alarm(code: &str, raised: bool) -> Vec<(String, bool)> {
+        vec![(code.to_owned(), raised)]
+    }
+
+    #[test]
+    fn silence_is_missing_by_the_wall_clock_for_live_sensors_and_by_data_time_for_replayed_ones() {
+        let mut s = sensors("1m", 50.0);
+        assert_eq!(s.unmet(), ["t"]);
+        s.meet("t", None);
+        assert!(s.unmet().is_empty());
+        judge(&mut s, 1_000_000, 1_000_000, 20.0);
+        assert_eq!(silence(&mut s, 1_060_000, None), []);
+        assert_eq!(
+            silence(&mut s, 1_060_001, None),
+            alarm("sensor_missing", true)
+        );
+        assert_eq!(silence(&mut s, 1_090_000, None), []);
+        assert_eq!(
+            judge(&mut s, 1_100_000, 1_100_000, 20.5).1,
+            alarm("sensor_missing", false)
+        );
+        let mut s = sensors("1m", 50.0);
+        s.meet("t", None);
+        judge(&mut s, 1_000, 900_000_000, 20.0);
+        assert_eq!(silence(&mut s, 900_000_000, None), []);
+        let file = ["t".to_owned(), "u".to_owned()];
+        assert_eq!(silence(&mut s, 61_000, Some(&file)), []);
+        assert_eq!(
+            silence(&mut s, 61_001, Some(&file)),
+            alarm("sensor_missing", true)
+        );
+        let mut never = sensors("1m", 50.0);
+        never.meet("t", None);
+        assert_eq!(silence(&mut never, 10_000, None), []);
+        assert_eq!(
+            silence(&mut never, 70_001, None),
+            alarm("sensor_missing", true)
+        );
+    }
+
+    #[test]
+    fn a_stuck_sensor_is_graded_bad_and_changed_limits_count_after_a_restart() {
+        let mut s = sensors("0", 50.0);
+        s.meet("t", None);
+        let grades: Vec<u8> = (0..5).map(|i| judge(&mut s, i, i, 20.0).0).collect();
+        assert_eq!(grades, [0, 0, 2, 2, 2]);
+        let (mut records, mut state) = (Vec::new(), Vec::new());
+        let mut reading = Reading {
+            sensor: "t".into(),
+            time: 9,
+            value: 60.0,
+            quality: 0,
+            time_source: pb::TimeSource::External,
+        };
+        s.judge(&mut reading, 9, &mut records, &mut state);
+        assert_eq!(
+            alarms(&records).first(),
+            alarm("sensor_out_of_range", true).first()
+        );
+        let mut wider = sensors("0", 80.0);
+        wider.meet("t", state.pop().as_ref().map(|(_, bytes)| bytes.as_slice()));
+        assert_eq!(wider.faults()["t"], ["stuck", "out_of_range"]);
+        let (grade, told) = judge(&mut wider, 10, 10, 61.0);
+        assert_eq!(grade, 0);
+        assert!(
+            told.contains(&("sensor_out_of_range".to_owned(), false)),
+            "{told:?}"
+        );
+        assert!(wider.faults().is_empty());
     }
 }

@@ -4,6 +4,7 @@ pub mod http;
 pub mod json;
 pub mod line_protocol;
 pub mod pace;
+mod records;
 pub mod replay;
 pub mod rows;
 pub mod tail;
@@ -35,6 +36,8 @@ pub enum Item {
     Reading(RawReading),
     /// Nothing before this data time will come any more from the sensors of this source.
     Complete(Millis),
+    /// See which live sensors have fallen silent.
+    Look,
 }
 
 /// A run of items that is committed as a whole, together with the source's place in its input.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldcast_features::Millis;
-use fieldcast_wire::pb;
+use fieldcast_wire::{Sha256, pb};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -24,10 +24,14 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Longest uninterrupted sleep: how late the end is noticed.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Name of the state key that holds a replay's cursor.
+/// Name of the state key that holds a replay's cursor: other columns of the same file have a place of their own.
 #[must_use]
 pub fn cursor_key(source: &ReplaySource) -> String {
-    format!("cursor/{}", source.path.display())
+    let mapping = (&source.time_columns, &source.columns, source.delimiter);
+    let text = serde_json::to_string(&mapping).unwrap_or_default();
+    let mut digest = Sha256::of(text.as_bytes()).to_string();
+    digest.truncate(16);
+    format!("cursor/{}#{digest}", source.path.display())
 }
 
 /// A replay, run on a thread of its own (reading a file blocks).
@@ -193,8 +197,11 @@ impl Replay {
             if rows.was_cut().unwrap_or(false) {
                 return Some(false);
             }
+            // Asked before the last look, so that what came just before the renaming is read.
+            let rotated = rows.was_rotated().unwrap_or(false);
             match rows.grow() {
                 Ok(true) => return Some(true),
+                Ok(false) if rotated => return Some(false),
                 Ok(false) => {}
                 Err(e) => tracing::warn!("look for more rows: {e}; tried again"),
             }
@@ -291,5 +298,71 @@ pub(crate) fn alarm(code: &str, now: Millis, message: String) -> pb::Alarm {
         message: message.chars().take(500).collect(),
         raised: true,
         ..pb::Alarm::default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::io::Write;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::source::{Accepted, INGEST_QUEUE};
+
+    /// Takes what a replay offers until so many readings are there; their times.
+    fn take(inbox: &mut mpsc::Receiver<Ingest>, count: usize) -> Vec<Millis> {
+        let mut times = Vec::new();
+        while times.len() < count {
+            let ingest = inbox.blocking_recv().unwrap();
+            times.extend(ingest.items.iter().filter_map(|item| match item {
+                Item::Reading(r) => Some(r.time),
+                _ => None,
+            }));
+            let _ = ingest.reply.send(Ok(Accepted::default()));
+        }
+        times
+    }
+
+    #[test]
+    fn a_file_rotated_by_renaming_is_read_to_its_end_and_then_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.csv");
+        std::fs::write(&path, "time,a\n1,1\n2,2\n").unwrap();
+        let (sender, mut inbox) = mpsc::channel(INGEST_QUEUE);
+        let cancel = CancellationToken::new();
+        let replay = Replay {
+            source: ReplaySource {
+                path: path.clone(),
+                time_columns: vec!["time".into()],
+                columns: std::collections::BTreeMap::new(),
+                speed: 0.0,
+                follow: true,
+                from: None,
+                until: None,
+                delimiter: b',',
+            },
+            cursor: None,
+            sender,
+            clock: Clock::new(),
+            board: Arc::default(),
+            cancel: cancel.clone(),
+        };
+        let thread = std::thread::spawn(move || replay.run());
+        assert_eq!(take(&mut inbox, 2), [1_000, 2_000]);
+        let mut old = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap();
+        std::fs::rename(&path, dir.path().join("x.csv.1")).unwrap();
+        old.write_all(b"3,3\n").unwrap();
+        assert_eq!(take(&mut inbox, 1), [3_000]);
+        let next = dir.path().join("next");
+        std::fs::write(&next, "time,a\n4,4\n5,5\n6,6\n7,7\n").unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        assert_eq!(take(&mut inbox, 4), [4_000, 5_000, 6_000, 7_000]);
+        cancel.cancel();
+        thread.join().unwrap();
     }
 }

@@ -1,14 +1,15 @@
 //! Rows of a CSV file as readings: owns the columns, what a good row is and where to go on; never waits or sends.
 
 use std::fs::File;
-use std::io::SeekFrom;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use csv::{ByteRecord, Position, Reader, ReaderBuilder};
+use csv::{ByteRecord, ReaderBuilder};
 use fieldcast_features::Millis;
 use fieldcast_wire::{SensorName, Sha256};
 use serde::{Deserialize, Serialize};
 
+use super::records::{Record, Records};
 use super::tail::Tail;
 use super::time;
 use crate::config::ReplaySource;
@@ -24,8 +25,10 @@ pub struct Cursor {
     pub line: u64,
     /// Rows that were not well formed so far.
     pub malformed: u64,
-    /// Whether the replay came to its end.
-    pub ended: bool,
+    /// Offset of that row, and its digest: a file that holds another row there is another file.
+    pub row_at: u64,
+    /// See `row_at`; empty before the first row.
+    pub row: String,
 }
 
 /// Why a file cannot be replayed at all.
@@ -87,15 +90,22 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Rows {
     file: PathBuf,
-    reader: Reader<Tail>,
-    record: ByteRecord,
-    width: usize,
-    times: Vec<(usize, String)>,
-    columns: Vec<(usize, String)>,
+    id: (u64, u64),
+    records: Records,
+    layout: Layout,
     /// Sensors in the order of a row's indices.
     pub sensors: Vec<String>,
     /// Where the next row begins.
     pub cursor: Cursor,
+}
+
+/// Which cell means what.
+#[derive(Debug)]
+struct Layout {
+    delimiter: u8,
+    width: usize,
+    times: Vec<(usize, String)>,
+    columns: Vec<(usize, String)>,
 }
 
 impl Rows {
@@ -108,26 +118,12 @@ impl Rows {
             file: source.path.clone(),
             source: e,
         };
-        let tail = File::open(&source.path)
-            .and_then(|f| Tail::new(f, source.follow))
-            .map_err(open)?;
-        let mut reader = ReaderBuilder::new()
-            .delimiter(source.delimiter)
-            .flexible(true)
-            .trim(csv::Trim::All)
-            .from_reader(tail);
-        let header = reader
-            .byte_headers()
-            .map_err(|e| {
-                header_error(
-                    &source.path,
-                    format!(
-                        "the header cannot be read ({e}); expected column names separated by `{}`",
-                        char::from(source.delimiter)
-                    ),
-                )
-            })?
-            .clone();
+        let file = File::open(&source.path).map_err(open)?;
+        let id = id(&file.metadata().map_err(open)?);
+        let tail = Tail::new(file, source.follow).map_err(open)?;
+        let mut records = Records::new(tail, source.delimiter, source.follow);
+        let first = records.next(|_| false).map_err(open)?;
+        let header = first.map_or_else(ByteRecord::new, |r| cells(&r.bytes, source.delimiter));
         let names: Vec<String> = header
             .iter()
             .map(|n| {
@@ -175,24 +171,45 @@ impl Rows {
             }
         }
         let digest = Sha256::of(names.join("\n").as_bytes()).to_string();
+        let begin = records.place();
         let mut rows = Self {
             file: source.path.clone(),
-            width: names.len(),
-            reader,
-            record: ByteRecord::new(),
-            times,
-            columns,
+            id,
+            records,
+            layout: Layout {
+                delimiter: source.delimiter,
+                width: names.len(),
+                times,
+                columns,
+            },
             sensors,
             cursor: Cursor {
                 header: digest.clone(),
                 ..Cursor::default()
             },
         };
-        match cursor.filter(|c| c.header == digest) {
-            Some(cursor) => rows.go_to(cursor).map_err(open)?,
-            None => rows.mark(),
-        }
+        let known = match cursor.filter(|c| c.header == digest) {
+            Some(cursor) if rows.holds(&cursor).map_err(open)? => Some(cursor),
+            _ => None,
+        };
+        let (byte, line) = known.as_ref().map_or(begin, |c| (c.byte, c.line));
+        rows.records.go_to(byte, line).map_err(open)?;
+        rows.cursor = known.unwrap_or(Cursor {
+            header: digest,
+            byte,
+            line,
+            ..Cursor::default()
+        });
         Ok(rows)
+    }
+
+    /// Whether the row that the cursor stands behind is in this file.
+    fn holds(&mut self, cursor: &Cursor) -> std::io::Result<bool> {
+        if cursor.row.is_empty() {
+            return Ok(false);
+        }
+        let bytes = self.records.bytes(cursor.row_at, cursor.byte)?;
+        Ok(Sha256::of(&bytes).to_string() == cursor.row)
     }
 
     /// Whether the cursor given to [`Self::open`] was taken up.
@@ -201,30 +218,15 @@ impl Rows {
         self.cursor.line > 2
     }
 
-    fn go_to(&mut self, cursor: Cursor) -> std::io::Result<()> {
-        let mut position = Position::new();
-        position.set_byte(cursor.byte).set_line(cursor.line);
-        self.reader
-            .seek_raw(SeekFrom::Start(cursor.byte), position)
-            .map_err(std::io::Error::other)?;
-        self.cursor = cursor;
-        Ok(())
-    }
-
-    fn mark(&mut self) {
-        let position = self.reader.position();
-        (self.cursor.byte, self.cursor.line) = (position.byte(), position.line());
-    }
-
     /// After [`Next::End`]: true where the file has grown and reading can go on.
     ///
     /// # Errors
     /// What the system says.
     pub fn grow(&mut self) -> std::io::Result<bool> {
-        if !self.reader.get_mut().grow()? {
+        if !self.records.tail().grow()? {
             return Ok(false);
         }
-        self.go_to(self.cursor.clone())?;
+        self.records.go_to(self.cursor.byte, self.cursor.line)?;
         Ok(true)
     }
 
@@ -232,27 +234,52 @@ impl Rows {
     ///
     /// # Errors
     /// What the system says.
-    pub fn was_cut(&self) -> std::io::Result<bool> {
-        self.reader.get_ref().was_cut()
+    pub fn was_cut(&mut self) -> std::io::Result<bool> {
+        self.records.tail().was_cut()
+    }
+
+    /// Whether another file stands under the name by now: this one was renamed, and gets no more rows once it is read.
+    ///
+    /// # Errors
+    /// What the system says, but for a name that nothing stands under at present.
+    pub fn was_rotated(&self) -> std::io::Result<bool> {
+        match std::fs::metadata(&self.file) {
+            Ok(now) => Ok(id(&now) != self.id),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Reads on.
     pub fn next_row(&mut self) -> Next {
-        let line = self.reader.position().line();
-        match self.reader.read_byte_record(&mut self.record) {
-            Ok(true) => {}
-            Ok(false) => return Next::End,
+        let layout = &self.layout;
+        let is_row = |line: &[u8]| layout.row(&cells(line, layout.delimiter)).is_ok();
+        let record = match self.records.next(is_row) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Next::End,
             Err(e) => {
-                self.mark();
-                return self.malformed(line, "all", format!("{e}; expected text"));
+                tracing::warn!(file = %self.file.display(), "read rows: {e}; tried again as if the file had ended here");
+                return Next::End;
             }
+        };
+        self.mark(&record);
+        if let Some(problem) = record.problem {
+            return self.malformed(record.line, "all", problem.to_owned());
         }
-        let line = self.record.position().map_or(line, Position::line);
-        self.mark();
-        match self.row() {
+        match self
+            .layout
+            .row(&cells(&record.bytes, self.layout.delimiter))
+        {
             Ok(row) => Next::Row(row),
-            Err((column, problem)) => self.malformed(line, &column, problem),
+            Err((column, problem)) => self.malformed(record.line, &column, problem),
         }
+    }
+
+    fn mark(&mut self, record: &Record) {
+        let cursor = &mut self.cursor;
+        (cursor.byte, cursor.line) = (record.to, record.next_line);
+        cursor.row_at = record.from;
+        cursor.row = Sha256::of(&record.bytes).to_string();
     }
 
     fn malformed(&mut self, line: u64, column: &str, problem: String) -> Next {
@@ -264,14 +291,16 @@ impl Rows {
             problem,
         })
     }
+}
 
-    fn row(&self) -> Result<Row, (String, String)> {
-        let found = self.record.len();
+impl Layout {
+    fn row(&self, record: &ByteRecord) -> Result<Row, (String, String)> {
+        let found = record.len();
         if found != self.width {
             let problem = format!("{found} cells; expected {} as in the header", self.width);
             return Err(("all".to_owned(), problem));
         }
-        let cell = |i: usize| String::from_utf8_lossy(self.record.get(i).unwrap_or_default());
+        let cell = |i: usize| String::from_utf8_lossy(record.get(i).unwrap_or_default());
         let time = match self.times.as_slice() {
             [(day, _), (of_day, name)] => {
                 time::parse_pair(&cell(*day), &cell(*of_day)).map_err(|p| (name.clone(), p))?
@@ -301,6 +330,27 @@ impl Rows {
         }
         Ok(Row { time, values })
     }
+}
+
+fn id(of: &std::fs::Metadata) -> (u64, u64) {
+    (of.dev(), of.ino())
+}
+
+/// The cells of a record; none where it holds no text.
+fn cells(record: &[u8], delimiter: u8) -> ByteRecord {
+    let mut cells = ByteRecord::new();
+    let mut reader = ReaderBuilder::new()
+        .delimiter(delimiter)
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .buffer_capacity(record.len().max(1))
+        .from_reader(record);
+    // Reading from memory, of any length of record, has no way to fail.
+    if !matches!(reader.read_byte_record(&mut cells), Ok(true)) {
+        cells.clear();
+    }
+    cells
 }
 
 fn header_error(file: &Path, problem: String) -> FileError {

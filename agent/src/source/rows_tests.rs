@@ -148,3 +148,59 @@ fn the_bike_sharing_file_is_read_whole() {
     assert_eq!(good.len(), 17_379);
     assert_eq!(good[1].values, [(0, 40.0), (1, 0.22)]);
 }
+
+#[test]
+fn a_stray_quote_costs_one_row_and_the_rest_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    let source = source(&path, "time,a\n0,1\n1,\"2\n2,3\n3,4\n");
+    let mut rows = Rows::open(&source, None).unwrap();
+    let (good, bad) = all(&mut rows);
+    assert_eq!(
+        good.iter().map(|r| r.time).collect::<Vec<_>>(),
+        [0, 2_000, 3_000]
+    );
+    assert_eq!(bad.len(), 1);
+    assert!(
+        bad[0].contains("line 3") && bad[0].contains("quote"),
+        "{bad:?}"
+    );
+}
+
+#[test]
+fn another_file_with_the_same_header_is_read_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    let first = source(&path, "time,a\n0,1\n1,2\n2,3\n");
+    let mut rows = Rows::open(&first, None).unwrap();
+    assert_eq!(all(&mut rows).0.len(), 3);
+    let cursor = rows.cursor.clone();
+    for (text, left) in [
+        ("time,a\n0,1\n1,2\n2,3\n", 0),
+        ("time,a\n0,1\n1,2\n2,3\n3,4\n", 1),
+        ("time,a\n9,1\n", 1),
+        ("time,a\n5,1\n6,2\n7,3\n8,4\n", 4),
+    ] {
+        let other = source(&path, text);
+        let mut rows = Rows::open(&other, Some(cursor.clone())).unwrap();
+        assert_eq!(all(&mut rows).0.len(), left, "{text}");
+    }
+}
+
+#[test]
+fn a_renamed_file_is_told_from_one_that_only_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    let mut source = source(&path, "time,a\n0,1\n");
+    source.follow = true;
+    let mut rows = Rows::open(&source, None).unwrap();
+    assert_eq!(all(&mut rows).0.len(), 1);
+    assert!(!rows.was_rotated().unwrap());
+    std::fs::rename(&path, dir.path().join("x.csv.1")).unwrap();
+    assert!(
+        !rows.was_rotated().unwrap(),
+        "the next file is not there yet"
+    );
+    std::fs::write(&path, "time,a\n1,2\n").unwrap();
+    assert!(rows.was_rotated().unwrap());
+}

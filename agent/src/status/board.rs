@@ -86,6 +86,12 @@ pub struct BufferFacts {
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Records given up since the buffer was made.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Records that the hub refused.
+    #[serde(default)]
+    pub rejected: u64,
     /// What is wrong at present.
     pub problem: Option<String>,
 }
@@ -97,10 +103,11 @@ pub struct Facts {
     pub version: String,
     /// Device name; empty without an identity.
     pub device: String,
-    /// Labels from the configuration.
-    pub labels: BTreeMap<String, String>,
     /// Whether the hub's broker is connected; none without an identity.
     pub connected: Option<bool>,
+    /// Why the last connection ended, or why there is none.
+    #[serde(default)]
+    pub link_error: Option<String>,
     /// Seconds since the start.
     pub uptime_s: u64,
     /// The buffer.

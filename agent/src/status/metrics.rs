@@ -81,6 +81,20 @@ pub fn text(facts: &Facts, resident: Option<u64>) -> String {
         help,
         facts.buffer.bytes,
     );
+    let help = "Records given up because the buffer was full, since it was made.";
+    t.one(
+        "fieldcast_agent_records_dropped_total",
+        "counter",
+        help,
+        facts.buffer.dropped,
+    );
+    let help = "Records that the hub refused, since the buffer was made.";
+    t.one(
+        "fieldcast_agent_records_rejected_total",
+        "counter",
+        help,
+        facts.buffer.rejected,
+    );
     let help = "Drift signals, raised and ended, since the start.";
     t.one(
         "fieldcast_agent_drift_signals_total",
@@ -126,6 +140,13 @@ pub fn text(facts: &Facts, resident: Option<u64>) -> String {
     for (source, f) in &facts.sources {
         t.value(name, &[("source", source)], f.malformed);
     }
+    let name = "fieldcast_agent_sensor_fault";
+    t.family(name, "gauge", "Faults of sensors at present.");
+    for (sensor, faults) in &facts.faults {
+        for fault in faults {
+            t.value(name, &[("sensor", sensor), ("fault", fault)], 1);
+        }
+    }
     t.0
 }
 
@@ -146,7 +167,13 @@ mod tests {
     fn every_sample_has_a_family_and_labels_are_escaped() {
         let mut facts = Facts::default();
         facts.forecasters.entry("a\"b\\".into()).or_default().drift = true;
+        facts.buffer.dropped = 7;
+        facts.buffer.rejected = 3;
+        facts.faults.insert("t".into(), vec!["stuck".into()]);
         let text = text(&facts, resident_bytes());
+        assert!(text.contains("fieldcast_agent_records_dropped_total 7\n"));
+        assert!(text.contains("fieldcast_agent_records_rejected_total 3\n"));
+        assert!(text.contains("fieldcast_agent_sensor_fault{sensor=\"t\",fault=\"stuck\"} 1"));
         assert!(text.contains("process_resident_memory_bytes "));
         assert!(text.contains("fieldcast_agent_drift{forecaster=\"a\\\"b\\\\\"} 1"));
         for line in text.lines().filter(|l| !l.starts_with('#')) {

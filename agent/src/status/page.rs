@@ -48,6 +48,22 @@ pub fn html(facts: &Facts) -> String {
         facts.buffer.records,
         facts.buffer.bytes
     );
+    if let Some(error) = &facts.link_error {
+        let _ = write!(h, "<p class=bad>Hub: {}", escape(error));
+    }
+    let (dropped, rejected) = (facts.buffer.dropped, facts.buffer.rejected);
+    if dropped > 0 {
+        let _ = write!(
+            h,
+            "<p class=bad>Given up because the buffer was full: {dropped} records; connect the device, or raise max_bytes under [buffer]"
+        );
+    }
+    if rejected > 0 {
+        let _ = write!(
+            h,
+            "<p class=bad>Refused by the hub: {rejected} records; the journal names them and why"
+        );
+    }
     if let Some(problem) = &facts.buffer.problem {
         let _ = write!(h, "<p class=bad>{}", escape(problem));
     }
@@ -148,7 +164,12 @@ mod tests {
             period: 1,
             mean: vec![1.0, 2.0, 1.5],
         });
+        facts.link_error = Some("refused <i>".into());
+        facts.buffer.dropped = 12;
+        facts.buffer.rejected = 5;
         let html = html(&facts);
+        assert!(html.contains("Hub: refused &lt;i&gt;"));
+        assert!(html.contains("12 records") && html.contains("5 records"));
         assert!(html.contains("&lt;b&gt;") && !html.contains("<td><b>"));
         assert!(html.contains("polyline") && html.contains("1970-01-01 00:00"));
     }

@@ -38,7 +38,7 @@ pub fn refusal(record: &RecordBody) -> Option<String> {
                         m.mean_error,
                         m.mean_abs_error,
                         m.mean_squared_error,
-                        m.naive_mean_abs_error,
+                        m.naive_mean_abs_error.unwrap_or(0.0),
                     ],
                 )
             })

@@ -44,6 +44,28 @@ impl Default for SensorLimits {
     }
 }
 
+impl SensorLimits {
+    fn check(&self) -> Result<(), StatError> {
+        let fail = |parameter, problem: &str| {
+            Err(StatError::Parameter {
+                subject: "sensor monitor",
+                parameter,
+                problem: problem.into(),
+            })
+        };
+        if self.min.is_some_and(|v| !v.is_finite()) || self.max.is_some_and(|v| !v.is_finite()) {
+            return fail("min/max", "must be finite numbers");
+        }
+        if matches!((self.min, self.max), (Some(min), Some(max)) if min >= max) {
+            return fail("min", "must be below max");
+        }
+        if !self.spike_factor.is_finite() || self.spike_factor < 0.0 || self.missing_after_ms < 0 {
+            return fail("spike_factor/missing_after_ms", "must not be negative");
+        }
+        Ok(())
+    }
+}
+
 /// What is wrong with a sensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,9 +99,9 @@ pub struct SensorEvent {
 pub enum Worth {
     /// Nothing speaks against it.
     Good,
-    /// A spike or a stuck value: may be true.
+    /// A spike: may be true.
     Suspect,
-    /// Out of range or not a number: not to be used.
+    /// From a broken sensor (out of range, stuck) or not a number: not to be used.
     Bad,
 }
 
@@ -102,26 +124,7 @@ impl SensorMonitor {
     /// # Errors
     /// [`StatError::Parameter`] for limits that are not finite or the wrong way round.
     pub fn new(limits: SensorLimits) -> Result<Self, StatError> {
-        let fail = |parameter, problem: &str| {
-            Err(StatError::Parameter {
-                subject: "sensor monitor",
-                parameter,
-                problem: problem.into(),
-            })
-        };
-        if limits.min.is_some_and(|v| !v.is_finite()) || limits.max.is_some_and(|v| !v.is_finite())
-        {
-            return fail("min/max", "must be finite numbers");
-        }
-        if matches!((limits.min, limits.max), (Some(min), Some(max)) if min >= max) {
-            return fail("min", "must be below max");
-        }
-        if !limits.spike_factor.is_finite()
-            || limits.spike_factor < 0.0
-            || limits.missing_after_ms < 0
-        {
-            return fail("spike_factor/missing_after_ms", "must not be negative");
-        }
+        limits.check()?;
         Ok(Self {
             limits,
             active: Vec::new(),
@@ -132,6 +135,22 @@ impl SensorMonitor {
             away: 0,
             steps: VecDeque::new(),
         })
+    }
+
+    /// Puts other limits in place: what was learnt stays, and a fault ends with the next reading that breaks none.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; the old limits stay.
+    pub fn set_limits(&mut self, limits: SensorLimits) -> Result<(), StatError> {
+        limits.check()?;
+        self.limits = limits;
+        Ok(())
+    }
+
+    /// The limits it judges by.
+    #[must_use]
+    pub fn limits(&self) -> &SensorLimits {
+        &self.limits
     }
 
     /// Faults at present.
@@ -175,14 +194,12 @@ impl SensorMonitor {
         self.last_value = Some(value);
         let stuck = self.limits.stuck_after > 0 && self.same >= self.limits.stuck_after;
         self.set(Fault::Stuck, stuck, time, Some(value), &mut events);
-        (
-            if spike || stuck {
-                Worth::Suspect
-            } else {
-                Worth::Good
-            },
-            events,
-        )
+        let worth = match (stuck, spike) {
+            (true, _) => Worth::Bad,
+            (false, true) => Worth::Suspect,
+            (false, false) => Worth::Good,
+        };
+        (worth, events)
     }
 
     /// Tells whether the sensor has fallen silent by `now` (data time); to be called now and then.
@@ -298,11 +315,42 @@ mod tests {
     #[test]
     fn stuck_is_raised_and_cleared_but_not_at_rest() {
         let mut m = monitor();
-        let events: Vec<_> = (0..8).flat_map(|i| m.update(i, 21.5).1).collect();
-        assert_eq!(kinds(&events), [(Fault::Stuck, true)]);
-        assert_eq!(kinds(&m.update(9, 21.6).1), [(Fault::Stuck, false)]);
+        let (worths, events): (Vec<_>, Vec<_>) = (0..8).map(|i| m.update(i, 21.5)).unzip();
+        assert_eq!(kinds(&events.concat()), [(Fault::Stuck, true)]);
+        assert_eq!(worths[..4], [Worth::Good; 4]);
+        assert_eq!(worths[4..], [Worth::Bad; 4]);
+        let (worth, events) = m.update(9, 21.6);
+        assert_eq!(
+            (worth, kinds(&events)),
+            (Worth::Good, vec![(Fault::Stuck, false)])
+        );
         let mut rain = monitor();
         assert!((0..100).all(|i| rain.update(i, 0.0).1.is_empty()));
+    }
+
+    #[test]
+    fn new_limits_end_a_fault_of_the_old_ones() {
+        let mut m = monitor();
+        m.update(0, 99.0);
+        assert_eq!(m.active(), [Fault::OutOfRange]);
+        let wide = SensorLimits {
+            max: Some(100.0),
+            ..*m.limits()
+        };
+        m.set_limits(wide).unwrap();
+        let (worth, events) = m.update(1, 99.0);
+        assert_eq!(
+            (worth, kinds(&events)),
+            (Worth::Good, vec![(Fault::OutOfRange, false)])
+        );
+        assert!(
+            m.set_limits(SensorLimits {
+                max: Some(f64::NAN),
+                ..wide
+            })
+            .is_err()
+        );
+        assert_eq!(m.limits(), &wide);
     }
 
     #[test]

@@ -151,7 +151,6 @@ impl Fleet {
         }
         let config = format!(
             "data_dir = \"{data}\"\nidentity = \"{identity}\"\nforecasters = [\"{spec}\"]\n\
-             [labels]\ngroup = \"{forecaster}\"\n\
              [[source]]\ntype = \"replay\"\npath = \"{csv}\"\ntime_column = \"time\"\nspeed = 0.0\nfollow = true\n\
              [source.columns]\ntemperature = \"temperature\"\nhumidity = \"humidity\"\ndemand = \"demand\"\n\
              [status]\nlisten = \"127.0.0.1:0\"\n",
