@@ -1,7 +1,7 @@
 //! Local ports: owns sockets, caps and deadlines of requests; never decides what an answer says.
 //!
 //! tiny_http parses the lines of a head and writes the answers. The sockets are read here, because its own reader
-//! allocates whatever a client announces and waits for ever (docs/decisions/0004).
+//! allocates whatever a client announces and waits for ever (docs/decisions/0005).
 
 mod connection;
 mod head;
