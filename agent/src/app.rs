@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::{Buffer, BufferHandle, DropPolicy, Limits};
+use crate::buffer::{Buffer, BufferError, BufferHandle, DropPolicy, Limits};
 use crate::clock::Clock;
 use crate::config::{BufferConfig, Config, FullPolicy, SourceConfig};
 use crate::http::Port;
@@ -169,7 +169,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tracing::info!(data = %config.data_dir.display(), boot = handle.boot(), "agent is running");
     notify.ready();
 
-    watch_over(&handle, &board, &notify, &stop).await;
+    let watched = watch_over(&handle, &board, &notify, &stop).await;
 
     tracing::info!("ending: sources, engine, uplink, buffer");
     notify.stopping();
@@ -199,7 +199,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     if let Some(uplink) = uplink {
         late("uplink", uplink).await;
     }
-    match tokio::time::timeout(DRAIN, buffer.close()).await {
+    let closed = tokio::time::timeout(DRAIN, buffer.close()).await;
+    watched?;
+    match closed {
         Ok(done) => done?,
         Err(_) => tracing::warn!("the buffer did not close in time; what is committed is safe"),
     }
@@ -379,13 +381,14 @@ async fn start_sources(
     Ok(())
 }
 
-/// Keeps the facts and the watchdog fresh until the end is asked for.
+/// Keeps the facts and the watchdog fresh until the end is asked for; a buffer that has ended is an error, since
+/// only a new start brings it back.
 async fn watch_over(
     buffer: &BufferHandle,
     board: &Board,
     notify: &Notify,
     stop: &CancellationToken,
-) {
+) -> Result<(), BufferError> {
     let began = Instant::now();
     let pause = notify
         .interval()
@@ -393,7 +396,7 @@ async fn watch_over(
     let mut tick = tokio::time::interval(pause);
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
             _ = tick.tick() => {}
         }
         match buffer.depth().await {
@@ -404,6 +407,10 @@ async fn watch_over(
                 f.buffer.dropped = depth.dropped;
                 f.buffer.rejected = depth.rejected;
             }),
+            Err(e @ BufferError::Closed) => {
+                tracing::error!("{e}; the agent ends");
+                return Err(e);
+            }
             Err(e) => board.update(|f| f.buffer.problem = Some(e.to_string())),
         }
         notify.alive();
@@ -531,4 +538,21 @@ fn decisive(states: &[pb::ForecasterState]) -> Vec<(&str, &[u8], i32, u64, u32)>
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_whose_buffer_has_ended_does_not_pretend_to_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let buffer = Buffer::start(Limits::new(dir.path()), Clock::new()).unwrap();
+        let handle = buffer.handle.clone();
+        buffer.close().await.unwrap();
+        let (board, notify) = (Board::default(), Notify::from_environment());
+        let ended = watch_over(&handle, &board, &notify, &CancellationToken::new()).await;
+        assert!(matches!(ended, Err(BufferError::Closed)));
+    }
 }

@@ -16,6 +16,9 @@ const BUILD_FLOOR_MS: Millis = 1_793_000_000_000;
 pub struct Clock {
     boot_id: Arc<str>,
     floor: Arc<AtomicI64>,
+    /// The monotonic time of a simulation, in place of the machine's.
+    #[cfg(test)]
+    simulated: Option<Arc<AtomicI64>>,
 }
 
 impl Default for Clock {
@@ -35,6 +38,18 @@ impl Clock {
         Self {
             boot_id: boot_id.into(),
             floor: Arc::new(AtomicI64::new(BUILD_FLOOR_MS)),
+            #[cfg(test)]
+            simulated: None,
+        }
+    }
+
+    /// A clock that stands still unless `time` is moved.
+    #[cfg(test)]
+    pub(crate) fn simulated(boot_id: &str, time: Arc<AtomicI64>) -> Self {
+        Self {
+            boot_id: boot_id.into(),
+            simulated: Some(time),
+            ..Self::new()
         }
     }
 
@@ -47,6 +62,10 @@ impl Clock {
     /// Process time: milliseconds since boot, suspension included; never goes back.
     #[must_use]
     pub fn monotonic_ms(&self) -> Millis {
+        #[cfg(test)]
+        if let Some(time) = &self.simulated {
+            return time.load(Ordering::Relaxed);
+        }
         millis(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
     }
 

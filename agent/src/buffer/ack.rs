@@ -4,14 +4,13 @@ use fieldcast_wire::{Epoch, RecordBody, batch, pb};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::error::{BufferError, sql};
-use super::policy;
+use super::rewind::{self, Voice};
 use super::store::{self, Store};
 use super::types::{AckOutcome, BatchKey};
 use super::{number, unsigned};
 
 struct EpochRow {
     id: i64,
-    acked_through: i64,
     hub: Vec<u8>,
 }
 
@@ -45,13 +44,12 @@ impl Store {
         let tx = self.db.transaction().map_err(&step)?;
         let row = tx
             .query_row(
-                "SELECT id, acked_through, hub_instance FROM epochs WHERE uuid = ?1",
+                "SELECT id, hub_instance FROM epochs WHERE uuid = ?1",
                 [epoch.to_vec()],
                 |r| {
                     Ok(EpochRow {
                         id: r.get(0)?,
-                        acked_through: r.get(1)?,
-                        hub: r.get(2)?,
+                        hub: r.get(1)?,
                     })
                 },
             )
@@ -61,11 +59,19 @@ impl Store {
             // Another device's epoch, or one from before a restored disk image: none of ours.
             return Ok(out);
         };
-        if !row.hub.is_empty() && !ack.hub_instance.is_empty() && row.hub != ack.hub_instance {
-            rewind(&tx, &row, epoch, ack, &mut current.next_seq).map_err(&step)?;
-            out.rewound = true;
+        match rewind::voice(&tx, &self.clock, ack).map_err(&step)? {
+            Voice::InForce => {}
+            Voice::New => out.new_hub = true,
+            Voice::Stranger => {
+                out.stranger = true;
+                return Ok(out);
+            }
         }
-        if !ack.hub_instance.is_empty() {
+        if !ack.hub_instance.is_empty() && row.hub != ack.hub_instance {
+            let seq = &mut current.next_seq;
+            let again = rewind::rewind(&tx, row.id, epoch, |n| listed(ack, n), ack.through, seq)
+                .map_err(&step)?;
+            out.rewound = !again.is_empty();
             tx.execute(
                 "UPDATE epochs SET hub_instance = ?2 WHERE id = ?1",
                 params![row.id, ack.hub_instance],
@@ -99,7 +105,8 @@ impl Store {
         } else {
             confirm(&tx, row.id, epoch, ack, answered, &mut out).map_err(&step)?;
         }
-        for r in ack.rejected.iter().filter(|r| r.seq > 0) {
+        // In acks of a spent epoch 0 stands for a conflict, which is dealt with above.
+        for r in ack.rejected.iter().filter(|r| r.seq > 0 || !ack.new_epoch) {
             let new = tx
                 .execute(
                     "INSERT OR IGNORE INTO refused(epoch, batch, seq, reason) VALUES (?1, ?2, ?3, ?4)",
@@ -107,8 +114,17 @@ impl Store {
                 )
                 .map_err(&step)?;
             if new > 0 {
-                store::count(&tx, "rejected", 1).map_err(&step)?;
-                out.rejected.push((r.seq, r.reason.clone()));
+                let records = if r.seq > 0 {
+                    1
+                } else {
+                    records_of(&tx, row.id, r.batch).map_err(&step)?
+                };
+                store::count(&tx, "rejected", records).map_err(&step)?;
+                if r.seq > 0 {
+                    out.rejected.push((r.seq, r.reason.clone()));
+                } else {
+                    out.refused.push((r.batch, records, r.reason.clone()));
+                }
             }
         }
         tx.execute(
@@ -122,10 +138,14 @@ impl Store {
             params![current.id, number(current.next_seq)],
         )
         .map_err(&step)?;
+        out.unanswered = rewind::unanswered(&tx).map_err(&step)?;
         tx.commit().map_err(&step)?;
         if out.new_epoch.is_some() || current.next_seq != before {
             self.current = current;
             self.recount()?;
+        }
+        if out.new_epoch.is_some() {
+            self.note_epoch();
         }
         Ok(out)
     }
@@ -141,6 +161,7 @@ impl Store {
         tx.commit().map_err(&step)?;
         self.current = current;
         self.recount()?;
+        self.note_epoch();
         Ok(current.epoch)
     }
 
@@ -156,6 +177,16 @@ impl Store {
         (self.pending, self.pending_bytes) = (unsigned(records), unsigned(bytes));
         Ok(())
     }
+}
+
+fn records_of(tx: &Transaction<'_>, epoch_id: i64, batch: u64) -> rusqlite::Result<u64> {
+    tx.query_row(
+        "SELECT last_seq - first_seq + 1 FROM batches WHERE epoch = ?1 AND number = ?2",
+        params![epoch_id, number(batch)],
+        |r| r.get(0),
+    )
+    .optional()
+    .map(|n| unsigned(n.unwrap_or(0)))
 }
 
 fn listed(ack: &pb::Ack, batch: u64) -> bool {
@@ -229,66 +260,6 @@ fn confirm(
     tx.execute(
         "UPDATE epochs SET acked_through = max(acked_through, min(?2, next_batch - 1)) WHERE id = ?1",
         params![epoch_id, number(ack.through)],
-    )?;
-    Ok(())
-}
-
-/// The hub came back from a backup: what it forgot waits again, what is no longer held becomes a gap.
-fn rewind(
-    tx: &Transaction<'_>,
-    row: &EpochRow,
-    epoch: Epoch,
-    ack: &pb::Ack,
-    next: &mut u64,
-) -> rusqlite::Result<()> {
-    let held: Vec<(i64, u64)> = {
-        let mut statement =
-            tx.prepare("SELECT id, number FROM batches WHERE epoch = ?1 AND status = 1")?;
-        let found = statement.query_map([row.id], |r| Ok((r.get(0)?, unsigned(r.get(1)?))))?;
-        found.collect::<Result<_, _>>()?
-    };
-    for (id, n) in held {
-        if !listed(ack, n) {
-            tx.execute(
-                "UPDATE batches SET status = 0, contested =
-                    (SELECT spent FROM epochs e WHERE e.id = batches.epoch) WHERE id = ?1",
-                [id],
-            )?;
-        }
-    }
-    let oldest: Option<i64> = tx.query_row(
-        "SELECT min(first_seq) FROM batches WHERE epoch = ?1 AND status < 2 AND number > ?2",
-        params![row.id, number(ack.through)],
-        |r| r.get(0),
-    )?;
-    // Numbers of trimmed batches are remembered for a while; beyond that the gap starts too early, never too late.
-    let last_known: i64 = tx.query_row(
-        "SELECT coalesce(max(last_seq), 0) FROM batches WHERE epoch = ?1 AND number <= ?2",
-        params![row.id, number(ack.through)],
-        |r| r.get(0),
-    )?;
-    let lost_to: i64 = match oldest {
-        Some(first) => first - 1,
-        None => tx.query_row(
-            "SELECT coalesce(max(last_seq), 0) FROM batches WHERE epoch = ?1",
-            [row.id],
-            |r| r.get(0),
-        )?,
-    };
-    if unsigned(row.acked_through) > ack.through && lost_to > last_known {
-        let gap = pb::Gap {
-            kind: pb::GapKind::BeforeTail as i32,
-            epoch: epoch.to_vec(),
-            first_seq: unsigned(last_known + 1),
-            last_seq: unsigned(lost_to),
-            reason: "the hub was restored from a backup older than the kept tail".into(),
-            ..pb::Gap::default()
-        };
-        policy::add_gap(tx, next, gap)?;
-    }
-    tx.execute(
-        "UPDATE epochs SET acked_through = min(?2, next_batch - 1) WHERE id = ?1",
-        params![row.id, number(ack.through)],
     )?;
     Ok(())
 }

@@ -150,8 +150,8 @@ impl BufferHandle {
     ///
     /// # Errors
     /// A failing disk.
-    pub async fn sync_heads(&self, tail: bool) -> Result<Vec<SyncHead>, BufferError> {
-        self.ask(move |s| s.sync_heads(tail)).await
+    pub async fn sync_heads(&self) -> Result<Vec<SyncHead>, BufferError> {
+        self.ask(Store::sync_heads).await
     }
 
     /// Applies an acknowledgement.
@@ -281,14 +281,18 @@ fn run(mut store: Store, mut inbox: mpsc::Receiver<Request>, sealed: &watch::Sen
             if e.is_damage() {
                 let (limits, clock) = (store.limits.clone(), store.clock.clone());
                 drop(store);
-                store = match Store::salvaged(limits, clock, &e.to_string()) {
-                    Ok(store) => store,
+                let newest = *sealed.borrow();
+                let salvaged = Store::salvaged(limits, clock, &e.to_string(), newest);
+                store = match salvaged.and_then(|s| s.newest_order().map(|n| (s, n))) {
+                    Ok((store, newest)) => {
+                        sealed.send_replace(newest);
+                        store
+                    }
                     Err(e) => {
                         tracing::error!("{e}");
                         return;
                     }
                 };
-                sealed.send_modify(|_| {});
             }
         }
     }

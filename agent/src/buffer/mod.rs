@@ -8,8 +8,11 @@ mod ack;
 mod counters;
 mod error;
 mod handle;
+#[cfg(test)]
+mod loss_tests;
 mod open;
 mod policy;
+mod rewind;
 mod rows;
 mod salvage;
 mod schema;

@@ -28,28 +28,60 @@ impl Store {
             path: limits.dir.clone(),
             source,
         })?;
-        match Self::attempt(&limits, &clock, true) {
-            Err(e) if e.is_damage() => Self::salvaged(limits, clock, &e.to_string()),
-            opened => opened,
+        salvage::finish(&limits, &clock)?;
+        let mut store = match Self::attempt(&limits, &clock, true, &Self::file(&limits)) {
+            Err(e) if e.is_damage() => Self::salvaged(limits, clock, &e.to_string(), 0)?,
+            opened => opened?,
+        };
+        if let Some(epoch) = Counters::read(&store.limits.dir).epoch {
+            salvage::miss(&mut store, epoch)?;
         }
-    }
-
-    /// Sets the file aside, makes a new one and takes over what can be read.
-    pub(super) fn salvaged(limits: Limits, clock: Clock, cause: &str) -> Result<Self, BufferError> {
-        let aside = salvage::quarantine(&limits, &clock)?;
-        tracing::error!(cause, aside = %aside.display(), "the buffer is damaged: it is set aside, what can be read is kept");
-        let known = Counters::read(&limits.dir).epoch;
-        let mut store = Self::attempt(&limits, &clock, false)?;
-        salvage::take_over(&mut store, &aside, known)?;
         Ok(store)
     }
 
-    fn attempt(limits: &Limits, clock: &Clock, check: bool) -> Result<Self, BufferError> {
+    /// Makes a new file with what can be read, then sets the damaged one aside: whatever interrupts it, one of both is
+    /// there. Places in the order of sending go on
+    /// after `newest`, so that who follows them sees all of it as new.
+    pub(super) fn salvaged(
+        limits: Limits,
+        clock: Clock,
+        cause: &str,
+        newest: i64,
+    ) -> Result<Self, BufferError> {
+        tracing::error!(
+            cause,
+            "the buffer is damaged: it is set aside, what can be read is kept"
+        );
+        let known = Counters::read(&limits.dir).epoch;
+        let file = Self::file(&limits);
+        let part = salvage::begin(&limits)?;
+        let mut store = Self::attempt(&limits, &clock, false, &part)?;
+        store
+            .db
+            .execute(
+                "INSERT INTO sqlite_sequence(name, seq) VALUES ('batches', ?1)",
+                [newest],
+            )
+            .map_err(sql("salvaging"))?;
+        salvage::take_over(&mut store, &file, known)?;
+        store
+            .db
+            .close()
+            .map_err(|(_, e)| sql("closing the salvaged file")(e))?;
+        salvage::finish(&limits, &clock)?;
+        Self::attempt(&limits, &clock, false, &file)
+    }
+
+    fn attempt(
+        limits: &Limits,
+        clock: &Clock,
+        check: bool,
+        file: &Path,
+    ) -> Result<Self, BufferError> {
         let step = sql("opening");
-        let file = Self::file(limits);
-        let size = std::fs::metadata(&file).map_or(0, |m| m.len());
+        let size = std::fs::metadata(file).map_or(0, |m| m.len());
         let fresh = size == 0;
-        let mut db = Connection::open(&file).map_err(&step)?;
+        let mut db = Connection::open(file).map_err(&step)?;
         if check && !fresh {
             verify(&db, size)?;
         }
@@ -81,6 +113,15 @@ impl Store {
                 .map_err(&step)?;
             rows.collect::<Result<HashMap<_, _>, _>>().map_err(&step)?
         };
+        let last_stamp: Option<i64> = db
+            .query_row(
+                "SELECT max(monotonic_ms) FROM (SELECT monotonic_ms, boot_id FROM batches ORDER BY id DESC LIMIT 64)
+                    WHERE boot_id = ?1",
+                [clock.boot_id()],
+                |r| r.get(0),
+            )
+            .map_err(&step)?;
+        let last_stamp = last_stamp.unwrap_or(i64::MIN);
         set(&db, "clean", 0).map_err(&step)?;
         sync_folder(&limits.dir);
         let mut store = Self {
@@ -95,6 +136,7 @@ impl Store {
             sensors,
             pending: 0,
             pending_bytes: 0,
+            last_stamp,
             since_trim: 0,
             commits: 0,
         };
@@ -116,6 +158,15 @@ impl Store {
     /// A failing disk.
     pub fn next_session(&mut self) -> Result<u64, BufferError> {
         self.advance("session", |c| &mut c.session)
+    }
+
+    /// Keeps the current epoch beside the file, so that the loss of the file can be told of.
+    pub(super) fn note_epoch(&self) {
+        let mut kept = Counters::read(&self.limits.dir);
+        kept.epoch = Some(self.current.epoch);
+        if let Err(e) = kept.write(&self.limits.dir) {
+            tracing::warn!("{e}");
+        }
     }
 
     fn advance(
@@ -178,7 +229,7 @@ fn verify(db: &Connection, size: u64) -> Result<(), BufferError> {
     })
 }
 
-fn sync_folder(dir: &Path) {
+pub(super) fn sync_folder(dir: &Path) {
     if let Err(e) = std::fs::File::open(dir).and_then(|d| d.sync_all()) {
         tracing::warn!(folder = %dir.display(), "the folder could not be synced: {e}");
     }

@@ -1,6 +1,6 @@
 //! Space: owns the byte cap, the disk reserve and what is given up; every loss becomes a gap record here.
 
-use fieldcast_wire::{Epoch, RecordBody, batch, pb};
+use fieldcast_wire::{Epoch, RecordBody, batch, message, pb};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::error::{BufferError, sql};
@@ -11,7 +11,7 @@ use super::types::DropPolicy;
 use super::{number, unsigned};
 
 /// Trimmed batches whose record numbers are remembered, to bound a gap after a hub's restore.
-const REMEMBERED: i64 = 4_096;
+const REMEMBERED: i64 = if cfg!(test) { 8 } else { 4_096 };
 
 /// Id, epoch, first and last record, number and bytes of a batch.
 type Victim = (i64, Epoch, i64, i64, i64, Option<Vec<u8>>);
@@ -47,7 +47,11 @@ impl Store {
                 return Ok(());
             }
             let short_of_disk = must || self.disk_short();
-            if !self.forget_acked()? && !self.drop_batch()? {
+            if !self.forget_acked()?
+                && !self.trim_history()?
+                && !self.merge_gaps()?
+                && !self.drop_batch()?
+            {
                 if !must {
                     return Ok(());
                 }
@@ -95,7 +99,7 @@ impl Store {
         older_than: i64,
     ) -> rusqlite::Result<()> {
         let held: i64 = tx
-            .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM batches WHERE status = 1")?
+            .prepare_cached("SELECT tail FROM totals")?
             .query_row([], |r| r.get(0))?;
         let mut over = held - number(bytes);
         let mut rows: Vec<(i64, i64, i64)> = Vec::new();
@@ -119,14 +123,92 @@ impl Store {
             )?
             .execute([id])?;
         }
-        tx.prepare_cached(
-            "DELETE FROM batches WHERE status = 2 AND id <= (SELECT id FROM batches WHERE status = 2 ORDER BY id DESC LIMIT 1 OFFSET ?1)",
-        )?
-        .execute([REMEMBERED])?;
+        // Batches that carry gap records are remembered apart: what those speak of cannot be made up again.
+        for kind in ["gaps IS NULL", "gaps IS NOT NULL"] {
+            let last: Option<i64> = tx
+                .prepare_cached(&format!(
+                    "SELECT id FROM batches WHERE status = 2 AND {kind} ORDER BY id DESC LIMIT 1 OFFSET ?1"
+                ))?
+                .query_row([REMEMBERED], |r| r.get(0))
+                .optional()?;
+            let Some(last) = last else { continue };
+            let which = format!("status = 2 AND {kind} AND id <= ?1");
+            tx.prepare_cached(&format!(
+                "UPDATE epochs SET forgotten_batch = max(forgotten_batch, f.n), forgotten_seq = max(forgotten_seq, f.seq)
+                    FROM (SELECT epoch, max(number) AS n, max(last_seq) AS seq FROM batches WHERE {which} GROUP BY epoch) f
+                    WHERE f.epoch = epochs.id"
+            ))?
+            .execute([last])?;
+            tx.prepare_cached(&format!("DELETE FROM batches WHERE {which}"))?
+                .execute([last])?;
+        }
         Ok(())
     }
 
-    /// Drops one unacknowledged batch; unsealed records are sealed first where there is no other.
+    /// Batches that hold nothing but gap records are replaced by unsealed gap records, merged where they touch: each
+    /// drop leaves one, and dropping them one by one would free nothing.
+    fn merge_gaps(&mut self) -> Result<bool, BufferError> {
+        let step = sql("merging gap records");
+        let tx = self.db.transaction().map_err(&step)?;
+        let rows: Vec<(i64, Epoch, u64, u64, Option<Vec<u8>>)> = {
+            let mut statement = tx
+                .prepare_cached(
+                    "SELECT b.id, e.uuid, b.first_seq, b.last_seq, b.gaps FROM batches b
+                        JOIN epochs e ON e.id = b.epoch WHERE b.status = 0 AND b.only_gaps = 1 ORDER BY b.id LIMIT 512",
+                )
+                .map_err(&step)?;
+            let found = statement
+                .query_map([], |r| {
+                    Ok((
+                        r.get(0)?,
+                        seal::epoch(r, 1)?,
+                        unsigned(r.get(2)?),
+                        unsigned(r.get(3)?),
+                        r.get(4)?,
+                    ))
+                })
+                .map_err(&step)?;
+            found.collect::<Result<_, _>>().map_err(&step)?
+        };
+        if rows.len() < 2 {
+            return Ok(false);
+        }
+        let mut gaps = Vec::new();
+        for (id, epoch, first, last, inside) in rows {
+            let inside = inside
+                .and_then(|b| message::decode::<pb::BatchBody>("gap records", &b).ok())
+                .unwrap_or_default();
+            gaps.extend(inside.gaps);
+            gaps.push(full(epoch, first, last));
+            tx.execute("DELETE FROM batches WHERE id = ?1", [id])
+                .map_err(&step)?;
+        }
+        gaps.sort_by(|a, b| (a.kind, &a.epoch, a.first_seq).cmp(&(b.kind, &b.epoch, b.first_seq)));
+        let mut next = self.current.next_seq;
+        let mut kept = 0;
+        let mut merged: Vec<pb::Gap> = Vec::new();
+        for gap in gaps {
+            match merged.last_mut().filter(|m| joins(m, &gap)) {
+                Some(m) => *m = union(m, &gap),
+                None => merged.push(gap),
+            }
+        }
+        for gap in merged {
+            kept += add_gap(&tx, &mut next, gap).map_err(&step)?;
+        }
+        tx.execute(
+            "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
+            params![self.current.id, number(next)],
+        )
+        .map_err(&step)?;
+        tx.commit().map_err(&step)?;
+        self.pending += next - self.current.next_seq;
+        self.pending_bytes += kept;
+        self.current.next_seq = next;
+        Ok(true)
+    }
+
+    /// Drops one unacknowledged batch that holds more than gap records.
     fn drop_batch(&mut self) -> Result<bool, BufferError> {
         let step = sql("dropping a batch");
         let order = match self.limits.policy {
@@ -138,7 +220,7 @@ impl Store {
             .query_row(
                 &format!(
                     "SELECT b.id, e.uuid, b.first_seq, b.last_seq, b.number, b.payload FROM batches b
-                        JOIN epochs e ON e.id = b.epoch WHERE b.status = 0 ORDER BY b.id {order} LIMIT 1"
+                        JOIN epochs e ON e.id = b.epoch WHERE b.status = 0 AND b.only_gaps = 0 ORDER BY b.id {order} LIMIT 1"
                 ),
                 [],
                 |r| Ok((r.get(0)?, seal::epoch(r, 1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)),
@@ -154,12 +236,6 @@ impl Store {
             .unwrap_or_default();
         let mut next = self.current.next_seq;
         let mut kept = 0;
-        let only_gaps =
-            !inside.is_empty() && inside.iter().all(|r| matches!(r.body, RecordBody::Gap(_)));
-        if only_gaps && inside.len() == 1 {
-            // Nothing smaller could take its place.
-            return Ok(false);
-        }
         tx.execute("DELETE FROM batches WHERE id = ?1", [id])
             .map_err(&step)?;
         // What gap records inside speak of must still reach the hub.
@@ -173,14 +249,9 @@ impl Store {
             _ => None,
         });
         let gap = pb::Gap {
-            kind: pb::GapKind::BufferFull as i32,
-            epoch: epoch.to_vec(),
-            first_seq: unsigned(first),
-            last_seq: unsigned(last),
             from_ms: times.clone().min().unwrap_or(0),
             to_ms: times.max().unwrap_or(0),
-            reason: "buffer full".into(),
-            ..pb::Gap::default()
+            ..full(epoch, unsigned(first), unsigned(last))
         };
         kept += add_gap(&tx, &mut next, gap).map_err(&step)?;
         store::count(&tx, "dropped", unsigned(last - first + 1)).map_err(&step)?;
@@ -198,6 +269,38 @@ impl Store {
     }
 }
 
+fn full(epoch: Epoch, first_seq: u64, last_seq: u64) -> pb::Gap {
+    pb::Gap {
+        kind: pb::GapKind::BufferFull as i32,
+        epoch: epoch.to_vec(),
+        first_seq,
+        last_seq,
+        reason: "buffer full".into(),
+        ..pb::Gap::default()
+    }
+}
+
+fn joins(a: &pb::Gap, b: &pb::Gap) -> bool {
+    let same = a.kind == b.kind && a.epoch == b.epoch && a.reason == b.reason;
+    let touch =
+        a.first_seq <= b.last_seq.saturating_add(1) && b.first_seq <= a.last_seq.saturating_add(1);
+    same && touch && a.first_seq > 0 && b.first_seq > 0
+}
+
+fn union(a: &pb::Gap, b: &pb::Gap) -> pb::Gap {
+    let time = |a: i64, b: i64, pick: fn(i64, i64) -> i64| match (a, b) {
+        (0, t) | (t, 0) => t,
+        (a, b) => pick(a, b),
+    };
+    pb::Gap {
+        first_seq: a.first_seq.min(b.first_seq),
+        last_seq: a.last_seq.max(b.last_seq),
+        from_ms: time(a.from_ms, b.from_ms, i64::min),
+        to_ms: time(a.to_ms, b.to_ms, i64::max),
+        ..a.clone()
+    }
+}
+
 /// Adds a gap record, or widens an unsealed one that it touches. Answers the bytes added.
 pub(super) fn add_gap(tx: &Transaction<'_>, next: &mut u64, gap: pb::Gap) -> rusqlite::Result<u64> {
     let mut found: Option<(i64, pb::Gap)> = None;
@@ -209,12 +312,7 @@ pub(super) fn add_gap(tx: &Transaction<'_>, next: &mut u64, gap: pb::Gap) -> rus
         while let Some(r) = open.next()? {
             let bytes: Vec<u8> = r.get(1)?;
             if let Ok(RecordBody::Gap(other)) = rows::decode(GAP, &bytes) {
-                let same = other.kind == gap.kind
-                    && other.epoch == gap.epoch
-                    && other.reason == gap.reason;
-                let touches = other.first_seq <= gap.last_seq.saturating_add(1)
-                    && gap.first_seq <= other.last_seq.saturating_add(1);
-                if same && touches && gap.first_seq > 0 && other.first_seq > 0 {
+                if joins(&other, &gap) {
                     found = Some((r.get(0)?, other));
                     break;
                 }
@@ -226,17 +324,7 @@ pub(super) fn add_gap(tx: &Transaction<'_>, next: &mut u64, gap: pb::Gap) -> rus
         *next += 1;
         return Ok(bytes);
     };
-    let time = |a: i64, b: i64, pick: fn(i64, i64) -> i64| match (a, b) {
-        (0, t) | (t, 0) => t,
-        (a, b) => pick(a, b),
-    };
-    let wider = pb::Gap {
-        first_seq: other.first_seq.min(gap.first_seq),
-        last_seq: other.last_seq.max(gap.last_seq),
-        from_ms: time(other.from_ms, gap.from_ms, i64::min),
-        to_ms: time(other.to_ms, gap.to_ms, i64::max),
-        ..other
-    };
+    let wider = union(&other, &gap);
     let (_, bytes) = rows::encode(&RecordBody::Gap(wider)).unwrap_or_default();
     tx.prepare_cached("UPDATE pending SET body = ?2 WHERE seq = ?1")?
         .execute(params![seq, bytes])?;

@@ -1,4 +1,4 @@
-//! Quarantine and salvage of a damaged file: owns what is read from it; never writes to it.
+//! Salvage of a damaged file: owns what is read from it and its place aside; never changes its contents.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,32 +13,137 @@ use super::types::Limits;
 use super::{number, policy, seal, unsigned};
 use crate::clock::Clock;
 
-/// Renames the file and its companions; answers the new name.
-pub(super) fn quarantine(limits: &Limits, clock: &Clock) -> Result<PathBuf, BufferError> {
-    let file = Store::file(limits);
-    let mut name = limits
-        .dir
-        .join(format!("buffer-damaged-{}.db", clock.wall_ms()));
-    for n in 1.. {
-        if !name.exists() {
-            break;
-        }
-        name = limits
-            .dir
-            .join(format!("buffer-damaged-{}-{n}.db", clock.wall_ms()));
+/// Damaged files kept for who wants to look into them; the older ones go, since each may be as large as the cap.
+const ASIDES: usize = 2;
+const COMPANIONS: [&str; 3] = ["-wal", "-shm", ""];
+
+fn with(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BufferError {
+    let path = path.to_owned();
+    move |source| BufferError::Io {
+        operation,
+        path,
+        source,
     }
-    for suffix in ["-wal", "-shm", ""] {
-        let with = |p: &Path| PathBuf::from(format!("{}{suffix}", p.display()));
-        let (from, to) = (with(&file), with(&name));
+}
+
+fn remove(path: &Path) -> Result<(), BufferError> {
+    for file in COMPANIONS.map(|suffix| with(path, suffix)) {
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("removal", &file)(e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), BufferError> {
+    for suffix in COMPANIONS {
+        let (from, to) = (with(from, suffix), with(to, suffix));
         if from.exists() {
-            std::fs::rename(&from, &to).map_err(|source| BufferError::Io {
-                operation: "renaming",
-                path: from,
-                source,
-            })?;
+            std::fs::rename(&from, &to).map_err(failed("renaming", &from))?;
         }
     }
-    Ok(name)
+    Ok(())
+}
+
+fn part(limits: &Limits) -> PathBuf {
+    limits.dir.join("buffer-salvaged.db")
+}
+
+/// Makes way for a salvage; answers the name of the file to be filled.
+pub(super) fn begin(limits: &Limits) -> Result<PathBuf, BufferError> {
+    let mut old: Vec<PathBuf> = std::fs::read_dir(&limits.dir)
+        .map_err(failed("listing", &limits.dir))?
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| {
+            let name = p.file_name().map(|n| n.to_string_lossy().into_owned());
+            name.is_some_and(|n| n.starts_with("buffer-damaged-") && n.ends_with(".db"))
+        })
+        .collect();
+    old.sort();
+    for path in old.iter().rev().skip(ASIDES - 1) {
+        remove(path)?;
+    }
+    let part = part(limits);
+    remove(&part)?;
+    Ok(part)
+}
+
+/// Puts a complete salvaged file in the place of the damaged one, which is kept under another name; removes a part
+/// that an interrupted salvage left.
+pub(super) fn finish(limits: &Limits, clock: &Clock) -> Result<(), BufferError> {
+    let part = part(limits);
+    if !part.exists() {
+        return Ok(());
+    }
+    let complete = Connection::open(&part).is_ok_and(|db| {
+        db.query_row("SELECT 1 FROM counters WHERE key = 'salvaged'", [], |_| {
+            Ok(())
+        })
+        .is_ok()
+    });
+    if !complete {
+        return remove(&part);
+    }
+    let stem = format!("buffer-damaged-{}", clock.wall_ms());
+    let aside = (0..)
+        .map(|n| limits.dir.join(format!("{stem}-{n}.db")))
+        .find(|name| !name.exists())
+        .unwrap_or_default();
+    rename(&Store::file(limits), &aside)?;
+    rename(&part, &Store::file(limits))?;
+    super::open::sync_folder(&limits.dir);
+    tracing::error!(aside = %aside.display(), "the damaged buffer is kept aside");
+    Ok(())
+}
+
+/// An epoch that is known to have been in use and of which the file knows nothing: all of it goes under a gap.
+pub(super) fn miss(store: &mut Store, lost: Epoch) -> Result<(), BufferError> {
+    let step = sql("looking for the last epoch");
+    let tx = store.db.transaction().map_err(&step)?;
+    let here: bool = tx
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM epochs WHERE uuid = ?1)",
+            [lost.to_vec()],
+            |r| r.get(0),
+        )
+        .map_err(&step)?;
+    if here {
+        return Ok(());
+    }
+    tracing::error!(epoch = %lost, "the buffer's file of this epoch is gone; what it held goes under a gap record");
+    tx.execute(
+        "INSERT INTO epochs(uuid, spent, reason) VALUES (?1, 1, 'its file was lost')",
+        [lost.to_vec()],
+    )
+    .map_err(&step)?;
+    let mut current =
+        super::ack::begin(&tx, &store.current, "the buffer's file was lost").map_err(&step)?;
+    let gap = pb::Gap {
+        kind: pb::GapKind::Unreadable as i32,
+        epoch: lost.to_vec(),
+        first_seq: 1,
+        last_seq: u64::try_from(i64::MAX).unwrap_or(u64::MAX),
+        reason: "the buffer's file was lost".into(),
+        ..pb::Gap::default()
+    };
+    policy::add_gap(&tx, &mut current.next_seq, gap).map_err(&step)?;
+    tx.execute(
+        "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
+        params![current.id, number(current.next_seq)],
+    )
+    .map_err(&step)?;
+    tx.commit().map_err(&step)?;
+    store.current = current;
+    store.recount()?;
+    store.note_epoch();
+    Ok(())
 }
 
 /// What a damaged file still tells of one epoch.
@@ -78,6 +183,7 @@ pub(super) fn take_over(
     let mut pending: BTreeMap<u64, Record> = BTreeMap::new();
     let mut names: HashMap<i64, String> = HashMap::new();
     let (mut state, mut counters, mut recent) = (Vec::new(), Vec::new(), Vec::new());
+    let mut hub = Vec::new();
     if let Some(old) = &old {
         for (id, row) in scan(
             old,
@@ -108,6 +214,13 @@ pub(super) fn take_over(
         for (_, record) in scan(old, sql_text, "seq", |r| old_record(r, &names)) {
             pending.extend(record.map(|r| (r.seq, r)));
         }
+        hub = plain(old, "SELECT instance, boot_id, heard_ms FROM hub", |r| {
+            Ok((
+                r.get::<_, Vec<u8>>(0)?,
+                r.get::<_, String>(1)?,
+                r.get::<_, i64>(2)?,
+            ))
+        });
         state = plain(old, "SELECT key, value FROM state", |r| {
             Ok((r.get::<_, String>(0)?, r.get::<_, Vec<u8>>(1)?))
         });
@@ -168,12 +281,12 @@ pub(super) fn take_over(
                     synchronised: false,
                 },
             };
-            let row =
-                seal::put(&tx, id, &header, (b.first, b.last), &b.payload, true).map_err(&step)?;
+            let records = batch::decode(&b.payload).map_or_else(|_| Vec::new(), |b| b.records);
+            let row = seal::put(&tx, id, &header, &records, &b.payload, true).map_err(&step)?;
             // An acknowledged one keeps its place in the tail; the others are believed one by one.
             tx.execute(
-                "UPDATE batches SET status = ?2, contested = (?2 = 0) WHERE id = ?1",
-                params![row, b.status],
+                "UPDATE batches SET status = ?2, contested = (?2 = 0), first_seq = ?3, last_seq = ?4 WHERE id = ?1",
+                params![row, b.status, number(b.first), number(b.last)],
             )
             .map_err(&step)?;
             have.push((b.first, b.last));
@@ -204,8 +317,7 @@ pub(super) fn take_over(
                     let (Some(first), Some(last)) = (taken.first(), taken.last()) else {
                         break;
                     };
-                    seal::put(&tx, id, &header, (first.seq, last.seq), &payload, true)
-                        .map_err(&step)?;
+                    seal::put(&tx, id, &header, &taken, &payload, true).map_err(&step)?;
                     have.push((first.seq, last.seq));
                     next_seq = next_seq.max(last.seq + 1);
                     next_batch += 1;
@@ -243,6 +355,13 @@ pub(super) fn take_over(
     )
     .map_err(&step)?;
     let id = tx.last_insert_rowid();
+    for (instance, boot, heard) in hub {
+        tx.execute(
+            "INSERT OR REPLACE INTO hub(id, instance, boot_id, heard_ms) VALUES (1, ?1, ?2, ?3)",
+            params![instance, boot, heard],
+        )
+        .map_err(&step)?;
+    }
     for (key, value) in state {
         tx.execute(
             "INSERT OR REPLACE INTO state(key, value) VALUES (?1, ?2)",
@@ -267,6 +386,11 @@ pub(super) fn take_over(
             .map_err(&step)?;
         }
     }
+    tx.execute(
+        "INSERT OR REPLACE INTO counters(key, value) VALUES ('salvaged', 1)",
+        [],
+    )
+    .map_err(&step)?;
     tx.commit().map_err(&step)?;
     store.current.id = id;
     store.current.next_seq = next;

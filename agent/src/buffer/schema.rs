@@ -29,6 +29,48 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE refused(
         id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, batch INTEGER NOT NULL, seq INTEGER NOT NULL,
         reason TEXT NOT NULL, UNIQUE(epoch, seq));
+", "
+    CREATE TABLE hub(
+        id INTEGER PRIMARY KEY CHECK (id = 1), instance BLOB NOT NULL, boot_id TEXT NOT NULL, heard_ms INTEGER NOT NULL);
+    INSERT INTO hub SELECT 1, hub_instance, '', 0 FROM epochs WHERE hub_instance != x'' ORDER BY id DESC LIMIT 1;
+    ALTER TABLE batches ADD COLUMN gaps BLOB;
+    ALTER TABLE batches ADD COLUMN only_gaps INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE totals(
+        id INTEGER PRIMARY KEY CHECK (id = 1), batches INTEGER NOT NULL, records INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, tail INTEGER NOT NULL);
+    INSERT INTO totals SELECT 1, coalesce(sum(status = 0), 0),
+        coalesce(sum((status = 0) * (last_seq - first_seq + 1)), 0),
+        coalesce(sum((status = 0) * bytes), 0), coalesce(sum((status = 1) * bytes), 0) FROM batches;
+    CREATE TRIGGER batches_added AFTER INSERT ON batches BEGIN
+        UPDATE totals SET batches = batches + (new.status = 0),
+            records = records + (new.status = 0) * (new.last_seq - new.first_seq + 1),
+            bytes = bytes + (new.status = 0) * new.bytes, tail = tail + (new.status = 1) * new.bytes;
+    END;
+    CREATE TRIGGER batches_changed AFTER UPDATE OF status, bytes, first_seq, last_seq ON batches BEGIN
+        UPDATE totals SET batches = batches - (old.status = 0) + (new.status = 0),
+            records = records - (old.status = 0) * (old.last_seq - old.first_seq + 1)
+                + (new.status = 0) * (new.last_seq - new.first_seq + 1),
+            bytes = bytes - (old.status = 0) * old.bytes + (new.status = 0) * new.bytes,
+            tail = tail - (old.status = 1) * old.bytes + (new.status = 1) * new.bytes;
+    END;
+    CREATE TRIGGER batches_removed AFTER DELETE ON batches BEGIN
+        UPDATE totals SET batches = batches - (old.status = 0),
+            records = records - (old.status = 0) * (old.last_seq - old.first_seq + 1),
+            bytes = bytes - (old.status = 0) * old.bytes, tail = tail - (old.status = 1) * old.bytes;
+    END;
+    CREATE TABLE refused_new(
+        id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, batch INTEGER NOT NULL, seq INTEGER NOT NULL,
+        reason TEXT NOT NULL, UNIQUE(epoch, batch, seq));
+    INSERT INTO refused_new SELECT * FROM refused;
+    DROP TABLE refused;
+    ALTER TABLE refused_new RENAME TO refused;
+    CREATE INDEX batches_of_gaps ON batches(id) WHERE status = 0 AND only_gaps = 1;
+    CREATE INDEX batches_by_epoch ON batches(epoch, status);
+    ALTER TABLE epochs ADD COLUMN forgotten_batch INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE epochs ADD COLUMN forgotten_seq INTEGER NOT NULL DEFAULT 0;
+    UPDATE epochs SET
+        forgotten_batch = coalesce((SELECT min(number) - 1 FROM batches b WHERE b.epoch = epochs.id), 0),
+        forgotten_seq = coalesce((SELECT min(first_seq) - 1 FROM batches b WHERE b.epoch = epochs.id), 0);
 "];
 
 /// Sets up a connection and brings the file to the newest layout.

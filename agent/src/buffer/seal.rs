@@ -2,16 +2,20 @@
 
 use fieldcast_wire::batch::{self, Header};
 use fieldcast_wire::caps::{MAX_PAYLOAD, SEAL_BYTES};
-use fieldcast_wire::{BatchError, Epoch, Record, RecordBody, Sha256, pb};
+use fieldcast_wire::{BatchError, Epoch, Record, RecordBody, Sha256, message, pb};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::error::{BufferError, sql};
+use super::rewind::UNANSWERED;
 use super::store::{self, Store};
 use super::types::{BatchKey, SealedInfo, SyncHead};
 use super::{number, unsigned};
 
 /// Room left for the MQTT header around a payload.
 const PAYLOAD_ROOM: usize = MAX_PAYLOAD - 1_024;
+
+/// Epochs told of in one sync; each is a message of its own.
+const MAX_HEADS: usize = 32;
 
 impl Store {
     /// Whether enough records wait for a batch.
@@ -47,6 +51,7 @@ impl Store {
             (self.pending, self.pending_bytes) = (0, 0);
             return Ok(None);
         };
+        let clock = self.stamp();
         let tx = self.db.transaction().map_err(&step)?;
         let next: i64 = tx
             .query_row(
@@ -55,7 +60,6 @@ impl Store {
                 |r| r.get(0),
             )
             .map_err(&step)?;
-        let clock = stamp(&tx, &self.clock).map_err(&step)?;
         let header = Header {
             epoch: self.current.epoch,
             number: unsigned(next),
@@ -63,15 +67,7 @@ impl Store {
         };
         let (records, payload) = encode(&header, records)?;
         let last = first + records.len() as u64 - 1;
-        let order = put(
-            &tx,
-            self.current.id,
-            &header,
-            (first, last),
-            &payload,
-            false,
-        )
-        .map_err(&step)?;
+        let order = put(&tx, self.current.id, &header, &records, &payload, false).map_err(&step)?;
         tx.execute("DELETE FROM pending WHERE seq <= ?1", [number(last)])
             .map_err(&step)?;
         tx.execute(
@@ -148,32 +144,39 @@ impl Store {
         found.collect::<Result<_, _>>().map_err(&step)
     }
 
-    /// What the hub is told at sync: the current epoch, then older ones that hold batches
-    /// (only unacknowledged ones, or all where `tail`).
+    /// The clocks now, with a monotonic time that nothing else of this boot has: acks name what they answer by it.
+    pub(super) fn stamp(&mut self) -> pb::ClockStamp {
+        let mut stamp = self.clock.stamp();
+        stamp.monotonic_ms = stamp.monotonic_ms.max(self.last_stamp.saturating_add(1));
+        self.last_stamp = stamp.monotonic_ms;
+        stamp
+    }
+
+    /// What the hub is told at sync: the current epoch, then those of which the hub in force must still speak, then
+    /// others with unacknowledged batches. Those beyond the limit follow when the first ones are answered.
     ///
     /// # Errors
     /// A failing disk.
-    pub fn sync_heads(&self, tail: bool) -> Result<Vec<SyncHead>, BufferError> {
+    pub fn sync_heads(&mut self) -> Result<Vec<SyncHead>, BufferError> {
         let step = sql("reading heads");
         let bytes: i64 = self
             .db
-            .query_row(
-                "SELECT coalesce(sum(bytes), 0) FROM batches WHERE status = 0",
-                [],
-                |r| r.get(0),
-            )
+            .query_row("SELECT bytes FROM totals", [], |r| r.get(0))
             .map_err(&step)?;
+        let clock = self.stamp();
         let mut statement = self
             .db
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "SELECT uuid, next_batch, next_seq, acked_through, hub_instance,
-                    coalesce((SELECT min(number) FROM batches b WHERE b.epoch = e.id AND payload IS NOT NULL), 0)
-                FROM epochs e WHERE id = ?1 OR EXISTS
-                    (SELECT 1 FROM batches b WHERE b.epoch = e.id AND status <= ?2) ORDER BY id DESC LIMIT 8",
-            )
+                    coalesce((SELECT min(number) FROM batches b WHERE b.epoch = e.id AND payload IS NOT NULL), 0),
+                    {UNANSWERED} AS unanswered
+                FROM epochs e WHERE id = ?1 OR unanswered OR EXISTS
+                    (SELECT 1 FROM batches b WHERE b.epoch = e.id AND status = 0)
+                ORDER BY id = ?1 DESC, unanswered DESC, id DESC LIMIT {MAX_HEADS}",
+            ))
             .map_err(&step)?;
         let found = statement
-            .query_map(params![self.current.id, i64::from(tail)], |r| {
+            .query_map([self.current.id], |r| {
                 Ok(SyncHead {
                     epoch: epoch(r, 0)?,
                     next_batch: unsigned(r.get(1)?),
@@ -182,6 +185,7 @@ impl Store {
                     hub_instance: r.get(4)?,
                     oldest_batch: unsigned(r.get(5)?),
                     buffered_bytes: unsigned(bytes),
+                    clock: clock.clone(),
                 })
             })
             .map_err(&step)?;
@@ -210,37 +214,35 @@ pub(super) fn epoch(r: &Row<'_>, column: usize) -> rusqlite::Result<Epoch> {
     })
 }
 
-/// The clocks now, with a monotonic time that no other batch of this boot has: acks name batches by it.
-fn stamp(
-    tx: &rusqlite::Transaction<'_>,
-    clock: &crate::clock::Clock,
-) -> rusqlite::Result<pb::ClockStamp> {
-    let mut stamp = clock.stamp();
-    let last: Option<(String, i64)> = tx
-        .query_row(
-            "SELECT boot_id, monotonic_ms FROM batches ORDER BY id DESC LIMIT 1",
-            [],
-            |r| Ok((r.get(0)?, r.get(1)?)),
-        )
-        .optional()?;
-    if let Some((_, at)) = last.filter(|(boot, _)| *boot == stamp.boot_id) {
-        stamp.monotonic_ms = stamp.monotonic_ms.max(at + 1);
-    }
-    Ok(stamp)
-}
-
 /// Stores sealed bytes; answers their place in the order of sending.
 pub(super) fn put(
     tx: &rusqlite::Connection,
     epoch_id: i64,
     header: &Header,
-    (first, last): (u64, u64),
+    records: &[Record],
     payload: &[u8],
     contested: bool,
 ) -> rusqlite::Result<i64> {
+    let first = records.first().map_or(0, |r| r.seq);
+    let last = records.last().map_or(0, |r| r.seq);
+    let gaps: Vec<pb::Gap> = records
+        .iter()
+        .filter_map(|r| match &r.body {
+            RecordBody::Gap(gap) => Some(gap.clone()),
+            _ => None,
+        })
+        .collect();
+    let only_gaps = !gaps.is_empty() && gaps.len() == records.len();
+    // What gap records speak of must be known as long as the batch's numbers are, also when its bytes are gone.
+    let gaps = (!gaps.is_empty()).then(|| {
+        message::encode(&pb::BatchBody {
+            gaps,
+            ..pb::BatchBody::default()
+        })
+    });
     tx.prepare_cached(
-        "INSERT INTO batches(epoch, number, first_seq, last_seq, sealed_ms, boot_id, monotonic_ms, contested, bytes, digest, payload)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO batches(epoch, number, first_seq, last_seq, sealed_ms, boot_id, monotonic_ms, contested, bytes,
+            digest, payload, gaps, only_gaps) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         epoch_id,
@@ -253,7 +255,9 @@ pub(super) fn put(
         contested,
         number(payload.len() as u64),
         Sha256::of(payload).to_vec(),
-        payload
+        payload,
+        gaps,
+        only_gaps
     ])?;
     Ok(tx.last_insert_rowid())
 }

@@ -13,6 +13,11 @@ use super::types::{Commit, Depth, Limits};
 use super::{number, unsigned};
 use crate::clock::Clock;
 
+/// The window history may take this part of the cap before it must make room for what was not sent.
+const HISTORY_SHARE: u64 = 4;
+/// Bytes that a reading of the window history takes, roughly.
+const HISTORY_ROW: u64 = 32;
+
 /// The epoch that new records get.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Current {
@@ -30,6 +35,7 @@ pub struct Store {
     pub(super) sensors: HashMap<String, i64>,
     pub(super) pending: u64,
     pub(super) pending_bytes: u64,
+    pub(super) last_stamp: i64,
     pub(super) since_trim: u64,
     pub(super) commits: u64,
 }
@@ -63,7 +69,7 @@ impl Store {
         let mut next = self.current.next_seq;
         let mut bytes = 0;
         let mut out = Vec::with_capacity(commits.len());
-        let mut new_sensors = Vec::new();
+        let mut new_sensors: HashMap<&str, i64> = HashMap::new();
         let tx = self.db.transaction().map_err(&step)?;
         for commit in commits {
             let first = next;
@@ -73,12 +79,12 @@ impl Store {
                     next += 1;
                     continue;
                 };
-                let sensor = match self.sensors.get(&r.sensor) {
+                let known = self.sensors.get(&r.sensor);
+                let sensor = match known.or_else(|| new_sensors.get(r.sensor.as_str())) {
                     Some(id) => *id,
                     None => {
                         let id = sensor_id(&tx, &r.sensor).map_err(&step)?;
-                        self.sensors.insert(r.sensor.clone(), id);
-                        new_sensors.push(r.sensor.clone());
+                        new_sensors.insert(&r.sensor, id);
                         id
                     }
                 };
@@ -99,22 +105,22 @@ impl Store {
             // No records: the empty range that ends before it begins.
             out.push(first..=next - 1);
         }
-        let kept = tx
-            .prepare_cached("UPDATE epochs SET next_seq = ?2 WHERE id = ?1")
+        tx.prepare_cached("UPDATE epochs SET next_seq = ?2 WHERE id = ?1")
             .and_then(|mut s| s.execute(params![self.current.id, number(next)]))
-            .and_then(|_| tx.commit());
-        if let Err(e) = kept {
-            for name in new_sensors {
-                self.sensors.remove(&name);
-            }
-            return Err(step(e));
-        }
+            .map_err(&step)?;
+        tx.commit().map_err(&step)?;
+        // Only now: an id of a transaction that failed names no row, or later another sensor's.
+        self.sensors.extend(
+            new_sensors
+                .into_iter()
+                .map(|(name, id)| (name.to_owned(), id)),
+        );
         self.pending += next - self.current.next_seq;
         self.pending_bytes += bytes;
         self.current.next_seq = next;
         self.commits += 1;
         if self.since_trim >= 4_096 {
-            self.trim_recent()?;
+            self.trim_recent(self.limits.recent_rows)?;
         }
         Ok(out)
     }
@@ -156,7 +162,30 @@ impl Store {
         found.collect::<Result<_, _>>().map_err(&step)
     }
 
-    fn trim_recent(&mut self) -> Result<(), BufferError> {
+    /// Keeps the window history within its share of the cap; windows can do with less, the hub cannot. Answers whether
+    /// anything went.
+    pub(super) fn trim_history(&mut self) -> Result<bool, BufferError> {
+        let step = sql("trimming history");
+        let most = number(self.limits.max_bytes / HISTORY_SHARE / HISTORY_ROW);
+        let rows: i64 = self
+            .db
+            .query_row("SELECT count(*) FROM recent", [], |r| r.get(0))
+            .map_err(&step)?;
+        if rows <= most {
+            return Ok(false);
+        }
+        let busy: i64 = self
+            .db
+            .query_row("SELECT count(DISTINCT sensor) FROM recent", [], |r| {
+                r.get(0)
+            })
+            .map_err(&step)?;
+        // An equal part for each sensor, and a quarter below it, so that this is not done at every commit.
+        self.trim_recent(unsigned(most * 3 / 4 / busy.max(1)))?;
+        Ok(true)
+    }
+
+    fn trim_recent(&mut self, keep: u64) -> Result<(), BufferError> {
         let step = sql("trimming history");
         self.since_trim = 0;
         let tx = self.db.transaction().map_err(&step)?;
@@ -172,7 +201,7 @@ impl Store {
             let nth: Option<i64> = tx
                 .query_row(
                     "SELECT time FROM recent WHERE sensor = ?1 ORDER BY time DESC LIMIT 1 OFFSET ?2",
-                    params![id, number(self.limits.recent_rows)],
+                    params![id, number(keep)],
                     |r| r.get(0),
                 )
                 .optional()
@@ -197,8 +226,9 @@ impl Store {
         let (batches, records, bytes, oldest_ms, newest_ms) = self
             .db
             .query_row(
-                "SELECT count(*), coalesce(sum(last_seq - first_seq + 1), 0), coalesce(sum(bytes), 0),
-                    min(sealed_ms), max(sealed_ms) FROM batches WHERE status = 0",
+                "SELECT batches, records, bytes,
+                    (SELECT sealed_ms FROM batches WHERE status = 0 ORDER BY id LIMIT 1),
+                    (SELECT sealed_ms FROM batches WHERE status = 0 ORDER BY id DESC LIMIT 1) FROM totals",
                 [],
                 |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?, r.get(3)?, r.get(4)?)),
             )

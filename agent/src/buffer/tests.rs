@@ -27,7 +27,7 @@ fn reading(time: i64) -> RecordBody {
     })
 }
 
-fn commit(times: std::ops::Range<i64>) -> Commit {
+pub(super) fn commit(times: std::ops::Range<i64>) -> Commit {
     Commit {
         records: times.map(reading).collect(),
         recent: true,
@@ -35,7 +35,7 @@ fn commit(times: std::ops::Range<i64>) -> Commit {
     }
 }
 
-fn limits(dir: &Path) -> Limits {
+pub(super) fn limits(dir: &Path) -> Limits {
     Limits {
         seal_records: 50,
         reserve_bytes: 0,
@@ -43,14 +43,14 @@ fn limits(dir: &Path) -> Limits {
     }
 }
 
-fn open(dir: &Path) -> Store {
+pub(super) fn open(dir: &Path) -> Store {
     let store = Store::open(limits(dir), Clock::new()).unwrap();
     store.relax();
     store
 }
 
 /// Times of readings and numbers under gap records, of everything that would go up.
-fn contents(store: &mut Store) -> (BTreeSet<i64>, Vec<pb::Gap>) {
+pub(super) fn contents(store: &mut Store) -> (BTreeSet<i64>, Vec<pb::Gap>) {
     while store.seal().unwrap().is_some() {}
     let (mut times, mut gaps) = (BTreeSet::new(), Vec::new());
     for info in store.unacked(0, 1_000_000).unwrap() {
@@ -70,11 +70,14 @@ fn contents(store: &mut Store) -> (BTreeSet<i64>, Vec<pb::Gap>) {
     (times, gaps)
 }
 
-fn ack(store: &Store, through: u64, instance: u8) -> pb::Ack {
+pub(super) fn ack(store: &Store, through: u64, instance: u8) -> pb::Ack {
     pb::Ack {
         epoch: store.current.epoch.to_vec(),
         through,
         hub_instance: vec![instance],
+        echo_boot_id: store.clock.boot_id().into(),
+        // Later than anything that was said before.
+        echo_monotonic_ms: i64::MAX,
         ..pb::Ack::default()
     }
 }
@@ -402,7 +405,15 @@ proptest! {
                 _ => {}
             }
             let waiting = pending.len() + batches[acked..].iter().map(Vec::len).sum::<usize>();
-            prop_assert_eq!(store.depth().unwrap().records, waiting as u64);
+            let depth = store.depth().unwrap();
+            prop_assert_eq!(depth.records, waiting as u64);
+            let counted: (i64, i64) = store
+                .db
+                .query_row("SELECT count(*), coalesce(sum(bytes), 0) FROM batches WHERE status = 0", [], |r| {
+                    Ok((r.get(0)?, r.get(1)?))
+                })
+                .unwrap();
+            prop_assert_eq!((depth.batches, depth.bytes), (unsigned(counted.0), unsigned(counted.1)));
         }
         let expected: BTreeSet<i64> = batches[acked..].iter().flatten().chain(&pending).copied().collect();
         prop_assert_eq!(contents(&mut store).0, expected);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fieldcast_wire::{Epoch, RecordBody};
+use fieldcast_wire::{Epoch, RecordBody, pb};
 
 /// One durable step: everything in it is kept, or nothing.
 #[derive(Debug, Clone, Default)]
@@ -136,6 +136,8 @@ pub struct SyncHead {
     pub hub_instance: Vec<u8>,
     /// Bytes waiting in the whole buffer.
     pub buffered_bytes: u64,
+    /// The clocks now; its monotonic time is no batch's, so that an ack tells a sync from a batch.
+    pub clock: pb::ClockStamp,
 }
 
 /// What an acknowledgement did.
@@ -145,12 +147,20 @@ pub struct AckOutcome {
     pub done: Vec<BatchKey>,
     /// The hub forgot (restored from a backup): acknowledged batches wait again.
     pub rewound: bool,
+    /// The hub instance in force is another one than before.
+    pub new_hub: bool,
+    /// From an instance that may be one from before a restore: nothing was applied, the hub must be asked.
+    pub stranger: bool,
+    /// Epochs with acknowledged batches of which the hub in force has not spoken yet.
+    pub unanswered: u64,
     /// A new epoch began; batches of the one before are contested.
     pub new_epoch: Option<Epoch>,
     /// Records that got new numbers because the hub holds another batch under theirs.
     pub renumbered: u64,
     /// Records the hub refused, with its reason.
     pub rejected: Vec<(u64, String)>,
+    /// Batches the hub refused as a whole: number, how many records, and its reason.
+    pub refused: Vec<(u64, u64, String)>,
     /// Monotonic time that the ack echoes, of this boot: what it answers was stamped then.
     pub echo: Option<i64>,
 }

@@ -254,8 +254,8 @@ impl Driver {
                 self.connection = None;
                 self.gone(Some("no answer from the hub in time".into()));
             }
-            Output::Sync { tail } => {
-                let mut heads = self.buffer.sync_heads(tail).await?;
+            Output::Sync => {
+                let mut heads = self.buffer.sync_heads().await?;
                 // The current epoch comes first in the list and is said last: its answer is the one waited for.
                 heads.reverse();
                 for head in heads {
@@ -268,15 +268,20 @@ impl Driver {
                         next_seq: head.next_seq,
                         acked_through: head.acked_through,
                         hub_instance: head.hub_instance,
-                        clock: Some(self.clock.stamp()),
+                        clock: Some(head.clock),
                         buffered_bytes: head.buffered_bytes,
                     };
                     self.publish(DeviceTopic::Sync, false, message::encode(&sync));
                 }
             }
             Output::Page { lane, after, limit } => {
-                let batches = self.buffer.unacked(after, limit).await.unwrap_or_default();
-                return Ok(Some(Event::Page { lane, batches }));
+                return Ok(Some(match self.buffer.unacked(after, limit).await {
+                    Ok(batches) => Event::Page { lane, batches },
+                    Err(e) => {
+                        tracing::error!("{e}; asked again soon");
+                        Event::Unread { lane }
+                    }
+                }));
             }
             Output::Publish { key, lane } => {
                 let Some(payload) = self.buffer.batch(key).await? else {
@@ -412,6 +417,14 @@ impl Driver {
             Ok(outcome) => {
                 for (seq, reason) in &outcome.rejected {
                     tracing::warn!(seq, reason, "the hub refused a record");
+                }
+                for (batch, records, reason) in &outcome.refused {
+                    tracing::error!(
+                        batch,
+                        records,
+                        reason,
+                        "the hub refused a whole batch: its records are lost; report this with the hub's log"
+                    );
                 }
                 Some(Event::Acked(outcome))
             }

@@ -86,6 +86,11 @@ pub enum Event {
         /// Unacknowledged batches in order.
         batches: Vec<SealedInfo>,
     },
+    /// The buffer could not answer [`Output::Page`].
+    Unread {
+        /// As asked.
+        lane: Lane,
+    },
     /// The buffer applied an acknowledgement.
     Acked(AckOutcome),
     /// The client took no message now.
@@ -101,11 +106,8 @@ pub enum Output {
     Connect,
     /// Throw the connection away.
     Disconnect,
-    /// Say what the buffer holds; of every epoch that is held where `tail`.
-    Sync {
-        /// Whether the hub forgot.
-        tail: bool,
-    },
+    /// Say what the buffer holds.
+    Sync,
     /// Look for unacknowledged batches.
     Page {
         /// For which lane.
@@ -146,6 +148,8 @@ struct Queue {
     waiting: VecDeque<SealedInfo>,
     asked: bool,
     more: bool,
+    /// Not asked before this time.
+    again_at: i64,
 }
 
 /// State of the uplink.
@@ -163,8 +167,6 @@ pub struct State {
     budget_at: i64,
     last_ack: i64,
     sync: Option<Sync>,
-    /// The hub forgot and has not answered a sync since.
-    tail: bool,
 }
 
 /// A sync that has no answer yet.
@@ -176,6 +178,8 @@ struct Sync {
 }
 
 const PAGE: usize = 32;
+/// Pause before the buffer is asked again for what it could not read.
+const READ_AGAIN: i64 = 1_000;
 
 impl State {
     /// A machine that connects at the first tick; `seed` spreads the waits of a fleet.
@@ -194,7 +198,6 @@ impl State {
             budget_at: 0,
             last_ack: 0,
             sync: None,
-            tail: false,
         }
     }
 
@@ -221,7 +224,12 @@ impl State {
         };
         let thirsty = self.is_up() && self.budget <= 0 && !self.backlog.waiting.is_empty();
         let budget = thirsty.then(|| self.budget_at + 100);
-        [flights, link, budget]
+        let unread = [&self.live, &self.backlog]
+            .into_iter()
+            .filter(|q| self.is_up() && q.more && !q.asked && q.again_at > 0)
+            .map(|q| q.again_at)
+            .min();
+        [flights, link, budget, unread]
             .into_iter()
             .flatten()
             .min()
@@ -238,6 +246,15 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
         Event::Lost => lost(s, now),
         Event::Sealed { newest } => sealed(s, newest),
         Event::Page { lane, batches } => page(s, lane, batches),
+        Event::Unread { lane } => {
+            let queue = match lane {
+                Lane::Live => &mut s.live,
+                Lane::Backlog => &mut s.backlog,
+            };
+            queue.asked = false;
+            queue.more = true;
+            queue.again_at = now + READ_AGAIN;
+        }
         Event::Acked(outcome) => acked(s, &outcome, now, &mut out),
         Event::Refused(key) => {
             if let Some(f) = s.flights.get_mut(&key) {
@@ -283,7 +300,7 @@ fn sync(s: &mut State, now: i64, out: &mut Vec<Output>) {
         since: now,
         again_at: now + s.settings.sync_deadline,
     });
-    out.push(Output::Sync { tail: s.tail });
+    out.push(Output::Sync);
 }
 
 fn lost(s: &mut State, now: i64) {
@@ -366,6 +383,17 @@ fn page(s: &mut State, lane: Lane, batches: Vec<SealedInfo>) {
 
 fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
     s.last_ack = now;
+    if outcome.stranger {
+        // P5: only an answer to what is sent from now on tells whether this instance is the hub's newest. Its late
+        // answers come in swarms; one question at a time is enough.
+        let asked = s
+            .sync
+            .is_some_and(|q| now - q.since < s.settings.sync_deadline / 4);
+        if matches!(s.link, Link::Syncing { .. } | Link::Up { .. }) && !asked {
+            sync(s, now, out);
+        }
+        return;
+    }
     for key in &outcome.done {
         s.flights.remove(key);
     }
@@ -379,8 +407,9 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
     }
     if let (Some(sync), Some(echo)) = (s.sync, outcome.echo)
         && echo >= sync.since
+        && outcome.unanswered == 0
     {
-        (s.sync, s.tail) = (None, false);
+        s.sync = None;
     }
     if outcome.new_epoch.is_some() || outcome.rewound {
         // Batches that were plain are contested now, or wait again: look at all of them anew.
@@ -389,8 +418,10 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
         s.live.after = s.live_from;
         s.live.more = true;
         rescan(s);
-        // P5: a late ack of the hub before its restore may still come; only an answer to this is the last word.
-        s.tail |= outcome.rewound;
+    }
+    // P5: every epoch is asked about until the hub in force has spoken of it.
+    let open = outcome.unanswered > 0 && s.sync.is_none();
+    if outcome.new_epoch.is_some() || outcome.new_hub || open {
         sync(s, now, out);
     }
 }
@@ -419,7 +450,7 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
     }
     if let Some(open) = s.sync.as_mut().filter(|open| now >= open.again_at) {
         open.again_at = now + s.settings.sync_deadline * 3;
-        out.push(Output::Sync { tail: s.tail });
+        out.push(Output::Sync);
     }
 }
 
@@ -486,8 +517,8 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
             out.push(Output::Publish { key: b.key, lane });
             used += 1;
         }
-        if queue.more && !queue.asked && queue.waiting.len() < PAGE / 2 {
-            queue.asked = true;
+        if queue.more && !queue.asked && now >= queue.again_at && queue.waiting.len() < PAGE / 2 {
+            (queue.asked, queue.again_at) = (true, 0);
             out.push(Output::Page {
                 lane,
                 after: queue.after,

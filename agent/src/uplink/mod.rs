@@ -6,6 +6,8 @@ mod client;
 mod driver;
 pub mod machine;
 #[cfg(test)]
+mod model_hub;
+#[cfg(test)]
 mod tests;
 
 pub use driver::{LinkStatus, UplinkEvent, UplinkHandle, start};

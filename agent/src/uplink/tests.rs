@@ -6,104 +6,30 @@
     reason = "tests"
 )]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use fieldcast_wire::{Epoch, Reading, RecordBody, Sha256, batch, pb};
+use fieldcast_wire::{Epoch, Reading, RecordBody, batch, pb};
 use proptest::prelude::*;
 
 use super::machine::{Event, Output, Settings, State, step};
-use crate::buffer::{BatchKey, Commit, Limits, Store};
+use super::model_hub::Hub;
+use crate::buffer::{BatchKey, Commit, Limits, Store, SyncHead};
 use crate::clock::Clock;
-
-#[derive(Clone, Default)]
-struct Hub {
-    instance: u8,
-    ledger: BTreeMap<(Epoch, u64), Sha256>,
-    /// How often each reading is in the database.
-    rows: HashMap<i64, u32>,
-    conflicts: u32,
-    spent: BTreeSet<Epoch>,
-}
-
-impl Hub {
-    fn ack(&self, epoch: Epoch, clock: &pb::ClockStamp) -> pb::Ack {
-        let numbers: Vec<u64> = self
-            .ledger
-            .range((epoch, 0)..=(epoch, u64::MAX))
-            .map(|((_, n), _)| *n)
-            .collect();
-        let through = (1..).zip(&numbers).take_while(|(i, n)| i == *n).count() as u64;
-        let beyond = numbers.iter().filter(|n| **n > through);
-        pb::Ack {
-            schema: 1,
-            epoch: epoch.to_vec(),
-            through,
-            ranges: beyond
-                .map(|n| pb::BatchRange {
-                    first: *n,
-                    last: *n,
-                })
-                .take(64)
-                .collect(),
-            hub_instance: vec![self.instance],
-            echo_monotonic_ms: clock.monotonic_ms,
-            echo_boot_id: clock.boot_id.clone(),
-            new_epoch: self.spent.contains(&epoch),
-            ..pb::Ack::default()
-        }
-    }
-
-    fn batch(&mut self, payload: &[u8]) -> pb::Ack {
-        let b = batch::decode(payload).unwrap();
-        let digest = Sha256::of(payload);
-        let known = self.ledger.get(&(b.epoch, b.number)).copied();
-        if known.is_some_and(|d| d != digest) {
-            self.conflicts += 1;
-            self.spent.insert(b.epoch);
-            let mut ack = self.ack(b.epoch, &b.clock);
-            ack.new_epoch = true;
-            ack.rejected = vec![pb::Rejected {
-                batch: b.number,
-                seq: 0,
-                reason: "other digest".into(),
-            }];
-            return ack;
-        }
-        if known.is_none() {
-            self.ledger.insert((b.epoch, b.number), digest);
-            for record in &b.records {
-                if let RecordBody::Reading(r) = &record.body {
-                    *self.rows.entry(r.time).or_default() += 1;
-                }
-            }
-        }
-        self.ack(b.epoch, &b.clock)
-    }
-
-    fn sync(&mut self, epoch: Epoch, next_batch: u64, clock: &pb::ClockStamp) -> pb::Ack {
-        let mut ack = self.ack(epoch, clock);
-        let newest = self
-            .ledger
-            .range((epoch, 0)..=(epoch, u64::MAX))
-            .next_back()
-            .map_or(0, |((_, n), _)| *n);
-        if newest >= next_batch {
-            self.spent.insert(epoch);
-            ack.new_epoch = true;
-        }
-        ack
-    }
-}
 
 enum Packet {
     Batch(Vec<u8>),
-    Sync(Epoch, u64, pb::ClockStamp),
+    Sync(SyncHead),
     Ack(pb::Ack),
 }
 
 struct World {
     random: u64,
-    now: i64,
+    now: Arc<AtomicI64>,
+    clock: Clock,
+    crashes: u32,
+    tail_bytes: u64,
     dir: tempfile::TempDir,
     store: Option<Store>,
     machine: State,
@@ -112,6 +38,8 @@ struct World {
     backup: Hub,
     wire: Vec<(i64, Packet)>,
     produced: BTreeSet<i64>,
+    /// The numbers that each reading ever had in a sealed batch.
+    homes: HashMap<i64, Vec<(Epoch, u64)>>,
     faults: bool,
 }
 
@@ -127,23 +55,32 @@ fn settings() -> Settings {
     }
 }
 
-fn limits(dir: &std::path::Path) -> Limits {
+fn limits(dir: &std::path::Path, tail_bytes: u64) -> Limits {
     Limits {
         seal_records: 5,
         reserve_bytes: 0,
+        tail_bytes,
         ..Limits::new(dir)
     }
 }
 
+/// More than any of these tests writes.
+const LONG_TAIL: u64 = 1 << 30;
+
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, tail_bytes: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(limits(dir.path()), Clock::new()).unwrap();
+        let now = Arc::new(AtomicI64::new(1_000_000));
+        let clock = Clock::simulated("boot 0", now.clone());
+        let mut store = Store::open(limits(dir.path(), tail_bytes), clock.clone()).unwrap();
         store.relax();
         store.begin_boot().unwrap();
         Self {
             random: seed,
-            now: Clock::new().monotonic_ms(),
+            now,
+            clock,
+            crashes: 0,
+            tail_bytes,
             dir,
             store: Some(store),
             machine: State::new(settings(), seed),
@@ -158,6 +95,7 @@ impl World {
             },
             wire: Vec::new(),
             produced: BTreeSet::new(),
+            homes: HashMap::new(),
             faults: true,
         }
     }
@@ -168,6 +106,10 @@ impl World {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 33) % n
+    }
+
+    fn now(&self) -> i64 {
+        self.now.load(Ordering::Relaxed)
     }
 
     fn store(&mut self) -> &mut Store {
@@ -196,6 +138,13 @@ impl World {
 
     fn seal(&mut self) {
         if let Some(info) = self.store().seal().unwrap() {
+            let payload = self.store().batch(info.key).unwrap().unwrap();
+            for record in batch::decode(&payload).unwrap().records {
+                if let RecordBody::Reading(r) = record.body {
+                    let home = (info.key.epoch, record.seq);
+                    self.homes.entry(r.time).or_default().push(home);
+                }
+            }
             self.feed(Event::Sealed { newest: info.order });
         }
     }
@@ -212,13 +161,14 @@ impl World {
         if self.faults && self.roll(5) == 0 {
             return;
         }
-        self.wire.push((self.now + delay, packet));
+        self.wire.push((self.now() + delay, packet));
     }
 
     fn feed(&mut self, event: Event) {
         let mut queue = vec![event];
         while let Some(event) = queue.pop() {
-            for output in step(&mut self.machine, event, self.now) {
+            let now = self.now();
+            for output in step(&mut self.machine, event, now) {
                 match output {
                     Output::Connect => {
                         if self.faults && self.roll(3) == 0 {
@@ -235,13 +185,9 @@ impl World {
                         queue.push(Event::Connected { newest });
                     }
                     Output::Disconnect => self.connected = false,
-                    Output::Sync { tail } => {
-                        let stamp = pb::ClockStamp {
-                            monotonic_ms: self.now,
-                            ..Clock::new().stamp()
-                        };
-                        for head in self.store().sync_heads(tail).unwrap() {
-                            self.send(Packet::Sync(head.epoch, head.next_batch, stamp.clone()));
+                    Output::Sync => {
+                        for head in self.store().sync_heads().unwrap() {
+                            self.send(Packet::Sync(head));
                         }
                     }
                     Output::Page { lane, after, limit } => {
@@ -264,7 +210,7 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        let now = self.now;
+        let now = self.now();
         let (due, rest) = std::mem::take(&mut self.wire)
             .into_iter()
             .partition::<Vec<_>, _>(|(at, _)| *at <= now);
@@ -275,8 +221,8 @@ impl World {
                     let ack = self.hub.batch(&payload);
                     self.send(Packet::Ack(ack));
                 }
-                Packet::Sync(epoch, next, clock) => {
-                    let ack = self.hub.sync(epoch, next, &clock);
+                Packet::Sync(head) => {
+                    let ack = self.hub.sync(&head);
                     self.send(Packet::Ack(ack));
                 }
                 Packet::Ack(ack) => {
@@ -298,23 +244,40 @@ impl World {
         self.store = None;
         self.connected = false;
         self.wire.retain(|(_, p)| !matches!(p, Packet::Ack(_)));
-        let store = Store::open(limits(self.dir.path()), Clock::new()).unwrap();
+        self.crashes += 1;
+        if self.crashes % 2 == 0 {
+            // The machine went down with the agent.
+            let boot = format!("boot {}", self.crashes);
+            self.clock = Clock::simulated(&boot, self.now.clone());
+        }
+        let limits = limits(self.dir.path(), self.tail_bytes);
+        let store = Store::open(limits, self.clock.clone()).unwrap();
         store.relax();
         self.store = Some(store);
         let seed = self.roll(u64::MAX >> 33);
         self.machine = State::new(settings(), seed);
     }
 
+    fn under_a_gap(&self, time: i64) -> bool {
+        let homes = self.homes.get(&time).map_or(&[][..], Vec::as_slice);
+        let mut gaps = self.hub.gaps.iter();
+        gaps.any(|g| {
+            homes.iter().any(|(epoch, seq)| {
+                g.epoch == epoch.to_vec() && (g.first_seq..=g.last_seq).contains(seq)
+            })
+        })
+    }
+
     fn tick(&mut self, by: i64) {
-        self.now += by;
+        self.now.fetch_add(by, Ordering::Relaxed);
         self.deliver();
         self.feed(Event::Tick);
     }
 }
 
 /// P1 to P7: what was committed to the buffer ends at the hub exactly once, whatever the network did.
-fn run(seed: u64, steps: usize, restores: bool) -> World {
-    let mut w = World::new(seed);
+fn run(seed: u64, steps: usize, restores: bool, tail_bytes: u64) -> World {
+    let mut w = World::new(seed, tail_bytes);
     for _ in 0..steps {
         match w.roll(40) {
             0 => w.cut(),
@@ -360,45 +323,73 @@ fn run(seed: u64, steps: usize, restores: bool) -> World {
         w.machine
     );
     for time in &w.produced {
-        assert_eq!(
-            w.hub.rows.get(time),
-            Some(&1),
-            "P4: reading {time} is at the hub exactly once"
+        let copies = w.hub.rows.get(time).copied().unwrap_or(0);
+        // Only a tail that was trimmed may leave a reading to a gap record.
+        let told = copies == 0 && tail_bytes < LONG_TAIL && w.under_a_gap(*time);
+        assert!(
+            copies == 1 || told,
+            "P4: reading {time} is at the hub {copies} times; seed {seed}"
         );
     }
-    assert_eq!(
-        w.hub.rows.len(),
-        w.produced.len(),
-        "P4: nothing was invented"
+    assert!(
+        w.hub.rows.keys().all(|t| w.produced.contains(t)),
+        "P4: nothing was invented; seed {seed}"
     );
     w
 }
+
+const SEED: u64 = 2_459_767_849_304_582_745;
 
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 24,
         failure_persistence: None,
-        // The same cases in every run. Seed 2459767849304582745 of the restored hub is a defect that is still open:
-        // docs/protocol.md, "Known defects".
-        rng_seed: proptest::test_runner::RngSeed::Fixed(20_261_124),
         ..ProptestConfig::default()
     })]
 
     #[test]
     fn exactly_once_over_a_bad_network(seed in any::<u64>()) {
-        let w = run(seed, 400, false);
+        let w = run(seed, 400, false, LONG_TAIL);
         prop_assert_eq!(w.hub.conflicts, 0, "P3: the bytes of a batch never change");
     }
 
     #[test]
     fn exactly_once_although_the_hub_is_restored(seed in any::<u64>()) {
-        run(seed, 300, true);
+        run(seed, 300, true, LONG_TAIL);
     }
+
+    #[test]
+    fn nothing_is_silently_lost_although_the_tail_is_shorter_than_the_backup_is_old(seed in any::<u64>()) {
+        run(seed, 300, true, 1_500);
+    }
+}
+
+/// Once lost a reading: the hub was restored, the agent restarted before all epochs were asked about.
+#[test]
+fn the_seed_that_once_lost_a_reading() {
+    run(SEED, 300, true, LONG_TAIL);
+    run(SEED, 300, true, 1_500);
+}
+
+/// Many more seeds than the property takes: `FIELDCAST_SEEDS=3000 cargo test -- --ignored many_seeds`.
+#[test]
+#[ignore = "takes minutes"]
+fn many_seeds_of_a_restored_hub() {
+    let count: u64 = std::env::var("FIELDCAST_SEEDS").map_or(300, |n| n.parse().unwrap());
+    let mut failed = Vec::new();
+    for n in 0..count {
+        let seed = SEED.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let tail = [LONG_TAIL, 1_500][usize::from(n % 2 == 1)];
+        if std::panic::catch_unwind(|| run(seed, 300, true, tail)).is_err() {
+            failed.push((seed, tail));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {count}: {failed:?}", failed.len());
 }
 
 #[test]
 fn a_restored_disk_image_loses_nothing_and_begins_a_new_epoch() {
-    let mut w = World::new(7);
+    let mut w = World::new(7, LONG_TAIL);
     w.faults = false;
     for _ in 0..12 {
         w.read();
@@ -543,4 +534,18 @@ fn live_goes_before_backlog_and_the_backlog_keeps_its_budget() {
         "P7: the budget comes back"
     );
     assert!(s.wake_at() <= 15_000, "P7: a deadline is set");
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_asked_for_again() {
+    let mut s = State::new(Settings::default(), 3);
+    step(&mut s, Event::Tick, 0);
+    step(&mut s, Event::Connected { newest: 5 }, 0);
+    let acked = Event::Acked(crate::buffer::AckOutcome::default());
+    let asked = step(&mut s, acked, 0);
+    assert!(matches!(asked[..], [Output::Page { after: 0, .. }]));
+    let lane = super::machine::Lane::Backlog;
+    assert_eq!(step(&mut s, Event::Unread { lane }, 1), []);
+    assert_eq!(s.wake_at(), 1_001, "not at once: the disk may need time");
+    assert_eq!(step(&mut s, Event::Tick, 1_001), asked);
 }

@@ -72,9 +72,9 @@ pub struct SyncVerdict {
 }
 
 /// Decides on a sync. `known` are the ledger's batches from the sync's next number on; `session` is the highest
-/// session number seen before.
+/// session number seen before, `instance` this hub's.
 #[must_use]
-pub fn sync(sync: &pb::Sync, known: &[SealedAt], session: u64) -> SyncVerdict {
+pub fn sync(sync: &pb::Sync, known: &[SealedAt], session: u64, instance: &[u8]) -> SyncVerdict {
     let clock = sync.clock.clone().unwrap_or_default();
     // A batch sealed after this sync may overtake it; one from before, or from another boot, cannot be the device's.
     let foreign = known
@@ -93,8 +93,14 @@ pub fn sync(sync: &pb::Sync, known: &[SealedAt], session: u64) -> SyncVerdict {
             sync.session
         )
     });
+    // P5: what another instance acknowledged is not a hole that the device left: this hub must say that it lacks it.
+    let own = sync.hub_instance.is_empty() || sync.hub_instance == instance;
     SyncVerdict {
-        floor: sync.oldest_batch.saturating_sub(1),
+        floor: if own {
+            sync.oldest_batch.saturating_sub(1)
+        } else {
+            0
+        },
         new_epoch,
         clone,
     }
@@ -169,20 +175,36 @@ mod tests {
             monotonic_ms,
         };
         assert_eq!(
-            sync(&message, &[], 7),
+            sync(&message, &[], 7, b"hub"),
             SyncVerdict {
                 floor: 2,
                 new_epoch: None,
                 clone: None
             }
         );
-        assert_eq!(sync(&message, &[sealed("b", 120)], 7).new_epoch, None);
-        assert!(sync(&message, &[sealed("b", 80)], 7).new_epoch.is_some());
+        let restored = pb::Sync {
+            hub_instance: b"before the restore".to_vec(),
+            ..message.clone()
+        };
+        assert_eq!(
+            sync(&restored, &[], 7, b"hub").floor,
+            0,
+            "P5: what the hub forgot is no hole"
+        );
+        assert_eq!(
+            sync(&message, &[sealed("b", 120)], 7, b"hub").new_epoch,
+            None
+        );
         assert!(
-            sync(&message, &[sealed("other", 120)], 7)
+            sync(&message, &[sealed("b", 80)], 7, b"hub")
                 .new_epoch
                 .is_some()
         );
-        assert!(sync(&message, &[], 8).clone.is_some());
+        assert!(
+            sync(&message, &[sealed("other", 120)], 7, b"hub")
+                .new_epoch
+                .is_some()
+        );
+        assert!(sync(&message, &[], 8, b"hub").clone.is_some());
     }
 }

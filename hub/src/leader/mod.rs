@@ -172,7 +172,8 @@ impl Desk {
             .await?;
         let session = i64::try_from(sync.session).unwrap_or(i64::MAX);
         let before = self.store.session(device.as_str(), session).await?;
-        let verdict = decide_sync(&sync, &known, u64::try_from(before).unwrap_or(0));
+        let before = u64::try_from(before).unwrap_or(0);
+        let verdict = decide_sync(&sync, &known, before, &self.instance);
         let mut tx = self.store.begin_ingest().await?;
         if let Some(why) = &verdict.new_epoch
             && tx.spend(device.as_str(), epoch, why).await?

@@ -1,0 +1,154 @@
+//! A hub restored from a backup: owns which hub instance is believed and what its forgetting means; never marks a batch done.
+
+use fieldcast_wire::{Epoch, message, pb};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::policy;
+use super::types::BatchKey;
+use super::{number, unsigned};
+use crate::clock::Clock;
+
+/// Epochs with acknowledged batches of which the hub in force has not spoken yet.
+pub(super) const UNANSWERED: &str = "e.hub_instance != coalesce((SELECT instance FROM hub), e.hub_instance)
+    AND (e.forgotten_batch > 0 OR EXISTS (SELECT 1 FROM batches b WHERE b.epoch = e.id AND b.status IN (1, 2)))";
+
+/// What an acknowledgement's hub instance means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// The instance in force, or one that does not name itself.
+    InForce,
+    /// From now on the one in force.
+    New,
+    /// Another one, and it may be from before the restore: to be asked again, not to be believed.
+    Stranger,
+}
+
+/// Tells whose word it is. An instance takes over only by an answer to what was stamped after the one in force was
+/// first heard: a late answer of the hub before its restore cannot be one.
+pub(super) fn voice(tx: &Transaction<'_>, clock: &Clock, ack: &pb::Ack) -> rusqlite::Result<Voice> {
+    if ack.hub_instance.is_empty() {
+        return Ok(Voice::InForce);
+    }
+    let known: Option<(Vec<u8>, String, i64)> = tx
+        .prepare_cached("SELECT instance, boot_id, heard_ms FROM hub")?
+        .query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .optional()?;
+    if let Some((instance, boot, heard)) = known {
+        if instance == ack.hub_instance {
+            return Ok(Voice::InForce);
+        }
+        let of_this_boot = ack.echo_boot_id == clock.boot_id();
+        let later = boot != clock.boot_id() || ack.echo_monotonic_ms > heard;
+        if !(of_this_boot && later) {
+            return Ok(Voice::Stranger);
+        }
+    }
+    tx.execute(
+        "INSERT OR REPLACE INTO hub(id, instance, boot_id, heard_ms) VALUES (1, ?1, ?2, ?3)",
+        params![ack.hub_instance, clock.boot_id(), clock.monotonic_ms()],
+    )?;
+    Ok(Voice::New)
+}
+
+/// How many epochs the hub in force must still be asked about.
+pub(super) fn unanswered(tx: &Transaction<'_>) -> rusqlite::Result<u64> {
+    tx.prepare_cached(&format!("SELECT count(*) FROM epochs e WHERE {UNANSWERED}"))?
+        .query_row([], |r| r.get(0))
+        .map(unsigned)
+}
+
+/// What a hub that lists less than was acknowledged has forgotten of an epoch waits again; what is no longer held goes
+/// under a gap. Answers whether anything changed.
+pub(super) fn rewind(
+    tx: &Transaction<'_>,
+    epoch_id: i64,
+    key: Epoch,
+    listed: impl Fn(u64) -> bool,
+    through: u64,
+    next: &mut u64,
+) -> rusqlite::Result<Vec<BatchKey>> {
+    let rows: Vec<(i64, u64, i64, u64, u64, Option<Vec<u8>>)> = {
+        let mut statement = tx.prepare(
+            "SELECT id, number, status, first_seq, last_seq, gaps FROM batches
+                WHERE epoch = ?1 AND status IN (1, 2) ORDER BY number",
+        )?;
+        let found = statement.query_map([epoch_id], |r| {
+            Ok((
+                r.get(0)?,
+                unsigned(r.get(1)?),
+                r.get(2)?,
+                unsigned(r.get(3)?),
+                unsigned(r.get(4)?),
+                r.get(5)?,
+            ))
+        })?;
+        found.collect::<Result<_, _>>()?
+    };
+    let mut lost: Vec<pb::Gap> = Vec::new();
+    let before_tail = |first_seq: u64, last_seq: u64| pb::Gap {
+        kind: pb::GapKind::BeforeTail as i32,
+        epoch: key.to_vec(),
+        first_seq,
+        last_seq,
+        reason: "the hub was restored from a backup older than the kept tail".into(),
+        ..pb::Gap::default()
+    };
+    // Of batches so old that not even their numbers are kept, the gap starts too early, never too late.
+    let (forgotten, forgotten_seq): (u64, u64) = tx.query_row(
+        "SELECT forgotten_batch, forgotten_seq FROM epochs WHERE id = ?1",
+        [epoch_id],
+        |r| Ok((unsigned(r.get(0)?), unsigned(r.get(1)?))),
+    )?;
+    if forgotten > through {
+        let known = rows
+            .iter()
+            .filter(|(_, n, ..)| *n <= through)
+            .map(|row| row.4)
+            .max()
+            .unwrap_or(0);
+        lost.extend((known < forgotten_seq).then(|| before_tail(known + 1, forgotten_seq)));
+    }
+    let mut again = Vec::new();
+    for (id, n, status, first, last, gaps) in rows {
+        if listed(n) {
+            continue;
+        }
+        again.push(BatchKey {
+            epoch: key,
+            number: n,
+        });
+        if status == 1 {
+            tx.execute(
+                "UPDATE batches SET status = 0, contested =
+                    (SELECT spent FROM epochs e WHERE e.id = batches.epoch) WHERE id = ?1",
+                [id],
+            )?;
+            continue;
+        }
+        // Gap records of a trimmed batch speak of losses that the hub has forgotten with it.
+        if let Some(inside) = gaps
+            .and_then(|b| message::decode::<pb::BatchBody>("gap records", &b).ok())
+            .map(|body| body.gaps)
+        {
+            lost.extend(inside);
+        }
+        match lost.last_mut() {
+            Some(g)
+                if g.kind == pb::GapKind::BeforeTail as i32
+                    && g.epoch == key.to_vec()
+                    && g.last_seq + 1 == first =>
+            {
+                g.last_seq = last
+            }
+            _ => lost.push(before_tail(first, last)),
+        }
+    }
+    for gap in lost {
+        policy::add_gap(tx, next, gap)?;
+    }
+    tx.execute(
+        "UPDATE epochs SET acked_through = min(?2, next_batch - 1) WHERE id = ?1",
+        params![epoch_id, number(through)],
+    )?;
+    Ok(again)
+}
