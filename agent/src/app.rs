@@ -79,6 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     });
     let buffer = Buffer::start(limits(&config), clock.clone())?;
     let handle = buffer.handle.clone();
+    crate::update::floor::restore(&handle, &clock).await?;
 
     let (ingests, ingest_inbox) = mpsc::channel(INGEST_QUEUE);
     let (requests, request_inbox) = mpsc::channel(256);
