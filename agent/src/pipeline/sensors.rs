@@ -38,6 +38,11 @@ impl Sensors {
         self.monitors.contains_key(sensor) || self.monitors.len() >= MAX_SENSORS
     }
 
+    /// Forgets every monitor, so that each is taken up again as it is stored.
+    pub fn forget(&mut self) {
+        self.monitors.clear();
+    }
+
     /// Takes up a stored monitor, or begins a new one.
     pub fn meet(&mut self, sensor: &str, stored: Option<&[u8]>) {
         let range = self.ranges.get(sensor).copied().unwrap_or_default();

@@ -15,6 +15,6 @@ pub use container::{PART_ONNX, PART_REFERENCE, Part, seal};
 pub use error::{OrderError, SignatureError, VerifyError};
 pub use keys::{KeyListChange, KeyRing};
 pub use manifest::{Calibration, GoldenVector, LevelCoverage, Manifest, ModelScore, Training};
-pub use order::{Me, VerifiedCommand, VerifiedOrder, verify_command, verify_order};
+pub use order::{Me, OrderedModel, VerifiedCommand, VerifiedOrder, verify_command, verify_order};
 pub use signed::Kind;
 pub use verify::{Caps, Expected, UnverifiedBundle, VerifiedBundle};
