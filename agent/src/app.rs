@@ -81,6 +81,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     });
     let buffer = Buffer::start(limits(&config), clock.clone())?;
     let handle = buffer.handle.clone();
+    crate::update::floor::restore(&handle, &clock).await?;
 
     let (ingests, ingest_inbox) = mpsc::channel(INGEST_QUEUE);
     let (requests, request_inbox) = mpsc::channel(256);
@@ -111,7 +112,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let engine = tokio::spawn(engine.run(ingest_inbox, model_inbox, engine_end.clone()));
     let updater = Updater {
         identity: identity.clone(),
-        bundles: Bundles::new(&config.data_dir),
+        bundles: Bundles::new(&config.data_dir)
+            .for_device(identity.as_ref().map_or("", |i| i.device.as_str())),
         buffer: handle.clone(),
         clock: clock.clone(),
         engine: model_events,

@@ -11,11 +11,23 @@ pub type Millis = i64;
 /// Earliest wall time ever believed: when this code was written.
 const BUILD_FLOOR_MS: Millis = 1_793_000_000_000;
 
+/// A later time floor than this is not believed: it can never come down again.
+const FLOOR_LIMIT_MS: Millis = BUILD_FLOOR_MS + 20 * 365 * 86_400_000;
+
+/// Times that are known to have passed, as distances to the monotonic clock: they go on while the machine runs.
+#[derive(Debug)]
+struct Floors {
+    /// From what is signed, or from this code's own age.
+    signed: AtomicI64,
+    /// From the hub's unsigned acknowledgements.
+    heard: AtomicI64,
+}
+
 /// Reads the clocks of the machine. Clones share the time floor.
 #[derive(Debug, Clone)]
 pub struct Clock {
     boot_id: Arc<str>,
-    floor: Arc<AtomicI64>,
+    floors: Arc<Floors>,
     /// The monotonic time of a simulation, in place of the machine's.
     #[cfg(test)]
     simulated: Option<Arc<AtomicI64>>,
@@ -35,9 +47,13 @@ impl Clock {
             |_| uuid::Uuid::new_v4().to_string(),
             |text| text.trim().to_owned(),
         );
+        let floors = Floors {
+            signed: AtomicI64::new(BUILD_FLOOR_MS - boottime()),
+            heard: AtomicI64::new(-BUILD_FLOOR_MS),
+        };
         Self {
             boot_id: boot_id.into(),
-            floor: Arc::new(AtomicI64::new(BUILD_FLOOR_MS)),
+            floors: Arc::new(floors),
             #[cfg(test)]
             simulated: None,
         }
@@ -66,7 +82,7 @@ impl Clock {
         if let Some(time) = &self.simulated {
             return time.load(Ordering::Relaxed);
         }
-        millis(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+        boottime()
     }
 
     /// What the wall clock says, uncorrected.
@@ -78,12 +94,37 @@ impl Clock {
     /// Wall time, but never before the time floor: a device without a battery-backed clock wakes up in 1970.
     #[must_use]
     pub fn wall_ms(&self) -> Millis {
-        self.raw_wall_ms().max(self.floor.load(Ordering::Relaxed))
+        let trusted = self.trusted_ms();
+        let heard = self.monotonic_ms() + self.floors.heard.load(Ordering::Relaxed);
+        if heard > trusted && !self.synchronised() {
+            heard
+        } else {
+            trusted
+        }
     }
 
-    /// Raises the time floor to a time that is known to have passed (the hub's, or one kept on disk).
+    /// Wall time without anything that only an unsigned message says: what expiry is judged by.
+    #[must_use]
+    pub fn trusted_ms(&self) -> Millis {
+        self.raw_wall_ms().max(self.floor_ms())
+    }
+
+    /// The time floor, which goes on with the monotonic clock.
+    #[must_use]
+    pub fn floor_ms(&self) -> Millis {
+        self.monotonic_ms() + self.floors.signed.load(Ordering::Relaxed)
+    }
+
+    /// Raises the time floor to a time that is known to have passed: a signed one, or one kept on disk.
     pub fn raise_floor(&self, at_least: Millis) {
-        self.floor.fetch_max(at_least, Ordering::Relaxed);
+        raise(&self.floors.signed, at_least, self.monotonic_ms());
+    }
+
+    /// Takes the hub's unsigned time until the machine's own clock is vouched for; forgotten with the process.
+    pub fn hear(&self, hub_time: Millis) {
+        if !self.synchronised() {
+            raise(&self.floors.heard, hub_time, self.monotonic_ms());
+        }
     }
 
     /// Whether a time source vouches for the wall clock since this boot.
@@ -107,6 +148,16 @@ impl Clock {
             wall_ms: self.wall_ms(),
             synchronised: self.synchronised(),
         }
+    }
+}
+
+fn boottime() -> Millis {
+    millis(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+}
+
+fn raise(floor: &AtomicI64, at_least: Millis, monotonic: Millis) {
+    if (0..=FLOOR_LIMIT_MS).contains(&at_least) {
+        floor.fetch_max(at_least - monotonic, Ordering::Relaxed);
     }
 }
 
@@ -143,16 +194,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floor_holds_and_monotonic_never_goes_back() {
+    fn the_floor_holds_goes_on_with_the_monotonic_clock_and_is_shared() {
         let clock = Clock::new();
         let shared = clock.clone();
-        clock.raise_floor(i64::MAX - 1);
-        assert_eq!(shared.wall_ms(), i64::MAX - 1);
+        let ahead = clock.raw_wall_ms() + 1_000_000_000;
+        clock.raise_floor(ahead);
+        assert!(shared.wall_ms() >= ahead && shared.stamp().wall_ms >= ahead);
         clock.raise_floor(5);
-        assert_eq!(shared.wall_ms(), i64::MAX - 1);
-        let a = clock.monotonic_ms();
-        assert!(clock.monotonic_ms() >= a);
+        clock.raise_floor(i64::MAX);
+        let (before, began) = (shared.wall_ms(), clock.monotonic_ms());
+        assert!((ahead..ahead + 60_000).contains(&before));
+        while clock.monotonic_ms() < began + 3 {
+            std::thread::yield_now();
+        }
+        assert!(shared.wall_ms() >= before + 3, "the floor stands still");
         assert!(!clock.boot_id().is_empty());
+    }
+
+    #[test]
+    fn what_an_unsigned_message_says_never_counts_for_expiry_nor_for_the_floor_that_is_kept() {
+        let clock = Clock::new();
+        let far = clock.raw_wall_ms() + 1_000_000_000;
+        clock.hear(far);
+        assert!(clock.trusted_ms() < far && clock.floor_ms() < far);
+        assert_eq!(clock.wall_ms() < far, clock.synchronised());
     }
 
     #[test]

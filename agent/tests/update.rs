@@ -47,12 +47,15 @@ fn spec() -> ForecasterSpec {
 
 /// A model as it would be trained: seasonal naive, shifted by `shift` in its quantiles.
 fn naive(shift: f64) -> ModelParams {
-    let s = spec();
+    naive_of(&spec(), shift)
+}
+
+fn naive_of(s: &ForecasterSpec, shift: f64) -> ModelParams {
     ModelParams::SeasonalNaive(SeasonalNaiveParams {
         lookback: s.lookback,
         inputs: 1,
         horizon: s.horizon,
-        future_width: calendar::width(&s),
+        future_width: calendar::width(s),
         target_input: 0,
         season: 24,
         quantiles: s.quantiles.clone(),
@@ -85,7 +88,10 @@ fn exploding() -> ModelParams {
 }
 
 fn bundle(params: &ModelParams, version: u64, golden_error: f64) -> Vec<u8> {
-    let s = spec();
+    bundle_of(spec(), params, version, golden_error)
+}
+
+fn bundle_of(s: ForecasterSpec, params: &ModelParams, version: u64, golden_error: f64) -> Vec<u8> {
     let onnx = build(params, &[]).unwrap();
     let model = fieldcast_runtime::load_onnx(&onnx, &s).unwrap();
     let mut golden = GoldenVector {
@@ -117,14 +123,7 @@ fn bundle(params: &ModelParams, version: u64, golden_error: f64) -> Vec<u8> {
 }
 
 fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) -> FromHub {
-    let list = pb::KeyList {
-        version: 1,
-        keys: vec![pb::HubKey {
-            key_id: "hub".into(),
-            public_key: key(2).public_key().as_ref().to_vec(),
-        }],
-    };
-    let order = pb::Order {
+    signed_order(pb::Order {
         site: "plant".into(),
         device: "pi".into(),
         forecaster: "demand".into(),
@@ -136,6 +135,16 @@ fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) -> Fro
         attempt: 1,
         expires_ms: i64::MAX,
         issued_ms: 0,
+    })
+}
+
+fn signed_order(order: pb::Order) -> FromHub {
+    let list = pb::KeyList {
+        version: 1,
+        keys: vec![pb::HubKey {
+            key_id: "hub".into(),
+            public_key: key(2).public_key().as_ref().to_vec(),
+        }],
     };
     FromHub::Desired(pb::Desired {
         key_list: Some(signed::sign(
@@ -224,6 +233,10 @@ impl Device {
     }
 
     async fn hours(&self, hours: std::ops::Range<i64>) {
+        assert!(self.hours_if_taken(hours).await);
+    }
+
+    async fn hours_if_taken(&self, hours: std::ops::Range<i64>) -> bool {
         let items = hours.flat_map(|h| {
             #[allow(clippy::cast_precision_loss, reason = "tests")]
             let value = 100.0 + (h % 24) as f64;
@@ -245,7 +258,7 @@ impl Device {
             reply,
         };
         self.ingests.send(ingest).await.unwrap();
-        answer.await.unwrap().unwrap();
+        answer.await.unwrap().is_ok()
     }
 
     /// Answers every request for blocks out of `bytes` until the machine leaves downloading.
@@ -447,5 +460,142 @@ async fn a_shadow_watches_beside_the_model_that_runs() {
     device.order(&shadow, 2, 2, pb::Stage::Active).await;
     device.hours(70..75).await;
     device.phase(pb::ModelPhase::Healthy).await;
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_for_no_model_drops_the_bundle_and_the_baselines_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    device.hours(0..60).await;
+    let bytes = bundle(&naive(0.0), 1, 0.0);
+    device.order(&bytes, 1, 1, pb::Stage::Active).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    device
+        .hub
+        .send(signed_order(pb::Order {
+            site: "plant".into(),
+            device: "pi".into(),
+            forecaster: "demand".into(),
+            stage: pb::Stage::Active as i32,
+            generation: 2,
+            attempt: 1,
+            expires_ms: i64::MAX,
+            ..pb::Order::default()
+        }))
+        .await
+        .unwrap();
+    let state = device.phase(pb::ModelPhase::None).await;
+    assert_eq!((state.generation, state.last_good.len()), (2, 0));
+    device.hours(66..68).await;
+    let state = device.state();
+    assert!(
+        state.running.is_empty(),
+        "a baseline made the last forecast"
+    );
+    assert_eq!(state.last_forecast_ms, 67 * HOUR);
+    // An order that is not obeyed says so, with the number of its check.
+    let replayed = desired(&bytes, 1, 1, pb::Stage::Active);
+    device.hub.send(replayed).await.unwrap();
+    let told = device
+        .states
+        .wait_for(|s| s.first().is_some_and(|s| s.reason.starts_with("V4: ")));
+    tokio::time::timeout(Duration::from_secs(30), told)
+        .await
+        .unwrap()
+        .unwrap();
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_shadow_with_another_window_does_not_disturb_the_model_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    device.hours(0..60).await;
+    let good = bundle(&naive(0.0), 1, 0.0);
+    device.order(&good, 1, 1, pb::Stage::Active).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    let wide = ForecasterSpec {
+        lookback: 48,
+        ..spec()
+    };
+    let shadow = bundle_of(wide.clone(), &naive_of(&wide, 1.0), 2, 0.0);
+    device.order(&shadow, 2, 2, pb::Stage::Shadow).await;
+    device.hours(66..76).await;
+    let state = device.state();
+    assert_eq!(state.running, Sha256::of(&good).0, "{}", state.reason);
+    assert_eq!(state.phase(), pb::ModelPhase::Shadowing, "{}", state.reason);
+    device.handle.seal().await.unwrap();
+    let sealed = device.handle.unacked(0, 1_000).await.unwrap();
+    let mut watched = Vec::new();
+    for info in sealed {
+        let bytes = device.handle.batch(info.key).await.unwrap().unwrap();
+        let records = fieldcast_wire::batch::decode(&bytes).unwrap().records;
+        watched.extend(records.into_iter().filter_map(|r| match r.body {
+            fieldcast_wire::RecordBody::Forecast(f) if f.shadow => Some(f.origin_ms / HOUR),
+            _ => None,
+        }));
+    }
+    // The hour that was still open when the shadow came may be the first one it closes.
+    if watched.first() == Some(&65) {
+        watched.remove(0);
+    }
+    assert_eq!(watched, (66..76).collect::<Vec<_>>(), "each hour once");
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_comes_back_after_the_buffer_could_not_be_written_for_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    device.hours(0..60).await;
+    let good = bundle(&naive(0.0), 1, 0.0);
+    device.order(&good, 1, 1, pb::Stage::Active).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    // Another process holds the file: every commit fails until it lets go.
+    let other = rusqlite::Connection::open(dir.path().join("buffer.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (reply, answer) = oneshot::channel();
+    let reading = RawReading {
+        sensor: "demand".into(),
+        time: 66 * HOUR,
+        value: 1.0,
+        time_source: pb::TimeSource::External,
+    };
+    let ingest = Ingest {
+        source: "test".into(),
+        sensors: Arc::new(["demand".to_owned()]),
+        items: vec![Item::Reading(reading)],
+        cursor: None,
+        alarms: Vec::new(),
+        reply,
+    };
+    device.ingests.send(ingest).await.unwrap();
+    assert!(answer.await.unwrap().is_err());
+    // What came meanwhile fails too, taking up the buffer included.
+    let refused = device.handle.commit(fieldcast_agent::buffer::Commit {
+        state: vec![("x".into(), Vec::new())],
+        ..Default::default()
+    });
+    assert!(refused.await.is_err());
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    let back = async {
+        let mut hour = 66;
+        loop {
+            device.hours_if_taken(hour..hour + 1).await;
+            hour += 1;
+            let state = device.state();
+            if state.last_forecast_ms >= 66 * HOUR && state.running == Sha256::of(&good).0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), back)
+        .await
+        .unwrap();
     device.stop().await;
 }

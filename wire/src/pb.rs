@@ -419,6 +419,7 @@ pub struct HubKey {
     #[prost(bytes = "vec", tag = "2")]
     pub public_key: ::prost::alloc::vec::Vec<u8>,
 }
+/// With stage ACTIVE, an empty bundle, bundle_size 0 and model_version 0: no model, the device forecasts with its baselines.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Order {
     #[prost(string, tag = "1")]
@@ -427,7 +428,7 @@ pub struct Order {
     pub device: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub forecaster: ::prost::alloc::string::String,
-    /// SHA-256
+    /// SHA-256; empty: no model
     #[prost(bytes = "vec", tag = "4")]
     pub bundle: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "5")]

@@ -1,7 +1,8 @@
 //! The one task that takes readings, runs forecasters and writes both in one commit; owns no file and no socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fieldcast_features::ForecasterSpec;
 use fieldcast_features::quality::Quality;
@@ -24,6 +25,8 @@ use crate::update::machine::Machine;
 const TOGETHER: usize = 16;
 /// Records of one commit beyond which it is not enlarged.
 const RECORDS: usize = 4_096;
+/// Pause before the buffer is taken up again after it failed.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the engine is given.
 pub struct Parts {
@@ -63,6 +66,12 @@ pub struct Engine {
     pub(super) machines: BTreeMap<String, Machine>,
     pub(super) last: BTreeMap<String, LastMade>,
     pub(super) loaded: BTreeMap<String, Box<Loaded>>,
+    /// Shadows whose definition is not that of the running model, each with rows of its own.
+    pub(super) beside: BTreeMap<String, Forecaster>,
+    /// Why memory has run ahead of the disk; none while both agree.
+    pub(super) ahead: Option<String>,
+    /// Orders whose commit failed.
+    pub(super) missed: VecDeque<ModelEvent>,
 }
 
 type Answer = (
@@ -83,6 +92,9 @@ impl Engine {
             machines: BTreeMap::new(),
             last: BTreeMap::new(),
             loaded: BTreeMap::new(),
+            beside: BTreeMap::new(),
+            ahead: None,
+            missed: VecDeque::new(),
         };
         engine.take_up(None).await?;
         Ok(engine)
@@ -96,15 +108,17 @@ impl Engine {
         cancel: CancellationToken,
     ) {
         loop {
+            self.catch_up().await;
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                Some(event) = models.recv() => self.model_event(event).await,
+                Some(event) = models.recv(), if self.ahead.is_none() => self.model_event(event).await,
                 Some(ingest) = ingests.recv() => {
                     self.ingest(ingest, &mut ingests).await;
                     // A replay at full speed must leave the single thread to the others now and then.
                     tokio::task::yield_now().await;
                 }
+                () = tokio::time::sleep(AGAIN), if self.ahead.is_some() => {}
                 else => break,
             }
         }
@@ -116,6 +130,14 @@ impl Engine {
     }
 
     async fn ingest(&mut self, first: Ingest, queue: &mut mpsc::Receiver<Ingest>) {
+        if let Some(problem) = &self.ahead {
+            // Judged by what is in memory now, it would be judged twice.
+            let _ = first.reply.send(Err(NotAccepted {
+                source_name: first.source.to_string(),
+                problem: problem.clone(),
+            }));
+            return;
+        }
         let mut step = Step::default();
         let mut answers = Vec::new();
         let mut readings = 0;
@@ -153,10 +175,7 @@ impl Engine {
                 self.parts
                     .board
                     .update(|f| f.buffer.problem = Some(problem.clone()));
-                // What is in memory has run ahead of what is on disk: begin again from there.
-                if let Err(e) = self.take_up(Some(true)).await {
-                    tracing::error!("begin again from the buffer: {e}");
-                }
+                self.ahead = Some(problem.clone());
                 for (reply, _, source) in answers {
                     let _ = reply.send(Err(NotAccepted {
                         source_name: source.to_string(),
@@ -190,7 +209,11 @@ impl Engine {
                     index += 1;
                 }
                 Item::Complete(time) => {
-                    for f in self.forecasters.values_mut() {
+                    for f in self
+                        .forecasters
+                        .values_mut()
+                        .chain(self.beside.values_mut())
+                    {
                         f.complete(&ingest.sensors, time);
                     }
                     self.silence(time, Some(&ingest.sensors), step);
@@ -231,7 +254,11 @@ impl Engine {
             .judge(&mut reading, now, &mut found, &mut step.state);
         let quality = Quality::from_u8(reading.quality).unwrap_or(Quality::Bad);
         let value = quality.admit(reading.value);
-        for f in self.forecasters.values_mut() {
+        for f in self
+            .forecasters
+            .values_mut()
+            .chain(self.beside.values_mut())
+        {
             f.reading(&reading.sensor, reading.time, value);
         }
         step.records.push(RecordBody::Reading(reading));
@@ -246,6 +273,18 @@ impl Engine {
                 f.advance(step);
             }
             for note in std::mem::take(&mut step.notes) {
+                self.note(&name, note, step).await;
+            }
+        }
+        let names: Vec<String> = self.beside.keys().cloned().collect();
+        for name in names {
+            let mut apart = Step::default();
+            if let Some(f) = self.beside.get_mut(&name) {
+                f.advance(&mut apart);
+            }
+            // Its history is not stored: that is the running model's place, and the readings give it again.
+            step.records.append(&mut apart.records);
+            for note in apart.notes {
                 self.note(&name, note, step).await;
             }
         }

@@ -8,6 +8,7 @@ use fieldcast_wire::{RecordBody, pb};
 
 use super::engine::{Engine, LastMade};
 use super::forecaster::{Forecaster, Note, Step, Stored};
+use super::model::Slot;
 use crate::buffer::{BufferError, BufferHandle, Commit};
 use crate::update::driver::{ModelEvent, Request};
 use crate::update::machine::{Event, Machine, Output};
@@ -20,6 +21,28 @@ const CLEAN: &str = "clean";
 type Known = BTreeMap<String, Option<ForecasterSpec>>;
 
 impl Engine {
+    /// After a failed commit, memory has run ahead of the disk: begins again from there, for as long as it takes.
+    pub(super) async fn catch_up(&mut self) {
+        if let Some(before) = &self.ahead {
+            let before = before.clone();
+            match self.take_up(Some(true)).await {
+                Ok(()) => self.ahead = None,
+                Err(e) => {
+                    let problem = e.to_string();
+                    if problem != before {
+                        tracing::error!("begin again from the buffer: {problem}; tried again");
+                    }
+                    self.ahead = Some(problem);
+                }
+            }
+        }
+        while self.ahead.is_none()
+            && let Some(event) = self.missed.pop_front()
+        {
+            self.model_event(event).await;
+        }
+    }
+
     /// Makes forecasters and machines out of what is stored; `clean` none reads it from the buffer (a start).
     pub(super) async fn take_up(&mut self, clean: Option<bool>) -> Result<(), BufferError> {
         let buffer = self.parts.buffer.clone();
@@ -34,7 +57,9 @@ impl Engine {
             .and_then(|b| serde_json::from_slice(&b).ok())
             .unwrap_or_default();
         self.forecasters.clear();
+        self.beside.clear();
         self.machines.clear();
+        self.parts.sensors.forget();
         let mut specs: BTreeMap<String, ForecasterSpec> = self
             .parts
             .specs
@@ -78,7 +103,7 @@ impl Engine {
                 state: step.state,
             })
             .await?;
-        self.send(requests);
+        self.send(requests, true);
         self.publish();
         Ok(())
     }
@@ -104,17 +129,40 @@ impl Engine {
             pending: values(buffer, forecaster.pending_keys()).await?,
         };
         forecaster.restore(&stored);
+        let boot = self.bootstrap(&mut forecaster).await?;
+        step.state.extend(boot.state);
+        Ok(Some(forecaster))
+    }
+
+    async fn bootstrap(&self, forecaster: &mut Forecaster) -> Result<Step, BufferError> {
         let since = forecaster.closed_through().map_or(Millis::MIN, |t| t + 1);
         let mut readings = Vec::new();
         for (channel, sensor) in forecaster.sensors().iter().enumerate() {
-            for r in buffer.recent(sensor, since).await? {
+            for r in self.parts.buffer.recent(sensor, since).await? {
                 let quality = Quality::from_u8(r.quality).unwrap_or(Quality::Bad);
                 readings.push((channel, r.time, quality.admit(r.value)));
             }
         }
-        let boot = forecaster.bootstrap(readings);
-        step.state.extend(boot.state);
-        Ok(Some(forecaster))
+        Ok(forecaster.bootstrap(readings))
+    }
+
+    /// Lets a shadow watch on rows of its own, beside the running model.
+    async fn watch_beside(&mut self, name: &str, spec: ForecasterSpec, slot: Slot) {
+        let made = match Forecaster::beside(spec) {
+            Ok(mut f) => self
+                .bootstrap(&mut f)
+                .await
+                .map(|_| f)
+                .map_err(|e| e.to_string()),
+            Err(e) => Err(e),
+        };
+        match made {
+            Ok(mut f) => {
+                f.set_shadow(Some(slot));
+                self.beside.insert(name.to_owned(), f);
+            }
+            Err(e) => tracing::error!(forecaster = name, "the shadow does not watch: {e}"),
+        }
     }
 
     /// Something happened to a bundle: the machine decides, the decision is written, then carried out.
@@ -124,6 +172,15 @@ impl Engine {
             event,
             loaded,
         } = event;
+        if matches!(event, Event::NotObeyed(_)) && !self.machines.contains_key(&forecaster) {
+            return;
+        }
+        // Everything else comes again by itself once the buffer is taken up.
+        let again = matches!(event, Event::Ordered(_) | Event::NotObeyed(_)).then(|| ModelEvent {
+            forecaster: forecaster.clone(),
+            event: event.clone(),
+            loaded: None,
+        });
         let mut step = Step::default();
         let fresh = !self.machines.contains_key(&forecaster);
         if let Some(loaded) = loaded {
@@ -133,6 +190,7 @@ impl Engine {
         let (before, probation) = (machine.clone(), self.parts.probation);
         let outputs = machine.step(event, probation);
         let changed = *machine != before;
+        let tidy = before.needed() != machine.needed();
         if changed {
             tracing::info!(%forecaster, phase = ?machine.phase, generation = machine.generation(), reason = %machine.reason, "order");
         }
@@ -150,13 +208,12 @@ impl Engine {
             };
             if let Err(e) = self.parts.buffer.commit(commit).await {
                 tracing::error!("{e}");
-                if let Err(e) = self.take_up(Some(true)).await {
-                    tracing::error!("begin again from the buffer: {e}");
-                }
+                self.ahead = Some(e.to_string());
+                self.missed.extend(again);
                 return;
             }
         }
-        self.send(requests);
+        self.send(requests, tidy);
         self.publish();
     }
 
@@ -192,6 +249,7 @@ impl Engine {
                 tracing::error!(forecaster, %bundle, shadow, "the model failed: {reason}");
                 Some(Event::Failed(bundle.to_string(), reason))
             }
+            Note::NoWindow { bundle, reason } => Some(Event::NoWindow(bundle.to_string(), reason)),
         };
         let Some(event) = event else { return };
         let probation = self.parts.probation;
@@ -200,7 +258,7 @@ impl Engine {
         // While the commit is on its way nothing but readings is handled, so requests may go out before it.
         let requests = self.apply(forecaster, outputs, step).await;
         self.keep_machine(forecaster, step);
-        self.send(requests);
+        self.send(requests, false);
     }
 
     async fn apply(&mut self, name: &str, outputs: Vec<Output>, step: &mut Step) -> Vec<Request> {
@@ -220,6 +278,7 @@ impl Engine {
                     if let Some(f) = self.forecasters.get_mut(name) {
                         f.set_shadow(None);
                     }
+                    self.beside.remove(name);
                 }
                 Output::Outcome {
                     generation,
@@ -251,20 +310,29 @@ impl Engine {
             .forecasters
             .get(name)
             .is_some_and(|f| *f.spec() == loaded.spec);
+        if shadow {
+            self.beside.remove(name);
+            if !same && let Some(f) = self.forecasters.get_mut(name) {
+                // What is on trial must not change what runs: its windows come from rows of its own.
+                f.set_shadow(None);
+                self.watch_beside(name, loaded.spec, loaded.slot).await;
+                return;
+            }
+        }
         if !same {
-            match self.make(loaded.spec.clone(), step).await {
-                Ok(Some(mut fresh)) => {
-                    if let Some(old) = self.forecasters.get_mut(name) {
-                        fresh.set_active(old.set_active(None));
-                        fresh.set_shadow(old.set_shadow(None));
-                    }
-                    self.forecasters.insert(name.to_owned(), fresh);
-                }
+            let fresh = match self.make(loaded.spec.clone(), step).await {
+                Ok(Some(fresh)) => fresh,
                 Ok(None) => return,
                 Err(e) => {
                     tracing::error!("{e}");
                     return;
                 }
+            };
+            let old = self.forecasters.insert(name.to_owned(), fresh);
+            if let Some(mut old) = old
+                && let Some(slot) = old.set_shadow(None)
+            {
+                self.watch_beside(name, old.spec().clone(), slot).await;
             }
         }
         if let Some(f) = self.forecasters.get_mut(name) {
@@ -295,8 +363,8 @@ impl Engine {
         }
     }
 
-    fn send(&self, requests: Vec<Request>) {
-        let keep = !requests.is_empty();
+    fn send(&self, requests: Vec<Request>, tidy: bool) {
+        let keep = tidy || !requests.is_empty();
         for request in requests {
             if let Err(e) = self.parts.updater.try_send(request) {
                 tracing::error!(
@@ -329,7 +397,7 @@ impl Engine {
                 running: last.bundle.map_or_else(Vec::new, |b| b.0.to_vec()),
                 model_version: last.version,
                 phase: machine.phase.wire() as i32,
-                reason: machine.reason.clone(),
+                reason: machine.told(),
                 generation: machine.generation(),
                 attempt: machine.target.as_ref().map_or(0, |t| t.attempt),
                 last_forecast_ms: last.origin,
@@ -343,7 +411,7 @@ impl Engine {
                 facts.made_by.clone_from(&last.made_by);
                 facts.model_version = last.version;
                 facts.phase = format!("{:?}", machine.phase).to_lowercase();
-                facts.reason.clone_from(&machine.reason);
+                facts.reason = machine.told();
                 facts.generation = machine.generation();
                 let name_of = |i: &Option<crate::update::Installed>| {
                     i.as_ref().map_or_else(String::new, |i| i.sha.clone())

@@ -39,6 +39,13 @@ pub enum Note {
         /// Its origin.
         origin: Millis,
     },
+    /// A model has no window to forecast from.
+    NoWindow {
+        /// Its bundle.
+        bundle: Sha256,
+        /// What is missing.
+        reason: String,
+    },
     /// A model gave no usable forecast.
     Failed {
         /// Its bundle.
@@ -86,6 +93,8 @@ pub struct Forecaster {
     jumps: Jumps,
     active: Option<Slot>,
     shadow: Option<Slot>,
+    /// Beside another one of the same name: it only carries a shadow and never speaks for the device.
+    beside: bool,
 }
 
 impl Forecaster {
@@ -117,8 +126,17 @@ impl Forecaster {
             jumps: Jumps::new(spec.period_ms()),
             active: None,
             shadow: None,
+            beside: false,
             spec,
         })
+    }
+
+    /// One that only carries a shadow whose definition is not that of the running model.
+    ///
+    /// # Errors
+    /// Where the definition breaks a rule.
+    pub fn beside(spec: ForecasterSpec) -> Result<Self, String> {
+        Self::new(spec).map(|f| Self { beside: true, ..f })
     }
 
     /// The definition.
@@ -416,8 +434,16 @@ impl Forecaster {
         let mut done = false;
         for shadow in [false, true] {
             let slot = if shadow { &self.shadow } else { &self.active };
-            let (Some(slot), Ok(window)) = (slot, &window) else {
-                continue;
+            let Some(slot) = slot else { continue };
+            let window = match &window {
+                Ok(window) => window,
+                Err(e) => {
+                    step.notes.push(Note::NoWindow {
+                        bundle: slot.sha,
+                        reason: e.to_string(),
+                    });
+                    continue;
+                }
             };
             match slot.forecast(window) {
                 Ok((mean, quantiles)) => {
@@ -447,7 +473,10 @@ impl Forecaster {
                 }),
             }
         }
-        if !done && let Ok(cold) = self.cold.forecast() {
+        if !done
+            && !self.beside
+            && let Ok(cold) = self.cold.forecast()
+        {
             let made_by = cold.made_by.name();
             let forecast = pb::Forecast {
                 mean: cold.mean,

@@ -53,6 +53,11 @@ impl Sensors {
         names.cloned().collect()
     }
 
+    /// Forgets every monitor, so that each is taken up again as it is stored.
+    pub fn forget(&mut self) {
+        self.watched.clear();
+    }
+
     /// Takes up a stored monitor, or begins a new one; the limits are those of the configuration either way.
     pub fn meet(&mut self, sensor: &str, stored: Option<&[u8]>) {
         let config = self.configs.get(sensor);

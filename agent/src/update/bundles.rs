@@ -7,7 +7,7 @@ use fieldcast_bundle::{Caps, DailyErrors, Expected, KeyRing, UnverifiedBundle, V
 use fieldcast_drift::monitor::ErrorCalibration;
 use fieldcast_features::window::Window;
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_runtime::LoadedModel;
+use fieldcast_runtime::{LoadedModel, RuntimeError};
 use fieldcast_wire::{Sha256, caps};
 
 use super::download::read_capped;
@@ -26,6 +26,15 @@ pub struct Loaded {
     pub slot: Slot,
     /// The watch over its errors.
     pub watch: ErrorWatch,
+}
+
+/// Why a bundle is not loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotLoaded {
+    /// It did not pass a check; the text begins with the number of the check.
+    Refused(String),
+    /// It could not be checked now, which says nothing about it.
+    Unchecked(String),
 }
 
 struct Runs(LoadedModel);
@@ -97,18 +106,26 @@ impl Bundles {
     /// Reads, verifies and loads a bundle; its golden vectors are reproduced on this machine.
     ///
     /// # Errors
-    /// The check that failed, in words.
+    /// The check that failed, or why none could be made, in words.
     pub fn load(
         &self,
         forecaster: &str,
         sha: &str,
         ring: &KeyRing,
         now: Millis,
-    ) -> Result<Loaded, String> {
-        let digest = Sha256::from_hex(sha).ok_or("the bundle's digest is not one")?;
-        let bytes = self
-            .read(sha)
-            .map_err(|e| format!("the bundle's file cannot be read: {e}"))?;
+    ) -> Result<Loaded, NotLoaded> {
+        let refused = |step: &str, why: String| NotLoaded::Refused(format!("{step}: {why}"));
+        let digest = Sha256::from_hex(sha)
+            .ok_or_else(|| refused("V7", "the bundle's digest is not one".to_owned()))?;
+        let bytes = self.read(sha).map_err(|e| {
+            let why = format!("the bundle's file cannot be read: {e}");
+            // A file that is gone or too large will not read better later.
+            match e.kind() {
+                io::ErrorKind::NotFound => refused("V7", why),
+                io::ErrorKind::FileTooLarge => refused("V6", why),
+                _ => NotLoaded::Unchecked(format!("{why}; it is tried again")),
+            }
+        })?;
         let expected = Expected {
             sha256: digest,
             forecaster,
@@ -116,9 +133,9 @@ impl Bundles {
         };
         let bundle = UnverifiedBundle::parse(&bytes, &Caps::default())
             .and_then(|b| b.verify(ring, &expected, now))
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| refused(e.step(), e.to_string()))?;
         drop(bytes);
-        load(&bundle, &self.device)
+        load(&bundle, &self.device).map_err(|e| refused(e.step(), e.to_string()))
     }
 
     fn read(&self, sha: &str) -> io::Result<Vec<u8>> {
@@ -144,8 +161,8 @@ fn calibration_of(daily: &DailyErrors, device: &str) -> Option<ErrorCalibration>
     })
 }
 
-fn load(bundle: &VerifiedBundle, device: &str) -> Result<Loaded, String> {
-    let model = fieldcast_runtime::load(bundle).map_err(|e| e.to_string())?;
+fn load(bundle: &VerifiedBundle, device: &str) -> Result<Loaded, RuntimeError> {
+    let model = fieldcast_runtime::load(bundle)?;
     let manifest = bundle.manifest();
     let calibration = calibration_of(&manifest.calibration.daily, device);
     let sha = bundle.sha256();

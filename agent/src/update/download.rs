@@ -102,6 +102,14 @@ impl Download {
         map.seek(SeekFrom::Start(i as u64))?;
         map.write_all(&[1])?;
         self.here[i] = true;
+        self.check()
+    }
+
+    /// Checks the digest once no block is missing: after the last one, and where a process ended right after it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn check(&mut self) -> io::Result<Taken> {
         if self.here.iter().any(|here| !here) {
             return Ok(Taken::More);
         }
@@ -137,7 +145,8 @@ pub fn read_capped(path: &Path, cap: usize) -> io::Result<Vec<u8>> {
     let limit = u64::try_from(cap).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     if bytes.len() > cap {
-        return Err(io::Error::other(format!("is larger than {cap} bytes")));
+        let problem = format!("is larger than {cap} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
     Ok(bytes)
 }
@@ -166,6 +175,24 @@ mod tests {
         let path = dir.path().join("done");
         d.finish(&path).unwrap();
         assert_eq!(std::fs::read(path).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_file_that_was_complete_when_the_process_ended_is_checked_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let begin = |bytes: &[u8]| {
+            let mut d = Download::open(dir.path(), Sha256::of(b"right"), 5).unwrap();
+            d.here.fill(true);
+            std::fs::write(&d.part, bytes).unwrap();
+            std::fs::write(&d.map, [1]).unwrap();
+            Download::open(dir.path(), Sha256::of(b"right"), 5).unwrap()
+        };
+        let mut whole = begin(b"right");
+        assert!(whole.missing().is_empty());
+        assert_eq!(whole.check().unwrap(), Taken::Complete);
+        let mut other = begin(b"wrong");
+        assert_eq!(other.check().unwrap(), Taken::WrongDigest);
+        assert_eq!(other.missing(), [0]);
     }
 
     #[test]

@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bundles::{Bundles, Loaded};
+use super::bundles::{Bundles, Loaded, NotLoaded};
 use super::download::{Download, Taken};
+use super::floor;
 use super::machine::{Event, Installed, Target};
 use crate::buffer::{BufferHandle, Commit};
 use crate::clock::Clock;
@@ -23,6 +24,10 @@ use crate::identity::Identity;
 const KEYS: &str = "keys";
 /// Blocks that do not come within this process time are asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Bundles that could not be checked are tried again after this process time.
+const CHECK_AGAIN: Duration = Duration::from_secs(30);
+/// The time floor is kept this often.
+const KEEP_FLOOR: Duration = Duration::from_secs(600);
 
 /// From the engine.
 #[derive(Debug)]
@@ -99,6 +104,16 @@ struct Running {
     fetching: BTreeMap<String, Fetching>,
     needed: Option<Vec<String>>,
     seen: BTreeMap<String, u64>,
+    unchecked: BTreeMap<(String, String), Installed>,
+    checked: Instant,
+    floor_kept: Option<Instant>,
+}
+
+/// File work and model optimisation take long: they never hold up the runtime's one thread.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| format!("the work on it ended badly: {e}"))
 }
 
 impl Updater {
@@ -118,6 +133,9 @@ impl Updater {
             fetching: BTreeMap::new(),
             needed: None,
             seen: BTreeMap::new(),
+            unchecked: BTreeMap::new(),
+            checked: Instant::now(),
+            floor_kept: None,
         };
         running.stored_keys().await;
         let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -166,18 +184,34 @@ impl Running {
             Request::Keep(needed) => {
                 let mut all = needed.clone();
                 all.extend(self.fetching.keys().cloned());
-                self.this.bundles.keep_only(&all);
+                let bundles = self.this.bundles.clone();
+                if let Err(e) = aside(move || bundles.keep_only(&all)).await {
+                    tracing::warn!("remove old bundles: {e}");
+                }
+                self.unchecked.retain(|(_, sha), _| needed.contains(sha));
                 self.needed = Some(needed);
             }
         }
     }
 
     async fn load(&mut self, forecaster: &str, installed: Installed) {
-        let sha = installed.sha;
-        let now = self.this.clock.wall_ms();
+        let sha = installed.sha.clone();
+        let now = self.this.clock.trusted_ms();
+        let later = |why: &str| Err(NotLoaded::Unchecked(why.to_owned()));
         let loaded = match &self.ring {
-            Some(ring) => self.this.bundles.load(forecaster, &sha, ring, now),
-            None => Err("no identity is configured, so no key vouches for the bundle".to_owned()),
+            Some(ring) if ring.version() > 0 => {
+                let (bundles, ring) = (self.this.bundles.clone(), ring.clone());
+                let (forecaster, sha) = (forecaster.to_owned(), sha.clone());
+                aside(move || bundles.load(&forecaster, &sha, &ring, now))
+                    .await
+                    .unwrap_or_else(|e| Err(NotLoaded::Refused(e)))
+            }
+            Some(_) => {
+                later("no key list is here yet to check the bundle with; connect to the hub")
+            }
+            None => later(
+                "no identity can be read, so no key vouches for the bundle; correct the identity file and restart the agent",
+            ),
         };
         match loaded {
             Ok(loaded) => {
@@ -185,7 +219,14 @@ impl Running {
                 self.tell(forecaster, Event::Loaded(sha), Some(Box::new(loaded)))
                     .await;
             }
-            Err(reason) => {
+            Err(NotLoaded::Unchecked(reason)) => {
+                tracing::error!(forecaster, bundle = %sha, "bundle not checked: {reason}");
+                let key = (forecaster.to_owned(), sha.clone());
+                self.unchecked.insert(key, installed);
+                self.tell(forecaster, Event::Unchecked(sha, reason), None)
+                    .await;
+            }
+            Err(NotLoaded::Refused(reason)) => {
                 tracing::error!(forecaster, bundle = %sha, "bundle refused: {reason}");
                 self.tell(forecaster, Event::Refused(sha, reason), None)
                     .await;
@@ -193,20 +234,36 @@ impl Running {
         }
     }
 
+    /// Tries again what could not be checked; without an identity that is the next start's.
+    async fn check_again(&mut self) {
+        self.checked = Instant::now();
+        match &self.ring {
+            None => return,
+            Some(ring) if ring.version() == 0 => self.stored_keys().await,
+            Some(_) => {}
+        }
+        for ((forecaster, _), installed) in std::mem::take(&mut self.unchecked) {
+            self.load(&forecaster, installed).await;
+        }
+    }
+
     async fn fetch(&mut self, forecaster: String, target: Target) {
-        let sha = target.bundle.sha.clone();
         // A newer order for the same forecaster supersedes an unfinished download.
         self.fetching.retain(|_, f| f.forecaster != forecaster);
+        let Some(bundle) = target.bundle.clone() else {
+            return;
+        };
+        let sha = bundle.sha.clone();
         if self.this.bundles.has(&sha) {
             self.tell(&forecaster, Event::Fetched(sha), None).await;
             return;
         }
-        let opened = target
-            .bundle
-            .digest()
-            .ok_or_else(|| std::io::Error::other("no digest"))
-            .and_then(|d| Download::open(self.this.bundles.folder(), d, target.size));
-        match opened {
+        let (folder, size) = (self.this.bundles.folder().to_owned(), target.size);
+        let opened = aside(move || {
+            let digest = bundle.digest().ok_or("its digest is none")?;
+            Download::open(&folder, digest, size).map_err(|e| e.to_string())
+        });
+        match opened.await.and_then(|o| o) {
             Ok(download) => {
                 tracing::info!(forecaster, bundle = %sha, bytes = target.size, "fetching a bundle");
                 let fetching = Fetching {
@@ -228,7 +285,18 @@ impl Running {
 
     /// Asks (again) for what is missing and gives up what has expired.
     async fn tick(&mut self) {
-        let now = self.this.clock.wall_ms();
+        if !self.unchecked.is_empty() && self.checked.elapsed() >= CHECK_AGAIN {
+            self.check_again().await;
+        }
+        if self.floor_kept.is_none_or(|at| at.elapsed() >= KEEP_FLOOR) {
+            self.keep_floor().await;
+        }
+        let whole = self.fetching.iter();
+        let whole = whole.filter(|(_, f)| f.download.missing().is_empty());
+        for sha in whole.map(|(sha, _)| sha.clone()).collect::<Vec<_>>() {
+            self.on_disk(sha, Download::check).await;
+        }
+        let now = self.this.clock.trusted_ms();
         let mut expired = Vec::new();
         for (sha, fetching) in &mut self.fetching {
             if now >= fetching.target.expires {
@@ -264,43 +332,89 @@ impl Running {
                 self.tick().await;
             }
             FromHub::Desired(desired) => self.desired(desired).await,
-            FromHub::Block(sha, n, bytes) => self.block(sha, n, &bytes).await,
+            FromHub::Block(sha, n, bytes) => self.block(sha, n, bytes).await,
         }
     }
 
-    async fn block(&mut self, sha: Sha256, n: u32, bytes: &[u8]) {
+    async fn keep_floor(&mut self) {
+        self.floor_kept = Some(Instant::now());
+        if let Err(e) = floor::keep(&self.this.buffer, &self.this.clock).await {
+            tracing::warn!("keep the time floor: {e}");
+        }
+    }
+
+    async fn block(&mut self, sha: Sha256, n: u32, bytes: Vec<u8>) {
         let name = sha.to_string();
-        let Some(fetching) = self.fetching.get_mut(&name) else {
-            return;
+        let more = self.on_disk(name, move |d| d.take(n, &bytes)).await;
+        if more {
+            self.tick().await;
+        }
+    }
+
+    /// Works on a download's file; true where more blocks are to be asked for at once.
+    async fn on_disk(
+        &mut self,
+        name: String,
+        work: impl FnOnce(&mut Download) -> std::io::Result<Taken> + Send + 'static,
+    ) -> bool {
+        let Some(f) = self.fetching.remove(&name) else {
+            return false;
         };
-        match fetching.download.take(n, bytes) {
+        let Fetching {
+            forecaster,
+            target,
+            mut download,
+            asked,
+        } = f;
+        let path = self.this.bundles.path(&name);
+        let done = aside(move || {
+            let taken = work(&mut download);
+            if matches!(taken, Ok(Taken::Complete)) {
+                return match download.finish(&path) {
+                    Ok(()) => Ok(None),
+                    Err(e) => Err(format!("the bundle cannot be kept: {e}")),
+                };
+            }
+            Ok(Some((download, taken)))
+        });
+        let (download, taken) = match done.await.and_then(|d| d) {
+            Ok(Some(back)) => back,
+            Ok(None) => {
+                self.tell(&forecaster, Event::Fetched(name), None).await;
+                return false;
+            }
+            Err(reason) => {
+                self.tell(&forecaster, Event::Unfetchable(name, reason), None)
+                    .await;
+                return false;
+            }
+        };
+        let mut fetching = Fetching {
+            forecaster,
+            target,
+            download,
+            asked,
+        };
+        let mut more = false;
+        match taken {
             Ok(Taken::More) => {
                 fetching.asked = Some(Instant::now());
                 // All of one request are here: ask for the next ones at once.
                 let (here, all) = fetching.download.progress();
-                if here.is_multiple_of(fieldcast_wire::caps::MAX_BLOCKS_ASKED) && here < all {
+                more = here.is_multiple_of(fieldcast_wire::caps::MAX_BLOCKS_ASKED) && here < all;
+                if more {
                     fetching.asked = None;
-                    self.tick().await;
                 }
             }
-            Ok(Taken::Ignored) => {}
+            Ok(Taken::Ignored | Taken::Complete) => {}
             Ok(Taken::WrongDigest) => {
                 tracing::warn!(bundle = %name, "the blocks are not the bundle; it is fetched anew");
                 fetching.asked = None;
             }
-            Ok(Taken::Complete) => {
-                if let Some(f) = self.fetching.remove(&name) {
-                    let event = match f.download.finish(&self.this.bundles.path(&name)) {
-                        Ok(()) => Event::Fetched(name),
-                        Err(e) => {
-                            Event::Unfetchable(name, format!("the bundle cannot be kept: {e}"))
-                        }
-                    };
-                    self.tell(&f.forecaster, event, None).await;
-                }
-            }
             Err(e) => tracing::warn!(bundle = %name, "write a block: {e}; it is asked for again"),
         }
+        self.fetching.insert(name, fetching);
+        more
     }
 
     async fn desired(&mut self, desired: pb::Desired) {
@@ -317,6 +431,7 @@ impl Running {
                     if let Err(e) = self.this.buffer.commit(commit).await {
                         tracing::warn!("keep the key list: {e}");
                     }
+                    self.check_again().await;
                 }
                 Ok(KeyListChange::Same) => {}
                 Err(e) => tracing::error!("key list refused: {e}"),
@@ -327,19 +442,27 @@ impl Running {
             site: identity.site.as_str(),
             device: identity.device.as_str(),
         };
-        let now = self.this.clock.wall_ms();
+        let now = self.this.clock.trusted_ms();
         for signed in desired.orders.iter().take(MAX_FORECASTERS) {
             let Some(ring) = &self.ring else { return };
             let last = |f: &str| self.seen.get(f).copied().unwrap_or(0);
             match verify_order(signed, ring, me, last, now) {
                 Ok(order) => {
                     self.seen.insert(order.forecaster.clone(), order.generation);
+                    if !self.this.clock.synchronised() && order.issued > now {
+                        self.this.clock.raise_floor(order.issued);
+                        self.keep_floor().await;
+                    }
+                    if order.model.is_none() {
+                        self.fetching
+                            .retain(|_, f| f.forecaster != order.forecaster);
+                    }
                     let target = Target {
-                        bundle: Installed {
-                            sha: order.bundle.to_string(),
-                            version: order.model_version,
-                        },
-                        size: order.bundle_size,
+                        bundle: order.model.map(|m| Installed {
+                            sha: m.bundle.to_string(),
+                            version: m.version,
+                        }),
+                        size: order.model.map_or(0, |m| m.size),
                         shadow: order.stage == pb::Stage::Shadow,
                         generation: order.generation,
                         attempt: order.attempt,
@@ -348,7 +471,14 @@ impl Running {
                     self.tell(&order.forecaster, Event::Ordered(target), None)
                         .await;
                 }
-                Err(e) => tracing::warn!("order refused: {e}"),
+                Err(e) => {
+                    tracing::warn!("order refused: {e}");
+                    // Unsigned, so it says no more than whose page the refusal belongs on.
+                    if let Ok(order) = message::decode::<pb::Order>("order", &signed.payload) {
+                        let event = Event::NotObeyed(format!("{}: {e}", e.step()));
+                        self.tell(&order.forecaster, event, None).await;
+                    }
+                }
             }
         }
     }

@@ -83,8 +83,8 @@ impl Installed {
 /// What a verified order asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// The bundle.
-    pub bundle: Installed,
+    /// The bundle; none orders the device back to its own baselines.
+    pub bundle: Option<Installed>,
     /// Its bytes.
     pub size: usize,
     /// Beside the running model instead of in its place.
@@ -95,6 +95,12 @@ pub struct Target {
     pub attempt: u32,
     /// From this time on it is given up.
     pub expires: Millis,
+}
+
+impl Target {
+    fn names(&self, sha: &str) -> bool {
+        Machine::is(self.bundle.as_ref(), sha)
+    }
 }
 
 /// What happened.
@@ -115,6 +121,12 @@ pub enum Event {
     Loaded(String),
     /// A bundle did not pass.
     Refused(String, String),
+    /// A bundle cannot be checked now: that says nothing about it, and it is checked again later.
+    Unchecked(String, String),
+    /// An order was not obeyed.
+    NotObeyed(String),
+    /// A model has no usable window.
+    NoWindow(String, String),
     /// A model made a forecast of finite numbers.
     Forecasted(String),
     /// A model could not.
@@ -172,6 +184,16 @@ pub struct Machine {
     pub interrupted: u32,
     /// Forecasts that `active` failed in a row.
     pub failed: u32,
+    /// What keeps a bundle that is in place from forecasting; not about the newest order.
+    #[serde(default)]
+    pub hindrance: String,
+    /// Why the last order that was not obeyed was not.
+    #[serde(default)]
+    pub disobeyed: String,
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(300).collect()
 }
 
 impl Machine {
@@ -190,13 +212,22 @@ impl Machine {
     /// Bundles that must stay on disk.
     #[must_use]
     pub fn needed(&self) -> Vec<&str> {
-        let target = self.target.as_ref().map(|t| &t.bundle);
+        let target = self.target.as_ref().map(|t| t.bundle.as_ref());
         [&self.active, &self.last_good, &self.shadow]
             .into_iter()
             .flatten()
-            .chain(target)
+            .chain(target.flatten())
             .map(|i| i.sha.as_str())
             .collect()
+    }
+
+    /// All that is to be told about it, in words; empty where all is well.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let parts = [&self.reason, &self.hindrance, &self.disobeyed];
+        let said: Vec<&str> = parts.into_iter().map(String::as_str).collect();
+        let said: Vec<&str> = said.into_iter().filter(|p| !p.is_empty()).collect();
+        said.join("; ")
     }
 
     /// One step; `probation` is how many forecasts prove a model.
@@ -215,6 +246,17 @@ impl Machine {
             Event::Refused(sha, reason) => self.refused(&sha, reason),
             Event::Forecasted(sha) => self.forecasted(&sha, probation),
             Event::Failed(sha, reason) => self.failed(&sha, reason),
+            Event::Unchecked(sha, reason) => self.unchecked(&sha, &reason),
+            Event::NoWindow(sha, reason) => {
+                if Self::is(self.active.as_ref(), &sha) || Self::is(self.shadow.as_ref(), &sha) {
+                    self.hindrance = cut(&reason);
+                }
+                Vec::new()
+            }
+            Event::NotObeyed(reason) => {
+                self.disobeyed = cut(&reason);
+                Vec::new()
+            }
             Event::Fetched(_) | Event::Unfetchable(..) => Vec::new(),
         }
     }
@@ -224,13 +266,22 @@ impl Machine {
     }
 
     fn awaits(&self, sha: &str, phase: Phase) -> bool {
-        self.phase == phase && self.target.as_ref().is_some_and(|t| t.bundle.sha == sha)
+        self.phase == phase && self.orders(sha)
+    }
+
+    fn orders(&self, sha: &str) -> bool {
+        self.target.as_ref().is_some_and(|t| t.names(sha))
+    }
+
+    fn on_probation(&self) -> bool {
+        self.active.is_some() && self.active != self.last_good
     }
 
     fn load_target(&self) -> Vec<Output> {
         let target = self.target.as_ref();
         target
-            .map(|t| Output::Load(t.bundle.clone()))
+            .and_then(|t| t.bundle.clone())
+            .map(Output::Load)
             .into_iter()
             .collect()
     }
@@ -251,12 +302,19 @@ impl Machine {
         self.outcome(false, &self.reason).into_iter().collect()
     }
 
+    /// A bundle came to its end: that ends the newest order only where it is the one ordered.
+    fn give_up(&mut self, sha: &str, phase: Phase, reason: String) -> Vec<Output> {
+        if self.orders(sha) {
+            return self.end(phase, reason);
+        }
+        self.hindrance = cut(&reason);
+        self.interrupted = 0;
+        Vec::new()
+    }
+
     fn started(&mut self, clean: bool) -> Vec<Output> {
-        let trial = match self.phase {
-            Phase::Verified | Phase::Active => true,
-            Phase::Shadowing => self.shadow_forecasts == 0,
-            _ => false,
-        };
+        let shadow_trial = self.phase == Phase::Shadowing && self.shadow_forecasts == 0;
+        let trial = self.phase == Phase::Verified || shadow_trial || self.on_probation();
         let mut out = Vec::new();
         if trial && !clean {
             self.interrupted += 1;
@@ -264,13 +322,17 @@ impl Machine {
                 let reason = format!(
                     "the process died {MAX_INTERRUPTED} times while this bundle was on trial; the last good one runs"
                 );
-                if self.phase == Phase::Active {
+                // The newest one on trial is the first to be blamed.
+                if self.phase == Phase::Verified {
+                    out.extend(self.end(Phase::Failed, reason));
+                } else if shadow_trial {
+                    self.shadow = None;
+                    out.extend(self.end(Phase::Failed, reason));
+                } else if let Some(active) = self.active.take() {
                     self.active = self.last_good.clone();
                     self.forecasts = 0;
-                } else if self.phase == Phase::Shadowing {
-                    self.shadow = None;
+                    out.extend(self.give_up(&active.sha, Phase::Failed, reason));
                 }
-                out.extend(self.end(Phase::Failed, reason));
             }
         }
         if self.phase == Phase::Downloading {
@@ -292,16 +354,21 @@ impl Machine {
             );
             // Retained orders come again with every connection.
             if new <= old {
+                self.disobeyed.clear();
                 return Vec::new();
             }
         }
-        let runs = Self::is(self.active.as_ref(), &target.bundle.sha);
-        let shadow = target.shadow;
         self.reason.clear();
+        self.disobeyed.clear();
         self.interrupted = 0;
         self.target = Some(target.clone());
+        let Some(sha) = target.bundle.as_ref().map(|b| b.sha.clone()) else {
+            return self.without_model();
+        };
+        let runs = Self::is(self.active.as_ref(), &sha);
+        let shadow = target.shadow;
         let mut out = Vec::new();
-        if self.shadow.is_some() && !Self::is(self.shadow.as_ref(), &target.bundle.sha) {
+        if self.shadow.is_some() && !Self::is(self.shadow.as_ref(), &sha) {
             self.shadow = None;
             out.push(Output::Unwatch);
         }
@@ -317,7 +384,7 @@ impl Machine {
             }
             return out;
         }
-        if shadow && Self::is(self.shadow.as_ref(), &target.bundle.sha) {
+        if shadow && Self::is(self.shadow.as_ref(), &sha) {
             self.phase = Phase::Shadowing;
             return out;
         }
@@ -326,12 +393,29 @@ impl Machine {
         out
     }
 
+    /// The hub wants no model: what ran or proved itself before must not come back by itself either.
+    fn without_model(&mut self) -> Vec<Output> {
+        let mut out = Vec::new();
+        if self.shadow.take().is_some() {
+            out.push(Output::Unwatch);
+        }
+        (self.active, self.last_good) = (None, None);
+        (self.forecasts, self.failed) = (0, 0);
+        self.hindrance.clear();
+        self.phase = Phase::None;
+        out.push(Output::Baseline);
+        out.extend(self.outcome(true, "no model runs; the device's own baselines forecast"));
+        out
+    }
+
     fn loaded(&mut self, sha: String) -> Vec<Output> {
         if self.awaits(&sha, Phase::Verified)
             && let Some(target) = self.target.clone()
+            && let Some(bundle) = target.bundle
         {
+            self.hindrance.clear();
             if target.shadow {
-                self.shadow = Some(target.bundle);
+                self.shadow = Some(bundle);
                 self.shadow_forecasts = 0;
                 self.phase = Phase::Shadowing;
                 return vec![Output::Watch(sha)];
@@ -340,16 +424,18 @@ impl Machine {
             if self.shadow.take().is_some() {
                 out.push(Output::Unwatch);
             }
-            self.active = Some(target.bundle);
+            self.active = Some(bundle);
             (self.forecasts, self.failed) = (0, 0);
             self.phase = Phase::Active;
             out.push(Output::Activate(sha));
             return out;
         }
         if Self::is(self.active.as_ref(), &sha) {
+            self.hindrance.clear();
             return vec![Output::Activate(sha)];
         }
         if Self::is(self.shadow.as_ref(), &sha) {
+            self.hindrance.clear();
             return vec![Output::Watch(sha)];
         }
         Vec::new()
@@ -366,8 +452,20 @@ impl Machine {
         if Self::is(self.shadow.as_ref(), sha) {
             self.shadow = None;
             let mut out = vec![Output::Unwatch];
-            out.extend(self.end(Phase::Failed, reason));
+            out.extend(self.give_up(sha, Phase::Failed, reason));
             return out;
+        }
+        Vec::new()
+    }
+
+    fn unchecked(&mut self, sha: &str, reason: &str) -> Vec<Output> {
+        let in_place = [&self.active, &self.shadow];
+        if self.awaits(sha, Phase::Verified)
+            || in_place.into_iter().any(|i| Self::is(i.as_ref(), sha))
+        {
+            self.hindrance = cut(reason);
+            // A bundle whose check never began cannot have ended the process.
+            self.interrupted = 0;
         }
         Vec::new()
     }
@@ -376,15 +474,21 @@ impl Machine {
         if Self::is(self.active.as_ref(), sha) {
             self.forecasts += 1;
             self.failed = 0;
-            if self.phase == Phase::Active && self.forecasts >= u64::from(probation) {
+            self.hindrance.clear();
+            if self.on_probation() && self.forecasts >= u64::from(probation) {
+                self.last_good = self.active.clone();
+                if self.phase != Phase::Active {
+                    // Another order is on its way: this bundle has proved itself all the same.
+                    return Vec::new();
+                }
                 self.phase = Phase::Healthy;
                 self.interrupted = 0;
-                self.last_good = self.active.clone();
                 let message = format!("{} forecasts were made", self.forecasts);
                 return self.outcome(true, &message).into_iter().collect();
             }
         } else if Self::is(self.shadow.as_ref(), sha) {
             self.shadow_forecasts += 1;
+            self.hindrance.clear();
             if self.shadow_forecasts == u64::from(probation) {
                 self.interrupted = 0;
                 return self
@@ -399,7 +503,7 @@ impl Machine {
     fn failed(&mut self, sha: &str, reason: String) -> Vec<Output> {
         if Self::is(self.active.as_ref(), sha) {
             self.failed += 1;
-            if self.phase == Phase::Active {
+            if self.on_probation() {
                 return self.go_back(sha, Phase::RolledBack, reason);
             }
             if self.failed >= MAX_FAILED {
@@ -408,7 +512,7 @@ impl Machine {
         } else if Self::is(self.shadow.as_ref(), sha) {
             self.shadow = None;
             let mut out = vec![Output::Unwatch];
-            out.extend(self.end(Phase::Failed, reason));
+            out.extend(self.give_up(sha, Phase::Failed, reason));
             return out;
         }
         Vec::new()
@@ -423,7 +527,7 @@ impl Machine {
         (self.forecasts, self.failed) = (0, 0);
         let mut out = vec![Output::Baseline];
         out.extend(self.active.clone().map(Output::Load));
-        out.extend(self.end(phase, reason));
+        out.extend(self.give_up(sha, phase, reason));
         out
     }
 }

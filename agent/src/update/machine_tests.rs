@@ -19,7 +19,7 @@ fn bundle(name: &str) -> Installed {
 
 fn order(name: &str, generation: u64, shadow: bool) -> Event {
     Event::Ordered(Target {
-        bundle: bundle(name),
+        bundle: Some(bundle(name)),
         size: 9,
         shadow,
         generation,
@@ -234,9 +234,116 @@ fn a_proven_model_that_fails_three_times_leaves_the_baselines() {
     assert_eq!((m.phase, m.active.clone()), (Phase::Failed, None));
 }
 
+fn no_model(generation: u64) -> Event {
+    Event::Ordered(Target {
+        bundle: None,
+        size: 0,
+        shadow: false,
+        generation,
+        attempt: 1,
+        expires: i64::MAX,
+    })
+}
+
+#[test]
+fn a_bundle_that_cannot_be_checked_now_is_neither_dropped_nor_forgotten() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let a = bundle("a").sha;
+    run(&mut m, vec![Event::Started { clean: true }]);
+    let out = run(
+        &mut m,
+        vec![Event::Unchecked(a.clone(), "no identity".into())],
+    );
+    assert_eq!(out, []);
+    assert_eq!(
+        (&m.active, &m.last_good),
+        (&Some(bundle("a")), &Some(bundle("a")))
+    );
+    assert!(m.told().contains("no identity"), "{}", m.told());
+    let later = run(&mut m, vec![Event::Loaded(a.clone())]);
+    assert_eq!(later, [Output::Activate(a)]);
+    assert_eq!((m.phase, m.told()), (Phase::Healthy, String::new()));
+}
+
+#[test]
+fn an_old_model_that_fails_does_not_end_the_order_for_a_new_one() {
+    let failed = || Event::Failed(bundle("a").sha, "error".into());
+    let b = bundle("b").sha;
+    for old in [
+        vec![failed(), failed(), failed()],
+        vec![Event::Refused(bundle("a").sha, "changed on disk".into())],
+    ] {
+        let mut m = Machine::default();
+        install(&mut m, "a", 1);
+        run(&mut m, vec![order("b", 2, false)]);
+        let out = run(&mut m, old);
+        assert_eq!(out, [Output::Baseline], "no outcome of the order for b");
+        assert_eq!((m.phase, m.active.clone()), (Phase::Downloading, None));
+        let out = run(&mut m, vec![Event::Fetched(b.clone())]);
+        assert_eq!(out, [Output::Load(bundle("b"))]);
+    }
+}
+
+#[test]
+fn a_model_proves_itself_also_while_its_successor_is_on_the_way() {
+    let mut m = Machine::default();
+    let (a, b) = (bundle("a").sha, bundle("b").sha);
+    run(
+        &mut m,
+        vec![
+            order("a", 1, false),
+            Event::Fetched(a.clone()),
+            Event::Loaded(a.clone()),
+            Event::Forecasted(a.clone()),
+            order("b", 2, false),
+            Event::Forecasted(a),
+            Event::Fetched(b.clone()),
+            Event::Loaded(b.clone()),
+        ],
+    );
+    assert_eq!(m.last_good, Some(bundle("a")));
+    let out = run(&mut m, vec![Event::Failed(b, "NaN".into())]);
+    assert_eq!(out[..2], [Output::Baseline, Output::Load(bundle("a"))]);
+    assert_eq!(m.phase, Phase::RolledBack);
+}
+
+#[test]
+fn an_order_for_no_model_ends_on_the_baselines_and_nothing_comes_back_by_itself() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let b = bundle("b").sha;
+    run(
+        &mut m,
+        vec![
+            order("b", 2, true),
+            Event::Fetched(b.clone()),
+            Event::Loaded(b.clone()),
+        ],
+    );
+    let out = run(&mut m, vec![no_model(3)]);
+    assert_eq!(out[..2], [Output::Unwatch, Output::Baseline]);
+    assert!(
+        matches!(
+            &out[2..],
+            [Output::Outcome {
+                ok: true,
+                generation: 3,
+                ..
+            }]
+        ),
+        "{out:?}"
+    );
+    assert_eq!((m.phase, m.generation()), (Phase::None, 3));
+    assert!(m.needed().is_empty());
+    assert_eq!(run(&mut m, vec![Event::Loaded(bundle("a").sha)]), []);
+    assert_eq!(run(&mut m, vec![Event::Started { clean: false }]), []);
+    install(&mut m, "c", 4);
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c")];
-    (name, 0..8_u8, 1..6_u64).prop_map(|(name, kind, generation)| {
+    (name, 0..10_u8, 1..6_u64).prop_map(|(name, kind, generation)| {
         let sha = bundle(name).sha;
         match kind {
             0 => order(name, generation, false),
@@ -246,6 +353,8 @@ fn event() -> impl Strategy<Value = Event> {
             4 => Event::Refused(sha, "r".into()),
             5 => Event::Forecasted(sha),
             6 => Event::Failed(sha, "f".into()),
+            7 => Event::Unchecked(sha, "u".into()),
+            8 => no_model(generation),
             _ => Event::Started {
                 clean: generation % 2 == 0,
             },
@@ -270,7 +379,7 @@ proptest! {
                 prop_assert!(m.active.is_some());
             }
             for output in &outputs {
-                if let Output::Load(i) | Output::Fetch(Target { bundle: i, .. }) = output {
+                if let Output::Load(i) | Output::Fetch(Target { bundle: Some(i), .. }) = output {
                     prop_assert!(m.needed().contains(&i.sha.as_str()));
                 }
             }

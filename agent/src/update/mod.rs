@@ -3,6 +3,7 @@
 pub mod bundles;
 pub mod download;
 pub mod driver;
+pub mod floor;
 pub mod machine;
 
 pub use machine::{Event, Installed, Machine, Output, Phase, Target};

@@ -15,11 +15,6 @@ use crate::buffer::{BufferError, BufferHandle, Commit};
 use crate::clock::{self, Clock, Millis};
 use crate::identity::Identity;
 
-/// Key of the newest hub time seen, kept so that a device without a battery-backed clock wakes up near it.
-const FLOOR_KEY: &str = "uplink.time_floor";
-/// A hub further ahead of this code than this is not believed: the floor can never come down again.
-const FLOOR_LIMIT_MS: Millis = 1_793_000_000_000 + 20 * 365 * 86_400_000;
-
 /// What comes from the hub, and whether it can be reached.
 #[derive(Debug, Clone)]
 pub enum UplinkEvent {
@@ -152,7 +147,6 @@ pub fn start(
         state: None,
         state_n: 0,
         anchor: None,
-        floor_kept: None,
         session: 0,
     };
     let task = tokio::spawn(driver.run(inbox, cancel));
@@ -172,18 +166,11 @@ struct Driver {
     state: Option<pb::State>,
     state_n: u64,
     anchor: Option<(Millis, Millis)>,
-    floor_kept: Option<Millis>,
     session: u64,
 }
 
 impl Driver {
     async fn run(mut self, mut inbox: mpsc::Receiver<Request>, cancel: CancellationToken) {
-        if let Ok(Some(kept)) = self.buffer.state(FLOOR_KEY).await
-            && let Ok(kept) = <[u8; 8]>::try_from(kept.as_slice())
-        {
-            self.clock
-                .raise_floor(i64::from_le_bytes(kept).min(FLOOR_LIMIT_MS));
-        }
         let mut sealed = self.buffer.sealed();
         self.feed(Event::Tick).await;
         loop {
@@ -384,6 +371,10 @@ impl Driver {
         }
         match topic {
             DeviceTopic::Ack => match message::decode::<pb::Ack>("ack", payload) {
+                Ok(ack) if ack.schema > SCHEMA => tracing::warn!(
+                    schema = ack.schema,
+                    "an acknowledgement of a newer layout is left alone; update the agent"
+                ),
                 Ok(ack) => return self.ack(ack).await,
                 Err(e) => tracing::warn!("{e}"),
             },
@@ -437,11 +428,11 @@ impl Driver {
     }
 
     async fn learn_time(&mut self, ack: &pb::Ack) -> Result<(), BufferError> {
-        if ack.hub_time_ms <= 0 || ack.hub_time_ms > FLOOR_LIMIT_MS {
+        if ack.hub_time_ms <= 0 {
             return Ok(());
         }
         let mut commit = Commit::default();
-        let (mono, wall) = (self.clock.monotonic_ms(), self.clock.raw_wall_ms());
+        let (mono, wall) = (self.clock.monotonic_ms(), self.clock.wall_ms());
         if ack.echo_boot_id == self.clock.boot_id()
             && let Some((offset, error)) =
                 clock::offset(ack.echo_monotonic_ms, ack.hub_time_ms, mono, wall)
@@ -462,17 +453,9 @@ impl Driver {
                 }));
             }
         }
-        self.clock.raise_floor(ack.hub_time_ms);
-        if self
-            .floor_kept
-            .is_none_or(|at| ack.hub_time_ms - at > 600_000)
-        {
-            self.floor_kept = Some(ack.hub_time_ms);
-            commit
-                .state
-                .push((FLOOR_KEY.into(), ack.hub_time_ms.to_le_bytes().to_vec()));
-        }
-        if !commit.records.is_empty() || !commit.state.is_empty() {
+        // Acknowledgements are not signed: they never raise the floor that expiry is judged by.
+        self.clock.hear(ack.hub_time_ms);
+        if !commit.records.is_empty() {
             self.buffer.commit(commit).await?;
         }
         Ok(())

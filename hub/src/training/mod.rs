@@ -252,12 +252,11 @@ fn daily_errors(
     last: Millis,
 ) -> Result<DailyErrors, fieldcast_train::TrainError> {
     let span = (trained.split.calibrate_from, last.saturating_add(1));
-    fieldcast_train::evaluate::cases(spec, all, span, 1)
-        .and_then(|cases| {
-            fieldcast_train::evaluate::daily_errors(&cases, spec.period_ms(), |window| {
-                fieldcast_train::predict(&trained.params, window)
-            })
+    fieldcast_train::evaluate::cases(spec, all, span, 1).and_then(|cases| {
+        fieldcast_train::evaluate::daily_errors(&cases, spec.period_ms(), |window| {
+            fieldcast_train::predict(&trained.params, window)
         })
+    })
 }
 
 /// One above every version that the database or any device knows.

@@ -100,21 +100,16 @@ impl Store {
             .collect();
         self.ensure_months(&months).await?;
         let mut tx = self.pool().begin().await.during(failed())?;
-        let span: (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = sqlx::query_as(
-            "WITH lifted AS (
-                 UPDATE readings SET time = time + $2 * interval '1 millisecond', time_quality = 1, unanchored = NULL,
-                        device_time = CASE WHEN $2 <> 0 THEN time END
-                 WHERE unanchored = $1 RETURNING time)
-             SELECT min(time), max(time) FROM lifted",
+        sqlx::query(
+            "UPDATE readings SET time = time + $2 * interval '1 millisecond', time_quality = 1, unanchored = NULL,
+                    device_time = CASE WHEN $2 <> 0 THEN time END
+             WHERE unanchored = $1",
         )
         .bind(batch.id)
         .bind(offset)
-        .fetch_one(&mut *tx)
+        .execute(&mut *tx)
         .await
         .during(failed())?;
-        if let (Some(from), Some(to)) = span {
-            crate::features::mark(&mut tx, &batch.device, from, to).await?;
-        }
         sqlx::query("DELETE FROM unanchored WHERE id = $1")
             .bind(batch.id)
             .execute(&mut *tx)

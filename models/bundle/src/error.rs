@@ -45,6 +45,17 @@ pub enum SignatureError {
     },
 }
 
+impl SignatureError {
+    /// Number of the check in `docs/protocol.md` that failed.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::OldKeyList { .. } => "V1",
+            Self::UnknownKey { .. } | Self::Wrong { .. } | Self::Malformed { .. } => "V2",
+        }
+    }
+}
+
 /// Why an order or command is not obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
@@ -62,6 +73,14 @@ pub enum OrderError {
         found: String,
         /// This device.
         me: String,
+    },
+    /// A forecaster that cannot exist.
+    #[error(
+        "obeying an order: the forecaster `{found}` is not 1 to 64 of a-z, 0-9, `-`, `_`; the hub must name it so"
+    )]
+    Name {
+        /// The name in it, cut.
+        found: String,
     },
     /// Older than one already obeyed.
     #[error(
@@ -95,6 +114,20 @@ pub enum OrderError {
         /// What is wrong.
         problem: String,
     },
+}
+
+impl OrderError {
+    /// Number of the check in `docs/protocol.md` that failed.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Signature(e) => e.step(),
+            Self::NotForMe { .. } | Self::Name { .. } => "V3",
+            Self::OldGeneration { .. } => "V4",
+            Self::Expired { .. } => "V5",
+            Self::Unusable { .. } => "V6",
+        }
+    }
 }
 
 /// Why a bundle is not used.
@@ -183,4 +216,23 @@ pub enum VerifyError {
         /// What is wrong.
         problem: String,
     },
+}
+
+impl VerifyError {
+    /// Number of the check in `docs/protocol.md` that failed.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Signature(e) => e.step(),
+            Self::OtherForecaster { .. } => "V3",
+            Self::Expired { .. } => "V5",
+            Self::TooLarge { .. } => "V6",
+            Self::Malformed { .. }
+            | Self::OtherBundle { .. }
+            | Self::Part { .. }
+            | Self::Format { .. }
+            | Self::Manifest { .. } => "V7",
+            Self::OldAgent { .. } => "V8",
+        }
+    }
 }

@@ -17,6 +17,6 @@ pub use keys::{KeyListChange, KeyRing};
 pub use manifest::{
     Calibration, DailyErrors, GoldenVector, LevelCoverage, Manifest, ModelScore, Training,
 };
-pub use order::{Me, VerifiedCommand, VerifiedOrder, verify_command, verify_order};
+pub use order::{Me, OrderedModel, VerifiedCommand, VerifiedOrder, verify_command, verify_order};
 pub use signed::Kind;
 pub use verify::{Caps, Expected, UnverifiedBundle, VerifiedBundle};

@@ -22,12 +22,8 @@ pub struct Me<'a> {
 pub struct VerifiedOrder {
     /// The forecaster it is about.
     pub forecaster: String,
-    /// The bundle to run.
-    pub bundle: Sha256,
-    /// Bytes of the bundle, at most [`caps::MAX_BUNDLE`].
-    pub bundle_size: usize,
-    /// Version of the model in it.
-    pub model_version: u64,
+    /// The model to run; none where the device is to go on with its own baselines.
+    pub model: Option<OrderedModel>,
     /// Beside the champion, or in its place.
     pub stage: Stage,
     /// Never lower than the last one obeyed.
@@ -38,6 +34,17 @@ pub struct VerifiedOrder {
     pub issued: Millis,
     /// From this time on it is refused.
     pub expires: Millis,
+}
+
+/// The model of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderedModel {
+    /// Its bundle.
+    pub bundle: Sha256,
+    /// Bytes of the bundle, at most [`caps::MAX_BUNDLE`].
+    pub size: usize,
+    /// Model version.
+    pub version: u64,
 }
 
 /// A command that may be obeyed; whether it was already is the caller's to know, by its id.
@@ -72,6 +79,11 @@ pub fn verify_order(
     let subject = format!("order {}/{}", order.forecaster, order.generation);
     // 3: it is addressed to this device.
     addressed(&subject, &order.site, &order.device, me)?;
+    if !name_allowed(&order.forecaster) {
+        return Err(OrderError::Name {
+            found: order.forecaster.chars().take(caps::MAX_NAME).collect(),
+        });
+    }
     // 4: going back takes a new order, so an old one is a replay.
     let last = last_generation(&order.forecaster);
     if order.generation < last {
@@ -88,22 +100,31 @@ pub fn verify_order(
         subject: subject.clone(),
         problem: problem.into(),
     };
-    let bundle_size = usize::try_from(order.bundle_size).unwrap_or(usize::MAX);
-    if bundle_size == 0 || bundle_size > caps::MAX_BUNDLE {
-        return Err(unusable("its bundle is empty or over the cap"));
-    }
-    let bundle =
-        Sha256::from_slice(&order.bundle).ok_or_else(|| unusable("its hash is not 32 bytes"))?;
     let stage = Stage::try_from(order.stage).unwrap_or(Stage::Unspecified);
     if stage == Stage::Unspecified {
         return Err(unusable("its stage is unknown to this agent"));
     }
-    // 7 and 8, hashes and golden vectors, are the bundle's.
+    let none = order.bundle.is_empty() && order.bundle_size == 0 && order.model_version == 0;
+    let model = if none && stage == Stage::Active {
+        None
+    } else {
+        let size = usize::try_from(order.bundle_size).unwrap_or(usize::MAX);
+        if size == 0 || size > caps::MAX_BUNDLE {
+            return Err(unusable("its bundle is empty or over the cap"));
+        }
+        let bundle = Sha256::from_slice(&order.bundle)
+            .ok_or_else(|| unusable("its hash is not 32 bytes"))?;
+        let version = order.model_version;
+        Some(OrderedModel {
+            bundle,
+            size,
+            version,
+        })
+    };
+    // 7 to 9, hashes, versions and golden vectors, are the bundle's.
     Ok(VerifiedOrder {
         forecaster: order.forecaster,
-        bundle,
-        bundle_size,
-        model_version: order.model_version,
+        model,
         stage,
         generation: order.generation,
         attempt: order.attempt,
@@ -142,6 +163,15 @@ pub fn verify_command(
         argument: command.argument,
         expires: command.expires_ms,
     })
+}
+
+/// What a forecaster may be called; its definition must pass the same rule.
+fn name_allowed(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= caps::MAX_NAME
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }
 
 fn decode<M: prost::Message + Default>(

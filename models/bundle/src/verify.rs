@@ -10,6 +10,11 @@ use crate::keys::KeyRing;
 use crate::manifest::{FORMAT, Manifest};
 use crate::signed::{Kind, verify as verify_signature};
 
+/// Parts of a container beyond which nothing is decoded.
+const MAX_PARTS: usize = 8;
+/// Field number of [`Container::parts`].
+const PARTS_TAG: u32 = 4;
+
 /// What may be how large, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
@@ -65,8 +70,9 @@ impl UnverifiedBundle {
     /// # Errors
     /// Over a cap, truncated or not a bundle.
     pub fn parse(bytes: &[u8], caps: &Caps) -> Result<Self, VerifyError> {
-        // The sizes first (step 6 below): decoding allocates at most what the file holds, so the file's cap bounds it.
+        // The sizes first (step 6 below): with few parts, decoding allocates at most what the file holds.
         cap("the file", bytes.len(), caps.bundle)?;
+        few_parts(bytes).map_err(|problem| VerifyError::Malformed { problem })?;
         let container = Container::decode(bytes).map_err(|e| VerifyError::Malformed {
             problem: e.to_string(),
         })?;
@@ -114,12 +120,6 @@ impl UnverifiedBundle {
                 expected: expected.forecaster.into(),
             });
         }
-        if older(expected.agent_version, &manifest.min_agent)? {
-            return Err(VerifyError::OldAgent {
-                needed: manifest.min_agent,
-                agent: expected.agent_version.into(),
-            });
-        }
         // 4, the generation, is the order's: see `order`.
         // 5: it has not expired.
         if let Some(expires) = manifest.expires.filter(|expires| now >= *expires) {
@@ -133,7 +133,14 @@ impl UnverifiedBundle {
         let [onnx, reference] = parts(self.parts)?;
         hash(PART_ONNX, &onnx, &manifest.onnx_sha256)?;
         hash(PART_REFERENCE, &reference, &manifest.reference_sha256)?;
-        // 8, the golden vectors, is the runtime's: loading a verified bundle reproduces them.
+        // 8: this agent is new enough; the feature pipeline's version is the runtime's to check.
+        if older(expected.agent_version, &manifest.min_agent)? {
+            return Err(VerifyError::OldAgent {
+                needed: manifest.min_agent,
+                agent: expected.agent_version.into(),
+            });
+        }
+        // 9, the golden vectors, is the runtime's: loading a verified bundle reproduces them.
         Ok(VerifiedBundle {
             sha256: self.sha256,
             manifest,
@@ -179,6 +186,21 @@ fn cap(what: &str, found: usize, cap: usize) -> Result<(), VerifyError> {
             cap,
         })
     }
+}
+
+/// Counts the parts before any is made: two bytes of the file could otherwise become one in memory each.
+fn few_parts(mut bytes: &[u8]) -> Result<(), String> {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+    let mut count = 0;
+    while !bytes.is_empty() {
+        let (tag, kind) = decode_key(&mut bytes).map_err(|e| e.to_string())?;
+        count += usize::from(tag == PARTS_TAG);
+        if count > MAX_PARTS {
+            return Err(format!("it has more than {MAX_PARTS} parts"));
+        }
+        skip_field(kind, tag, &mut bytes, DecodeContext::default()).map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }
 
 /// The format is read first, so that a manifest of another time is called that and not broken.

@@ -389,8 +389,8 @@ fn obey(order: &Order) -> Result<fieldcast_bundle::VerifiedOrder, OrderError> {
 fn orders_are_obeyed_only_when_everything_fits() {
     let good = obey(&order()).unwrap();
     assert_eq!(
-        (good.bundle, good.stage, good.generation),
-        (Sha256::of(b"bundle"), Stage::Shadow, 4)
+        (good.model.map(|m| m.bundle), good.stage, good.generation),
+        (Some(Sha256::of(b"bundle")), Stage::Shadow, 4)
     );
     let with = |change: &dyn Fn(&mut Order)| {
         let mut order = order();
@@ -429,6 +429,11 @@ fn orders_are_obeyed_only_when_everything_fits() {
         with(&|o| o.stage = 77),
         OrderError::Unusable { .. }
     ));
+    for name in ["", "a/b", "Demand", &"x".repeat(65)] {
+        let refused = with(&|o| o.forecaster = name.into());
+        assert!(matches!(refused, OrderError::Name { .. }), "{name}");
+        assert_eq!(refused.step(), "V3");
+    }
     let mut signed = signed::sign(
         Kind::Order,
         message::encode(&order()),
@@ -441,6 +446,41 @@ fn orders_are_obeyed_only_when_everything_fits() {
         broken,
         Err(OrderError::Signature(SignatureError::Wrong { .. }))
     ));
+}
+
+#[test]
+fn an_order_for_no_model_is_one_only_when_every_field_says_so() {
+    let none = Order {
+        bundle: Vec::new(),
+        bundle_size: 0,
+        model_version: 0,
+        stage: Stage::Active.into(),
+        ..order()
+    };
+    assert_eq!(obey(&none).unwrap().model, None);
+    let with = |change: &dyn Fn(&mut Order)| {
+        let mut order = none.clone();
+        change(&mut order);
+        obey(&order).unwrap_err().step()
+    };
+    assert_eq!(with(&|o| o.stage = Stage::Shadow.into()), "V6");
+    assert_eq!(with(&|o| o.model_version = 7), "V6");
+    assert_eq!(with(&|o| o.bundle_size = 6), "V6");
+    assert_eq!(with(&|o| o.bundle = vec![1; 32]), "V6");
+    assert_eq!(with(&|o| o.generation = 3), "V4");
+    assert_eq!(with(&|o| o.expires_ms = NOW), "V5");
+    assert_eq!(with(&|o| o.device = "shop-2".into()), "V3");
+}
+
+#[test]
+fn a_container_of_countless_parts_is_refused_before_they_are_made() {
+    // Two bytes for each empty part: decoded, they would take over twenty times the file.
+    let bomb = [0x22, 0x00].repeat(1 << 20);
+    let refused = UnverifiedBundle::parse(&bomb, &Caps::default()).unwrap_err();
+    assert!(
+        matches!(&refused, VerifyError::Malformed { problem } if problem.contains("parts")),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -98,6 +98,17 @@ pub enum RuntimeError {
     },
 }
 
+impl RuntimeError {
+    /// Number of the check in `docs/protocol.md` that failed while a bundle was loaded.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Pipeline { .. } => "V8",
+            _ => "V9",
+        }
+    }
+}
+
 /// A model in memory, ready to forecast; `Send`, and forecasting neither loads nor locks anything.
 pub struct LoadedModel {
     engine: Engine,
@@ -113,7 +124,7 @@ impl std::fmt::Debug for LoadedModel {
     }
 }
 
-/// Loads a verified bundle and reproduces its golden vectors (step 8 of the verification): what this returns may forecast.
+/// Loads a verified bundle and reproduces its golden vectors (V8 and V9 of the verification): what this returns may forecast.
 ///
 /// # Errors
 /// Another feature pipeline, a graph that does not run here, or golden vectors that come out differently.
