@@ -381,7 +381,7 @@ mod tests {
         );
         assert!(v.confirmed && v.onset <= 2 * DAY, "{}", v.words);
         assert!(
-            v.words.contains("1970-01-01") && v.words.contains("d0"),
+            v.words.contains("1970-01-0") && v.words.contains("d0"),
             "{}",
             v.words
         );

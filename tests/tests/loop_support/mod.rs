@@ -236,30 +236,81 @@ impl Fleet {
         .with_context(|| self.logs())
     }
 
-    /// A champion above `old`; its version. Time goes on meanwhile, an hour at a time up to day `until`: a rollout is
-    /// proven by forecasts, and forecasts need readings.
-    pub fn wait_new_model(&mut self, forecaster: &str, old: u64, until: usize) -> Result<u64> {
-        let mut polls = 0;
-        wait_for(
-            &format!("a champion of {forecaster} after version {old}"),
-            PATIENCE,
-            || {
-                polls += 1;
-                if polls % 4 == 0 {
-                    let hour = (self.shown + 1).min(until * HOURS_A_DAY);
-                    self.show_hours(hour)?;
-                }
-                Ok(self.champion(forecaster)?.filter(|v| *v > old))
-            },
-        )
+    /// Lets time go on, two days at a time, until there is a champion above `old`; its version. A training or rollout
+    /// under way holds the days up: what it takes is the machine's time, not the world's.
+    pub fn live_until_champion_after(
+        &mut self,
+        old: u64,
+        forecaster: &str,
+        until: usize,
+    ) -> Result<u64> {
+        loop {
+            self.wait_no_training(forecaster)?;
+            if let Some(found) = self.champion(forecaster)?.filter(|v| *v > old) {
+                return Ok(found);
+            }
+            let day = self.day() + 2;
+            ensure!(
+                day <= until,
+                "no champion of {forecaster} after version {old} until day {until}; decisions: {:#?}\n{}",
+                self.decisions(forecaster)?,
+                self.logs()
+            );
+            self.show_until(day)?;
+            self.wait_stored(day)?;
+        }
+    }
+
+    /// The newest day shown.
+    pub fn day(&self) -> usize {
+        self.shown / HOURS_A_DAY
+    }
+
+    fn wait_no_training(&self, forecaster: &str) -> Result<()> {
+        wait_for("the training to end", PATIENCE, || {
+            let page = self
+                .hub()
+                .get(&format!("/v1/training-runs?forecaster={forecaster}"))?;
+            let live = |r: &Value| matches!(r["status"].as_str(), Some("queued" | "running"));
+            Ok((!items(&page)?.iter().any(live)).then_some(()))
+        })
         .with_context(|| self.logs())
     }
 
-    pub fn drift_reports(&self, forecaster: &str) -> Result<usize> {
+    /// Every decision but the daily ones to wait, oldest first.
+    fn decisions(&self, forecaster: &str) -> Result<Vec<String>> {
+        let all = all_items(
+            self.hub(),
+            &format!("/v1/decisions?forecaster={forecaster}"),
+        )?;
+        let told = all
+            .iter()
+            .rev()
+            .filter(|d| d["decision"] != "wait" && d["decision"] != "cool_down");
+        Ok(told
+            .map(|d| format!("{} {}: {}", d["data_time"], d["decision"], d["reason"]))
+            .collect())
+    }
+
+    pub fn succeeded_rollouts(&self, forecaster: &str) -> Result<usize> {
+        let all = all_items(self.hub(), &format!("/v1/rollouts?forecaster={forecaster}"))?;
+        Ok(all.iter().filter(|r| r["status"] == "succeeded").count())
+    }
+
+    /// Confirmed reports: the version judged and the day of the onset.
+    pub fn drift_reports(&self, forecaster: &str) -> Result<Vec<(u64, i64)>> {
+        let start = millis(&series::rows(&self.feeds[DEVICES[0].0])?[0].0)?;
         let page = self.hub().get(&format!(
-            "/v1/drift-reports?forecaster={forecaster}&confirmed=true"
+            "/v1/drift-reports?forecaster={forecaster}&confirmed=true&limit=1000"
         ))?;
-        Ok(items(&page)?.len())
+        items(&page)?
+            .iter()
+            .map(|r| {
+                let onset = millis(r["onset"].as_str().context("an onset")?)?;
+                let version = r["model_version"].as_u64().context("a version")?;
+                Ok((version, (onset - start) / 86_400_000))
+            })
+            .collect()
     }
 
     pub fn wait_stored(&mut self, day: usize) -> Result<()> {
@@ -345,6 +396,13 @@ fn bundle_of(hub: &HubProcess, forecaster: &str, version: u64) -> Result<String>
         .as_str()
         .context("a bundle hash")?
         .to_owned())
+}
+
+fn millis(time: &str) -> Result<i64> {
+    let parsed = chrono::DateTime::parse_from_rfc3339(time);
+    Ok(parsed
+        .with_context(|| format!("{time} is a time"))?
+        .timestamp_millis())
 }
 
 pub fn items(page: &Value) -> Result<&Vec<Value>> {
