@@ -4,8 +4,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    missing_docs,
+    unreachable_pub,
     reason = "tests"
 )]
+
+mod update_support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,145 +26,17 @@ use fieldcast_agent::source::{Ingest, Item, RawReading};
 use fieldcast_agent::status::board::Board;
 use fieldcast_agent::update::bundles::Bundles;
 use fieldcast_agent::update::driver::{Ask, FromHub, Updater};
-use fieldcast_bundle::{Calibration, GoldenVector, Kind, Manifest, Training, seal, signed};
-use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, calendar};
-use fieldcast_onnx::{DefaultParams, LinearParams, ModelParams, SeasonalNaiveParams, build};
+use fieldcast_features::ForecasterSpec;
 use fieldcast_wire::caps::BLOCK;
-use fieldcast_wire::{Sha256, message, pb};
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use fieldcast_wire::{Sha256, pb};
+use ring::signature::KeyPair;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use update_support::{
+    bundle, bundle_of, desired, exploding, key, naive, naive_of, signed_order, spec,
+};
 
 const HOUR: i64 = 3_600_000;
-
-fn key(seed: u8) -> Ed25519KeyPair {
-    Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
-}
-
-fn sign(seed: u8) -> impl Fn(&[u8]) -> [u8; 64] {
-    move |bytes| key(seed).sign(bytes).as_ref().try_into().unwrap()
-}
-
-fn spec() -> ForecasterSpec {
-    toml::from_str("name = \"demand\"\ntarget = \"demand\"\ninputs = [\"demand\"]\nperiod = \"1h\"\nlookback = 24\nhorizon = 2\nquantiles = [0.1, 0.5, 0.9]\n").unwrap()
-}
-
-/// A model as it would be trained: seasonal naive, shifted by `shift` in its quantiles.
-fn naive(shift: f64) -> ModelParams {
-    naive_of(&spec(), shift)
-}
-
-fn naive_of(s: &ForecasterSpec, shift: f64) -> ModelParams {
-    ModelParams::SeasonalNaive(SeasonalNaiveParams {
-        lookback: s.lookback,
-        inputs: 1,
-        horizon: s.horizon,
-        future_width: calendar::width(s),
-        target_input: 0,
-        season: 24,
-        quantiles: s.quantiles.clone(),
-        quantile_offset: [-1.0 - shift, 0.0, 1.0 + shift].repeat(s.horizon),
-    })
-}
-
-/// Weights so large that only a constant window (as the golden one) gives finite numbers.
-fn exploding() -> ModelParams {
-    let s = spec();
-    let k = calendar::width(&s);
-    ModelParams::Default(DefaultParams {
-        lookback: s.lookback,
-        inputs: 1,
-        horizon: s.horizon,
-        future_width: k,
-        target_input: 0,
-        train_dev: vec![1.0],
-        highway: LinearParams {
-            input: s.lookback,
-            output: s.horizon,
-            weight: vec![3e38; s.lookback * s.horizon],
-            bias: vec![0.0; s.horizon],
-        },
-        future_weight: vec![0.0; s.horizon * k],
-        lstm: None,
-        quantiles: s.quantiles.clone(),
-        quantile_offset: [-1.0, 0.0, 1.0].repeat(s.horizon),
-    })
-}
-
-fn bundle(params: &ModelParams, version: u64, golden_error: f64) -> Vec<u8> {
-    bundle_of(spec(), params, version, golden_error)
-}
-
-fn bundle_of(s: ForecasterSpec, params: &ModelParams, version: u64, golden_error: f64) -> Vec<u8> {
-    let onnx = build(params, &[]).unwrap();
-    let model = fieldcast_runtime::load_onnx(&onnx, &s).unwrap();
-    let mut golden = GoldenVector {
-        window: vec![5.0; s.lookback],
-        future: vec![0.5; s.horizon * calendar::width(&s)],
-        mean: Vec::new(),
-        quantiles: Vec::new(),
-    };
-    let out = model.forecast_golden(&golden).unwrap();
-    golden.mean = out.mean.iter().map(|v| v + golden_error).collect();
-    golden.quantiles = out.quantiles;
-    let manifest = Manifest {
-        format: 0,
-        forecaster: s,
-        version,
-        onnx_sha256: String::new(),
-        reference_sha256: String::new(),
-        pipeline_version: PIPELINE_VERSION,
-        train_dev: 1.0,
-        golden: vec![golden],
-        calibration: Calibration::default(),
-        training: Training::default(),
-        min_agent: "0.1.0".into(),
-        created: 1,
-        expires: None,
-    };
-    // The reference part is larger than a block, so that a bundle takes several.
-    seal(manifest, onnx, vec![b' '; 3 * BLOCK], sign(2), "hub").unwrap()
-}
-
-fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) -> FromHub {
-    signed_order(pb::Order {
-        site: "plant".into(),
-        device: "pi".into(),
-        forecaster: "demand".into(),
-        bundle: Sha256::of(bytes).0.to_vec(),
-        bundle_size: bytes.len() as u64,
-        model_version: version,
-        stage: stage as i32,
-        generation,
-        attempt: 1,
-        expires_ms: i64::MAX,
-        issued_ms: 0,
-    })
-}
-
-fn signed_order(order: pb::Order) -> FromHub {
-    let list = pb::KeyList {
-        version: 1,
-        keys: vec![pb::HubKey {
-            key_id: "hub".into(),
-            public_key: key(2).public_key().as_ref().to_vec(),
-        }],
-    };
-    FromHub::Desired(pb::Desired {
-        key_list: Some(signed::sign(
-            Kind::KeyList,
-            message::encode(&list),
-            "root",
-            sign(1),
-        )),
-        orders: vec![signed::sign(
-            Kind::Order,
-            message::encode(&order),
-            "hub",
-            sign(2),
-        )],
-    })
-}
 
 /// An agent's inside without network; the data folder outlives it.
 struct Device {

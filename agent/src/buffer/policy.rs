@@ -16,6 +16,9 @@ const REMEMBERED: i64 = if cfg!(test) { 8 } else { 4_096 };
 /// Id, epoch, first and last record, number and bytes of a batch.
 type Victim = (i64, Epoch, i64, i64, i64, Option<Vec<u8>>);
 
+/// Id, epoch, first and last record of a batch of gap records, and those records.
+type OnlyGaps = (i64, Epoch, u64, u64, Option<Vec<u8>>);
+
 impl Store {
     /// Bytes that the file holds, free pages not counted.
     pub(super) fn used_bytes(&self) -> Result<u64, BufferError> {
@@ -150,7 +153,7 @@ impl Store {
     fn merge_gaps(&mut self) -> Result<bool, BufferError> {
         let step = sql("merging gap records");
         let tx = self.db.transaction().map_err(&step)?;
-        let rows: Vec<(i64, Epoch, u64, u64, Option<Vec<u8>>)> = {
+        let rows: Vec<OnlyGaps> = {
             let mut statement = tx
                 .prepare_cached(
                     "SELECT b.id, e.uuid, b.first_seq, b.last_seq, b.gaps FROM batches b
@@ -311,11 +314,11 @@ pub(super) fn add_gap(tx: &Transaction<'_>, next: &mut u64, gap: pb::Gap) -> rus
         let mut open = statement.query([GAP])?;
         while let Some(r) = open.next()? {
             let bytes: Vec<u8> = r.get(1)?;
-            if let Ok(RecordBody::Gap(other)) = rows::decode(GAP, &bytes) {
-                if joins(&other, &gap) {
-                    found = Some((r.get(0)?, other));
-                    break;
-                }
+            if let Ok(RecordBody::Gap(other)) = rows::decode(GAP, &bytes)
+                && joins(&other, &gap)
+            {
+                found = Some((r.get(0)?, other));
+                break;
             }
         }
     }

@@ -57,6 +57,9 @@ pub(super) fn unanswered(tx: &Transaction<'_>) -> rusqlite::Result<u64> {
         .map(unsigned)
 }
 
+/// Id, number, status, first and last record of a batch, and its gap records.
+type Held = (i64, u64, i64, u64, u64, Option<Vec<u8>>);
+
 /// What a hub that lists less than was acknowledged has forgotten of an epoch waits again; what is no longer held goes
 /// under a gap. Answers whether anything changed.
 pub(super) fn rewind(
@@ -67,7 +70,7 @@ pub(super) fn rewind(
     through: u64,
     next: &mut u64,
 ) -> rusqlite::Result<Vec<BatchKey>> {
-    let rows: Vec<(i64, u64, i64, u64, u64, Option<Vec<u8>>)> = {
+    let rows: Vec<Held> = {
         let mut statement = tx.prepare(
             "SELECT id, number, status, first_seq, last_seq, gaps FROM batches
                 WHERE epoch = ?1 AND status IN (1, 2) ORDER BY number",

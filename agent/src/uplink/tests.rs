@@ -245,7 +245,7 @@ impl World {
         self.connected = false;
         self.wire.retain(|(_, p)| !matches!(p, Packet::Ack(_)));
         self.crashes += 1;
-        if self.crashes % 2 == 0 {
+        if self.crashes.is_multiple_of(2) {
             // The machine went down with the agent.
             let boot = format!("boot {}", self.crashes);
             self.clock = Clock::simulated(&boot, self.now.clone());
