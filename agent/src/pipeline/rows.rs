@@ -198,7 +198,12 @@ mod tests {
             .sensors
             .insert("demand".into(), "bought".into());
         let through = 20 * old.period_ms();
-        assert_eq!(Rows::new(&old).read(std::slice::from_ref(&chunk), through).len(), 1);
+        assert_eq!(
+            Rows::new(&old)
+                .read(std::slice::from_ref(&chunk), through)
+                .len(),
+            1
+        );
         assert_eq!(Rows::new(&new).read(&[chunk, vec![1; 5]], through), []);
     }
 }

@@ -379,7 +379,7 @@ mod tests {
             &promise(),
             &Rules::default(),
         );
-        assert!(v.confirmed && v.onset <= 2 * DAY, "{}", v.words);
+        assert!(v.confirmed && v.onset < 7 * DAY, "{}", v.words);
         assert!(
             v.words.contains("1970-01-0") && v.words.contains("d0"),
             "{}",

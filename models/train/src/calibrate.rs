@@ -184,11 +184,18 @@ pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64) -> DailyErrors {
         mean,
         between: (apart / (n - 1.0).max(1.0)).sqrt(),
         std: (squares / (count - n).max(1.0)).sqrt(),
-        lag1: (raw + (1.0 + 4.0 * raw) / own).clamp(0.0, 0.95),
+        lag1: shrunk(raw + (1.0 + 4.0 * raw) / own, own).clamp(0.0, 0.95),
         fleet_std: (together / (own - 1.0).max(1.0)).sqrt(),
         days: fleet.len(),
         levels,
     }
+}
+
+/// A few days say next to nothing of an autocorrelation: a usual one counts as so many days more.
+fn shrunk(lag1: f64, days: f64) -> f64 {
+    const USUAL: f64 = 0.3;
+    const WORTH: f64 = 30.0;
+    (lag1 * days + USUAL * WORTH) / (days + WORTH)
 }
 
 fn crossed_coverage(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec<LevelCoverage> {

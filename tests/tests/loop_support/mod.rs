@@ -64,7 +64,7 @@ impl Fleet {
             feeds: BTreeMap::new(),
             shown: 0,
         };
-        fleet.simulate("changed", 2, 7, changes, days)?;
+        fleet.simulate("changed", 2, 11, changes, days)?;
         fleet.simulate("control", 1, 23, &[], days)?;
         let sources = [
             ("shop-1", "changed", 0),
