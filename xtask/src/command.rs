@@ -18,6 +18,18 @@ pub(crate) fn root() -> Result<PathBuf> {
 pub(crate) fn cargo() -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()?);
+    // What cargo tells this program of its own package would be read by build scripts as theirs: a build begun here would
+    // then share nothing with one begun by hand.
+    for (name, _) in std::env::vars_os() {
+        let named = name.to_str().is_some_and(|n| {
+            n.starts_with("CARGO_PKG_")
+                || n.starts_with("CARGO_MANIFEST_")
+                || n.starts_with("CARGO_BIN_")
+        });
+        if named {
+            command.env_remove(&name);
+        }
+    }
     Ok(command)
 }
 
