@@ -386,7 +386,7 @@ mod tests {
             v.words
         );
         assert_eq!(
-            decide(&v, 14 * DAY, None, &Rules::default()),
+            decide(&v, v.onset + 14 * DAY, None, &Rules::default()),
             Decision::Retrain
         );
     }
