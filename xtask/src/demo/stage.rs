@@ -223,6 +223,9 @@ impl Stage {
             {
                 args.extend(["--time-column", column]);
             }
+            // Only what the forecaster reads: other columns of a file are none of its business, nor are their faults.
+            let columns: Vec<String> = self.channels().iter().map(|c| format!("{c}={c}")).collect();
+            args.extend(columns.iter().flat_map(|c| ["--column", c.as_str()]));
             self.hub(&args)?;
         }
         Ok(())
@@ -255,16 +258,25 @@ impl Stage {
         Ok(())
     }
 
+    /// The forecaster's inputs and its target.
+    fn channels(&self) -> BTreeSet<&str> {
+        let mut channels: BTreeSet<&str> =
+            self.definition.inputs.iter().map(String::as_str).collect();
+        channels.insert(&self.definition.target);
+        channels
+    }
+
     fn agent_config(&self, series: &Series) -> Result<String> {
         let seconds =
             |time: &str| chrono::DateTime::parse_from_rfc3339(time).map(|t| t.timestamp());
         let span = seconds(&series.last)? - seconds(&series.first)?;
         #[allow(clippy::cast_precision_loss, reason = "seconds of some years")]
         let speed = (span as f64 / self.args.replay_seconds).max(1.0);
-        let mut channels: BTreeSet<&str> =
-            self.definition.inputs.iter().map(String::as_str).collect();
-        channels.insert(&self.definition.target);
-        let columns: Vec<String> = channels.iter().map(|c| format!("{c} = \"{c}\"")).collect();
+        let columns: Vec<String> = self
+            .channels()
+            .iter()
+            .map(|c| format!("{c} = \"{c}\""))
+            .collect();
         let times: Vec<String> = self
             .args
             .time_columns
