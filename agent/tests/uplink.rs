@@ -440,6 +440,7 @@ async fn over_tls_what_is_wrong_is_named_and_mending_it_is_enough() {
         ..Settings::default()
     };
     let cancel = CancellationToken::new();
+    let mark = log.mark();
     let (handle, task) = uplink::start(
         identity,
         buffer.handle.clone(),
@@ -447,16 +448,23 @@ async fn over_tls_what_is_wrong_is_named_and_mending_it_is_enough() {
         settings,
         cancel.clone(),
     );
-    log.says("not vouched for by `ca_file`: copy the authority's certificate")
-        .await;
+    log.says(
+        mark,
+        "not vouched for by `ca_file`: copy the authority's certificate",
+    )
+    .await;
     assert!(!handle.status().borrow().connected);
 
+    let mark = log.mark();
     broker.start(&right.issue("old", EXPIRED), &users);
     std::fs::copy(right.certificate(), &ca).unwrap();
-    log.says("certificate has expired: renew it there").await;
+    log.says(mark, "certificate has expired: renew it there")
+        .await;
 
+    let mark = log.mark();
     broker.start(&good, &[("pi-7", "another")]);
-    log.says("does not take this device's name and token").await;
+    log.says(mark, "does not take this device's name and token")
+        .await;
     assert!(seen.lock().unwrap().rows.is_empty());
 
     broker.start(&good, &users);

@@ -216,8 +216,9 @@ async fn a_hub_whose_subscription_is_refused_is_not_connected_and_says_why() {
     };
     // The broker of one site does not let the hub of another read.
     let other = SiteId::new("other").unwrap();
+    let mark = log.mark();
     let downlink = hub_of(&bed, &other, link, &end).await;
-    log.says("let the hub's user read it").await;
+    log.says(mark, "let the hub's user read it").await;
     assert!(!downlink.connected());
     end.cancel();
     broker.stop().await;
@@ -250,6 +251,7 @@ async fn json_readings_wait_for_a_database_that_is_away() {
         events.poll().await.unwrap(),
         Event::Incoming(Packet::ConnAck(_))
     ) {}
+    let mark = log.mark();
     let pid = bed.cluster.pid().unwrap().to_string();
     let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
     assert!(killed.success());
@@ -259,7 +261,7 @@ async fn json_readings_wait_for_a_database_that_is_away() {
         .await
         .unwrap();
     let polling = tokio::spawn(async move { while events.poll().await.is_ok() {} });
-    log.says("takes no JSON readings; trying again").await;
+    log.says(mark, "takes no JSON readings; trying again").await;
     assert!(bed.cluster.revive().unwrap());
     let until = deadline();
     while bed.store.ping().await.is_err() || readings(&bed.store, "a").await.len() != 1 {

@@ -55,19 +55,26 @@ async fn a_wrong_authority_an_expired_certificate_and_a_wrong_password_are_named
         broker: Some(format!("mqtts://hub:pass@localhost:{}", broker.tls_port)),
         broker_ca: Some(ca.clone()),
     };
+    let mark = log.mark();
     let running = app::start(&config, &serve, CancellationToken::new())
         .await
         .unwrap();
-    log.says("not vouched for: name the authority that signed it with --broker-ca")
-        .await;
+    log.says(
+        mark,
+        "not vouched for: name the authority that signed it with --broker-ca",
+    )
+    .await;
     assert!(running.hub.not_ready().await.is_some());
 
+    let mark = log.mark();
     broker.start(&right.issue("old", EXPIRED), &users);
     std::fs::copy(right.certificate(), &ca).unwrap();
-    log.says("certificate has expired: renew it there").await;
+    log.says(mark, "certificate has expired: renew it there")
+        .await;
 
+    let mark = log.mark();
     broker.start(&good, &[("hub", "another"), ("a", "token")]);
-    log.says("check user and password in --broker").await;
+    log.says(mark, "check user and password in --broker").await;
 
     broker.start(&good, &users);
     let until = deadline();

@@ -245,10 +245,14 @@ impl Log {
         ALL.get_or_init(start).clone()
     }
 
-    /// Waits for a text that is logged from now on.
-    pub async fn says(&self, text: &str) {
+    /// Where the log ends now: taken before the act whose words are waited for.
+    pub fn mark(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// Waits for a text that is logged behind `from`.
+    pub async fn says(&self, from: usize, text: &str) {
         let end = Instant::now() + Duration::from_secs(60);
-        let from = self.0.lock().unwrap().len();
         loop {
             let all = self.0.lock().unwrap().clone();
             let new = String::from_utf8_lossy(&all[from..]).into_owned();
