@@ -1,9 +1,11 @@
 //! The LSTM's arithmetic in f32, forward and backward, with its optimiser: owns numbers only, never data, files or clocks.
 //!
-//! Buffers are plain row-major slices and every layer hides what it keeps between forward and backward
-//! in a tape of its own, so that a fused kernel can take over [`Lstm`] without a change for its callers.
+//! Buffers are plain row-major slices; what a layer keeps between forward and backward it hides in a tape of its own.
+//! Backward passes add to their gradients, so that a batch may be worked on in parts and by several threads.
 
 mod activation;
+mod aligned;
+mod fused;
 mod linear;
 mod lstm;
 mod matrix;

@@ -17,7 +17,7 @@ pub struct Linear {
     pub bias: Vec<f32>,
 }
 
-/// Gradients of a [`Linear`], in its shapes.
+/// Gradients of a [`Linear`], in its shapes: a sum over the backward passes since it was cleared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearGrads {
     /// [output, input]
@@ -80,7 +80,7 @@ impl Linear {
         );
     }
 
-    /// Sets `grads` from dy [rows, output]; `dx` [rows, input], where asked for, becomes the input's gradient.
+    /// Adds to `grads` what dy [rows, output] gives; `dx` [rows, input], where asked for, becomes the input's gradient.
     pub fn backward(
         &self,
         rows: usize,
@@ -96,9 +96,8 @@ impl Linear {
             (dy, Layout::Transposed),
             (x, Layout::Plain),
             &mut grads.weight,
-            false,
+            true,
         );
-        grads.bias.fill(0.0);
         add_rows(dy, self.output, &mut grads.bias);
         if let Some(dx) = dx {
             let shape = (rows, self.output, self.input);
@@ -126,6 +125,22 @@ impl Linear {
                 decays: false,
             },
         ]
+    }
+}
+
+impl LinearGrads {
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        self.weight.fill(0.0);
+        self.bias.fill(0.0);
+    }
+
+    /// Adds another sum, of the same layer.
+    pub fn add(&mut self, other: &Self) {
+        let mine = self.weight.iter_mut().chain(&mut self.bias);
+        for (sum, more) in mine.zip(other.weight.iter().chain(&other.bias)) {
+            *sum += more;
+        }
     }
 }
 

@@ -4,8 +4,7 @@
 //! two bias vectors, since Adam moves their sum twice as fast as a single one.
 //! `c = f c' + i g`, `h = o tanh(c)`, both starting at zero.
 
-use crate::activation::{sigmoid, tanh};
-use crate::matrix::{Layout, add_rows, gemm};
+use crate::fused::{self, Shape, Work};
 use crate::optimizer::Parameter;
 use crate::rng::Rng;
 
@@ -26,34 +25,22 @@ pub struct Lstm {
     pub b_hh: Vec<f32>,
 }
 
-/// Gradients of an [`Lstm`], in its shapes.
+/// Gradients of an [`Lstm`]: a sum over the backward passes since it was cleared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LstmGrads {
-    /// [4 x hidden, input]
-    pub w_ih: Vec<f32>,
-    /// [4 x hidden, hidden]
-    pub w_hh: Vec<f32>,
-    /// [4 x hidden]
-    pub b_ih: Vec<f32>,
-    /// [4 x hidden]
-    pub b_hh: Vec<f32>,
+    /// In the kernel's layout, where passes add up.
+    sum: Vec<f32>,
+    w_ih: Vec<f32>,
+    w_hh: Vec<f32>,
+    b_ih: Vec<f32>,
+    b_hh: Vec<f32>,
 }
 
 /// What a forward pass leaves for the backward pass; kept by the caller so that its memory is used again.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct LstmTape {
-    steps: usize,
-    batch: usize,
-    /// [steps x batch, 4 x hidden]: activated gates, then their pre-activation gradients.
-    gates: Vec<f32>,
-    /// [(steps + 1) x batch, hidden], starting with the zero state.
-    h: Vec<f32>,
-    /// The same for the cell.
-    c: Vec<f32>,
-    /// [steps x batch, hidden]: tanh of the cell.
-    tanh_c: Vec<f32>,
-    dh: Vec<f32>,
-    dc: Vec<f32>,
+    work: Work,
+    last: Vec<f32>,
 }
 
 impl Lstm {
@@ -75,6 +62,7 @@ impl Lstm {
     #[must_use]
     pub fn grads(&self) -> LstmGrads {
         LstmGrads {
+            sum: vec![0.0; self.shape().weights()],
             w_ih: vec![0.0; self.w_ih.len()],
             w_hh: vec![0.0; self.w_hh.len()],
             b_ih: vec![0.0; self.b_ih.len()],
@@ -82,7 +70,14 @@ impl Lstm {
         }
     }
 
-    /// Runs x [steps, batch, input] (time-major) and returns the last state [batch, hidden].
+    /// Sequences that keep the processor's vectors full and its caches warm: give a pass at most so many, where more
+    /// are to be learnt from than one pass need hold.
+    #[must_use]
+    pub fn pass_rows() -> usize {
+        fused::shard_rows()
+    }
+
+    /// Runs x [batch, steps, input] and returns the last state [batch, hidden].
     ///
     /// # Panics
     /// Where x is shorter than its shape.
@@ -93,131 +88,31 @@ impl Lstm {
         x: &[f32],
         tape: &'t mut LstmTape,
     ) -> &'t [f32] {
-        let (hidden, rows, width) = (self.hidden, steps * batch, 4 * self.hidden);
-        tape.reserve(steps, batch, hidden);
-        let bias: Vec<f32> = self
-            .b_ih
-            .iter()
-            .zip(&self.b_hh)
-            .map(|(a, b)| a + b)
-            .collect();
-        for row in tape.gates.chunks_exact_mut(width) {
-            row.copy_from_slice(&bias);
-        }
-        let shape = (rows, self.input, width);
-        gemm(
-            shape,
-            (x, Layout::Plain),
-            (&self.w_ih, Layout::Transposed),
-            &mut tape.gates,
-            true,
-        );
-        for t in 0..steps {
-            let gates = &mut tape.gates[t * batch * width..][..batch * width];
-            let (h_before, h_after) = tape.h.split_at_mut((t + 1) * batch * hidden);
-            let (c_before, c_after) = tape.c.split_at_mut((t + 1) * batch * hidden);
-            let h_before = &h_before[t * batch * hidden..];
-            if t > 0 {
-                let shape = (batch, hidden, width);
-                gemm(
-                    shape,
-                    (h_before, Layout::Plain),
-                    (&self.w_hh, Layout::Transposed),
-                    gates,
-                    true,
-                );
-            }
-            let before = c_before[t * batch * hidden..].chunks_exact(hidden);
-            let after = c_after
-                .chunks_exact_mut(hidden)
-                .zip(h_after.chunks_exact_mut(hidden));
-            let tanh_c = tape.tanh_c[t * batch * hidden..].chunks_exact_mut(hidden);
-            for (((gates, before), (c, h)), tanh_c) in gates
-                .chunks_exact_mut(width)
-                .zip(before)
-                .zip(after)
-                .zip(tanh_c)
-            {
-                step_forward(gates, before, c, h, tanh_c);
-            }
-        }
-        tape.last(hidden)
+        let x = &x[..batch * steps * self.input];
+        tape.last.resize(batch * self.hidden, 0.0);
+        tape.work.forward(self, steps, batch, x, &mut tape.last);
+        &tape.last
     }
 
-    /// Sets `grads` from dh [batch, hidden], the gradient of the last state; `dx` (in x's shape), where asked for,
-    /// becomes the input's gradient. Uses the tape up: a second backward needs another forward.
+    /// Adds to `grads` what dh [batch, hidden], the gradient of the last state, gives.
+    /// Uses the tape up: a second backward needs another forward.
     ///
     /// # Panics
-    /// Where x or dh is shorter than the shape of the tape's forward pass.
-    pub fn backward(
-        &self,
-        x: &[f32],
-        dh: &[f32],
-        tape: &mut LstmTape,
-        grads: &mut LstmGrads,
-        dx: Option<&mut [f32]>,
-    ) {
-        let (hidden, width) = (self.hidden, 4 * self.hidden);
-        let (steps, batch) = (tape.steps, tape.batch);
-        let (rows, state) = (steps * batch, batch * hidden);
-        tape.dh.copy_from_slice(&dh[..state]);
-        tape.dc.fill(0.0);
-        for t in (0..steps).rev() {
-            let gates = &mut tape.gates[t * batch * width..][..batch * width];
-            let before = tape.c[t * state..].chunks_exact(hidden);
-            let tanh_c = tape.tanh_c[t * state..].chunks_exact(hidden);
-            let d = tape
-                .dh
-                .chunks_exact(hidden)
-                .zip(tape.dc.chunks_exact_mut(hidden));
-            for (((gates, before), tanh_c), (dh, dc)) in
-                gates.chunks_exact_mut(width).zip(before).zip(tanh_c).zip(d)
-            {
-                step_backward(gates, before, tanh_c, dh, dc);
-            }
-            if t > 0 {
-                let shape = (batch, width, hidden);
-                gemm(
-                    shape,
-                    (gates, Layout::Plain),
-                    (&self.w_hh, Layout::Plain),
-                    &mut tape.dh,
-                    false,
-                );
-            }
-        }
-        let d_gates = (&tape.gates[..], Layout::Transposed);
-        gemm(
-            (width, rows, hidden),
-            d_gates,
-            (&tape.h, Layout::Plain),
-            &mut grads.w_hh,
-            false,
-        );
-        gemm(
-            (width, rows, self.input),
-            d_gates,
-            (x, Layout::Plain),
-            &mut grads.w_ih,
-            false,
-        );
-        grads.b_ih.fill(0.0);
-        add_rows(&tape.gates, width, &mut grads.b_ih);
-        grads.b_hh.copy_from_slice(&grads.b_ih);
-        if let Some(dx) = dx {
-            let shape = (rows, width, self.input);
-            gemm(
-                shape,
-                (&tape.gates, Layout::Plain),
-                (&self.w_ih, Layout::Plain),
-                dx,
-                false,
-            );
-        }
+    /// Where dh is shorter than the shape of the tape's forward pass, or `grads` are another layer's.
+    pub fn backward(&self, dh: &[f32], tape: &mut LstmTape, grads: &mut LstmGrads) {
+        tape.work.backward(&dh[..tape.last.len()], &mut grads.sum);
     }
 
     /// The layer's tensors paired with their gradients, for an optimiser. Biases do not decay.
     pub fn parameters<'a>(&'a mut self, grads: &'a mut LstmGrads) -> [Parameter<'a>; 4] {
+        fused::unpack(
+            self.shape(),
+            &grads.sum,
+            &mut grads.w_ih,
+            &mut grads.w_hh,
+            &mut grads.b_ih,
+        );
+        grads.b_hh.copy_from_slice(&grads.b_ih);
         [
             Parameter {
                 value: &mut self.w_ih,
@@ -241,80 +136,27 @@ impl Lstm {
             },
         ]
     }
-}
 
-impl LstmTape {
-    fn reserve(&mut self, steps: usize, batch: usize, hidden: usize) {
-        let state = batch * hidden;
-        (self.steps, self.batch) = (steps, batch);
-        self.gates.resize(steps * state * 4, 0.0);
-        self.tanh_c.resize(steps * state, 0.0);
-        self.h.resize((steps + 1) * state, 0.0);
-        self.c.resize((steps + 1) * state, 0.0);
-        self.h[..state].fill(0.0);
-        self.c[..state].fill(0.0);
-        self.dh.resize(state, 0.0);
-        self.dc.resize(state, 0.0);
-    }
-
-    /// The state after the last step of the forward pass, [batch, hidden].
-    fn last(&self, hidden: usize) -> &[f32] {
-        &self.h[self.steps * self.batch * hidden..]
+    fn shape(&self) -> Shape {
+        Shape {
+            steps: 0,
+            input: self.input,
+            hidden: self.hidden,
+        }
     }
 }
 
-/// One sequence, one step: activates the gates in place and moves cell and state on.
-#[inline]
-fn step_forward(
-    gates: &mut [f32],
-    before: &[f32],
-    c: &mut [f32],
-    h: &mut [f32],
-    tanh_c: &mut [f32],
-) {
-    let hidden = c.len();
-    let (i, rest) = gates.split_at_mut(hidden);
-    let (f, rest) = rest.split_at_mut(hidden);
-    let (g, o) = rest.split_at_mut(hidden);
-    let (before, h, tanh_c, o) = (
-        &before[..hidden],
-        &mut h[..hidden],
-        &mut tanh_c[..hidden],
-        &mut o[..hidden],
-    );
-    for j in 0..hidden {
-        i[j] = sigmoid(i[j]);
-        f[j] = sigmoid(f[j]);
-        g[j] = tanh(g[j]);
-        o[j] = sigmoid(o[j]);
-        c[j] = f[j] * before[j] + i[j] * g[j];
-        tanh_c[j] = tanh(c[j]);
-        h[j] = o[j] * tanh_c[j];
+impl LstmGrads {
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        self.sum.fill(0.0);
     }
-}
 
-/// One sequence, one step back: replaces the gates by their pre-activation gradients, dc by that of the step before.
-#[inline]
-fn step_backward(gates: &mut [f32], before: &[f32], tanh_c: &[f32], dh: &[f32], dc: &mut [f32]) {
-    let hidden = dc.len();
-    let (i, rest) = gates.split_at_mut(hidden);
-    let (f, rest) = rest.split_at_mut(hidden);
-    let (g, o) = rest.split_at_mut(hidden);
-    let (before, dh, tanh_c, o) = (
-        &before[..hidden],
-        &dh[..hidden],
-        &tanh_c[..hidden],
-        &mut o[..hidden],
-    );
-    for j in 0..hidden {
-        let d_cell = dc[j] + dh[j] * o[j] * (1.0 - tanh_c[j] * tanh_c[j]);
-        let d_i = d_cell * g[j] * i[j] * (1.0 - i[j]);
-        let d_g = d_cell * i[j] * (1.0 - g[j] * g[j]);
-        dc[j] = d_cell * f[j];
-        f[j] = d_cell * before[j] * f[j] * (1.0 - f[j]);
-        o[j] = dh[j] * tanh_c[j] * o[j] * (1.0 - o[j]);
-        i[j] = d_i;
-        g[j] = d_g;
+    /// Adds another sum, of the same layer.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in self.sum.iter_mut().zip(&other.sum) {
+            *sum += more;
+        }
     }
 }
 

@@ -7,13 +7,13 @@
 use std::time::Instant;
 
 use fieldcast_features::Millis;
-use fieldcast_kernel::{Adam, AdamConfig, Linear, Lstm, LstmTape, Rng};
+use fieldcast_kernel::{AdamConfig, Linear, Lstm, LstmTape, Rng};
 use fieldcast_onnx::ClassicParams;
 
 use crate::baselines::Outcome;
 use crate::data::Panel;
 use crate::default::Callback;
-use crate::network::time_major;
+use crate::plain::{Plain, PlainTrainer, Windows};
 use crate::predict::{linear_params, lstm_params, min_max};
 use crate::samples::Sample;
 use crate::{Progress, Stage, TrainConfig, TrainError};
@@ -36,52 +36,36 @@ pub(crate) fn fit(
     let (y_min, y_max) = target_extremes(panel, train);
     let range = if y_max > y_min { y_max - y_min } else { 1.0 };
     let mut rng = Rng::new(config.seed);
-    let mut lstm = Lstm::random(panel.inputs, HIDDEN, &mut rng);
-    let mut head = Linear::random(HIDDEN, 1, &mut rng);
-    let (mut grads, mut head_grads) = (lstm.grads(), head.grads());
-    let mut adam = Adam::new(AdamConfig {
+    let mut model = Plain {
+        lstm: Lstm::random(panel.inputs, HIDDEN, &mut rng),
+        head: Linear::random(HIDDEN, 1, &mut rng),
+    };
+    let adam = AdamConfig {
         learning_rate: LEARNING_RATE,
         ..AdamConfig::default()
-    });
-    let mut tape = LstmTape::default();
+    };
+    let mut trainer = PlainTrainer::new(&model, adam, config.threads());
     let width = panel.lookback * panel.inputs;
-    let mut order = train.to_vec();
-    let (mut x, mut steps, mut y, mut state, mut d_state) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut x = vec![0.0; train.len() * width];
+    for (sample, x) in train.iter().zip(x.chunks_exact_mut(width)) {
+        scaled_window(panel, sample, &x_min, &x_max, x);
+    }
+    let target = |s: &Sample| panel.target_at(&panel.tracks[s.track], s.origin + 1);
+    let scaled = |s: &Sample| ((target(s) - y_min) / range) as f32;
+    let (y, weight): (Vec<f32>, Vec<f32>) = train.iter().map(|s| (scaled(s), s.weight)).unzip();
+    let windows = Windows {
+        steps: panel.lookback,
+        x: &x,
+        y: &y,
+        weight: &weight,
+    };
+    let mut order: Vec<usize> = (0..train.len()).collect();
+    let batch = config.classic_batch.unwrap_or(order.len());
     for epoch in 1..=config.classic_epochs {
-        let size = config.classic_batch.unwrap_or(order.len());
-        if size < order.len() {
+        if batch < order.len() {
             rng.shuffle(&mut order);
         }
-        let mut loss = 0.0;
-        for chunk in order.chunks(size) {
-            let rows = chunk.len();
-            x.resize(rows * width, 0.0);
-            for (sample, x) in chunk.iter().zip(x.chunks_exact_mut(width)) {
-                scaled_window(panel, sample, &x_min, &x_max, x);
-            }
-            time_major(&x, rows, panel.lookback, panel.inputs, &mut steps);
-            state.clear();
-            state.extend_from_slice(lstm.forward(panel.lookback, rows, &steps, &mut tape));
-            y.resize(rows, 0.0);
-            head.forward(rows, &state, &mut y, false);
-            let mass: f32 = chunk.iter().map(|s| s.weight).sum();
-            for (sample, y) in chunk.iter().zip(&mut y) {
-                let actual = panel.target_at(&panel.tracks[sample.track], sample.origin + 1);
-                let error = *y - ((actual - y_min) / range) as f32;
-                loss += f64::from(error * error) / order.len() as f64;
-                *y = 2.0 * sample.weight * error / mass;
-            }
-            d_state.resize(rows * HIDDEN, 0.0);
-            head.backward(rows, &state, &y, &mut head_grads, Some(&mut d_state));
-            lstm.backward(&steps, &d_state, &mut tape, &mut grads, None);
-            let mut all: Vec<_> = lstm
-                .parameters(&mut grads)
-                .into_iter()
-                .chain(head.parameters(&mut head_grads))
-                .collect();
-            adam.step(&mut all);
-        }
+        let loss = trainer.epoch(&mut model, windows, &order, batch);
         if !loss.is_finite() {
             return Err(TrainError::Diverged { epoch });
         }
@@ -107,8 +91,8 @@ pub(crate) fn fit(
         x_max,
         y_min,
         y_max,
-        lstm: lstm_params(&lstm),
-        head: linear_params(&head),
+        lstm: lstm_params(&model.lstm),
+        head: linear_params(&model.head),
         quantiles: quantiles.to_vec(),
         quantile_offset: vec![0.0; quantiles.len()],
     })

@@ -42,6 +42,8 @@ pub struct TrainConfig {
     pub classic_batch: Option<usize>,
     /// Epochs of preset `classic`.
     pub classic_epochs: usize,
+    /// Most threads; none is as many as the machine has. The model does not depend on it.
+    pub threads: Option<usize>,
 }
 
 impl Default for TrainConfig {
@@ -63,11 +65,18 @@ impl Default for TrainConfig {
             forest: false,
             classic_batch: None,
             classic_epochs: 20,
+            threads: None,
         }
     }
 }
 
 impl TrainConfig {
+    /// Threads to use.
+    pub(crate) fn threads(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.unwrap_or_else(all).max(1)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), TrainError> {
         let fail = |setting, problem| Err(TrainError::Config { setting, problem });
         let share = |s: f64| s > 0.0 && s < 1.0;

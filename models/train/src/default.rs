@@ -7,15 +7,37 @@ use fieldcast_kernel::{Adam, AdamConfig, Rng};
 
 use crate::batch::{Batch, Batcher};
 use crate::highway::{Highway, NormalEquations};
+use crate::learner::{Learner, in_parallel};
 use crate::network::{Network, Workspace};
 use crate::samples::Sample;
 use crate::{Progress, Stage, TrainConfig, TrainError};
+
+/// Parts of a score, and so most threads that it can use.
+const SCORE_PARTS: usize = 4;
 
 /// Where progress goes; `Break` cancels.
 pub(crate) type Callback<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
 /// Mean absolute error of `network` on `samples`, in MASE units over all observed steps.
-pub(crate) fn score(network: &Network, batcher: &Batcher<'_>, samples: &[Sample]) -> f64 {
+pub(crate) fn score(
+    network: &Network,
+    batcher: &Batcher<'_>,
+    samples: &[Sample],
+    threads: usize,
+) -> f64 {
+    // A fixed number of parts, added in their order: the score is the same for any number of threads.
+    let size = samples.len().div_ceil(SCORE_PARTS).max(1);
+    let mut parts: Vec<_> = samples.chunks(size).map(|part| (part, 0.0, 0.0)).collect();
+    in_parallel(threads, &mut parts, |(samples, sum, count)| {
+        (*sum, *count) = absolute_errors(network, batcher, samples);
+    });
+    let sum: f64 = parts.iter().map(|(_, sum, _)| sum).sum();
+    let count: f64 = parts.iter().map(|(.., count)| count).sum();
+    sum / f64::max(count, 1.0)
+}
+
+/// Sum and count of the absolute errors on the observed steps, in MASE units.
+fn absolute_errors(network: &Network, batcher: &Batcher<'_>, samples: &[Sample]) -> (f64, f64) {
     let (mut batch, mut work) = (Batch::default(), Workspace::default());
     let (mut sum, mut count) = (0.0, 0.0);
     for chunk in samples.chunks(256) {
@@ -32,7 +54,7 @@ pub(crate) fn score(network: &Network, batcher: &Batcher<'_>, samples: &[Sample]
             }
         }
     }
-    sum / f64::max(count, 1.0)
+    (sum, count)
 }
 
 /// The ridge highway whose penalty scores best on the selection part, with that penalty.
@@ -57,6 +79,7 @@ pub(crate) fn fit_highway(
             &Network::new(&highway, batcher.panel.horizon),
             batcher,
             select,
+            config.threads(),
         );
         if best.as_ref().is_none_or(|(least, ..)| error < *least) {
             best = Some((error, highway, *penalty));
@@ -102,28 +125,30 @@ pub(crate) fn fit_lstm(
             ..AdamConfig::default()
         })
     };
-    let mut fast = adam(config.learning_rate, config.weight_decay);
-    let mut slow = (config.highway_rate > 0.0).then(|| adam(config.highway_rate, 0.0));
-    let (mut batch, mut work, mut grads) =
-        (Batch::default(), Workspace::default(), network.grads());
+    let fast = adam(config.learning_rate, config.weight_decay);
+    let slow = (config.highway_rate > 0.0).then(|| adam(config.highway_rate, 0.0));
+    let threads = config.threads();
+    let mut learner = Learner::new(&network, fast, slow, threads);
     let mut order = train.to_vec();
-    let mut best = (score(&network, batcher, select), network.clone(), 0);
+    let mut best = (
+        score(&network, batcher, select, threads),
+        network.clone(),
+        0,
+    );
     let loop_began = Instant::now();
     for epoch in 1..=config.max_epochs {
         rng.shuffle(&mut order);
         let fade = fade(epoch, config.max_epochs);
-        fast.config.learning_rate = config.learning_rate * fade;
-        if let Some(slow) = &mut slow {
+        learner.fast.config.learning_rate = config.learning_rate * fade;
+        if let Some(slow) = &mut learner.slow {
             slow.config.learning_rate = config.highway_rate * fade;
         }
         let mut loss = 0.0;
         for chunk in order.chunks(config.batch) {
-            batcher.fill(chunk, &mut batch);
-            loss += network.learn(&batch, &mut work, &mut grads, &mut fast, slow.as_mut())
-                * chunk.len() as f64;
+            loss += learner.learn(&mut network, batcher, chunk) * chunk.len() as f64;
         }
         loss /= order.len() as f64;
-        let error = score(&network, batcher, select);
+        let error = score(&network, batcher, select, threads);
         if !loss.is_finite() || !error.is_finite() {
             return Err(TrainError::Diverged { epoch });
         }

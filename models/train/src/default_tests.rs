@@ -98,7 +98,7 @@ fn the_networks_gradient_equals_finite_differences() {
     let mut grads = network.grads();
     let loss = |network: &Network, work: &mut Workspace| {
         network.forward(&batch, work);
-        network.loss(&batch, work)
+        network.loss(&batch, work, batch.weight.iter().sum())
     };
     loss(&network, &mut work);
     network.backward(&batch, &mut work, &mut grads, true);

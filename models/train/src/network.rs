@@ -1,14 +1,10 @@
 //! Highway and LSTM as one network: owns its forward and backward pass over a batch, never when to stop.
 
-use fieldcast_kernel::{
-    Adam, Linear, LinearGrads, Lstm, LstmGrads, LstmTape, Parameter, Rng, clip_global_norm,
-};
+use fieldcast_kernel::{Linear, LinearGrads, Lstm, LstmGrads, LstmTape, Parameter, Rng};
 
 use crate::batch::Batch;
 use crate::highway::Highway;
 
-/// Gradients longer than this are shortened to it.
-const CLIP: f32 = 1.0;
 /// Where the loss turns from square to absolute, in MASE units.
 const SMOOTH: f32 = 0.1;
 
@@ -35,7 +31,6 @@ pub(crate) struct Beside {
 /// Buffers of forward and backward, used again from batch to batch.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    x: Vec<f32>,
     tape: LstmTape,
     state: Vec<f32>,
     d_state: Vec<f32>,
@@ -43,8 +38,8 @@ pub(crate) struct Workspace {
     d_out: Vec<f32>,
 }
 
-/// Gradients of a [`Network`].
-#[derive(Debug)]
+/// Gradients of a [`Network`]: a sum over the backward passes since it was cleared.
+#[derive(Debug, Clone)]
 pub(crate) struct Grads {
     highway: LinearGrads,
     future: Vec<f32>,
@@ -104,40 +99,14 @@ impl Network {
         }
         if let Some(Beside { lstm, head }) = &self.lstm {
             let steps = self.highway.input / lstm.input;
-            time_major(&batch.z, rows, steps, lstm.input, &mut work.x);
-            let state = lstm.forward(steps, rows, &work.x, &mut work.tape);
+            let state = lstm.forward(steps, rows, &batch.z, &mut work.tape);
             work.state.clear();
             work.state.extend_from_slice(state);
             head.forward(rows, &work.state, &mut work.out, true);
         }
     }
 
-    /// One optimiser step on the batch; returns the mean loss. `adam` moves the LSTM, `slow` the highway where it is given.
-    pub(crate) fn learn(
-        &mut self,
-        batch: &Batch,
-        work: &mut Workspace,
-        grads: &mut Grads,
-        adam: &mut Adam,
-        slow: Option<&mut Adam>,
-    ) -> f64 {
-        self.forward(batch, work);
-        let loss = self.loss(batch, work);
-        self.backward(batch, work, grads, slow.is_some());
-        let mut all = self.parameters(grads);
-        let (highway, lstm) = all.split_at_mut(3);
-        if !lstm.is_empty() && clip_global_norm(lstm, CLIP).is_finite() {
-            adam.step(lstm);
-        }
-        if let Some(slow) = slow
-            && clip_global_norm(highway, CLIP).is_finite()
-        {
-            slow.step(highway);
-        }
-        loss
-    }
-
-    /// Sets `grads` from `work.d_out`, those of the highway only where asked for.
+    /// Adds to `grads` what `work.d_out` gives, to those of the highway only where asked for.
     pub(crate) fn backward(
         &self,
         batch: &Batch,
@@ -157,7 +126,7 @@ impl Network {
                 head_grads,
                 Some(&mut work.d_state),
             );
-            lstm.backward(&work.x, &work.d_state, &mut work.tape, lstm_grads, None);
+            lstm.backward(&work.d_state, &mut work.tape, lstm_grads);
         }
         if highway {
             self.highway
@@ -193,10 +162,11 @@ impl Network {
     }
 
     /// Mean pseudo-Huber loss in MASE units: square near zero and absolute far from it, so that the minimum is close to
-    /// the median that MAE speaks of and yet smooth. Leaves its gradient in `work.d_out`.
-    pub(crate) fn loss(&self, batch: &Batch, work: &mut Workspace) -> f64 {
+    /// the median that MAE speaks of and yet smooth. Leaves its gradient in `work.d_out`. `mass` is the weight of all
+    /// samples that the mean is over, which may be more than this batch: the parts' losses then add up to the mean.
+    pub(crate) fn loss(&self, batch: &Batch, work: &mut Workspace, mass: f32) -> f64 {
         let h = self.horizon;
-        let mass: f32 = batch.weight.iter().sum::<f32>() * h as f32;
+        let mass = mass * h as f32;
         work.d_out.resize(batch.rows * h, 0.0);
         let mut loss = 0.0_f64;
         for b in 0..batch.rows {
@@ -217,7 +187,6 @@ impl Network {
 
     fn future_gradient(&self, batch: &Batch, d_out: &[f32], grad: &mut [f32]) {
         let (h, k) = (self.horizon, self.future_width);
-        grad.fill(0.0);
         if k == 0 {
             return;
         }
@@ -233,12 +202,25 @@ impl Network {
     }
 }
 
-/// z `[B, steps * width]` -> x `[steps, B, width]`.
-pub(crate) fn time_major(z: &[f32], rows: usize, steps: usize, width: usize, x: &mut Vec<f32>) {
-    x.resize(rows * steps * width, 0.0);
-    for (b, z) in z.chunks_exact(steps * width).take(rows).enumerate() {
-        for (t, step) in z.chunks_exact(width).enumerate() {
-            x[(t * rows + b) * width..][..width].copy_from_slice(step);
+impl Grads {
+    pub(crate) fn clear(&mut self) {
+        self.highway.clear();
+        self.future.fill(0.0);
+        if let Some((lstm, head)) = &mut self.lstm {
+            lstm.clear();
+            head.clear();
+        }
+    }
+
+    /// Adds another sum, of the same network.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.highway.add(&other.highway);
+        for (sum, more) in self.future.iter_mut().zip(&other.future) {
+            *sum += more;
+        }
+        if let (Some((lstm, head)), Some((more_lstm, more_head))) = (&mut self.lstm, &other.lstm) {
+            lstm.add(more_lstm);
+            head.add(more_head);
         }
     }
 }

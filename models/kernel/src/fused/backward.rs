@@ -1,0 +1,80 @@
+//! Back-propagation through time of one shard: turns activated gates into their gradients, never sums a weight's gradient.
+
+use pulp::Simd;
+
+use super::tile::product;
+use super::{Shape, Shard};
+
+/// Replaces `shard.gates` by the gradients of the gates before activation, from the last step to the first.
+#[inline(always)]
+pub(super) fn run<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    shape: Shape,
+    recurrent: &[f32],
+    shard: &mut Shard,
+) {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let Shape { steps, hidden, .. } = shape;
+            let gate_stride = shape.gate_stride() * V;
+            let gates = S::as_mut_simd_f32s(&mut shard.gates).0;
+            let cell = S::as_simd_f32s(&shard.cell).0;
+            let tanh_cell = S::as_simd_f32s(&shard.tanh_cell).0;
+            let d_hidden = S::as_mut_simd_f32s(&mut shard.d_hidden).0;
+            let d_cell = S::as_mut_simd_f32s(&mut shard.d_cell).0;
+            for t in (0..steps).rev() {
+                let gates = &mut gates[t * gate_stride..][..4 * hidden * V];
+                let units = gates
+                    .chunks_exact_mut(4 * V)
+                    .zip(cell[t * hidden * V..].chunks_exact(V))
+                    .zip(tanh_cell[t * hidden * V..].chunks_exact(V))
+                    .zip(d_hidden.chunks_exact(V).zip(d_cell.chunks_exact_mut(V)));
+                for (((gates, before), tanh), (d_hidden, d_cell)) in units {
+                    step::<S, V>(simd, gates, before, tanh, d_hidden, d_cell);
+                }
+                if t > 0 {
+                    let tiles = d_hidden
+                        .chunks_exact_mut(4 * V)
+                        .zip(recurrent.chunks_exact(16 * hidden));
+                    for (d_hidden, weights) in tiles {
+                        for from in (0..V).step_by(N) {
+                            let sums = product::<S, V, N>(simd, weights, gates, from);
+                            for (row, sums) in d_hidden.chunks_exact_mut(V).zip(&sums) {
+                                row[from..from + N].copy_from_slice(sums);
+                            }
+                        }
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// One unit, one step back.
+#[inline(always)]
+fn step<S: Simd, const V: usize>(
+    simd: S,
+    gates: &mut [S::f32s],
+    before: &[S::f32s],
+    tanh: &[S::f32s],
+    d_hidden: &[S::f32s],
+    d_cell: &mut [S::f32s],
+) {
+    let one = simd.splat_f32s(1.0);
+    let mul = |a, b| simd.mul_f32s(a, b);
+    // 1 - a, 1 - a^2
+    let rest = |a| simd.sub_f32s(one, a);
+    let bend = |a| simd.negate_mul_add_e_f32s(a, a, one);
+    for v in 0..V {
+        let (i, f, g, o) = (gates[v], gates[V + v], gates[2 * V + v], gates[3 * V + v]);
+        let through = mul(d_hidden[v], o);
+        let d = simd.mul_add_e_f32s(through, bend(tanh[v]), d_cell[v]);
+        let (d_in, d_kept) = (mul(d, i), mul(d, f));
+        gates[v] = mul(mul(d_in, g), rest(i));
+        gates[V + v] = mul(mul(d_kept, before[v]), rest(f));
+        gates[2 * V + v] = mul(d_in, bend(g));
+        gates[3 * V + v] = mul(mul(through, tanh[v]), rest(o));
+        d_cell[v] = d_kept;
+    }
+}

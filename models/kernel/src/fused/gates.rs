@@ -1,0 +1,56 @@
+//! Vectorised tanh and logistic function: owns their approximation in lanes, the one of [`crate::activation`], never a product.
+
+use pulp::Simd;
+
+use crate::activation::{LIMIT, P, Q};
+
+/// Numerator and denominator of tanh(x) (see [`crate::activation::tanh`]).
+#[inline(always)]
+fn fraction<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
+    let limit = simd.splat_f32s(LIMIT);
+    // The operand that may be NaN comes last: x86 then hands it on.
+    let x = simd.max_f32s(simd.neg_f32s(limit), simd.min_f32s(limit, x));
+    let s = simd.mul_f32s(x, x);
+    let mut p = simd.splat_f32s(P[0]);
+    for c in &P[1..] {
+        p = simd.mul_add_e_f32s(p, s, simd.splat_f32s(*c));
+    }
+    let mut q = simd.splat_f32s(Q[0]);
+    for c in &Q[1..] {
+        q = simd.mul_add_e_f32s(q, s, simd.splat_f32s(*c));
+    }
+    (simd.mul_f32s(x, p), q)
+}
+
+/// tanh of every lane.
+#[inline(always)]
+pub(super) fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let (p, q) = fraction(simd, x);
+    simd.div_f32s(p, q)
+}
+
+/// Logistic function of i, f and o, tanh of g.
+///
+/// The four quotients share one division: `1/a = b c d / (a b c d)`. The denominators lie between 0.0048 and 0.7,
+/// so neither their product nor its inverse leaves the range of f32.
+#[inline(always)]
+pub(super) fn activate<S: Simd>(simd: S, [i, f, g, o]: [S::f32s; 4]) -> [S::f32s; 4] {
+    let half = simd.splat_f32s(0.5);
+    let (pi, qi) = fraction(simd, simd.mul_f32s(i, half));
+    let (pf, qf) = fraction(simd, simd.mul_f32s(f, half));
+    let (pg, qg) = fraction(simd, g);
+    let (po, qo) = fraction(simd, simd.mul_f32s(o, half));
+    let (qif, qgo) = (simd.mul_f32s(qi, qf), simd.mul_f32s(qg, qo));
+    let inverse = simd.div_f32s(simd.splat_f32s(1.0), simd.mul_f32s(qif, qgo));
+    let (for_if, for_go) = (simd.mul_f32s(inverse, qgo), simd.mul_f32s(inverse, qif));
+    let logistic = |p, q, inverse| {
+        let tanh = simd.mul_f32s(p, simd.mul_f32s(q, inverse));
+        simd.mul_add_e_f32s(tanh, half, half)
+    };
+    [
+        logistic(pi, qf, for_if),
+        logistic(pf, qi, for_if),
+        simd.mul_f32s(pg, simd.mul_f32s(qo, for_go)),
+        logistic(po, qg, for_go),
+    ]
+}

@@ -1,0 +1,85 @@
+//! Gradients of the weights of one shard: owns the products of gate gradients with states, never the way back in time.
+
+use pulp::Simd;
+
+use super::{Shape, Shard};
+
+/// Bytes of a tile's states over the steps of one sweep: they should stay in the first-level cache while all units pass.
+const SWEEP: usize = 24 * 1024;
+
+/// Adds to `grads` [hidden][rows][4] the sum over steps and columns of gate gradient times state.
+///
+/// A tile is four gates of a unit times `Q` rows of the state; its sums stay in registers over several steps and are
+/// added across the lanes at the end.
+#[inline(always)]
+pub(super) fn run<S: Simd, const V: usize, const Q: usize>(
+    simd: S,
+    shape: Shape,
+    shard: &Shard,
+    grads: &mut [f32],
+) {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let state = S::as_simd_f32s(&shard.state).0;
+            let gates = S::as_simd_f32s(&shard.gates).0;
+            let strides = (shape.state_stride() * V, shape.gate_stride() * V);
+            let rows = shape.rows();
+            let sweep = (SWEEP / (Q * V * size_of::<S::f32s>())).max(1);
+            for begin in (0..shape.steps).step_by(sweep) {
+                let steps = sweep.min(shape.steps - begin);
+                let (state, gates) = (&state[begin * strides.0..], &gates[begin * strides.1..]);
+                for first in (0..rows).step_by(Q) {
+                    let state = &state[first * V..];
+                    let width = Q.min(rows - first);
+                    for (j, grads) in grads.chunks_exact_mut(4 * rows).enumerate() {
+                        let gates = (&gates[4 * j * V..], strides.1);
+                        let grads = &mut grads[4 * first..][..4 * width];
+                        if width == Q {
+                            product::<S, V, Q>(simd, steps, gates, (state, strides.0), grads);
+                        } else {
+                            for (q, grads) in grads.chunks_exact_mut(4).enumerate() {
+                                product::<S, V, 1>(
+                                    simd,
+                                    steps,
+                                    gates,
+                                    (&state[q * V..], strides.0),
+                                    grads,
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn product<S: Simd, const V: usize, const Q: usize>(
+    simd: S,
+    steps: usize,
+    (gates, gate_stride): (&[S::f32s], usize),
+    (state, state_stride): (&[S::f32s], usize),
+    grads: &mut [f32],
+) {
+    let mut sums = [[simd.splat_f32s(0.0); 4]; Q];
+    for t in 0..steps {
+        let gates = &gates[t * gate_stride..][..4 * V];
+        let state = &state[t * state_stride..][..Q * V];
+        for v in 0..V {
+            let d: [S::f32s; 4] = [gates[v], gates[V + v], gates[2 * V + v], gates[3 * V + v]];
+            for q in 0..Q {
+                let x = state[q * V + v];
+                for r in 0..4 {
+                    sums[q][r] = simd.mul_add_e_f32s(d[r], x, sums[q][r]);
+                }
+            }
+        }
+    }
+    for (grads, sums) in grads.chunks_exact_mut(4).zip(sums) {
+        for (grad, sum) in grads.iter_mut().zip(sums) {
+            *grad += simd.reduce_sum_f32s(sum);
+        }
+    }
+}

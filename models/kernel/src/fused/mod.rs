@@ -1,0 +1,359 @@
+//! The LSTM's passes with the batch in the SIMD lanes: owns the layout of weights and states, never an optimiser.
+//!
+//! A *shard* is up to four vectors of sequences side by side. Everything of a shard lies as `[.., column]`, so that each
+//! load takes as many sequences as the processor has lanes and no product needs a transposed operand:
+//!
+//! ```text
+//! weights   [hidden][1 + input + hidden][4 gates]      row 0 is the bias (both of them added)
+//! state     [steps + 1][1 + input + hidden][column]    row 0 is one; the last rows are h of the step before
+//! gates     [steps][hidden][4][column]                 activated, then their pre-activation gradients
+//! ```
+//!
+//! Rows of state and gates are padded to odd counts: strides of large powers of two would fall into few cache sets.
+
+mod backward;
+mod forward;
+mod gates;
+mod gradient;
+mod tile;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::aligned::Aligned;
+use crate::lstm::Lstm;
+
+/// Sizes of one pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) steps: usize,
+    pub(crate) input: usize,
+    pub(crate) hidden: usize,
+}
+
+impl Shape {
+    /// Rows of the state that a gate sums over: bias, input, hidden.
+    pub(crate) fn rows(self) -> usize {
+        1 + self.input + self.hidden
+    }
+
+    fn state_stride(self) -> usize {
+        self.rows() | 1
+    }
+
+    fn gate_stride(self) -> usize {
+        4 * (self.hidden | 1)
+    }
+
+    /// Weights of the layer in this module's layout.
+    pub(crate) fn weights(self) -> usize {
+        4 * self.hidden * self.rows()
+    }
+}
+
+/// One shard's memory.
+#[derive(Debug, Default)]
+struct Shard {
+    /// Sequences in it; further columns are zero.
+    used: usize,
+    /// Vectors side by side: 1, 2 or 4.
+    vectors: usize,
+    state: Aligned,
+    gates: Aligned,
+    /// [steps + 1][hidden][column], starting with the zero cell.
+    cell: Aligned,
+    /// [steps][hidden][column]: tanh of the cell after the step.
+    tanh_cell: Aligned,
+    /// [hidden, to a multiple of 4][column]
+    d_hidden: Aligned,
+    /// [hidden][column]
+    d_cell: Aligned,
+}
+
+/// Memory of a pass, used again from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    shape: Shape,
+    batch: usize,
+    shards: Vec<Shard>,
+    packed: Aligned,
+    /// [hidden / 4][hidden][4 gates][4]: recurrent weights as the backward product reads them.
+    recurrent: Aligned,
+}
+
+/// Sequences that fill one shard on this processor.
+pub(crate) fn shard_rows() -> usize {
+    struct Lanes;
+    impl WithSimd for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            4 * S::F32_LANES
+        }
+    }
+    Arch::new().dispatch(Lanes)
+}
+
+impl Work {
+    /// Runs x `[batch, steps * input]`; `last` becomes the last state, `[batch, hidden]`.
+    pub(crate) fn forward(
+        &mut self,
+        lstm: &Lstm,
+        steps: usize,
+        batch: usize,
+        x: &[f32],
+        last: &mut [f32],
+    ) {
+        self.shape = Shape {
+            steps,
+            input: lstm.input,
+            hidden: lstm.hidden,
+        };
+        self.batch = batch;
+        pack(lstm, self.shape, &mut self.packed);
+        Arch::new().dispatch(ForwardPass {
+            work: self,
+            x,
+            last,
+        });
+    }
+
+    /// Adds to `grads`, in the layout of the weights, what d_last `[batch, hidden]` sends back.
+    pub(crate) fn backward(&mut self, d_last: &[f32], grads: &mut [f32]) {
+        pack_recurrent(self.shape, &self.packed, &mut self.recurrent);
+        Arch::new().dispatch(BackwardPass {
+            work: self,
+            d_last,
+            grads,
+        });
+    }
+}
+
+/// PyTorch's tensors, interleaved.
+fn pack(lstm: &Lstm, shape: Shape, packed: &mut Aligned) {
+    let (input, hidden) = (shape.input, shape.hidden);
+    packed.resize(shape.weights());
+    for (j, unit) in packed.chunks_exact_mut(4 * shape.rows()).enumerate() {
+        for gate in 0..4 {
+            let row = gate * hidden + j;
+            let values = std::iter::once(lstm.b_ih[row] + lstm.b_hh[row])
+                .chain(lstm.w_ih[row * input..][..input].iter().copied())
+                .chain(lstm.w_hh[row * hidden..][..hidden].iter().copied());
+            for (slot, value) in unit.iter_mut().skip(gate).step_by(4).zip(values) {
+                *slot = value;
+            }
+        }
+    }
+}
+
+/// Gradients in this module's layout as PyTorch's tensors: w_ih, w_hh, bias.
+pub(crate) fn unpack(
+    shape: Shape,
+    packed: &[f32],
+    w_ih: &mut [f32],
+    w_hh: &mut [f32],
+    bias: &mut [f32],
+) {
+    let (input, hidden) = (shape.input, shape.hidden);
+    for (j, unit) in packed.chunks_exact(4 * shape.rows()).enumerate() {
+        for gate in 0..4 {
+            let row = gate * hidden + j;
+            let mut values = unit.iter().skip(gate).step_by(4);
+            let slots = std::iter::once(&mut bias[row])
+                .chain(&mut w_ih[row * input..][..input])
+                .chain(&mut w_hh[row * hidden..][..hidden]);
+            for (slot, value) in slots.zip(&mut values) {
+                *slot = *value;
+            }
+        }
+    }
+}
+
+fn pack_recurrent(shape: Shape, packed: &[f32], out: &mut Aligned) {
+    let hidden = shape.hidden;
+    out.resize(hidden.next_multiple_of(4) * hidden * 4);
+    let tiles = out.chunks_exact_mut(hidden * 16).enumerate();
+    for (tile, out) in tiles {
+        for (unit, out) in packed
+            .chunks_exact(4 * shape.rows())
+            .zip(out.chunks_exact_mut(16))
+        {
+            for r in 0..4 {
+                let source = unit.chunks_exact(4).nth(1 + shape.input + 4 * tile + r);
+                for gate in 0..4 {
+                    out[gate * 4 + r] = source.map_or(0.0, |s| s[gate]);
+                }
+            }
+        }
+    }
+}
+
+struct ForwardPass<'a> {
+    work: &'a mut Work,
+    x: &'a [f32],
+    last: &'a mut [f32],
+}
+
+impl WithSimd for ForwardPass<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Work {
+            shape,
+            batch,
+            shards,
+            packed,
+            ..
+        } = self.work;
+        let (shape, batch) = (*shape, *batch);
+        let mut begin = 0;
+        let mut count = 0;
+        while begin < batch {
+            if shards.len() == count {
+                shards.push(Shard::default());
+            }
+            let shard = &mut shards[count];
+            let vectors = match (batch - begin).div_ceil(S::F32_LANES) {
+                1 => 1,
+                2 => 2,
+                _ => 4,
+            };
+            shard.reserve(shape, vectors, vectors * S::F32_LANES);
+            shard.used = (batch - begin).min(vectors * S::F32_LANES);
+            let x = &self.x[begin * shape.steps * shape.input..];
+            shard.load(shape, vectors * S::F32_LANES, x);
+            match (vectors, S::REGISTER_COUNT >= 32) {
+                (1, _) => forward::run::<S, 1, 1>(simd, shape, packed, shard),
+                (2, _) => forward::run::<S, 2, 2>(simd, shape, packed, shard),
+                (_, false) => forward::run::<S, 4, 2>(simd, shape, packed, shard),
+                (_, true) => forward::run::<S, 4, 4>(simd, shape, packed, shard),
+            }
+            shard.store_last(
+                shape,
+                vectors * S::F32_LANES,
+                &mut self.last[begin * shape.hidden..],
+            );
+            begin += shard.used;
+            count += 1;
+        }
+        shards.truncate(count);
+    }
+}
+
+struct BackwardPass<'a> {
+    work: &'a mut Work,
+    d_last: &'a [f32],
+    grads: &'a mut [f32],
+}
+
+impl WithSimd for BackwardPass<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Work {
+            shape,
+            shards,
+            recurrent,
+            ..
+        } = self.work;
+        let mut begin = 0;
+        for shard in shards.iter_mut() {
+            let columns = shard.vectors * S::F32_LANES;
+            shard.load_d_last(*shape, columns, &self.d_last[begin * shape.hidden..]);
+            begin += shard.used;
+            match (shard.vectors, S::REGISTER_COUNT >= 32) {
+                (1, _) => backward::run::<S, 1, 1>(simd, *shape, recurrent, shard),
+                (2, _) => backward::run::<S, 2, 2>(simd, *shape, recurrent, shard),
+                (_, false) => backward::run::<S, 4, 2>(simd, *shape, recurrent, shard),
+                (_, true) => backward::run::<S, 4, 4>(simd, *shape, recurrent, shard),
+            }
+            match (shard.vectors, S::REGISTER_COUNT >= 32) {
+                (1, false) => gradient::run::<S, 1, 3>(simd, *shape, shard, self.grads),
+                (1, true) => gradient::run::<S, 1, 6>(simd, *shape, shard, self.grads),
+                (2, false) => gradient::run::<S, 2, 3>(simd, *shape, shard, self.grads),
+                (2, true) => gradient::run::<S, 2, 6>(simd, *shape, shard, self.grads),
+                (_, false) => gradient::run::<S, 4, 3>(simd, *shape, shard, self.grads),
+                (_, true) => gradient::run::<S, 4, 6>(simd, *shape, shard, self.grads),
+            }
+        }
+    }
+}
+
+impl Shard {
+    fn reserve(&mut self, shape: Shape, vectors: usize, columns: usize) {
+        let Shape { steps, hidden, .. } = shape;
+        self.vectors = vectors;
+        self.state
+            .resize((steps + 1) * shape.state_stride() * columns);
+        self.gates.resize(steps * shape.gate_stride() * columns);
+        self.cell.resize((steps + 1) * hidden * columns);
+        self.tanh_cell.resize(steps * hidden * columns);
+        self.d_hidden.resize(hidden.next_multiple_of(4) * columns);
+        self.d_cell.resize(hidden * columns);
+        self.cell[..hidden * columns].fill(0.0);
+    }
+
+    /// Puts ones, inputs and the zero state in place.
+    fn load(&mut self, shape: Shape, columns: usize, x: &[f32]) {
+        let Shape {
+            steps,
+            input,
+            hidden,
+        } = shape;
+        let width = steps * input;
+        let used = self.used;
+        for (t, state) in self
+            .state
+            .chunks_exact_mut(shape.state_stride() * columns)
+            .take(steps)
+            .enumerate()
+        {
+            state[..columns].fill(1.0);
+            for (i, row) in state[columns..]
+                .chunks_exact_mut(columns)
+                .take(input)
+                .enumerate()
+            {
+                let values = x[t * input + i..].iter().step_by(width);
+                for (slot, value) in row.iter_mut().zip(values).take(used) {
+                    *slot = *value;
+                }
+                row[used..].fill(0.0);
+            }
+        }
+        self.state[(1 + input) * columns..][..hidden * columns].fill(0.0);
+    }
+
+    fn store_last(&self, shape: Shape, columns: usize, last: &mut [f32]) {
+        let rows = &self.state[(shape.steps * shape.state_stride() + 1 + shape.input) * columns..];
+        for (j, row) in rows.chunks_exact(columns).take(shape.hidden).enumerate() {
+            for (slot, value) in last[j..]
+                .iter_mut()
+                .step_by(shape.hidden)
+                .zip(row)
+                .take(self.used)
+            {
+                *slot = *value;
+            }
+        }
+    }
+
+    fn load_d_last(&mut self, shape: Shape, columns: usize, d_last: &[f32]) {
+        self.d_cell.fill(0.0);
+        let used = self.used;
+        for (j, row) in self
+            .d_hidden
+            .chunks_exact_mut(columns)
+            .take(shape.hidden)
+            .enumerate()
+        {
+            for (slot, value) in row
+                .iter_mut()
+                .zip(d_last[j..].iter().step_by(shape.hidden))
+                .take(used)
+            {
+                *slot = *value;
+            }
+            row[used..].fill(0.0);
+        }
+    }
+}
