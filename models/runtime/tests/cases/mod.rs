@@ -140,7 +140,8 @@ pub(crate) fn all() -> Vec<Case> {
     ]
 }
 
-/// Windows of six kinds in turn: plain, a third missing, constant, far from zero, a feature without any value, steps and a gap at the end.
+/// Windows of eight kinds in turn: plain, a third missing, constant, far from zero, a feature without any value, a jump of many
+/// deviations and a gap at the end, spikes beyond all measure, almost no movement.
 pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
     let mut random = Random::new(11);
     let (t, f) = (spec.lookback, spec.inputs.len());
@@ -155,7 +156,9 @@ pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
             3 => 1e7 + scale * noise,
             4 if feature == 0 => f64::NAN,
             5 if row + 3 >= t => f64::NAN,
-            5 => (if row < t / 2 { -4.0 } else { 4.0 }) * scale + noise,
+            5 => (if row < t / 2 { -40.0 } else { 40.0 }) * scale + noise,
+            6 if skip > 0.9 => noise * 1e12,
+            7 => 3.0 * scale + 1e-6 * scale * noise,
             _ => 3.0 * scale + scale * noise,
         }
     };
@@ -164,7 +167,7 @@ pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
             let mut window = Vec::with_capacity(t * f);
             for row in 0..t {
                 for feature in 0..f {
-                    window.push(value(i % 6, row, feature, &mut random));
+                    window.push(value(i % 8, row, feature, &mut random));
                 }
             }
             // Whatever is missing, one value of the last feature, the target, is there.
