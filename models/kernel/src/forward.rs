@@ -149,6 +149,12 @@ fn zeros(len: usize) -> Aligned {
     fresh
 }
 
+/// Lanes of this machine's vectors of f32: 16 with AVX-512, 8 with AVX2, 4 with NEON, 1 for portable code.
+#[must_use]
+pub fn lanes() -> usize {
+    Arch::new().dispatch(Vectors).0
+}
+
 /// Lanes of this machine's vectors, and how many vectors of units a block has at most.
 struct Vectors;
 

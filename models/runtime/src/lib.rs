@@ -8,6 +8,8 @@ use fieldcast_bundle::{GoldenVector, VerifiedBundle};
 use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, Window, calendar};
 use fieldcast_onnx::{ModelParams, Shape};
 
+pub use fieldcast_kernel::lanes;
+
 pub use crate::check::{Agreement, CheckError, EQUAL, compare};
 use crate::fused::Fused;
 use crate::plain::Plain;
