@@ -31,11 +31,11 @@ impl Random {
         (self.0 >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
-    fn f32s(&mut self, n: usize, scale: f64) -> Vec<f32> {
+    pub(crate) fn f32s(&mut self, n: usize, scale: f64) -> Vec<f32> {
         (0..n).map(|_| (self.next() * scale) as f32).collect()
     }
 
-    fn linear(&mut self, input: usize, output: usize, scale: f64) -> LinearParams {
+    pub(crate) fn linear(&mut self, input: usize, output: usize, scale: f64) -> LinearParams {
         LinearParams {
             input,
             output,
@@ -44,14 +44,14 @@ impl Random {
         }
     }
 
-    fn lstm(&mut self, input: usize, hidden: usize) -> LstmParams {
+    pub(crate) fn lstm(&mut self, input: usize, hidden: usize, scale: f64) -> LstmParams {
         LstmParams {
             input,
             hidden,
-            w_ih: self.f32s(4 * hidden * input, 0.5),
-            w_hh: self.f32s(4 * hidden * hidden, 0.5),
-            b_ih: self.f32s(4 * hidden, 0.5),
-            b_hh: self.f32s(4 * hidden, 0.5),
+            w_ih: self.f32s(4 * hidden * input, scale),
+            w_hh: self.f32s(4 * hidden * hidden, scale),
+            b_ih: self.f32s(4 * hidden, scale),
+            b_hh: self.f32s(4 * hidden, scale),
         }
     }
 }
@@ -100,7 +100,7 @@ pub(crate) fn all() -> Vec<Case> {
     let mut lstm = ridge.clone();
     lstm.lstm = Some(LstmHead {
         segment: 6,
-        lstm: random.lstm(6 * features, 8),
+        lstm: random.lstm(6 * features, 8, 0.5),
         head: random.linear(8, horizon, 0.5),
     });
     let naive = SeasonalNaiveParams {
@@ -121,7 +121,7 @@ pub(crate) fn all() -> Vec<Case> {
         x_max: vec![35.0, 100.0],
         y_min: 3.0,
         y_max: 900.0,
-        lstm: random.lstm(2, 10),
+        lstm: random.lstm(2, 10, 0.5),
         head: random.linear(10, 1, 0.5),
         quantiles: reference.quantiles.clone(),
         quantile_offset: vec![-50.0, 1.0, 60.0],
