@@ -25,7 +25,7 @@ pub(crate) struct Fused {
 }
 
 enum Model {
-    Classic(Classic),
+    Classic(Box<Classic>),
     Highway(Box<Highway>),
     Naive(Naive),
 }
@@ -48,7 +48,7 @@ impl Fused {
         Self {
             shape: params.shape(),
             model: match params {
-                ModelParams::Classic(p) => Model::Classic(Classic::new(p)),
+                ModelParams::Classic(p) => Model::Classic(Box::new(Classic::new(p))),
                 ModelParams::Default(p) => Model::Highway(Box::new(Highway::new(p))),
                 ModelParams::SeasonalNaive(p) => Model::Naive(Naive::new(p)),
             },
