@@ -86,7 +86,8 @@ impl Device {
         );
         let updater = Updater {
             identity: Some(Identity::parse(std::path::Path::new("id"), &identity).unwrap()),
-            bundles: Bundles::new(dir),
+            bundles: Bundles::new(dir)
+                .checked_by(std::path::Path::new(env!("CARGO_BIN_EXE_fieldcast-agent"))),
             buffer: handle.clone(),
             clock,
             engine: events,

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::update::engine_check;
 
 /// Reads sensors, buffers, forecasts and measures drift on the device, with and without its hub.
 #[derive(Debug, Parser)]
@@ -42,6 +43,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compare what can run a model; the agent asks itself.
+    #[command(name = engine_check::COMMAND, hide = true)]
+    CompareEngines,
 }
 
 /// Runs the program.
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run(&config),
         Command::Check { config } => check(&config),
         Command::Status { config, json } => status::show(&config, json),
+        Command::CompareEngines => engine_check::serve(std::io::stdin(), &mut std::io::stdout()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -66,8 +66,12 @@ fn lines(facts: &Facts) -> Vec<String> {
     }
     for (name, f) in &facts.forecasters {
         let drift = if f.drift { ", drift" } else { "" };
+        let engine = match f.engine.as_str() {
+            "" => String::new(),
+            engine => format!(", run by {engine}"),
+        };
         out.push(format!(
-            "forecaster {name}: by {} version {}, {} forecasts, order {}{drift}",
+            "forecaster {name}: by {} version {}{engine}, {} forecasts, order {}{drift}",
             f.made_by, f.model_version, f.forecasts, f.phase
         ));
     }

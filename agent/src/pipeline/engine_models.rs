@@ -410,6 +410,8 @@ impl Engine {
                 facts.running = last.bundle.map_or_else(String::new, |b| b.to_string());
                 facts.made_by.clone_from(&last.made_by);
                 facts.model_version = last.version;
+                let slot = f.and_then(Forecaster::active);
+                facts.engine = slot.map_or_else(String::new, |s| s.engine.clone());
                 facts.phase = format!("{:?}", machine.phase).to_lowercase();
                 facts.reason = machine.told();
                 facts.generation = machine.generation();

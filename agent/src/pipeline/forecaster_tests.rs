@@ -39,6 +39,7 @@ fn slot(name: &str, value: f64) -> Slot {
         sha: Sha256::of(name.as_bytes()),
         version: 7,
         levels: spec().quantiles,
+        engine: String::new(),
         model: Box::new(Constant(value)),
     }
 }

@@ -20,6 +20,8 @@ pub struct Slot {
     pub version: u64,
     /// Quantile levels of its outputs.
     pub levels: Vec<f64>,
+    /// What computes its forecasts, in words.
+    pub engine: String,
     /// The model.
     pub model: Box<dyn Model>,
 }

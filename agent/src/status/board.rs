@@ -50,6 +50,9 @@ pub struct ForecasterFacts {
     pub made_by: String,
     /// Model version of the running bundle.
     pub model_version: u64,
+    /// What computes the running bundle's forecasts; empty for a baseline.
+    #[serde(default)]
+    pub engine: String,
     /// Where the newest order stands.
     pub phase: String,
     /// Why, where it did not go well.

@@ -113,9 +113,10 @@ fn row(h: &mut String, name: &str, f: &ForecasterFacts) {
     } else {
         let short = f.running.get(..12).unwrap_or(&f.running);
         format!(
-            "version {}<br><code>{}</code>",
+            "version {}<br><code>{}</code><br>{}",
             f.model_version,
-            escape(short)
+            escape(short),
+            escape(&f.engine)
         )
     };
     let drift = if f.drift {

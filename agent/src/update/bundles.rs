@@ -7,10 +7,11 @@ use fieldcast_bundle::{Caps, DailyErrors, Expected, KeyRing, UnverifiedBundle, V
 use fieldcast_drift::monitor::ErrorCalibration;
 use fieldcast_features::window::Window;
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_runtime::{LoadedModel, RuntimeError};
+use fieldcast_runtime::{LoadedModel, RunsBy};
 use fieldcast_wire::{Sha256, caps};
 
 use super::download::read_capped;
+use super::engine_check;
 use crate::pipeline::drift::ErrorWatch;
 use crate::pipeline::{Model, Slot};
 
@@ -51,6 +52,7 @@ impl Model for Runs {
 pub struct Bundles {
     folder: PathBuf,
     device: String,
+    checker: Option<PathBuf>,
 }
 
 impl Bundles {
@@ -60,7 +62,15 @@ impl Bundles {
         Self {
             folder: data_dir.join("bundles"),
             device: String::new(),
+            checker: None,
         }
+    }
+
+    /// Names the agent's program, for a process that is not it: `checker` compares the engines that can run a model.
+    #[must_use]
+    pub fn checked_by(mut self, checker: &Path) -> Self {
+        self.checker = Some(checker.to_owned());
+        self
     }
 
     /// Names the device, whose own error level a bundle may hold.
@@ -135,7 +145,31 @@ impl Bundles {
             .and_then(|b| b.verify(ring, &expected, now))
             .map_err(|e| refused(e.step(), e.to_string()))?;
         drop(bytes);
-        load(&bundle, &self.device).map_err(|e| refused(e.step(), e.to_string()))
+        let model = fieldcast_runtime::load_with(&bundle, |b| self.engines_agree(sha, b))
+            .map_err(|e| refused(e.step(), e.to_string()))?;
+        match model.runs_by() {
+            RunsBy::Fused => tracing::info!(forecaster, bundle = sha, "runs by fused kernels"),
+            RunsBy::Plain(why) => {
+                tracing::warn!(forecaster, bundle = sha, "runs by tract: {why}");
+            }
+        }
+        Ok(loaded(&bundle, model, &self.device))
+    }
+
+    /// Whether the fused kernels compute what tract does: asked once of this program on this machine, and then remembered.
+    fn engines_agree(&self, sha: &str, bundle: &VerifiedBundle) -> Result<(), String> {
+        let note = self.folder.join(format!("{sha}.agrees"));
+        let here = engine_check::identity(self.checker.as_deref());
+        if here.is_some() && std::fs::read_to_string(&note).ok() == here {
+            return Ok(());
+        }
+        engine_check::ask(self.checker.as_deref(), bundle)?;
+        if let Some(here) = here
+            && let Err(e) = std::fs::write(&note, here)
+        {
+            tracing::warn!(file = %note.display(), "remember that the engines agree: {e}; checked again at the next start");
+        }
+        Ok(())
     }
 
     fn read(&self, sha: &str) -> io::Result<Vec<u8>> {
@@ -161,19 +195,19 @@ fn calibration_of(daily: &DailyErrors, device: &str) -> Option<ErrorCalibration>
     })
 }
 
-fn load(bundle: &VerifiedBundle, device: &str) -> Result<Loaded, RuntimeError> {
-    let model = fieldcast_runtime::load(bundle)?;
+fn loaded(bundle: &VerifiedBundle, model: LoadedModel, device: &str) -> Loaded {
     let manifest = bundle.manifest();
     let calibration = calibration_of(&manifest.calibration.daily, device);
     let sha = bundle.sha256();
-    Ok(Loaded {
+    Loaded {
         watch: ErrorWatch::new(sha, manifest.version, DAY_MS, calibration.as_ref()),
         slot: Slot {
             sha,
             version: manifest.version,
             levels: manifest.forecaster.quantiles.clone(),
+            engine: model.runs_by().to_string(),
             model: Box::new(Runs(model)),
         },
         spec: manifest.forecaster.clone(),
-    })
+    }
 }

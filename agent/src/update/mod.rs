@@ -3,6 +3,7 @@
 pub mod bundles;
 pub mod download;
 pub mod driver;
+pub mod engine_check;
 pub mod floor;
 pub mod machine;
 

@@ -38,24 +38,28 @@ pub fn naive_of(s: &ForecasterSpec, shift: f64) -> ModelParams {
     })
 }
 
-/// Weights so large that only a constant window (as the golden one) gives finite numbers.
+/// Weights and a deviation so large that only a future whose first two values are equal (as the golden one's) gives finite numbers.
 pub fn exploding() -> ModelParams {
     let s = spec();
     let k = calendar::width(&s);
+    let mut future_weight = vec![0.0; s.horizon * k];
+    for step in future_weight.chunks_exact_mut(k) {
+        step[..2].copy_from_slice(&[3e38, -3e38]);
+    }
     ModelParams::Default(DefaultParams {
         lookback: s.lookback,
         inputs: 1,
         horizon: s.horizon,
         future_width: k,
         target_input: 0,
-        train_dev: vec![1.0],
+        train_dev: vec![1e300],
         highway: LinearParams {
             input: s.lookback,
             output: s.horizon,
-            weight: vec![3e38; s.lookback * s.horizon],
+            weight: vec![0.0; s.lookback * s.horizon],
             bias: vec![0.0; s.horizon],
         },
-        future_weight: vec![0.0; s.horizon * k],
+        future_weight,
         lstm: None,
         quantiles: s.quantiles.clone(),
         quantile_offset: [-1.0, 0.0, 1.0].repeat(s.horizon),
@@ -118,7 +122,7 @@ pub fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) ->
     })
 }
 
-pub fn signed_order(order: pb::Order) -> FromHub {
+pub fn key_list() -> pb::Signed {
     let list = pb::KeyList {
         version: 1,
         keys: vec![pb::HubKey {
@@ -126,13 +130,12 @@ pub fn signed_order(order: pb::Order) -> FromHub {
             public_key: key(2).public_key().as_ref().to_vec(),
         }],
     };
+    signed::sign(Kind::KeyList, message::encode(&list), "root", sign(1))
+}
+
+pub fn signed_order(order: pb::Order) -> FromHub {
     FromHub::Desired(pb::Desired {
-        key_list: Some(signed::sign(
-            Kind::KeyList,
-            message::encode(&list),
-            "root",
-            sign(1),
-        )),
+        key_list: Some(key_list()),
         orders: vec![signed::sign(
             Kind::Order,
             message::encode(&order),

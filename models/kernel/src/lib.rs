@@ -5,16 +5,20 @@
 
 mod activation;
 mod aligned;
+mod forward;
 mod fused;
 mod linear;
 mod lstm;
 mod matrix;
 mod optimizer;
 mod rng;
+mod wide;
 
 pub use activation::{sigmoid, tanh};
+pub use forward::{ForwardTape, LstmForward, lanes};
 pub use linear::{Linear, LinearGrads};
 pub use lstm::{Lstm, LstmGrads, LstmTape};
 pub use matrix::{Layout, gemm};
 pub use optimizer::{Adam, AdamConfig, Parameter, clip_global_norm};
 pub use rng::Rng;
+pub use wide::{InstanceNorm, Normalised, WideLinear};

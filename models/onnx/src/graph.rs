@@ -13,7 +13,7 @@ const IR_VERSION: i64 = 8;
 
 // Codes of onnx.proto: TensorProto.DataType and AttributeProto.AttributeType.
 pub(crate) const F32: i32 = 1;
-const I64: i32 = 7;
+pub(crate) const I64: i32 = 7;
 pub(crate) const F64: i32 = 11;
 const ATTRIBUTE_INT: i32 = 2;
 const ATTRIBUTE_INTS: i32 = 7;
@@ -35,6 +35,8 @@ pub(crate) struct Graph {
     initializers: Vec<TensorProto>,
     inputs: Vec<ValueInfoProto>,
     outputs: Vec<ValueInfoProto>,
+    /// What the graph is, in words.
+    pub(crate) doc: &'static str,
 }
 
 impl Graph {
@@ -134,9 +136,9 @@ impl Graph {
         Value(name.into())
     }
 
-    /// The file's bytes.
-    pub(crate) fn finish(self, name: &str, doc: &str, metadata: &[(String, String)]) -> Vec<u8> {
-        let model = ModelProto {
+    /// What the file holds.
+    pub(crate) fn model(self, metadata: &[(String, String)]) -> ModelProto {
+        ModelProto {
             ir_version: IR_VERSION,
             producer_name: "fieldcast".into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
@@ -152,8 +154,8 @@ impl Graph {
                 })
                 .collect(),
             graph: Some(GraphProto {
-                name: name.into(),
-                doc_string: doc.into(),
+                name: "forecast".into(),
+                doc_string: self.doc.into(),
                 node: self.nodes,
                 initializer: self.initializers,
                 input: self.inputs,
@@ -161,8 +163,7 @@ impl Graph {
                 ..Default::default()
             }),
             ..Default::default()
-        };
-        prost::Message::encode_to_vec(&model)
+        }
     }
 }
 

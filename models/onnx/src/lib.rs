@@ -1,11 +1,14 @@
-//! Builds ONNX graphs from trained parameters: owns the structs, the graphs and their names, never training or running them.
+//! Builds ONNX graphs from trained parameters and reads them back: owns the structs, the graphs and their names, never training or running them.
 
 mod graph;
 pub mod models;
 pub mod params;
+mod read;
 
 pub use graph::OPSET;
 pub use models::{INPUT_FUTURE, INPUT_WINDOW, OUTPUT_MEAN, OUTPUT_QUANTILES, build};
+
+pub use read::{NotOurs, read};
 
 pub use params::{
     ClassicParams, DefaultParams, LinearParams, LstmHead, LstmParams, ModelParams,

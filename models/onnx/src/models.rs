@@ -2,8 +2,8 @@
 
 use crate::graph::{Attribute, F32, F64, Graph, Value, index};
 use crate::params::{
-    ClassicParams, DefaultParams, LinearParams, LstmParams, ModelParams, SeasonalNaiveParams,
-    Z_CLIP,
+    ClassicParams, DEV_FLOOR, DEV_MIN, DefaultParams, LSTM_MOST, LinearParams, LstmParams,
+    ModelParams, SeasonalNaiveParams, Z_CLIP,
 };
 use crate::{OnnxError, Shape};
 
@@ -16,14 +16,39 @@ pub const OUTPUT_MEAN: &str = "mean";
 /// Name of the output `[B, H, Q]`, f64, raw units.
 pub const OUTPUT_QUANTILES: &str = "quantiles";
 
+/// Name of the metadata property with the quantiles' levels, separated by commas.
+pub const QUANTILES: &str = "quantiles";
+/// What the graph of each kind of model says it is.
+pub(crate) const CLASSIC: &str = "preset classic: MinMax, LSTM, linear head, one step ahead";
+pub(crate) const DEFAULT: &str =
+    "preset default: normalised window, linear highway, known-future weights, optional LSTM";
+pub(crate) const SEASONAL_NAIVE: &str = "seasonal naive: the value one season before";
+
 /// The ONNX file of a model: opset 17, dynamic batch, the inputs and outputs named above.
 ///
-/// `metadata` becomes the file's metadata properties (spec hash, model version and the like), in the given order: equal parameters
-/// and metadata give equal bytes.
+/// `metadata` becomes the file's metadata properties (spec hash, model version and the like), in the given order, followed by
+/// [`QUANTILES`]: equal parameters and metadata give equal bytes.
 ///
 /// # Errors
 /// [`OnnxError`] where lengths do not fit or a parameter is not finite.
 pub fn build(params: &ModelParams, metadata: &[(String, String)]) -> Result<Vec<u8>, OnnxError> {
+    let levels: Vec<String> = match params {
+        ModelParams::Classic(p) => &p.quantiles,
+        ModelParams::Default(p) => &p.quantiles,
+        ModelParams::SeasonalNaive(p) => &p.quantiles,
+    }
+    .iter()
+    .map(f64::to_string)
+    .collect();
+    let levels = (QUANTILES.to_owned(), levels.join(","));
+    let metadata = [metadata, &[levels]].concat();
+    Ok(prost::Message::encode_to_vec(
+        &graph(params)?.model(&metadata),
+    ))
+}
+
+/// The graph alone.
+pub(crate) fn graph(params: &ModelParams) -> Result<Graph, OnnxError> {
     params.check()?;
     let mut g = Graph::default();
     let s = params.shape();
@@ -45,7 +70,8 @@ pub fn build(params: &ModelParams, metadata: &[(String, String)]) -> Result<Vec<
         F64,
         &[None, Some(s.horizon), Some(s.quantiles)],
     );
-    Ok(g.finish("forecast", doc, metadata))
+    g.doc = doc;
+    Ok(g)
 }
 
 /// What is observed in a `[B, T, C]` series, and each column's last observed value.
@@ -137,21 +163,32 @@ fn lstm(g: &mut Graph, p: &LstmParams, sequence: &Value) -> Value {
 
 /// PyTorch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell.
 fn iofc(stacked: &[f32], gate: usize) -> Vec<f32> {
-    [0, 3, 1, 2]
+    reordered(stacked, gate, [0, 3, 1, 2])
+}
+
+/// Back from ONNX's order to PyTorch's.
+pub(crate) fn ifgo(stacked: &[f32], gate: usize) -> Vec<f32> {
+    reordered(stacked, gate, [0, 2, 3, 1])
+}
+
+fn reordered(stacked: &[f32], gate: usize, order: [usize; 4]) -> Vec<f32> {
+    order
         .into_iter()
         .flat_map(|k| stacked[k * gate..(k + 1) * gate].iter().copied())
         .collect()
 }
 
+/// `[B, output]` in f64 for x `[B, input]` of either width, with weights kept in f32. No Gemm: tract 0.23 knows it for f32 only.
 fn linear(g: &mut Graph, name: &str, p: &LinearParams, x: &Value) -> Value {
+    let x = g.cast(&format!("{name}_x"), x, F64);
     let w = g.f32s(&format!("{name}_weight"), &[p.output, p.input], &p.weight);
+    let w = g.cast(&format!("{name}_weight_f64"), &w, F64);
+    let swap = vec![Attribute::Ints("perm", vec![1, 0])];
+    let w = g.op_with("Transpose", &format!("{name}_columns"), &[&w], swap);
     let b = g.f32s(&format!("{name}_bias"), &[p.output], &p.bias);
-    g.op_with(
-        "Gemm",
-        name,
-        &[x, &w, &b],
-        vec![Attribute::Int("transB", 1)],
-    )
+    let b = g.cast(&format!("{name}_bias_f64"), &b, F64);
+    let product = g.op("MatMul", &format!("{name}_product"), &[&x, &w]);
+    g.op("Add", name, &[&product, &b])
 }
 
 fn default(
@@ -162,55 +199,38 @@ fn default(
     future: &Value,
 ) -> (Value, Value, &'static str) {
     let seen = observed(g, window, s.lookback);
-    let steps = g.i64s("deviation_axis", &[1]);
-    let one = g.f32s("one", &[1], &[1.0]);
-    let zero = g.f64s("missing_as", &[1], &[0.0]);
+    let scale = scale(g, p, s, window, &seen);
 
-    // The difference in f64: readings far from zero would lose their movement in f32.
-    let moved = g.op("Sub", "moved", &[window, &seen.last]);
-    let moved = g.op("Where", "moved_observed", &[&seen.mask, &moved, &zero]);
-    let d = g.cast("d", &moved, F32);
-    let weight = g.cast("weight", &seen.mask, F32);
-    let count = g.op("ReduceSum", "count", &[&weight, &steps]);
-    let count = g.op("Max", "count_or_one", &[&count, &one]);
-    let sum = g.op("ReduceSum", "d_sum", &[&d, &steps]);
-    let average = g.op("Div", "d_mean", &[&sum, &count]);
-    let centred = g.op("Sub", "d_centred", &[&d, &average]);
-    let centred = g.op("Mul", "d_centred_observed", &[&centred, &weight]);
-    let squares = g.op("Mul", "d_squares", &[&centred, &centred]);
-    let squares = g.op("ReduceSum", "d_square_sum", &[&squares, &steps]);
-    let variance = g.op("Div", "d_variance", &[&squares, &count]);
-    let deviation = g.op("Sqrt", "d_deviation", &[&variance]);
-    let floors: Vec<f32> = (0..s.inputs).map(|f| p.dev_floor(f)).collect();
-    let floor = g.f32s("dev_floor", &[1, 1, s.inputs], &floors);
-    let dev = g.op("Max", "dev", &[&deviation, &floor]);
-    let ratio = g.op("Div", "ratio", &[&d, &dev]);
-    let (low, high) = (
-        g.f32s("z_min", &[], &[-Z_CLIP]),
-        g.f32s("z_max", &[], &[Z_CLIP]),
+    // Everything but the LSTM in f64: an output that cancels to almost nothing keeps its digits.
+    let flat = g.op_with(
+        "Flatten",
+        "z_flat",
+        &[&scale.z],
+        vec![Attribute::Int("axis", 1)],
     );
-    let z = g.op("Clip", "z", &[&ratio, &low, &high]);
-
-    let flat = g.op_with("Flatten", "z_flat", &[&z], vec![Attribute::Int("axis", 1)]);
     let mut total = linear(g, "highway", &p.highway, &flat);
     if s.future_width > 0 {
         let width = g.i64s("width_axis", &[2]);
-        let known = g.cast("known", future, F32);
         let w = g.f32s(
             "future_weight",
             &[1, s.horizon, s.future_width],
             &p.future_weight,
         );
-        let part = g.op("Mul", "known_weighted", &[&known, &w]);
-        let part = g.op_with(
-            "ReduceSum",
-            "known_sum",
-            &[&part, &width],
-            vec![Attribute::Int("keepdims", 0)],
-        );
+        let w = g.cast("future_weight_f64", &w, F64);
+        let part = g.op("Mul", "known_weighted", &[future, &w]);
+        let keep = vec![Attribute::Int("keepdims", 0)];
+        let part = g.op_with("ReduceSum", "known_sum", &[&part, &width], keep);
         total = g.op("Add", "with_known", &[&total, &part]);
     }
+    let width = g.i64s("target_axis", &[2]);
+    let last_y = column(g, "last_y_wide", &seen.last, p.target_input);
+    let last_y = g.op("Squeeze", "last_y", &[&last_y, &width]);
+    let dev_y_wide = column(g, "dev_y_wide", &scale.dev, p.target_input);
+    let dev_y = g.op("Squeeze", "dev_y", &[&dev_y_wide, &width]);
+    let change = g.op("Mul", "change", &[&total, &dev_y]);
+    let mut mean = g.op("Add", "mean_linear", &[&change, &last_y]);
     if let Some(l) = &p.lstm {
+        let z = g.cast("z_f32", &scale.z, F32);
         let dims = g.i64s(
             "segment_shape",
             &[
@@ -222,27 +242,60 @@ fn default(
         let segments = g.op("Reshape", "segments", &[&z, &dims]);
         let state = lstm(g, &l.lstm, &segments);
         let head = linear(g, "lstm_head", &l.head, &state);
-        total = g.op("Add", "with_lstm", &[&total, &head]);
+        let learnt = column(g, "train_dev_y_wide", &scale.train_dev, p.target_input);
+        let learnt = g.op("Squeeze", "train_dev_y", &[&learnt, &width]);
+        let most = g.f64s("lstm_most", &[1], &[LSTM_MOST]);
+        let most = g.op("Mul", "lstm_dev_most", &[&learnt, &most]);
+        let dev = g.op("Min", "lstm_dev", &[&dev_y, &most]);
+        let change = g.op("Mul", "lstm_change", &[&head, &dev]);
+        mean = g.op("Add", "with_lstm", &[&mean, &change]);
     }
-
-    let width = g.i64s("target_axis", &[2]);
-    let total = g.cast("total", &total, F64);
-    let last_y = column(g, "last_y_wide", &seen.last, p.target_input);
-    let last_y = g.op("Squeeze", "last_y", &[&last_y, &width]);
-    let dev_y = column(g, "dev_y_f32", &dev, p.target_input);
-    let dev_y_wide = g.cast("dev_y_wide", &dev_y, F64);
-    let dev_y = g.op("Squeeze", "dev_y", &[&dev_y_wide, &width]);
-    let change = g.op("Mul", "change", &[&total, &dev_y]);
-    let mean = g.op("Add", "mean_raw", &[&change, &last_y]);
-    let offsets: Vec<f64> = p.quantile_offset.iter().map(|v| f64::from(*v)).collect();
-    let offset = g.f64s("quantile_offset", &[1, s.horizon, s.quantiles], &offsets);
+    let dims = [1, s.horizon, s.quantiles];
+    let offset = g.f32s("quantile_offset", &dims, &p.quantile_offset);
+    let offset = g.cast("quantile_offset_f64", &offset, F64);
     let offset = g.op("Mul", "quantile_offset_raw", &[&offset, &dev_y_wide]);
     let quantiles = spread(g, &mean, &offset);
-    (
-        mean,
-        quantiles,
-        "preset default: normalised window, linear highway, known-future weights, optional LSTM",
-    )
+    (mean, quantiles, DEFAULT)
+}
+
+/// A window in units of its own deviation, all in f64.
+struct Scaled {
+    /// `[B, T, F]`, 0 where missing.
+    z: Value,
+    /// `[B, 1, F]`, raw units.
+    dev: Value,
+    /// `[1, 1, F]`, raw units.
+    train_dev: Value,
+}
+
+fn scale(g: &mut Graph, p: &DefaultParams, s: Shape, window: &Value, seen: &Observed) -> Scaled {
+    let steps = g.i64s("deviation_axis", &[1]);
+    let one = g.f64s("one", &[1], &[1.0]);
+    let zero = g.f64s("missing_as", &[1], &[0.0]);
+    let moved = g.op("Sub", "moved", &[window, &seen.last]);
+    let d = g.op("Where", "d", &[&seen.mask, &moved, &zero]);
+    let weight = g.cast("weight", &seen.mask, F64);
+    let count = g.op("ReduceSum", "count", &[&weight, &steps]);
+    let count = g.op("Max", "count_or_one", &[&count, &one]);
+    let sum = g.op("ReduceSum", "d_sum", &[&d, &steps]);
+    let average = g.op("Div", "d_mean", &[&sum, &count]);
+    let centred = g.op("Sub", "d_centred", &[&d, &average]);
+    let centred = g.op("Mul", "d_centred_observed", &[&centred, &weight]);
+    let squares = g.op("Mul", "d_squares", &[&centred, &centred]);
+    let squares = g.op("ReduceSum", "d_square_sum", &[&squares, &steps]);
+    let variance = g.op("Div", "d_variance", &[&squares, &count]);
+    let deviation = g.op("Sqrt", "d_deviation", &[&variance]);
+    let train_dev = g.f64s("train_dev", &[1, 1, s.inputs], &p.train_dev);
+    let share = g.f64s("dev_floor_share", &[1], &[DEV_FLOOR]);
+    let least = g.f64s("dev_min", &[1], &[DEV_MIN]);
+    let floor = g.op("Mul", "dev_floor_of_training", &[&train_dev, &share]);
+    let floor = g.op("Max", "dev_floor", &[&floor, &least]);
+    let dev = g.op("Max", "dev", &[&deviation, &floor]);
+    let ratio = g.op("Div", "ratio", &[&d, &dev]);
+    let low = g.f64s("z_min", &[], &[-Z_CLIP]);
+    let high = g.f64s("z_max", &[], &[Z_CLIP]);
+    let z = g.op("Clip", "z", &[&ratio, &low, &high]);
+    Scaled { z, dev, train_dev }
 }
 
 fn classic(
@@ -252,14 +305,13 @@ fn classic(
     window: &Value,
 ) -> (Value, Value, &'static str) {
     let seen = observed(g, window, s.lookback);
-    let x_min = g.f64s("x_min", &[1, 1, s.inputs], &p.x_min);
-    let ranges: Vec<f64> = p
-        .x_min
-        .iter()
-        .zip(&p.x_max)
-        .map(|(low, high)| range(*low, *high))
-        .collect();
-    let x_range = g.f64s("x_range", &[1, 1, s.inputs], &ranges);
+    let dims = [1, 1, s.inputs];
+    let (x_min, x_range) = min_and_range(g, "x", &dims, &p.x_min, &p.x_max);
+    // scikit-learn's `MinMaxScaler` leaves a constant column unscaled.
+    let zero = g.f64s("no_range", &[1], &[0.0]);
+    let one = g.f64s("one", &[1], &[1.0]);
+    let constant = g.op("Equal", "x_constant", &[&x_range, &zero]);
+    let x_range = g.op("Where", "x_scale", &[&constant, &one, &x_range]);
     let stand_in = g.op("Where", "stand_in", &[&seen.nothing, &x_min, &seen.last]);
     let filled = g.op("Where", "filled", &[&seen.mask, window, &stand_in]);
     let above = g.op("Sub", "above_min", &[&filled, &x_min]);
@@ -267,23 +319,25 @@ fn classic(
     let scaled = g.cast("scaled_f32", &scaled, F32);
     let state = lstm(g, &p.lstm, &scaled);
     let head = linear(g, "head", &p.head, &state);
-    let head = g.cast("head_f64", &head, F64);
-    let y_range = g.f64s("y_range", &[1], &[p.y_max - p.y_min]);
-    let y_min = g.f64s("y_min", &[1], &[p.y_min]);
+    let (y_min, y_range) = min_and_range(g, "y", &[1], &[p.y_min], &[p.y_max]);
     let above = g.op("Mul", "y_above_min", &[&head, &y_range]);
     let mean = g.op("Add", "mean_raw", &[&above, &y_min]);
     let offset = g.f64s("quantile_offset", &[1, 1, s.quantiles], &p.quantile_offset);
     let quantiles = spread(g, &mean, &offset);
-    (
-        mean,
-        quantiles,
-        "preset classic: MinMax, LSTM, linear head, one step ahead",
-    )
+    (mean, quantiles, CLASSIC)
 }
 
-/// scikit-learn's `MinMaxScaler` leaves a constant column unscaled.
-fn range(low: f64, high: f64) -> f64 {
-    if high - low == 0.0 { 1.0 } else { high - low }
+fn min_and_range(
+    g: &mut Graph,
+    name: &str,
+    dims: &[usize],
+    min: &[f64],
+    max: &[f64],
+) -> (Value, Value) {
+    let min = g.f64s(&format!("{name}_min"), dims, min);
+    let max = g.f64s(&format!("{name}_max"), dims, max);
+    let range = g.op("Sub", &format!("{name}_range"), &[&max, &min]);
+    (min, range)
 }
 
 fn seasonal_naive(
@@ -313,11 +367,7 @@ fn seasonal_naive(
         &p.quantile_offset,
     );
     let quantiles = spread(g, &mean, &offset);
-    (
-        mean,
-        quantiles,
-        "seasonal naive: the value one season before",
-    )
+    (mean, quantiles, SEASONAL_NAIVE)
 }
 
 #[cfg(test)]
@@ -371,10 +421,10 @@ mod tests {
     }
 
     #[test]
-    fn gates_move_from_pytorchs_order_to_onnxs() {
-        assert_eq!(
-            iofc(&[0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.0, 3.1], 2),
-            [0.0, 0.1, 3.0, 3.1, 1.0, 1.1, 2.0, 2.1]
-        );
+    fn gates_move_from_pytorchs_order_to_onnxs_and_back() {
+        let pytorch = [0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.0, 3.1];
+        let onnx = iofc(&pytorch, 2);
+        assert_eq!(onnx, [0.0, 0.1, 3.0, 3.1, 1.0, 1.1, 2.0, 2.1]);
+        assert_eq!(ifgo(&onnx, 2), pytorch);
     }
 }

@@ -5,9 +5,14 @@ use crate::OnnxError;
 /// A window's deviation is never taken smaller than this share of the feature's training deviation.
 pub const DEV_FLOOR: f64 = 1e-3;
 /// Smallest deviation at all, so that a feature that never moved in training divides by something.
-pub const DEV_MIN: f32 = 1e-9;
+pub const DEV_MIN: f64 = 1e-9;
 /// Bound of the normalised window's values.
-pub const Z_CLIP: f32 = 10.0;
+pub const Z_CLIP: f64 = 10.0;
+/// The LSTM's part counts in units of the target's deviation in the window, but of no more than this many of its training deviations.
+///
+/// An LSTM is f32 everywhere, and every engine has another tanh: what it adds is sure to some 5e-7 of its unit. Beyond this bound it
+/// has learnt nothing either; the linear part, in f64, goes on.
+pub const LSTM_MOST: f64 = 10.0;
 
 /// One LSTM layer as PyTorch stores it: gates in the order input, forget, cell, output; two bias vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,12 +85,12 @@ pub struct LstmHead {
 
 /// Preset `default`.
 ///
-/// With `last[f]` the last observed value of feature f in the window (0 where there is none), `d[t,f] = f32(x[t,f] - last[f])` (the
-/// difference in f64), `n[f]` the number of observed steps and `m[f]` the mean of d over them:
+/// With `last[f]` the last observed value of feature f in the window (0 where there is none), `d[t,f] = x[t,f] - last[f]`, `n[f]` the
+/// number of observed steps and `m[f]` the mean of d over them:
 /// `dev[f] = max(sqrt(sum of observed (d - m)^2 / max(n, 1)), max(1e-3 * train_dev[f], 1e-9))`,
 /// `z[t,f] = clip(d / dev, -10, 10)`, 0 where missing. Then, with y the target's feature,
-/// `mean[h] = last[y] + dev[y] * (highway(z)[h] + sum_k future_weight[h,k] future[h,k] + lstm(z)[h])` and
-/// `quantiles[h,q] = mean[h] + dev[y] * quantile_offset[h,q]`. The sum in brackets is f32, the rest f64.
+/// `mean[h] = last[y] + dev[y] * (highway(z)[h] + sum_k future_weight[h,k] future[h,k]) + min(dev[y], 10 * train_dev[y]) * lstm(z)[h]`
+/// and `quantiles[h,q] = mean[h] + dev[y] * quantile_offset[h,q]`. The LSTM is f32 up to its last state, the rest f64.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DefaultParams {
     /// Steps of the window, T.
@@ -115,11 +120,9 @@ pub struct DefaultParams {
 impl DefaultParams {
     /// Smallest deviation of feature `f` in a window; [`DEV_MIN`] for a feature that does not exist.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "the graph computes in f32")]
-    pub fn dev_floor(&self, f: usize) -> f32 {
-        self.train_dev
-            .get(f)
-            .map_or(DEV_MIN, |d| ((DEV_FLOOR * d) as f32).max(DEV_MIN))
+    pub fn dev_floor(&self, f: usize) -> f64 {
+        let floor = self.train_dev.get(f).map_or(0.0, |d| DEV_FLOOR * d);
+        floor.max(DEV_MIN)
     }
 }
 

@@ -15,7 +15,9 @@ use fieldcast_bundle::{
 };
 use fieldcast_features::{PIPELINE_VERSION, Window};
 use fieldcast_onnx::build;
-use fieldcast_runtime::{RuntimeError, load, load_onnx};
+use fieldcast_runtime::{
+    EQUAL, Prediction, RunsBy, RuntimeError, compare, load, load_onnx, load_plain, load_with,
+};
 use fieldcast_wire::Sha256;
 use fieldcast_wire::pb::{HubKey, KeyList};
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -56,27 +58,98 @@ fn our_engine_computes_what_onnxruntime_computes() {
 }
 
 #[test]
-fn the_trainer_computes_what_the_engine_computes() {
+fn kernels_tract_and_trainer_compute_the_same() {
     for case in cases::all() {
-        let model = load_onnx(&build(&case.params, &[]).unwrap(), &case.spec).unwrap();
-        for (i, window) in cases::windows(&case.spec, 60).iter().enumerate() {
-            let ours = model.forecast(window).unwrap();
-            let theirs = fieldcast_train::predict(&case.params, window).unwrap();
-            let pairs = ours
-                .mean
-                .iter()
-                .zip(&theirs.mean)
-                .chain(ours.quantiles.iter().zip(&theirs.quantiles));
-            for (a, b) in pairs {
-                let allowed = 1e-5 * (b.abs() + case.train_dev);
-                assert!(
-                    (a - b).abs() <= allowed,
-                    "{} window {i}: {a} against {b}",
-                    case.name
-                );
+        let onnx = build(&case.params, &[]).unwrap();
+        let fused = load_onnx(&onnx, &case.spec).unwrap();
+        assert_eq!(*fused.runs_by(), RunsBy::Fused, "{}", case.name);
+        let plain = load_plain(&onnx, &case.spec).unwrap();
+        assert!(matches!(plain.runs_by(), RunsBy::Plain(_)));
+        let mut ours = Prediction::default();
+        for (i, window) in cases::windows(&case.spec, 1_000).iter().enumerate() {
+            fused.forecast_into(window, &mut ours).unwrap();
+            let plain = plain.forecast(window).unwrap();
+            let trainer = fieldcast_train::predict(&case.params, window).unwrap();
+            let of_trainer = (&trainer.mean, &trainer.quantiles);
+            for (name, (mean, quantiles)) in [
+                ("tract", (&plain.mean, &plain.quantiles)),
+                ("trainer", of_trainer),
+            ] {
+                let theirs = mean.iter().chain(quantiles);
+                let ours = ours.mean.iter().chain(&ours.quantiles);
+                assert_eq!(ours.clone().count(), theirs.clone().count());
+                for (a, b) in ours.zip(theirs) {
+                    let allowed = EQUAL * (b.abs() + case.train_dev);
+                    assert!(
+                        (a - b).abs() <= allowed,
+                        "{} window {i}: {a} against {b} of {name}",
+                        case.name
+                    );
+                }
             }
         }
     }
+}
+
+#[test]
+fn a_graph_that_is_not_ours_runs_in_tract() {
+    use prost::Message;
+    let case = &cases::all()[0];
+    let ours = build(&case.params, &[]).unwrap();
+    let window = cases::windows(&case.spec, 1).remove(0);
+    let expected = load_onnx(&ours, &case.spec).unwrap();
+    let expected = expected.forecast(&window).unwrap();
+    let changed = |change: &dyn Fn(&mut tract_onnx::pb::GraphProto)| {
+        let mut file = tract_onnx::pb::ModelProto::decode(&ours[..]).unwrap();
+        change(file.graph.as_mut().unwrap());
+        load_onnx(&file.encode_to_vec(), &case.spec).unwrap()
+    };
+    // The same arithmetic under another name, and another arithmetic under the same names.
+    let renamed = changed(&|g| {
+        for node in &mut g.node {
+            for name in node.input.iter_mut().chain(&mut node.output) {
+                if name == "ratio" {
+                    *name = "quotient".into();
+                }
+            }
+        }
+    });
+    let other = changed(&|g| {
+        let node = g.node.iter_mut().find(|n| n.output == ["lstm_dev"]);
+        node.unwrap().op_type = "Max".into();
+    });
+    for model in [&renamed, &other] {
+        assert!(matches!(model.runs_by(), RunsBy::Plain(_)), "{model:?}");
+    }
+    let near = |a: f64, b: f64| (a - b).abs() <= EQUAL * (b.abs() + case.train_dev);
+    let (renamed, other) = (renamed.forecast(&window), other.forecast(&window));
+    assert!(near(renamed.unwrap().mean[0], expected.mean[0]));
+    assert!(!near(other.unwrap().mean[0], expected.mean[0]));
+    // Another number is a model of ours all the same, and runs with it.
+    let tuned = changed(&|g| {
+        let bias = g.initializer.iter_mut().find(|t| t.name == "highway_bias");
+        bias.unwrap().raw_data[..4].copy_from_slice(&100.0_f32.to_le_bytes());
+    });
+    assert_eq!(*tuned.runs_by(), RunsBy::Fused);
+    assert!(tuned.forecast(&window).unwrap().mean[0] > expected.mean[0] + 1.0);
+}
+
+#[test]
+fn kernels_that_were_refused_do_not_run() {
+    let case = &cases::all()[0];
+    let bundle = sealed(case, |_| {});
+    let refused = load_with(&bundle, |_| Err("they differ".into())).unwrap();
+    assert_eq!(*refused.runs_by(), RunsBy::Plain("they differ".into()));
+    let trusted = load_with(&bundle, |_| Ok(())).unwrap();
+    assert_eq!(*trusted.runs_by(), RunsBy::Fused);
+    let golden = &bundle.manifest().golden;
+    let dev = Some(case.train_dev);
+    let agreement = compare(bundle.onnx(), &case.spec, dev, golden).unwrap();
+    assert!(agreement.windows > 100 && agreement.worst < EQUAL);
+    // A golden vector that does not fit is no reason to panic.
+    let mut short = golden.clone();
+    short[0].window.pop();
+    assert!(compare(bundle.onnx(), &case.spec, dev, &short).is_err());
 }
 
 /// Seals a case with golden vectors made by `load_onnx`, changed by `change`, and verifies it as a device would.
@@ -225,6 +298,10 @@ fn wrong_windows_and_outputs_are_errors() {
     assert_eq!(
         with(&|w| w.future[0] = f64::NAN),
         RuntimeError::NotFinite { what: "mean" }
+    );
+    assert_eq!(
+        with(&|w| w.window[0] = f64::INFINITY),
+        RuntimeError::NotFinite { what: "window" }
     );
     let mut other = case.spec.clone();
     other.lookback += 1;

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-KEPT = 12  # windows whose outputs go into the fixture: each kind twice
+KEPT = 16  # windows whose outputs go into the fixture: each kind twice
 
 directory = pathlib.Path(sys.argv[1])
 fixture = {"onnxruntime": onnxruntime.__version__, "cases": {}}

@@ -32,7 +32,7 @@ pub(crate) struct Batch {
 pub(crate) struct Batcher<'a> {
     pub(crate) panel: &'a Panel,
     pub(crate) scales: &'a Scales,
-    floors: Vec<f32>,
+    floors: Vec<f64>,
 }
 
 impl<'a> Batcher<'a> {
@@ -84,13 +84,13 @@ impl<'a> Batcher<'a> {
             for step in 1..=horizon {
                 let actual = panel.target_at(track, sample.origin + step);
                 batch.actual.push(actual);
-                batch.target.push((actual - last) as f32 / dev);
+                batch.target.push(((actual - last) / dev) as f32);
             }
             batch.last.push(last);
-            batch.dev.push(f64::from(dev));
+            batch.dev.push(dev);
             batch
                 .scale
-                .push((f64::from(dev) / self.scales.mase[track.series]) as f32);
+                .push((dev / self.scales.mase[track.series]) as f32);
             batch.weight.push(sample.weight);
         }
     }

@@ -2,6 +2,7 @@
 
 use fieldcast_features::Window;
 use fieldcast_kernel::{Linear, Lstm, LstmTape};
+use fieldcast_onnx::params::LSTM_MOST;
 use fieldcast_onnx::{
     ClassicParams, DefaultParams, LinearParams, LstmParams, ModelParams, SeasonalNaiveParams,
 };
@@ -55,9 +56,9 @@ fn classic(p: &ClassicParams, window: &Window) -> Prediction {
     let mut tape = LstmTape::default();
     let lstm = kernel_lstm(&p.lstm);
     let state = lstm.forward(p.lookback, 1, &x, &mut tape);
-    let mut y = [0.0];
-    kernel_linear(&p.head).forward(1, state, &mut y, false);
-    let mean = p.y_min + f64::from(y[0]) * (p.y_max - p.y_min);
+    let y = linear(&p.head, state.iter().map(|h| f64::from(*h)));
+    let y = y.first().copied().unwrap_or_default();
+    let mean = p.y_min + y * (p.y_max - p.y_min);
     Prediction {
         mean: vec![mean],
         quantiles: p.quantile_offset.iter().map(|o| mean + o).collect(),
@@ -87,31 +88,31 @@ pub(crate) fn min_max(window: &[f64], inputs: usize, min: &[f64], max: &[f64], x
 }
 
 fn default(p: &DefaultParams, window: &Window) -> Prediction {
-    let floors: Vec<f32> = p.train_dev.iter().map(|d| floor_of(*d)).collect();
-    let mut z = vec![0.0; window.window.len()];
+    let floors: Vec<f64> = p.train_dev.iter().map(|d| floor_of(*d)).collect();
+    let mut z = vec![0.0_f64; window.window.len()];
     let mut scale = Scale::default();
     normalise(&window.window, p.inputs, &floors, &mut z, &mut scale);
-    let mut out = vec![0.0; p.horizon];
-    kernel_linear(&p.highway).forward(1, &z, &mut out, false);
+    let (last, dev) = (scale.last[p.target_input], scale.dev[p.target_input]);
+    let mut mean = linear(&p.highway, z.iter().copied());
     let k = p.future_width;
-    for (h, out) in out.iter_mut().enumerate() {
+    for (h, mean) in mean.iter_mut().enumerate() {
         let values = window.future[h * k..][..k].iter();
-        *out += values
+        let known = values
             .zip(&p.future_weight[h * k..])
-            .map(|(v, w)| *v as f32 * w)
-            .sum::<f32>();
+            .map(|(v, w)| v * f64::from(*w));
+        *mean = last + dev * (*mean + known.sum::<f64>());
     }
     if let Some(head) = &p.lstm {
         let mut tape = LstmTape::default();
         let lstm = kernel_lstm(&head.lstm);
+        let z: Vec<f32> = z.iter().map(|z| *z as f32).collect();
         let state = lstm.forward(p.lookback / head.segment, 1, &z, &mut tape);
-        kernel_linear(&head.head).forward(1, state, &mut out, true);
+        let dev = dev.min(LSTM_MOST * p.train_dev[p.target_input]);
+        let part = linear(&head.head, state.iter().map(|h| f64::from(*h)));
+        for (mean, part) in mean.iter_mut().zip(part) {
+            *mean += dev * part;
+        }
     }
-    let (last, dev) = (
-        scale.last[p.target_input],
-        f64::from(scale.dev[p.target_input]),
-    );
-    let mean: Vec<f64> = out.iter().map(|o| last + dev * f64::from(*o)).collect();
     let q = p.quantiles.len();
     let offsets = p.quantile_offset.chunks_exact(q.max(1));
     let quantiles = mean
@@ -122,6 +123,16 @@ fn default(p: &DefaultParams, window: &Window) -> Prediction {
         quantiles: quantiles.collect(),
         mean,
     }
+}
+
+/// `weight x + bias` in f64, as the graph has it.
+fn linear(p: &LinearParams, x: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
+    let rows = p.weight.chunks_exact(p.input.max(1)).zip(&p.bias);
+    let row = |(row, bias): (&[f32], &f32)| {
+        let products = row.iter().zip(x.clone()).map(|(w, x)| f64::from(*w) * x);
+        f64::from(*bias) + products.sum::<f64>()
+    };
+    rows.map(row).collect()
 }
 
 fn seasonal_naive(p: &SeasonalNaiveParams, window: &Window) -> Prediction {

@@ -31,11 +31,11 @@ impl Random {
         (self.0 >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
-    fn f32s(&mut self, n: usize, scale: f64) -> Vec<f32> {
+    pub(crate) fn f32s(&mut self, n: usize, scale: f64) -> Vec<f32> {
         (0..n).map(|_| (self.next() * scale) as f32).collect()
     }
 
-    fn linear(&mut self, input: usize, output: usize, scale: f64) -> LinearParams {
+    pub(crate) fn linear(&mut self, input: usize, output: usize, scale: f64) -> LinearParams {
         LinearParams {
             input,
             output,
@@ -44,14 +44,14 @@ impl Random {
         }
     }
 
-    fn lstm(&mut self, input: usize, hidden: usize) -> LstmParams {
+    pub(crate) fn lstm(&mut self, input: usize, hidden: usize, scale: f64) -> LstmParams {
         LstmParams {
             input,
             hidden,
-            w_ih: self.f32s(4 * hidden * input, 0.5),
-            w_hh: self.f32s(4 * hidden * hidden, 0.5),
-            b_ih: self.f32s(4 * hidden, 0.5),
-            b_hh: self.f32s(4 * hidden, 0.5),
+            w_ih: self.f32s(4 * hidden * input, scale),
+            w_hh: self.f32s(4 * hidden * hidden, scale),
+            b_ih: self.f32s(4 * hidden, scale),
+            b_hh: self.f32s(4 * hidden, scale),
         }
     }
 }
@@ -100,7 +100,7 @@ pub(crate) fn all() -> Vec<Case> {
     let mut lstm = ridge.clone();
     lstm.lstm = Some(LstmHead {
         segment: 6,
-        lstm: random.lstm(6 * features, 8),
+        lstm: random.lstm(6 * features, 8, 0.5),
         head: random.linear(8, horizon, 0.5),
     });
     let naive = SeasonalNaiveParams {
@@ -121,7 +121,7 @@ pub(crate) fn all() -> Vec<Case> {
         x_max: vec![35.0, 100.0],
         y_min: 3.0,
         y_max: 900.0,
-        lstm: random.lstm(2, 10),
+        lstm: random.lstm(2, 10, 0.5),
         head: random.linear(10, 1, 0.5),
         quantiles: reference.quantiles.clone(),
         quantile_offset: vec![-50.0, 1.0, 60.0],
@@ -140,7 +140,8 @@ pub(crate) fn all() -> Vec<Case> {
     ]
 }
 
-/// Windows of six kinds in turn: plain, a third missing, constant, far from zero, a feature without any value, steps and a gap at the end.
+/// Windows of eight kinds in turn: plain, a third missing, constant, far from zero, a feature without any value, a jump of many
+/// deviations and a gap at the end, spikes beyond all measure, almost no movement.
 pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
     let mut random = Random::new(11);
     let (t, f) = (spec.lookback, spec.inputs.len());
@@ -155,7 +156,9 @@ pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
             3 => 1e7 + scale * noise,
             4 if feature == 0 => f64::NAN,
             5 if row + 3 >= t => f64::NAN,
-            5 => (if row < t / 2 { -4.0 } else { 4.0 }) * scale + noise,
+            5 => (if row < t / 2 { -40.0 } else { 40.0 }) * scale + noise,
+            6 if skip > 0.9 => noise * 1e12,
+            7 => 3.0 * scale + 1e-6 * scale * noise,
             _ => 3.0 * scale + scale * noise,
         }
     };
@@ -164,7 +167,7 @@ pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
             let mut window = Vec::with_capacity(t * f);
             for row in 0..t {
                 for feature in 0..f {
-                    window.push(value(i % 6, row, feature, &mut random));
+                    window.push(value(i % 8, row, feature, &mut random));
                 }
             }
             // Whatever is missing, one value of the last feature, the target, is there.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use fieldcast_onnx::{INPUT_FUTURE, INPUT_WINDOW, Shape};
 use tract_onnx::prelude::*;
 
+use crate::Prediction;
+
 /// An optimised plan; running it loads nothing.
-pub(crate) struct Engine {
+pub(crate) struct Plain {
     plan: Arc<TypedRunnableModel>,
     shape: Shape,
 }
 
-impl Engine {
+impl Plain {
     /// Reads, checks and optimises a graph whose sizes must be `shape`.
     pub(crate) fn load(onnx: &[u8], shape: Shape) -> Result<Self, String> {
         let mut model = tract_onnx::onnx()
@@ -57,12 +59,13 @@ impl Engine {
         self.shape
     }
 
-    /// Mean `[H]` and quantiles `[H, Q]`; lengths of the inputs are the caller's to check.
+    /// Fills mean `[H]` and quantiles `[H, Q]`; lengths of the inputs are the caller's to check.
     pub(crate) fn run(
         &self,
         window: &[f64],
         future: &[f64],
-    ) -> Result<(Vec<f64>, Vec<f64>), String> {
+        out: &mut Prediction,
+    ) -> Result<(), String> {
         let s = self.shape;
         let window = Tensor::from_shape(&[1, s.lookback, s.inputs], window).map_err(text)?;
         let future = Tensor::from_shape(&[1, s.horizon, s.future_width], future).map_err(text)?;
@@ -70,14 +73,15 @@ impl Engine {
             .plan
             .run(tvec!(window.into(), future.into()))
             .map_err(text)?;
-        let values = |i: usize| -> Result<Vec<f64>, String> {
+        for (i, values) in [&mut out.mean, &mut out.quantiles].into_iter().enumerate() {
             let output = outputs
                 .get(i)
                 .ok_or_else(|| format!("output {i} is missing"))?;
             let plain = output.try_as_plain_ram().map_err(text)?;
-            Ok(plain.as_slice::<f64>().map_err(text)?.to_vec())
-        };
-        Ok((values(0)?, values(1)?))
+            values.clear();
+            values.extend_from_slice(plain.as_slice::<f64>().map_err(text)?);
+        }
+        Ok(())
     }
 }
 
@@ -104,12 +108,15 @@ mod tests {
             quantiles: vec![0.1, 0.5, 0.9],
             quantile_offset: [-1.0, 0.0, 1.0].repeat(3),
         });
-        let engine = Engine::load(&build(&params, &[]).unwrap(), params.shape()).unwrap();
+        let plain = Plain::load(&build(&params, &[]).unwrap(), params.shape()).unwrap();
         let window = [9.0, 1.0, 9.0, 2.0, 9.0, 3.0, 9.0, 4.0];
-        let (mean, quantiles) = engine.run(&window, &[]).unwrap();
-        assert_eq!(mean, [3.0, 4.0, 3.0]);
-        assert_eq!(quantiles, [2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 2.0, 3.0, 4.0]);
+        let mut found = Prediction::default();
+        plain.run(&window, &[], &mut found).unwrap();
+        assert_eq!(found.mean, [3.0, 4.0, 3.0]);
+        let quantiles = [2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 2.0, 3.0, 4.0];
+        assert_eq!(found.quantiles, quantiles);
         let gap = [9.0, 1.0, 9.0, 2.0, f64::NAN, f64::NAN, 9.0, 4.0];
-        assert_eq!(engine.run(&gap, &[]).unwrap().0, [4.0, 4.0, 4.0]);
+        plain.run(&gap, &[], &mut found).unwrap();
+        assert_eq!(found.mean, [4.0, 4.0, 4.0]);
     }
 }
