@@ -2,6 +2,7 @@
 
 mod infer;
 mod peers;
+mod train;
 
 use anyhow::Result;
 
@@ -16,10 +17,13 @@ pub(crate) struct BenchArgs {
 enum Which {
     /// One window's latency and a model's memory, beside onnxruntime.
     Infer(infer::InferArgs),
+    /// An LSTM's epoch beside PyTorch.
+    Train(train::TrainArgs),
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.which {
         Which::Infer(args) => infer::run(args),
+        Which::Train(args) => train::run(args),
     }
 }
