@@ -1,8 +1,6 @@
 //! From a trained model to a sealed bundle: owns graph, golden vectors, reference and manifest, never what is learnt.
 
-use fieldcast_bundle::{
-    Calibration, DailyErrors, GoldenVector, LevelCoverage, Manifest, ModelScore, Training, seal,
-};
+use fieldcast_bundle::{GoldenVector, Manifest, ModelScore, Training, seal};
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
 use fieldcast_runtime::LoadedModel;
@@ -70,7 +68,6 @@ pub fn make(
         .flat_map(|s| &s.rows)
         .filter(|r| r.time <= about.train_until);
     let reference = ReferenceStats::from_rows(&channels, learnt.map(|r| r.values.as_slice()));
-    let calibration = &trained.calibration;
     let manifest = Manifest {
         format: fieldcast_bundle::manifest::FORMAT,
         forecaster: spec.clone(),
@@ -80,21 +77,7 @@ pub fn make(
         pipeline_version: PIPELINE_VERSION,
         train_dev: trained.train_dev_target,
         golden,
-        calibration: Calibration {
-            windows: calibration.windows,
-            residual_std: calibration.residual_std.clone(),
-            residual_mae: calibration.residual_mae.clone(),
-            daily: daily_errors(&calibration.daily, data),
-            coverage: calibration
-                .coverage
-                .iter()
-                .map(|c| LevelCoverage {
-                    lower: c.lower,
-                    upper: c.upper,
-                    coverage: c.coverage,
-                })
-                .collect(),
-        },
+        calibration: trained.calibration.clone(),
         training: Training {
             run: about.run.to_string(),
             snapshot: about.snapshot.clone(),
@@ -137,26 +120,6 @@ pub fn make(
         manifest: json,
         model,
     })
-}
-
-/// The calibration's levels under the devices' names; of a fleet too large to name, none: each device then learns its own.
-fn daily_errors(daily: &fieldcast_train::DailyErrors, data: &TrainingData) -> DailyErrors {
-    let name =
-        |(series, level): &(usize, f64)| Some((data.series.get(*series)?.device.clone(), *level));
-    let levels = if daily.levels.len() <= fieldcast_bundle::manifest::MAX_LEVELS {
-        daily.levels.iter().filter_map(name).collect()
-    } else {
-        std::collections::BTreeMap::new()
-    };
-    DailyErrors {
-        mean: daily.mean,
-        between: daily.between,
-        std: daily.std,
-        lag1: daily.lag1,
-        fleet_std: daily.fleet_std,
-        days: daily.days,
-        levels,
-    }
 }
 
 /// Windows spread over the data, each with what the graph says.
