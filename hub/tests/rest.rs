@@ -128,6 +128,7 @@ async fn every_list_pages_filters_and_refuses() {
         ("/v1/drift-reports?confirmed=true", 3),
         ("/v1/drift-reports?confirmed=false", 2),
         ("/v1/drift-reports?forecaster=f2", 0),
+        ("/v1/drift-reports?forecaster=f1", 5),
         ("/v1/alarms?device=d1", 2),
         ("/v1/gaps?device=d2", 0),
     ] {

@@ -1,5 +1,7 @@
 //! From a trained model to a sealed bundle: owns graph, golden vectors, reference and manifest, never what is learnt.
 
+use std::collections::BTreeMap;
+
 use fieldcast_bundle::{GoldenVector, Manifest, ModelScore, Training, seal};
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
@@ -61,13 +63,7 @@ pub fn make(
     let onnx = fieldcast_onnx::build(&trained.params, &metadata)?;
     let model = fieldcast_runtime::load_onnx(&onnx, spec)?;
     let golden = golden(about, data, &model)?;
-    let channels = spec.channels();
-    let learnt = data
-        .series
-        .iter()
-        .flat_map(|s| &s.rows)
-        .filter(|r| r.time <= about.train_until);
-    let reference = ReferenceStats::from_rows(&channels, learnt.map(|r| r.values.as_slice()));
+    let reference = reference(about, data);
     let manifest = Manifest {
         format: fieldcast_bundle::manifest::FORMAT,
         forecaster: spec.clone(),
@@ -120,6 +116,22 @@ pub fn make(
         manifest: json,
         model,
     })
+}
+
+/// What the inputs looked like in what was learnt from.
+fn reference(about: &Seal<'_>, data: &TrainingData) -> ReferenceStats {
+    let devices: Vec<_> = data
+        .series
+        .iter()
+        .map(|s| {
+            let learnt = s.rows.iter().filter(|r| r.time <= about.train_until);
+            let rows: BTreeMap<_, _> = learnt.map(|r| (r.time, r.values.as_slice())).collect();
+            (s.device.as_str(), rows.into_iter().collect::<Vec<_>>())
+        })
+        .collect();
+    let all = devices.iter().flat_map(|(_, rows)| rows);
+    ReferenceStats::from_rows(&about.spec.channels(), all.map(|(_, values)| *values))
+        .with_days(about.spec.period_ms(), &devices)
 }
 
 /// Windows spread over the data, each with what the graph says.
