@@ -101,10 +101,16 @@ mod tests {
             raw("a/b", 5, 1.0),
             raw("alarm", 5, 1.0),
             raw("", 5, 1.0),
+            raw(&"x".repeat(65), 5, 1.0),
+            raw("a\u{7}", 5, 1.0),
             raw("t", i64::MAX, 1.0),
             raw("t", i64::MIN, 1.0),
         ] {
             assert!(checker.check(bad.clone(), 0).is_err(), "{bad:?}");
         }
+        assert!(checker.check(raw(&"x".repeat(64), 5, 1.0), 0).is_ok());
+        let long = checker.check(raw(&"x".repeat(9_999), 5, 1.0), 0);
+        let long = long.unwrap_err();
+        assert!(long.contains("1 to 64 bytes") && long.len() < 300, "{long}");
     }
 }

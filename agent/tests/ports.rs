@@ -82,17 +82,31 @@ async fn a_request_of_nine_exabytes_ends_neither_port_and_what_is_refused_is_cou
         let good = post(&push, r#"{"readings": [{"sensor": "t", "value": 99.0}]}"#);
         assert!(good.starts_with("HTTP/1.1 200"), "{good}");
         assert_eq!(body(&good)["accepted"], 1);
+        let facts = body(&get(&status, "/status.json"));
+        assert_eq!(facts["faults"]["t"][0], "out_of_range", "{facts}");
         let none = post(&push, r#"{"readings": [{"sensor": "a/b", "value": 1.0}]}"#);
         assert!(none.starts_with("HTTP/1.1 400"), "{none}");
         let malformed = post(&push, r#"{"readings": [{"value": 1.0}, {"sensor": "x"}]}"#);
         assert!(malformed.starts_with("HTTP/1.1 400"), "{malformed}");
+        // One name over the cap costs its own reading and none of the others.
+        let long = "x".repeat(65);
+        let mixed = format!(
+            r#"{{"readings": [{{"sensor": "t", "value": 20.0}}, {{"sensor": "{long}", "value": 1.0}}, {{"sensor": "u", "value": 2.0}}]}}"#
+        );
+        let answer = post(&push, &mixed);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let answer = body(&answer);
+        assert_eq!(answer["accepted"], 2);
+        assert_eq!(answer["rejected"][0]["index"], 1);
+        let reason = answer["rejected"][0]["reason"].as_str().unwrap();
+        assert!(reason.contains("1 to 64 bytes"), "{reason}");
         let health = get(&status, "/healthz");
         assert!(health.starts_with("HTTP/1.0 200"), "{health}");
         let facts = body(&get(&status, "/status.json"));
         let source = &facts["sources"]["127.0.0.1:0"];
-        assert_eq!(source["stored"], 1, "{facts}");
-        assert_eq!(source["refused"], 3, "{facts}");
-        assert_eq!(facts["faults"]["t"][0], "out_of_range", "{facts}");
+        assert_eq!(source["stored"], 3, "{facts}");
+        assert_eq!(source["refused"], 4, "{facts}");
+        assert_eq!(facts["faults"], serde_json::json!({}), "{facts}");
         let metrics = get(&status, "/metrics");
         assert!(metrics.contains("fieldcast_agent_records_dropped_total 0"));
         assert!(get(&status, "/nothing").starts_with("HTTP/1.0 404"));

@@ -10,8 +10,8 @@ mod support;
 #[path = "support/tls_broker.rs"]
 mod tls_broker;
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,10 @@ use fieldcast_wire::{DeviceTopic, SiteId, Topics, message, pb};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
-use support::{Bed, add_device, bed, deadline, device, epoch, payload, reading, readings};
+use support::mosquitto::Mosquitto;
+use support::{
+    Bed, add_device, bed, deadline, device, epoch, free_port, payload, reading, readings,
+};
 use tls_broker::Log;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -273,48 +276,15 @@ async fn json_readings_wait_for_a_database_that_is_away() {
     broker.stop().await;
 }
 
-/// A Mosquitto of its own, killed when dropped.
-struct Mosquitto(Child);
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn over_mosquitto_too() {
-    let Some(program) = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"]
-        .iter()
-        .find(|p| std::path::Path::new(p).exists())
-    else {
-        println!("skipped: mosquitto is not installed (apt-get install mosquitto)");
+    let Some(program) = Mosquitto::program() else {
         return;
     };
     let bed = bed().await;
     add_device(&bed.store, "a", None).await;
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let config = bed.dir.path().join("mosquitto.conf");
-    std::fs::write(
-        &config,
-        format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\n",
-            address.port()
-        ),
-    )
-    .unwrap();
-    let child = Command::new(program)
-        .arg("-c")
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _mosquitto = Mosquitto(child);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let _mosquitto = Mosquitto::start(program, bed.dir.path(), address.port());
     let end = CancellationToken::new();
     // The hub waits for a broker that is not there yet.
     hub(

@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use fieldcast_bundle::DailyErrors;
 use fieldcast_drift::monitor::{ErrorCalibration, ErrorEvent, ErrorMonitor, RUN_DAYS};
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, WindowBuilder};
 use fieldcast_hub::drift::verdict::{self, Decision, DeviceDays, LastRetrain, Rules};
@@ -112,9 +111,8 @@ fn running(version: u64, trained: Trained, until: Millis, devices: usize) -> Run
     eprintln!("version {version}: {} {:?}", trained.chosen, c.daily);
     let monitors = (0..devices)
         .map(|d| {
-            let own = c.daily.levels.iter().find(|l| l.0 == d).unwrap();
             let calibration = ErrorCalibration {
-                mean_log: own.1,
+                mean_log: c.daily.levels[&format!("d{d}")],
                 std_log: c.daily.std,
                 lag1: c.daily.lag1,
                 days: c.daily.days as u32,
@@ -216,7 +214,7 @@ fn play(world: &World, history: i64, end: i64) -> Vec<(i64, Beat)> {
         let devices: Vec<DeviceDays> = (0..n)
             .map(|d| daily(world, &run, d, onset - 90 * DAY_MS, now))
             .collect();
-        let judged = verdict::verdict(onset, &devices, &promise(&run.trained), &rules);
+        let judged = verdict::verdict(onset, &devices, &run.trained.calibration.daily, &rules);
         let decision = verdict::decide(&judged, now, last_retrain, &rules);
         if decision != Decision::Retrain {
             story.tell((
@@ -251,7 +249,7 @@ fn play(world: &World, history: i64, end: i64) -> Vec<(i64, Beat)> {
         )
         .unwrap();
         trained.calibration.daily =
-            evaluate::daily_errors(&late, HOUR_MS, |w| predict(&trained.params, w)).unwrap();
+            evaluate::daily_errors(&late, &data, HOUR_MS, |w| predict(&trained.params, w)).unwrap();
         let from = cut.holdout_from.unwrap();
         let cases = evaluate::cases(&world.spec, &data, (from, now + 1), 1).unwrap();
         let score = |p: &Trained| {
@@ -291,23 +289,6 @@ fn play(world: &World, history: i64, end: i64) -> Vec<(i64, Beat)> {
         }
     }
     story.0
-}
-
-fn promise(trained: &Trained) -> DailyErrors {
-    let d = &trained.calibration.daily;
-    DailyErrors {
-        mean: d.mean,
-        between: d.between,
-        std: d.std,
-        lag1: d.lag1,
-        fleet_std: d.fleet_std,
-        days: d.days,
-        levels: d
-            .levels
-            .iter()
-            .map(|(i, l)| (format!("d{i}"), *l))
-            .collect(),
-    }
 }
 
 /// As the hub reads it: mean absolute error by UTC day of the origin, closed days only.

@@ -128,6 +128,7 @@ async fn every_list_pages_filters_and_refuses() {
         ("/v1/drift-reports?confirmed=true", 3),
         ("/v1/drift-reports?confirmed=false", 2),
         ("/v1/drift-reports?forecaster=f2", 0),
+        ("/v1/drift-reports?forecaster=f1", 5),
         ("/v1/alarms?device=d1", 2),
         ("/v1/gaps?device=d2", 0),
     ] {
@@ -213,5 +214,32 @@ async fn pushed_readings_reach_consumers() {
     let expected = json!({"device": "a", "sensor": "t",
         "readings": [{"time": "2026-01-01T00:00:00Z", "value": 1.5, "quality": 0}]});
     assert_eq!(body, expected);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_that_is_not_stored_says_whose_fault_it_is() {
+    let bed = bed().await;
+    support::add_device(&bed.store, "a", None).await;
+    let dir = bed.dir.path().join("hub");
+    let (hub, rest) = Process::serve(&dir, &bed.url("t"), &[]).await;
+    hub.ready(&rest, 200).await;
+    let good = r#"{"sensor": "t", "time": "2026-01-01T00:00:00Z", "value": 1.5}"#;
+    let push = async |device: &str, body: &str, status: u16| {
+        let path = format!("/v1/readings?device={device}");
+        let answer = http::ask(&rest, "POST", &path, body).await.unwrap();
+        answer.problem(status)
+    };
+    assert!(push("a", "[1", 422).await.contains("expected"));
+    assert!(push("a/b", good, 422).await.contains("a/b"));
+    assert!(push("stranger", good, 404).await.contains("device add"));
+    // A damaged database is the hub's own fault, and no waiting mends it.
+    support::psql(&bed, "ALTER TABLE json_readings RENAME TO gone");
+    assert!(push("a", good, 500).await.contains("defect"));
+    support::psql(&bed, "ALTER TABLE gone RENAME TO json_readings");
+    let pid = bed.cluster.pid().unwrap().to_string();
+    let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
+    assert!(killed.success());
+    assert!(push("a", good, 503).await.contains("PostgreSQL"));
     hub.stop().await;
 }

@@ -179,7 +179,7 @@ pub struct DriftSignal {
     pub statistic: f64,
     #[prost(double, tag = "7")]
     pub threshold: f64,
-    /// error or distance now over the reference
+    /// error now over the reference; of inputs the shift, in usual deviations
     #[prost(double, tag = "8")]
     pub severity: f64,
     #[prost(sint64, tag = "9")]

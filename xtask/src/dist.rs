@@ -16,6 +16,9 @@ pub(crate) struct DistArgs {
     /// Pack the agent of the dev profile: tries the packaging in seconds, says nothing about size.
     #[arg(long)]
     quick: bool,
+    /// Only for this target of cross/targets.toml, which must not lack anything then; else every one whose tools are here.
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<String>,
 }
 
 /// The packer's version, so that a package is made alike everywhere.
@@ -32,6 +35,9 @@ struct Target {
     deb: String,
     linker: String,
     get_linker: String,
+    /// Program and arguments that run its binaries on another machine.
+    #[serde(default)]
+    runner: Vec<String>,
 }
 
 /// Program -> Debian architecture -> most bytes.
@@ -45,9 +51,14 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
     let host = host_triple()?;
     let cargo_deb = cargo_deb()?;
     let mut made = Vec::new();
-    for target in &targets.target {
+    for target in chosen(&targets.target, args.target.as_deref())? {
         let native = target.triple == host;
         if !native && let Some(missing) = missing_tools(target)? {
+            ensure!(
+                args.target.is_none(),
+                "{}: {missing} (cross/README.md)",
+                target.triple
+            );
             eprintln!(
                 "dist: {} is skipped: {missing} (cross/README.md)",
                 target.triple
@@ -83,6 +94,21 @@ pub(crate) fn pack_built(cargo_deb: &Path) -> Result<PathBuf> {
     let target =
         target.with_context(|| format!("no target of cross/targets.toml is {host}: add it"))?;
     pack(Profile::Quick, target, true, &target_dir()?, cargo_deb)
+}
+
+fn chosen<'a>(all: &'a [Target], triple: Option<&str>) -> Result<Vec<&'a Target>> {
+    let found: Vec<&Target> = all
+        .iter()
+        .filter(|t| triple.is_none_or(|wanted| t.triple == wanted))
+        .collect();
+    let known: Vec<&str> = all.iter().map(|t| t.triple.as_str()).collect();
+    ensure!(
+        !found.is_empty(),
+        "--target {}: cross/targets.toml has {}",
+        triple.unwrap_or_default(),
+        known.join(", ")
+    );
+    Ok(found)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +150,11 @@ fn build(profile: Profile, target: &Target, native: bool, budget: &Budget) -> Re
         output_dir.push(&target.triple);
     }
     execute(&mut build)?;
-    let bytes = size(&output_dir.join(profile.folder()).join("fieldcast-agent"))?;
+    let agent = output_dir.join(profile.folder()).join("fieldcast-agent");
+    if !native {
+        start(target, &agent)?;
+    }
+    let bytes = size(&agent)?;
     let of = format!("dist: fieldcast-agent for {} is {bytes} bytes", target.deb);
     match profile {
         Profile::Quick => eprintln!("{of} in the dev profile, which has no budget"),
@@ -138,6 +168,28 @@ fn build(profile: Profile, target: &Target, native: bool, budget: &Budget) -> Re
         }
     }
     Ok(output_dir)
+}
+
+/// Whether a foreign binary starts at all, where this machine can run it.
+fn start(target: &Target, agent: &Path) -> Result<()> {
+    let Some((runner, arguments)) = target.runner.split_first() else {
+        return Ok(());
+    };
+    if find_program(runner).is_none() {
+        eprintln!(
+            "dist: the agent for {} is not started here: there is no {runner} (cross/README.md)",
+            target.deb
+        );
+        return Ok(());
+    }
+    let said = output(
+        Command::new(runner)
+            .args(arguments)
+            .arg(agent)
+            .arg("--version"),
+    )?;
+    eprintln!("dist: {} starts under {runner}", said.trim());
+    Ok(())
 }
 
 /// Packs what is built.
@@ -305,6 +357,21 @@ mod tests {
                 target.deb
             );
         }
+    }
+
+    #[test]
+    fn one_target_can_be_chosen_and_an_unknown_one_is_told_with_the_known() {
+        let cross = root().unwrap().join("cross");
+        let targets: Targets = read_toml(&cross.join("targets.toml")).unwrap();
+        let all = &targets.target;
+        assert_eq!(chosen(all, None).unwrap().len(), all.len());
+        let one = chosen(all, Some("aarch64-unknown-linux-gnu")).unwrap();
+        assert_eq!((one.len(), one[0].deb.as_str()), (1, "arm64"));
+        let error = chosen(all, Some("vax")).unwrap_err().to_string();
+        assert!(
+            error.contains("vax") && error.contains("aarch64-unknown-linux-gnu"),
+            "{error}"
+        );
     }
 
     #[test]

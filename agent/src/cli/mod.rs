@@ -8,6 +8,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::Config;
 use crate::update::engine_check;
@@ -71,15 +75,37 @@ fn say(to: &mut impl std::io::Write, line: &str) {
     let _ = writeln!(to, "{line}");
 }
 
+/// Levels by target, such as `debug` or `info,fieldcast_agent::uplink=trace`; `info` where nothing is asked for, or
+/// nothing that can be read: a typing error must not keep a device from its work.
+fn log_filter(text: &str) -> (Targets, Option<String>) {
+    let info = || Targets::new().with_default(LevelFilter::INFO);
+    if text.trim().is_empty() {
+        return (info(), None);
+    }
+    match text.parse() {
+        Ok(filter) => (filter, None),
+        Err(e) => {
+            let problem = format!(
+                "FIELDCAST_LOG=`{text}` is no filter ({e}), `info` is taken; write `debug`, or `info,fieldcast_agent::uplink=trace`"
+            );
+            (info(), Some(problem))
+        }
+    }
+}
+
 fn run(config: &std::path::Path) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FIELDCAST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let format = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
+        .with_target(false);
+    let asked = std::env::var("FIELDCAST_LOG").unwrap_or_default();
+    let (filter, problem) = log_filter(&asked);
+    tracing_subscriber::registry()
+        .with(format.with_filter(filter))
         .init();
+    if let Some(problem) = problem {
+        tracing::warn!("{problem}");
+    }
     let config = Config::load(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -124,4 +150,27 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
     );
     say(&mut std::io::stdout(), &line);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_told_and_info_taken() {
+        let info = Targets::new().with_default(LevelFilter::INFO);
+        assert_eq!(log_filter(" "), (info.clone(), None));
+        let (filter, problem) = log_filter("info,fieldcast_agent::uplink=loud");
+        assert_eq!(filter, info);
+        assert!(problem.is_some_and(|p| p.contains("loud") && p.contains("write `debug`")));
+        let (filter, problem) = log_filter("warn,rumqttc=debug");
+        let debug = LevelFilter::DEBUG;
+        assert_eq!(problem, None);
+        assert_eq!(
+            filter,
+            Targets::new()
+                .with_default(LevelFilter::WARN)
+                .with_target("rumqttc", debug)
+        );
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fieldcast_features::ForecasterSpec;
+use fieldcast_wire::SensorName;
 use serde::Deserialize;
 
 pub use error::ConfigError;
@@ -180,6 +181,16 @@ impl Config {
             sources.push(checked);
         }
         for (name, sensor) in &raw.sensors {
+            SensorName::new(name.as_str()).map_err(|e| {
+                let tables = text.find("[sensors");
+                error::value(
+                    file,
+                    text,
+                    tables,
+                    "sensors",
+                    format!("has a table whose {e}"),
+                )
+            })?;
             sensor
                 .check(name)
                 .map_err(|(key, problem)| error::value(file, text, None, key, problem))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fieldcast_features::Millis;
+use fieldcast_features::{Millis, time_text};
 use fieldcast_wire::SensorName;
 use serde::Deserialize;
 
@@ -90,7 +90,7 @@ pub(super) struct Raw {
 type Problem = (&'static str, String);
 
 fn time(key: &'static str, text: Option<String>) -> Result<Option<Millis>, Problem> {
-    text.map(|t| crate::source::time::parse(&t).map_err(|problem| (key, problem)))
+    text.map(|t| time_text::parse(&t).map_err(|e| (key, e.to_string())))
         .transpose()
 }
 

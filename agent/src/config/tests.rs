@@ -119,6 +119,19 @@ fn what_is_normal_for_a_sensor_has_defaults_and_rules() {
 }
 
 #[test]
+fn a_sensor_table_has_a_name_that_a_sensor_can_have() {
+    for name in ["x".repeat(65), "a/b".to_owned()] {
+        let e = fails(&format!(
+            "data_dir = \"d\"\n[sensors.\"{name}\"]\nmin = 0.0\n"
+        ));
+        assert!(
+            e.contains("line 2: `sensors`") && e.contains("1 to 64 bytes"),
+            "{e}"
+        );
+    }
+}
+
+#[test]
 fn ports_that_others_could_reach_are_refused() {
     let e = fails("data_dir = \"d\"\n[[source]]\ntype = \"http\"\nlisten = \"0.0.0.0:1\"\n");
     assert!(

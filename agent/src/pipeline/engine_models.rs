@@ -339,7 +339,7 @@ impl Engine {
             if shadow {
                 f.set_shadow(Some(loaded.slot));
             } else {
-                f.watch(loaded.watch);
+                f.watch(loaded.watch, loaded.inputs);
                 f.set_active(Some(loaded.slot));
             }
         }
@@ -422,6 +422,7 @@ impl Engine {
                 facts.shadow = name_of(&machine.shadow);
                 facts.forecasts = f.map_or(0, Forecaster::forecasts);
                 facts.drift = f.is_some_and(Forecaster::drifting);
+                facts.input_drift = f.map(Forecaster::drifting_inputs).unwrap_or_default();
             });
         }
         // Nobody may listen: without an identity there is no uplink.

@@ -8,6 +8,7 @@ use fieldcast_wire::{RecordBody, Sha256, pb};
 use serde::{Deserialize, Serialize};
 
 use super::drift::ErrorWatch;
+use super::inputs::InputWatch;
 use super::jumps::Jumps;
 use super::model::Slot;
 use super::pending::Pending;
@@ -64,6 +65,8 @@ struct Kept {
     closed_through: Option<Millis>,
     residuals: Residuals,
     watch: ErrorWatch,
+    #[serde(default)]
+    inputs: InputWatch,
     forecasts: u64,
 }
 
@@ -268,11 +271,21 @@ impl Forecaster {
         std::mem::replace(&mut self.shadow, slot)
     }
 
-    /// Begins to watch the errors of the active model against its calibration.
-    pub fn watch(&mut self, watch: ErrorWatch) {
+    /// Begins to watch the errors of the active model against its calibration, and its inputs against its reference.
+    pub fn watch(&mut self, watch: ErrorWatch, inputs: InputWatch) {
         if !self.kept.watch.same_model(&watch) {
             self.kept.watch = watch;
         }
+        self.kept.inputs = inputs.after(std::mem::take(&mut self.kept.inputs));
+    }
+
+    /// Sensors whose values are no longer what the running model was trained on.
+    #[must_use]
+    pub fn drifting_inputs(&self) -> Vec<String> {
+        let raised = self.kept.inputs.raised();
+        raised
+            .filter_map(|i| self.sensors.get(i).cloned())
+            .collect()
     }
 
     /// The running model.
@@ -376,6 +389,18 @@ impl Forecaster {
         let time = row.time;
         let actual = row.value(self.spec.target_channel());
         let missing = row.is_missing();
+        // What runs without the bundle is not judged by it.
+        let found = match &self.active {
+            Some(_) => self.kept.inputs.add(&row),
+            None => Vec::new(),
+        };
+        for (input, signal) in found {
+            step.records.push(RecordBody::Drift(pb::DriftSignal {
+                forecaster: self.spec.name.clone(),
+                sensor: self.sensors.get(input).cloned().unwrap_or_default(),
+                ..signal
+            }));
+        }
         self.learn(row);
         step.state.extend(self.rows.newest_chunk());
         if let Some(actual) = actual {

@@ -34,7 +34,7 @@ impl Model for Constant {
     }
 }
 
-fn slot(name: &str, value: f64) -> Slot {
+pub(crate) fn slot(name: &str, value: f64) -> Slot {
     Slot {
         sha: Sha256::of(name.as_bytes()),
         version: 7,

@@ -4,6 +4,7 @@ pub mod drift;
 pub mod engine;
 mod engine_models;
 pub mod forecaster;
+pub mod inputs;
 mod jumps;
 pub mod model;
 pub mod pending;

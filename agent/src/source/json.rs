@@ -1,10 +1,10 @@
 //! Readings as JSON: owns the form `{"readings": [{"sensor", "time", "value"}]}`; one bad item never loses the others.
 
-use fieldcast_features::Millis;
+use fieldcast_features::{Millis, time_text};
 use fieldcast_wire::pb;
 use serde_json::Value;
 
-use super::{RawReading, time};
+use super::{RawReading, clip};
 
 /// Most readings of one request.
 pub const MAX_ITEMS: usize = 10_000;
@@ -53,7 +53,7 @@ pub fn parse(body: &[u8], now: Millis) -> Result<Parsed, BodyError> {
         return Err(malformed("no array `readings`".into()));
     };
     if let Some(key) = object.keys().next() {
-        return Err(malformed(format!("unknown key `{}`", time::clip(key))));
+        return Err(malformed(format!("unknown key `{}`", clip(key))));
     }
     if items.len() > MAX_ITEMS {
         return Err(BodyError::TooMany { found: items.len() });
@@ -78,7 +78,7 @@ fn reading(item: &Value, now: Millis) -> Result<RawReading, String> {
     {
         return Err(format!(
             "unknown key `{}`; allowed are sensor, time, value",
-            time::clip(key)
+            clip(key)
         ));
     }
     let sensor = object
@@ -91,10 +91,16 @@ fn reading(item: &Value, now: Millis) -> Result<RawReading, String> {
         .ok_or("`value` must be a finite number")?;
     let (time, time_source) = match object.get("time") {
         None | Some(Value::Null) => (now, pb::TimeSource::Device),
-        Some(Value::String(text)) => (time::parse(text)?, pb::TimeSource::External),
+        Some(Value::String(text)) => (
+            time_text::parse(text).map_err(|e| e.to_string())?,
+            pb::TimeSource::External,
+        ),
         Some(Value::Number(n)) => {
             let number = n.as_f64().ok_or("`time` must be a finite number")?;
-            (time::from_number(number)?, pb::TimeSource::External)
+            (
+                time_text::from_number(number).map_err(|e| e.to_string())?,
+                pb::TimeSource::External,
+            )
         }
         Some(_) => return Err("`time` must be a text or a number".into()),
     };

@@ -8,7 +8,7 @@ use fieldcast_features::Millis;
 use fieldcast_wire::pb;
 
 use super::json::{MAX_ITEMS, Parsed};
-use super::{RawReading, time};
+use super::{RawReading, clip};
 
 /// Nanoseconds of one unit of a query's `precision`; none for an unknown one.
 #[must_use]
@@ -61,7 +61,7 @@ fn line(text: &str, unit: i128, now: Millis) -> Result<Vec<RawReading>, String> 
         Some(stamp) => {
             let n: i128 = stamp
                 .parse()
-                .map_err(|_| format!("time `{}` is not a whole number", time::clip(stamp)))?;
+                .map_err(|_| format!("time `{}` is not a whole number", clip(stamp)))?;
             let ms = n.saturating_mul(unit).div_euclid(1_000_000);
             let ms = Millis::try_from(ms).map_err(|_| "the time is out of range".to_owned())?;
             (ms, pb::TimeSource::External)
@@ -80,7 +80,7 @@ fn line(text: &str, unit: i128, now: Millis) -> Result<Vec<RawReading>, String> 
     for field in split(fields, b',') {
         let parts = split(field, b'=');
         let [key, value] = parts.as_slice() else {
-            return Err(format!("field `{}` is not `name=value`", time::clip(field)));
+            return Err(format!("field `{}` is not `name=value`", clip(field)));
         };
         let Some(value) = number(value)? else {
             continue;
@@ -113,10 +113,7 @@ fn number(text: &str) -> Result<Option<f64>, String> {
     let digits = text.strip_suffix(['i', 'u']).unwrap_or(text);
     match digits.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(Some(value)),
-        _ => Err(format!(
-            "value `{}` is not a finite number",
-            time::clip(text)
-        )),
+        _ => Err(format!("value `{}` is not a finite number", clip(text))),
     }
 }
 

@@ -8,7 +8,6 @@ mod records;
 pub mod replay;
 pub mod rows;
 pub mod tail;
-pub mod time;
 
 use std::sync::Arc;
 
@@ -74,6 +73,11 @@ pub struct NotAccepted {
     pub source_name: String,
     /// What the buffer says.
     pub problem: String,
+}
+
+/// At most 40 characters of foreign text, for messages.
+fn clip(text: &str) -> String {
+    text.chars().take(40).collect()
 }
 
 /// The way from all sources into the engine: bounded, so that a slow buffer slows the sources down.

@@ -128,6 +128,16 @@ impl Replay {
         let mut run = Run::default();
         facts.state = "running".into();
         facts.malformed = rows.cursor.malformed;
+        if !rows.skipped.is_empty() {
+            let problem = format!("{name}, line 1, {}", rows.skipped.join("; "));
+            tracing::warn!("{problem}; the other columns are read");
+            if !rows.resumed() {
+                let now = self.clock.wall_ms();
+                run.alarms
+                    .push(alarm("column_skipped", now, problem.clone()));
+            }
+            facts.problem = Some(problem);
+        }
         loop {
             match rows.next_row() {
                 Next::Row(row) => {

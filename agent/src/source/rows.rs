@@ -5,13 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder};
-use fieldcast_features::Millis;
+use fieldcast_features::{Millis, time_text};
 use fieldcast_wire::{SensorName, Sha256};
 use serde::{Deserialize, Serialize};
 
+use super::clip;
 use super::records::{Record, Records};
 use super::tail::Tail;
-use super::time;
 use crate::config::ReplaySource;
 
 /// Where a replay goes on, written with the readings it speaks of.
@@ -95,6 +95,8 @@ pub struct Rows {
     layout: Layout,
     /// Sensors in the order of a row's indices.
     pub sensors: Vec<String>,
+    /// Columns that cannot be sensors, because of their names, and what to do: the others are read.
+    pub skipped: Vec<String>,
     /// Where the next row begins.
     pub cursor: Cursor,
 }
@@ -151,18 +153,23 @@ impl Rows {
         }
         let mut columns = Vec::new();
         let mut sensors = Vec::new();
+        let mut skipped = Vec::new();
         if source.columns.is_empty() {
             for (i, name) in names.iter().enumerate() {
                 if !times.iter().any(|(t, _)| *t == i) {
-                    SensorName::new(name.as_str()).map_err(|e| {
-                        header_error(
-                            &source.path,
-                            format!("{e}; rename the column or map it with `columns`"),
-                        )
-                    })?;
+                    if let Err(e) = SensorName::new(name.as_str()) {
+                        skipped.push(format!(
+                            "column {}: {e}; rename the column or map it with `columns`",
+                            i + 1
+                        ));
+                        continue;
+                    }
                     columns.push((i, name.clone()));
                     sensors.push(name.clone());
                 }
+            }
+            if columns.is_empty() && !skipped.is_empty() {
+                return Err(header_error(&source.path, skipped.join("; ")));
             }
         } else {
             for (sensor, column) in &source.columns {
@@ -183,6 +190,7 @@ impl Rows {
                 columns,
             },
             sensors,
+            skipped,
             cursor: Cursor {
                 header: digest.clone(),
                 ..Cursor::default()
@@ -301,13 +309,12 @@ impl Layout {
             return Err(("all".to_owned(), problem));
         }
         let cell = |i: usize| String::from_utf8_lossy(record.get(i).unwrap_or_default());
-        let time = match self.times.as_slice() {
-            [(day, _), (of_day, name)] => {
-                time::parse_pair(&cell(*day), &cell(*of_day)).map_err(|p| (name.clone(), p))?
-            }
-            [(i, name), ..] => time::parse(&cell(*i)).map_err(|p| (name.clone(), p))?,
-            [] => return Err(("all".to_owned(), "no time column".to_owned())),
-        };
+        let times: Vec<_> = self.times.iter().map(|(i, _)| cell(*i)).collect();
+        let fields: Vec<&str> = times.iter().map(AsRef::as_ref).collect();
+        let time = time_text::parse_fields(&fields).map_err(|e| {
+            let name = self.times.last().map_or("all", |(_, name)| name);
+            (name.to_owned(), e.to_string())
+        })?;
         let mut values = Vec::with_capacity(self.columns.len());
         for (sensor, (i, name)) in self.columns.iter().enumerate() {
             let text = cell(*i);
@@ -322,7 +329,7 @@ impl Layout {
                 _ => {
                     let problem = format!(
                         "`{}` is not a finite number; expected one such as `21.5`, or an empty cell",
-                        time::clip(&text)
+                        clip(&text)
                     );
                     return Err((name.clone(), problem));
                 }

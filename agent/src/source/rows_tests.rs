@@ -204,3 +204,27 @@ fn a_renamed_file_is_told_from_one_that_only_grows() {
     std::fs::write(&path, "time,a\n1,2\n").unwrap();
     assert!(rows.was_rotated().unwrap());
 }
+
+#[test]
+fn a_column_that_cannot_be_a_sensor_costs_none_of_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    let long = "x".repeat(fieldcast_wire::caps::MAX_NAME + 1);
+    let text = format!("time,a,{long},b/c,d\n0,1,2,3,4\n");
+    let mut rows = Rows::open(&source(&path, &text), None).unwrap();
+    assert_eq!(rows.sensors, ["a", "d"]);
+    assert_eq!(all(&mut rows).0[0].values, [(0, 1.0), (1, 4.0)]);
+    assert_eq!(rows.skipped.len(), 2);
+    assert!(
+        rows.skipped[0].contains("column 3") && rows.skipped[0].contains("1 to 64 bytes"),
+        "{:?}",
+        rows.skipped
+    );
+    let mut mapped = source(&path, &text);
+    mapped.columns = [("long".to_owned(), long)].into();
+    let mut rows = Rows::open(&mapped, None).unwrap();
+    assert!(rows.skipped.is_empty());
+    assert_eq!(all(&mut rows).0[0].values, [(0, 2.0)]);
+    let e = Rows::open(&source(&path, "time,b/c\n0,1\n"), None).unwrap_err();
+    assert!(e.to_string().contains("1 to 64 bytes"), "{e}");
+}

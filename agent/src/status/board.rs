@@ -67,6 +67,9 @@ pub struct ForecasterFacts {
     pub forecasts: u64,
     /// Whether concept drift is signalled.
     pub drift: bool,
+    /// Sensors whose values differ from what the running model was trained on.
+    #[serde(default)]
+    pub input_drift: Vec<String>,
     /// The last forecast.
     pub last: Option<LastForecast>,
 }

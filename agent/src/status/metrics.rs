@@ -131,6 +131,17 @@ pub fn text(facts: &Facts, resident: Option<u64>) -> String {
     for (forecaster, f) in &facts.forecasters {
         t.value(name, &[("forecaster", forecaster)], u8::from(f.drift));
     }
+    let name = "fieldcast_agent_input_drift";
+    t.family(
+        name,
+        "gauge",
+        "Sensors whose values differ from what the running model was trained on.",
+    );
+    for (forecaster, f) in &facts.forecasters {
+        for sensor in &f.input_drift {
+            t.value(name, &[("forecaster", forecaster), ("sensor", sensor)], 1);
+        }
+    }
     let name = "fieldcast_agent_source_malformed_total";
     t.family(
         name,
@@ -166,7 +177,9 @@ mod tests {
     #[test]
     fn every_sample_has_a_family_and_labels_are_escaped() {
         let mut facts = Facts::default();
-        facts.forecasters.entry("a\"b\\".into()).or_default().drift = true;
+        let f = facts.forecasters.entry("a\"b\\".into()).or_default();
+        f.drift = true;
+        f.input_drift = vec!["outside".into()];
         facts.buffer.dropped = 7;
         facts.buffer.rejected = 3;
         facts.faults.insert("t".into(), vec!["stuck".into()]);
@@ -174,6 +187,9 @@ mod tests {
         assert!(text.contains("fieldcast_agent_records_dropped_total 7\n"));
         assert!(text.contains("fieldcast_agent_records_rejected_total 3\n"));
         assert!(text.contains("fieldcast_agent_sensor_fault{sensor=\"t\",fault=\"stuck\"} 1"));
+        assert!(text.contains(
+            "fieldcast_agent_input_drift{forecaster=\"a\\\"b\\\\\",sensor=\"outside\"} 1"
+        ));
         assert!(text.contains("process_resident_memory_bytes "));
         assert!(text.contains("fieldcast_agent_drift{forecaster=\"a\\\"b\\\\\"} 1"));
         for line in text.lines().filter(|l| !l.starts_with('#')) {

@@ -119,11 +119,17 @@ fn row(h: &mut String, name: &str, f: &ForecasterFacts) {
             escape(&f.engine)
         )
     };
-    let drift = if f.drift {
-        "<div class=bad>drift</div>"
-    } else {
-        ""
-    };
+    let mut drift = String::new();
+    if f.drift {
+        drift.push_str("<div class=bad>drift</div>");
+    }
+    if !f.input_drift.is_empty() {
+        let sensors = escape(&f.input_drift.join(", "));
+        let _ = write!(
+            drift,
+            "<div class=bad>other inputs than it was trained on: {sensors}</div>"
+        );
+    }
     let _ = write!(
         h,
         "<tr><td>{}{drift}<td>{model}<td>{} {}<td>",
@@ -165,11 +171,13 @@ mod tests {
             period: 1,
             mean: vec![1.0, 2.0, 1.5],
         });
+        f.input_drift = vec!["out<side".into()];
         facts.link_error = Some("refused <i>".into());
         facts.buffer.dropped = 12;
         facts.buffer.rejected = 5;
         let html = html(&facts);
         assert!(html.contains("Hub: refused &lt;i&gt;"));
+        assert!(html.contains("trained on: out&lt;side"));
         assert!(html.contains("12 records") && html.contains("5 records"));
         assert!(html.contains("&lt;b&gt;") && !html.contains("<td><b>"));
         assert!(html.contains("polyline") && html.contains("1970-01-01 00:00"));

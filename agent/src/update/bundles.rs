@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fieldcast_bundle::{Caps, DailyErrors, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
 use fieldcast_drift::monitor::ErrorCalibration;
+use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::window::Window;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_runtime::{LoadedModel, RunsBy};
@@ -13,6 +14,7 @@ use fieldcast_wire::{Sha256, caps};
 use super::download::read_capped;
 use super::engine_check;
 use crate::pipeline::drift::ErrorWatch;
+use crate::pipeline::inputs::InputWatch;
 use crate::pipeline::{Model, Slot};
 
 /// Data span whose mean absolute error is one value of the drift monitor: the calibration counts UTC days.
@@ -27,6 +29,8 @@ pub struct Loaded {
     pub slot: Slot,
     /// The watch over its errors.
     pub watch: ErrorWatch,
+    /// The watch over its inputs.
+    pub inputs: InputWatch,
 }
 
 /// Why a bundle is not loaded.
@@ -199,8 +203,15 @@ fn loaded(bundle: &VerifiedBundle, model: LoadedModel, device: &str) -> Loaded {
     let manifest = bundle.manifest();
     let calibration = calibration_of(&manifest.calibration.daily, device);
     let sha = bundle.sha256();
+    let spec = &manifest.forecaster;
+    // A model runs without them; the device only cannot tell then whether its inputs are still the same.
+    let reference: ReferenceStats = serde_json::from_slice(bundle.reference()).unwrap_or_else(|e| {
+        tracing::warn!(bundle = %sha, "read the reference statistics: {e}; the inputs are not watched, train the model again");
+        ReferenceStats::default()
+    });
     Loaded {
         watch: ErrorWatch::new(sha, manifest.version, DAY_MS, calibration.as_ref()),
+        inputs: InputWatch::new(sha, manifest.version, spec, &reference, device),
         slot: Slot {
             sha,
             version: manifest.version,

@@ -1,5 +1,6 @@
 //! Confirms the devices' drift signals: owns the loop that checks them against stored forecasts and actuals, never the verdict.
 
+pub mod inputs;
 pub mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,6 +31,9 @@ pub async fn run(store: Store, rules: Rules, cancel: CancellationToken) {
     while !cancel.is_cancelled() {
         if let Err(e) = check_all(&store, &rules, &mut seen).await {
             tracing::warn!("drift: {e:#}");
+        }
+        if let Err(e) = inputs::report_all(&store).await {
+            tracing::warn!("drift of inputs: {e:#}");
         }
         tokio::select! {
             () = cancel.cancelled() => return,

@@ -2,7 +2,6 @@
 
 mod chunk;
 mod table;
-pub mod time;
 
 pub use chunk::{Imported, import};
 pub use table::{Options, Row, Table};

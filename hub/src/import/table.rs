@@ -4,9 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use fieldcast_features::time_text;
 use fieldcast_wire::SensorName;
-
-use super::time;
+use fieldcast_wire::caps::{MAX_TIME_MS, MIN_TIME_MS};
 
 /// Which columns mean what.
 #[derive(Debug, Clone, Default)]
@@ -156,15 +156,18 @@ impl Table {
             );
         }
         let fields: Vec<&str> = self.time_at.iter().map(|i| &record[*i]).collect();
-        let time = time::parse(&fields).with_context(|| {
-            format!(
-                "{} line {line}, column `{}`: `{}` is no time; expected {}",
-                self.path.display(),
-                self.names[self.time_at[0]],
-                fields.join(" "),
-                time::EXPECTED
-            )
-        })?;
+        let place = || {
+            let column = &self.names[self.time_at[0]];
+            format!("{} line {line}, column `{column}`", self.path.display())
+        };
+        let time = time_text::parse_fields(&fields).with_context(place)?;
+        if !(MIN_TIME_MS..=MAX_TIME_MS).contains(&time) {
+            bail!(
+                "{}: `{}` is out of bounds; allowed are the years 1900 to 2199",
+                place(),
+                fields.join(" ")
+            );
+        }
         let values = self
             .value_at
             .iter()
@@ -289,6 +292,10 @@ mod tests {
             (
                 "time,a\n2012-01-01,1\n2012-01-02\n",
                 "line 3: 1 fields, the header has 2",
+            ),
+            (
+                "time,a\n9000-01-01,1\n",
+                "line 2, column `time`: `9000-01-01` is out of bounds",
             ),
             ("when,a\n1,1\n", "no column `time`"),
             ("time,a\n2012-01-01,x\n", "no numeric column"),

@@ -1,14 +1,39 @@
 //! Readings as JSON from things that run no agent: owns their form and idempotency, never batches.
 
-use anyhow::{Result, bail};
+use std::collections::{BTreeMap, BTreeSet};
+
 use fieldcast_features::Millis;
-use fieldcast_store::Store;
 use fieldcast_store::readings::ReadingColumns;
+use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::caps::{MAX_PAYLOAD, MAX_RECORDS};
 use fieldcast_wire::{DeviceId, Reading, RecordBody, pb};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc};
 
-use super::check;
+use super::{check, out};
+use crate::events::HubEvent;
+
+/// Why a document as a whole is not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// Not the form, or over a cap.
+    #[error("{0}")]
+    Malformed(String),
+    /// Nobody has added the device.
+    #[error("device `{0}` is unknown; add it with `fieldcast-hub device add {0}`")]
+    UnknownDevice(DeviceId),
+    /// The database does not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl JsonError {
+    /// Whether the same document may be stored later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}
 
 /// One reading.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,36 +85,33 @@ pub struct Stored {
 ///
 /// # Errors
 /// What is wrong and what is expected.
-pub fn parse(bytes: &[u8]) -> Result<Vec<JsonReading>> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<JsonReading>, JsonError> {
     const FORM: &str = r#"expected {"sensor": "t", "time": "2026-01-01T00:00:00Z", "value": 1.5}, an array of such, or {"readings": [...]}"#;
-    if bytes.len() > MAX_PAYLOAD {
-        bail!(
-            "{} bytes are over the cap of {MAX_PAYLOAD}; send less at once",
-            bytes.len()
-        );
-    }
-    let document: Document = match serde_json::from_slice(bytes) {
-        Ok(document) => document,
-        Err(error) => bail!("readings cannot be read ({error}); {FORM}"),
+    let malformed = JsonError::Malformed;
+    let over = |count: usize, what: &str, cap: u64| {
+        malformed(format!(
+            "{count} {what} are over the cap of {cap}; send less at once"
+        ))
     };
+    if bytes.len() > MAX_PAYLOAD {
+        return Err(over(bytes.len(), "bytes", MAX_PAYLOAD as u64));
+    }
+    let document: Document = serde_json::from_slice(bytes)
+        .map_err(|error| malformed(format!("readings cannot be read ({error}); {FORM}")))?;
     let raw = match document {
         Document::One(raw) => vec![raw],
         Document::Many(raw) | Document::Named { readings: raw } => raw,
     };
     if raw.len() as u64 > MAX_RECORDS {
-        bail!(
-            "{} readings are over the cap of {MAX_RECORDS}; send less at once",
-            raw.len()
-        );
+        return Err(over(raw.len(), "readings", MAX_RECORDS));
     }
     raw.into_iter()
         .map(|r| {
             let time = match r.time {
                 Time::Millis(ms) => ms,
-                Time::Text(text) => match chrono::DateTime::parse_from_rfc3339(&text) {
-                    Ok(time) => time.timestamp_millis(),
-                    Err(_) => bail!("time `{text}` is not RFC 3339; {FORM}"),
-                },
+                Time::Text(text) => chrono::DateTime::parse_from_rfc3339(&text)
+                    .map_err(|_| malformed(format!("time `{text}` is not RFC 3339; {FORM}")))?
+                    .timestamp_millis(),
             };
             Ok(JsonReading {
                 sensor: r.sensor,
@@ -119,9 +141,13 @@ pub fn as_readings(readings: &[JsonReading]) -> Vec<Reading> {
 ///
 /// # Errors
 /// An unknown device, or the database.
-pub async fn store(store: &Store, device: &DeviceId, readings: &[JsonReading]) -> Result<Stored> {
+pub async fn store(
+    store: &Store,
+    device: &DeviceId,
+    readings: &[JsonReading],
+) -> Result<Stored, JsonError> {
     if store.device(device.as_str()).await?.is_none() {
-        bail!("device `{device}` is unknown; add it with `fieldcast-hub device add {device}`");
+        return Err(JsonError::UnknownDevice(device.clone()));
     }
     let mut stored = Stored::default();
     let mut names: Vec<String> = readings.iter().map(|r| r.sensor.clone()).collect();
@@ -150,10 +176,81 @@ pub async fn store(store: &Store, device: &DeviceId, readings: &[JsonReading]) -
     Ok(stored)
 }
 
+/// Tells consumers and the rest of the hub of what was stored, whichever way it came; refused readings are nobody's.
+pub fn tell(
+    device: &DeviceId,
+    readings: &[JsonReading],
+    stored: &Stored,
+    out: &mpsc::Sender<out::Message>,
+    events: &broadcast::Sender<HubEvent>,
+) {
+    let refused: BTreeSet<usize> = stored.rejected.iter().map(|(at, _)| *at).collect();
+    let mut taken = Vec::with_capacity(readings.len());
+    let mut newest: BTreeMap<String, Millis> = BTreeMap::new();
+    for (at, reading) in readings.iter().enumerate() {
+        if !refused.contains(&at) {
+            let time = newest.entry(reading.sensor.clone()).or_insert(reading.time);
+            *time = reading.time.max(*time);
+            taken.push(reading.clone());
+        }
+    }
+    for message in out::readings(device, &as_readings(&taken)) {
+        // Consumers that must not miss anything read the database: here the newest is dropped when they are slow.
+        let _ = out.try_send(message);
+    }
+    let _ = events.send(HubEvent::Committed {
+        device: device.clone(),
+        newest,
+        readings: stored.new,
+    });
+}
+
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_stored_is_told() {
+        let reading = |sensor: &str, time, value| JsonReading {
+            sensor: sensor.into(),
+            time,
+            value,
+        };
+        let readings = [
+            reading("t", 2_000, 2.0),
+            reading("no such/name", 9_000, 3.0),
+            reading("t", 1_000, 1.0),
+            reading("t", i64::MAX, 4.0),
+        ];
+        let stored = Stored {
+            new: 2,
+            known: 0,
+            rejected: vec![(1, "name".into()), (3, "time".into())],
+        };
+        let (out, mut published) = mpsc::channel(8);
+        let (events, mut heard) = broadcast::channel(8);
+        let device = DeviceId::new("a").unwrap();
+        tell(&device, &readings, &stored, &out, &events);
+        let message = published.try_recv().unwrap();
+        assert_eq!(message.leaf, out::Leaf::Sensor("t".into()));
+        let values: Vec<_> = message.body["readings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| r["value"].as_f64().unwrap())
+            .collect();
+        assert_eq!(values, [2.0, 1.0]);
+        assert!(published.try_recv().is_err());
+        let HubEvent::Committed {
+            newest, readings, ..
+        } = heard.try_recv().unwrap()
+        else {
+            panic!("another event");
+        };
+        assert_eq!(newest, BTreeMap::from([("t".to_owned(), 2_000)]));
+        assert_eq!(readings, 2);
+    }
 
     #[test]
     fn all_three_forms_and_clear_refusals() {

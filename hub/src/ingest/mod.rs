@@ -8,11 +8,10 @@ mod lift;
 pub mod out;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fieldcast_store::Store;
 use fieldcast_store::quarantine::Quarantined;
-use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::caps::MAX_NAME;
 use fieldcast_wire::{Batch, BatchError, DeviceId, DeviceTopic, Epoch, Sha256, batch, pb};
 use prost::Message as _;
@@ -288,12 +287,6 @@ async fn publish(
     }
 }
 
-fn is_transient(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<StoreError>()
-        .is_some_and(StoreError::is_transient)
-}
-
 async fn json_document(
     store: &Store,
     device: &DeviceId,
@@ -312,30 +305,15 @@ async fn json_document(
     let stored = loop {
         match json::store(store, device, &readings).await {
             // Nothing sends these again: they wait for the database, unacknowledged.
-            Err(error) if is_transient(&error) => {
-                tracing::warn!(%device, error = %format!("{error:#}"), "the database takes no JSON readings; trying again");
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%device, %error, "the database takes no JSON readings; trying again");
                 backoff.wait().await;
             }
             done => break done,
         }
     };
     match stored {
-        Ok(stored) => {
-            for message in out::readings(device, &json::as_readings(&readings)) {
-                let _ = out.try_send(message);
-            }
-            let newest: BTreeMap<_, _> = readings
-                .iter()
-                .map(|r| (r.sensor.clone(), r.time))
-                .collect();
-            let _ = events.send(HubEvent::Committed {
-                device: device.clone(),
-                newest,
-                readings: stored.new,
-            });
-        }
-        Err(error) => {
-            tracing::warn!(%device, error = %format!("{error:#}"), "JSON readings not stored")
-        }
+        Ok(stored) => json::tell(device, &readings, &stored, out, events),
+        Err(error) => tracing::warn!(%device, %error, "JSON readings not stored"),
     }
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, SecondsFormat, Utc};
+use fieldcast_features::time_text;
 use fieldcast_store::listing::DeviceItem;
 use fieldcast_wire::{Sha256, message, pb};
 use serde::{Deserialize, Serialize};
@@ -93,23 +94,15 @@ impl Page {
 
 /// A time as RFC 3339, or `YYYY-MM-DD[ HH:MM[:SS]]` in UTC.
 pub(super) fn time(text: &str) -> Result<DateTime<Utc>, Problem> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.with_timezone(&Utc));
-    }
-    let text = text.replace('T', " ");
-    let naive = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"]
-        .iter()
-        .find_map(|f| chrono::NaiveDateTime::parse_from_str(&text, f).ok())
-        .or_else(|| {
-            chrono::NaiveDate::parse_from_str(&text, "%Y-%m-%d")
-                .ok()?
-                .and_hms_opt(0, 0, 0)
-        });
-    naive.map(|t| t.and_utc()).ok_or_else(|| {
-        Problem::invalid(format!(
-            "`{text}` is no time; write it as 2026-01-31T12:00:00Z"
-        ))
-    })
+    // A year alone would be taken for Unix seconds.
+    let number = text.trim().parse::<f64>().is_ok();
+    let time = time_text::parse(text).ok().filter(|_| !number);
+    time.and_then(DateTime::from_timestamp_millis)
+        .ok_or_else(|| {
+            Problem::invalid(format!(
+                "`{text}` is no time; write it as 2026-01-31T12:00:00Z"
+            ))
+        })
 }
 
 pub(super) fn text_of(time: DateTime<Utc>) -> String {

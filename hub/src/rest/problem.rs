@@ -7,6 +7,8 @@ use fieldcast_store::StoreError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::ingest::json::JsonError;
+
 /// A problem as RFC 9457 has it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
@@ -48,6 +50,16 @@ impl From<StoreError> for Problem {
             StatusCode::INTERNAL_SERVER_ERROR
         };
         Self::new(status, e.to_string())
+    }
+}
+
+impl From<JsonError> for Problem {
+    fn from(e: JsonError) -> Self {
+        match e {
+            JsonError::Malformed(detail) => Self::invalid(detail),
+            JsonError::UnknownDevice(_) => Self::not_found(e.to_string()),
+            JsonError::Store(e) => e.into(),
+        }
     }
 }
 

@@ -9,9 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Rest;
 use super::extract::{Body, Query};
 use super::problem::Problem;
-use crate::events::HubEvent;
-use crate::ingest::json::{JsonReading, Stored};
-use crate::ingest::{json, out};
+use crate::ingest::json;
 
 /// Whose readings they are.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -43,22 +41,9 @@ pub async fn push_readings(
     Body(body): Body,
 ) -> Result<Json<Pushed>, Problem> {
     let device = DeviceId::new(whose.device).map_err(|e| Problem::invalid(e.to_string()))?;
-    let readings = json::parse(&body).map_err(|e| Problem::invalid(format!("{e:#}")))?;
-    if rest.hub.store.device(device.as_str()).await?.is_none() {
-        let name = device.as_str();
-        return Err(Problem::not_found(format!(
-            "device `{name}` is unknown; add it with `fieldcast-hub device add {name}`"
-        )));
-    }
-    let stored = json::store(&rest.hub.store, &device, &readings)
-        .await
-        .map_err(|e| {
-            Problem::new(
-                axum::http::StatusCode::SERVICE_UNAVAILABLE,
-                format!("{e:#}"),
-            )
-        })?;
-    tell(&rest, &device, &readings, &stored);
+    let readings = json::parse(&body)?;
+    let stored = json::store(&rest.hub.store, &device, &readings).await?;
+    json::tell(&device, &readings, &stored, &rest.hub.out, &rest.hub.events);
     let rejected = stored
         .rejected
         .iter()
@@ -69,25 +54,4 @@ pub async fn push_readings(
         known: stored.known,
         rejected,
     }))
-}
-
-/// Consumers and the rest of the hub hear of these readings as of those that came by MQTT.
-fn tell(rest: &Rest, device: &DeviceId, readings: &[JsonReading], stored: &Stored) {
-    let refused = |at: &usize| stored.rejected.iter().any(|(place, _)| place == at);
-    let taken: Vec<JsonReading> = readings
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| !refused(at))
-        .map(|(_, reading)| reading.clone())
-        .collect();
-    for message in out::readings(device, &json::as_readings(&taken)) {
-        // Consumers that must not miss anything read the database: here the newest is dropped when they are slow.
-        let _ = rest.hub.out.try_send(message);
-    }
-    let newest = taken.iter().map(|r| (r.sensor.clone(), r.time)).collect();
-    let _ = rest.hub.events.send(HubEvent::Committed {
-        device: device.clone(),
-        newest,
-        readings: stored.new,
-    });
 }

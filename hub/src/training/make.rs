@@ -1,8 +1,8 @@
 //! From a trained model to a sealed bundle: owns graph, golden vectors, reference and manifest, never what is learnt.
 
-use fieldcast_bundle::{
-    Calibration, DailyErrors, GoldenVector, LevelCoverage, Manifest, ModelScore, Training, seal,
-};
+use std::collections::BTreeMap;
+
+use fieldcast_bundle::{GoldenVector, Manifest, ModelScore, Training, seal};
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
 use fieldcast_runtime::LoadedModel;
@@ -63,14 +63,7 @@ pub fn make(
     let onnx = fieldcast_onnx::build(&trained.params, &metadata)?;
     let model = fieldcast_runtime::load_onnx(&onnx, spec)?;
     let golden = golden(about, data, &model)?;
-    let channels = spec.channels();
-    let learnt = data
-        .series
-        .iter()
-        .flat_map(|s| &s.rows)
-        .filter(|r| r.time <= about.train_until);
-    let reference = ReferenceStats::from_rows(&channels, learnt.map(|r| r.values.as_slice()));
-    let calibration = &trained.calibration;
+    let reference = reference(about, data);
     let manifest = Manifest {
         format: fieldcast_bundle::manifest::FORMAT,
         forecaster: spec.clone(),
@@ -80,21 +73,7 @@ pub fn make(
         pipeline_version: PIPELINE_VERSION,
         train_dev: trained.train_dev_target,
         golden,
-        calibration: Calibration {
-            windows: calibration.windows,
-            residual_std: calibration.residual_std.clone(),
-            residual_mae: calibration.residual_mae.clone(),
-            daily: daily_errors(&calibration.daily, data),
-            coverage: calibration
-                .coverage
-                .iter()
-                .map(|c| LevelCoverage {
-                    lower: c.lower,
-                    upper: c.upper,
-                    coverage: c.coverage,
-                })
-                .collect(),
-        },
+        calibration: trained.calibration.clone(),
         training: Training {
             run: about.run.to_string(),
             snapshot: about.snapshot.clone(),
@@ -139,24 +118,20 @@ pub fn make(
     })
 }
 
-/// The calibration's levels under the devices' names; of a fleet too large to name, none: each device then learns its own.
-fn daily_errors(daily: &fieldcast_train::DailyErrors, data: &TrainingData) -> DailyErrors {
-    let name =
-        |(series, level): &(usize, f64)| Some((data.series.get(*series)?.device.clone(), *level));
-    let levels = if daily.levels.len() <= fieldcast_bundle::manifest::MAX_LEVELS {
-        daily.levels.iter().filter_map(name).collect()
-    } else {
-        std::collections::BTreeMap::new()
-    };
-    DailyErrors {
-        mean: daily.mean,
-        between: daily.between,
-        std: daily.std,
-        lag1: daily.lag1,
-        fleet_std: daily.fleet_std,
-        days: daily.days,
-        levels,
-    }
+/// What the inputs looked like in what was learnt from.
+fn reference(about: &Seal<'_>, data: &TrainingData) -> ReferenceStats {
+    let devices: Vec<_> = data
+        .series
+        .iter()
+        .map(|s| {
+            let learnt = s.rows.iter().filter(|r| r.time <= about.train_until);
+            let rows: BTreeMap<_, _> = learnt.map(|r| (r.time, r.values.as_slice())).collect();
+            (s.device.as_str(), rows.into_iter().collect::<Vec<_>>())
+        })
+        .collect();
+    let all = devices.iter().flat_map(|(_, rows)| rows);
+    ReferenceStats::from_rows(&about.spec.channels(), all.map(|(_, values)| *values))
+        .with_days(about.spec.period_ms(), &devices)
 }
 
 /// Windows spread over the data, each with what the graph says.

@@ -253,7 +253,7 @@ fn daily_errors(
 ) -> Result<DailyErrors, fieldcast_train::TrainError> {
     let span = (trained.split.calibrate_from, last.saturating_add(1));
     fieldcast_train::evaluate::cases(spec, all, span, 1).and_then(|cases| {
-        fieldcast_train::evaluate::daily_errors(&cases, spec.period_ms(), |window| {
+        fieldcast_train::evaluate::daily_errors(&cases, all, spec.period_ms(), |window| {
             fieldcast_train::predict(&trained.params, window)
         })
     })

@@ -16,11 +16,13 @@ pub struct DriftReportRow {
     pub forecaster: String,
     /// Model version that was judged.
     pub model_version: i64,
+    /// `concept`: the hub's own look at the errors; `covariate`: a device's warning about its inputs.
+    pub kind: String,
     /// Since when the world is different, data time.
     pub onset: DateTime<Utc>,
     /// Newest actual behind the verdict.
     pub data_time: DateTime<Utc>,
-    /// Whether the hub agrees with the devices.
+    /// Whether the hub agrees with the devices; a warning about inputs is never looked into.
     pub confirmed: bool,
     /// The numbers and the words.
     pub report: Value,
@@ -49,7 +51,76 @@ pub struct OpenSignal {
     pub model_version: i64,
 }
 
+/// A device's warning that an input is no longer what the model was trained on.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct InputSignal {
+    /// Number.
+    pub id: i64,
+    /// Who raised it.
+    pub device: String,
+    /// Forecaster.
+    pub forecaster: String,
+    /// The input's sensor.
+    pub sensor: String,
+    /// Detector.
+    pub detector: String,
+    /// Its statistic.
+    pub statistic: f64,
+    /// What the statistic had to pass.
+    pub threshold: f64,
+    /// Shift in usual deviations of a day, with its sign.
+    pub severity: f64,
+    /// Data time of the signal.
+    pub time: DateTime<Utc>,
+    /// Estimated beginning, data time.
+    pub onset: DateTime<Utc>,
+    /// Model that was running.
+    pub model_version: i64,
+    /// Days behind it.
+    pub data_count: i64,
+}
+
 impl Store {
+    /// Raised warnings about inputs that have no report yet, oldest first, at most 100.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn unreported_input_signals(&self) -> Result<Vec<InputSignal>> {
+        sqlx::query_as(
+            "SELECT id, device, forecaster, sensor, detector, statistic, threshold, severity, time, onset,
+                model_version, data_count FROM drift_signals s
+             WHERE kind = 'covariate' AND raised AND NOT EXISTS (SELECT FROM drift_reports r WHERE r.signal = s.id)
+             ORDER BY id LIMIT 100",
+        )
+        .fetch_all(self.pool())
+        .await
+        .during("read warnings about inputs")
+    }
+
+    /// Stores the report of a warning, once however often it is told.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn add_input_report(&self, signal: &InputSignal, report: &Value) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO drift_reports (forecaster, model_version, onset, data_time, confirmed, report, kind, signal)
+             VALUES ($1, $2, $3, $4, false, $5, 'covariate', $6) ON CONFLICT (signal) DO NOTHING",
+        )
+        .bind(&signal.forecaster)
+        .bind(signal.model_version)
+        .bind(signal.onset)
+        .bind(signal.time)
+        .bind(report)
+        .bind(signal.id)
+        .execute(self.pool())
+        .await
+        .during(format!(
+            "store the report of drift signal {} of {}",
+            signal.id, signal.device
+        ))?;
+        Ok(())
+    }
+
     /// Concept-drift signals that stand: for each device and forecaster the newest one, where it is a raised one.
     ///
     /// # Errors
@@ -106,7 +177,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<DriftReportRow>> {
         sqlx::query_as(
-            "SELECT id, forecaster, model_version, onset, data_time, confirmed, report, created_at FROM drift_reports
+            "SELECT id, forecaster, model_version, kind, onset, data_time, confirmed, report, created_at FROM drift_reports
              WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::boolean IS NULL OR confirmed = $2)
              AND ($3::bigint IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
         )

@@ -6,7 +6,7 @@ use crate::{Result, Store};
 /// Name, help, and values by labels as Prometheus writes them.
 pub type Gauge = (&'static str, &'static str, Vec<(String, f64)>);
 
-const QUERIES: [(&str, &str, &str); 6] = [
+const QUERIES: [(&str, &str, &str); 7] = [
     (
         "fieldcast_devices",
         "Devices by connection.",
@@ -34,8 +34,17 @@ const QUERIES: [(&str, &str, &str); 6] = [
     ),
     (
         "fieldcast_drift_reports",
-        "Drift reports by verdict.",
-        "SELECT '{confirmed=\"' || confirmed || '\"}', count(*)::float8 FROM drift_reports GROUP BY 1",
+        "Drift reports by kind and verdict.",
+        "SELECT '{kind=\"' || kind || '\",confirmed=\"' || confirmed || '\"}', count(*)::float8 FROM drift_reports GROUP BY 1",
+    ),
+    (
+        "fieldcast_drifting_inputs",
+        "Inputs of devices that differ from what the champion was trained on.",
+        "SELECT '{forecaster=\"' || n.forecaster || '\"}', count(DISTINCT (n.device, n.sensor))::float8 FROM (
+            SELECT DISTINCT ON (device, forecaster, sensor, detector) device, forecaster, sensor, raised, model_version
+            FROM drift_signals WHERE kind = 'covariate' ORDER BY device, forecaster, sensor, detector, id DESC) n
+         JOIN champions c ON c.forecaster = n.forecaster AND c.grp = 'all' AND c.version = n.model_version
+         WHERE n.raised GROUP BY 1",
     ),
 ];
 

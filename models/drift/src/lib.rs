@@ -1,6 +1,8 @@
 //! Statistics and detectors of drift, batch and streaming: pure, without I/O or clock; never decides about retraining.
 
 pub mod bins;
+pub mod days;
+pub mod inputs;
 pub mod kolmogorov;
 pub mod ks;
 pub mod monitor;

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::StatError;
 use crate::bins::normalise;
+use crate::days::{DayFold, DayReference};
+use crate::inputs::Aspect;
 use crate::ks::{Ks, ks};
 use crate::two_sample::{finite, js_shares, psi_shares, wasserstein};
 
@@ -33,7 +35,13 @@ pub struct ChannelReference {
     pub histogram: Vec<u64>,
     /// At most [`SAMPLE`] values at even ranks, ascending.
     pub sample: Vec<f64>,
+    /// What its days look like, by aspect; empty where nothing is known of days.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub days: Vec<(Aspect, DayReference)>,
 }
+
+/// One device's rows: its name, and (time ms, one value a channel) in ascending order.
+pub type DeviceRows<'a> = (&'a str, Vec<(i64, &'a [f64])>);
 
 /// How far a current sample lies from a channel's reference.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -91,7 +99,15 @@ impl ChannelReference {
             histogram: bin_counts(&sorted, &edges),
             edges,
             sample,
+            days: Vec::new(),
         }
+    }
+
+    /// What an aspect of its days looks like, where it is known.
+    #[must_use]
+    pub fn days(&self, aspect: Aspect) -> Option<&DayReference> {
+        let found = self.days.iter().find(|(a, _)| *a == aspect);
+        found.map(|(_, days)| days)
     }
 
     /// Distances of a current sample to this reference.
@@ -154,6 +170,32 @@ impl ReferenceStats {
             .map(|(n, v)| ChannelReference::from_values(n, v))
             .collect();
         Self { channels }
+    }
+
+    /// Adds what the days of each channel look like, from the same rows by device; `period` is their distance, ms.
+    #[must_use]
+    pub fn with_days(mut self, period: i64, devices: &[DeviceRows<'_>]) -> Self {
+        for (c, channel) in self.channels.iter_mut().enumerate() {
+            let mut aspects = Aspect::ALL.map(|aspect| (aspect, Vec::new()));
+            for (device, rows) in devices {
+                let mut fold = DayFold::default();
+                let value = |row: &[f64]| row.get(c).copied().unwrap_or(f64::NAN);
+                let mut days: Vec<_> = rows
+                    .iter()
+                    .filter_map(|(time, row)| fold.push(period, *time, value(row)))
+                    .collect();
+                days.extend(fold.close(period));
+                for (aspect, series) in &mut aspects {
+                    let values = days.iter().filter_map(|d| Some((d.day, aspect.of(d)?)));
+                    series.push((*device, values.collect()));
+                }
+            }
+            channel.days = aspects
+                .into_iter()
+                .filter_map(|(aspect, series)| Some((aspect, DayReference::fit(&series)?)))
+                .collect();
+        }
+        self
     }
 
     /// A channel by name.

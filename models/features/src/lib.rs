@@ -6,6 +6,7 @@ pub mod quality;
 pub mod resample;
 pub mod row;
 pub mod spec;
+pub mod time_text;
 pub mod window;
 
 pub use calendar::Calendar;

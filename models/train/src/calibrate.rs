@@ -2,58 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use fieldcast_bundle::manifest::MAX_LEVELS;
+use fieldcast_bundle::{Calibration, DailyErrors, LevelCoverage};
 
 use crate::baselines::Outcome;
 
 const DAY_MS: i64 = 86_400_000;
-
-/// How wrong the model was on the calibration part: what a device compares its own errors with. Raw units.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// Windows it was measured on.
-    pub windows: usize,
-    /// Root mean square of the residuals of each step, `[H]`.
-    pub residual_std: Vec<f64>,
-    /// Mean absolute residual of each step, `[H]`.
-    pub residual_mae: Vec<f64>,
-    /// The daily level of its errors.
-    pub daily: DailyErrors,
-    /// Coverage of the intervals between symmetric quantile levels, each half of the part judged by the other's offsets.
-    pub coverage: Vec<LevelCoverage>,
-}
-
-/// ln(mean absolute error of a UTC day): how a device's errors run while the model is right.
-///
-/// Devices differ in scale, so each has a level of its own; deviation and autocorrelation are those of the days around it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct DailyErrors {
-    /// Mean of the devices' levels.
-    pub mean: f64,
-    /// Standard deviation of the devices' levels around it.
-    pub between: f64,
-    /// Standard deviation of one device's days around its level.
-    pub std: f64,
-    /// Lag-1 autocorrelation of the same, 0 to 0.95.
-    pub lag1: f64,
-    /// Standard deviation of the days after averaging over devices: smaller than `std` as far as they err independently.
-    pub fleet_std: f64,
-    /// UTC days behind the numbers.
-    pub days: usize,
-    /// Level of each device, by index of its series.
-    pub levels: Vec<(usize, f64)>,
-}
-
-/// Coverage of one interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LevelCoverage {
-    /// Lower quantile level.
-    pub lower: f64,
-    /// Upper quantile level.
-    pub upper: f64,
-    /// Share of actual values inside; should be near `upper - lower`.
-    pub coverage: f64,
-}
 
 /// Distance of each quantile from the mean, `[H, Q]` in the outcomes' unit.
 ///
@@ -105,12 +59,14 @@ fn order_statistic(sorted: &[f64], level: f64) -> f64 {
     sorted[(rank as usize).saturating_sub(1).min(last)]
 }
 
-/// Measures everything of [`Calibration`].
+/// Measures everything of [`Calibration`]; intervals' coverage has each half of the part judged by the other's offsets.
+/// `devices` are the series' names.
 pub(crate) fn calibration(
     outcomes: &[Outcome],
     horizon: usize,
     levels: &[f64],
     period: i64,
+    devices: &[String],
 ) -> Calibration {
     let step = |h: usize, power: i32| {
         let errors = outcomes
@@ -124,14 +80,15 @@ pub(crate) fn calibration(
         windows: outcomes.len(),
         residual_std: (0..horizon).map(|h| step(h, 2).sqrt()).collect(),
         residual_mae: (0..horizon).map(|h| step(h, 1)).collect(),
-        daily: daily_errors(outcomes, period),
+        daily: daily_errors(outcomes, period, devices),
         coverage: crossed_coverage(outcomes, horizon, levels),
     }
 }
 
-/// Measures [`DailyErrors`]; days without any error are left out. The autocorrelation takes neighbouring days of one
-/// device and Kendall's (1954) correction.
-pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64) -> DailyErrors {
+/// Measures [`DailyErrors`]; days without any error are left out. Devices differ in scale, so each has a level of its own;
+/// deviation and autocorrelation are those of the days around it. The autocorrelation takes neighbouring days of one
+/// device and Kendall's (1954) correction. Of a fleet too large to name no level is told: each device then learns its own.
+pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64, names: &[String]) -> DailyErrors {
     let mut days: BTreeMap<(usize, i64), (f64, f64)> = BTreeMap::new();
     for outcome in outcomes {
         for (h, (mean, actual)) in outcome.mean.iter().zip(&outcome.actual).enumerate() {
@@ -180,6 +137,12 @@ pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64) -> DailyErrors {
     };
     let own = fleet.len().max(1) as f64;
     let together: f64 = fleet.values().map(|(sum, n)| (sum / n).powi(2)).sum();
+    let named = |(series, level): (usize, f64)| Some((names.get(series)?.clone(), level));
+    let named = if levels.len() <= MAX_LEVELS {
+        levels.into_iter().filter_map(named).collect()
+    } else {
+        BTreeMap::new()
+    };
     DailyErrors {
         mean,
         between: (apart / (n - 1.0).max(1.0)).sqrt(),
@@ -187,7 +150,7 @@ pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64) -> DailyErrors {
         lag1: shrunk(raw + (1.0 + 4.0 * raw) / own, own).clamp(0.0, 0.95),
         fleet_std: (together / (own - 1.0).max(1.0)).sqrt(),
         days: fleet.len(),
-        levels,
+        levels: named,
     }
 }
 
@@ -235,6 +198,10 @@ fn crossed_coverage(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec
 mod tests {
     use super::*;
 
+    fn devices() -> Vec<String> {
+        vec!["large".into(), "small".into()]
+    }
+
     fn outcomes(n: usize) -> Vec<Outcome> {
         let mut rng = fieldcast_kernel::Rng::new(4);
         (0..n)
@@ -279,7 +246,13 @@ mod tests {
 
     #[test]
     fn coverage_is_what_the_levels_promise() {
-        let result = calibration(&outcomes(4_000), 2, &[0.1, 0.5, 0.9], DAY_MS / 24);
+        let result = calibration(
+            &outcomes(4_000),
+            2,
+            &[0.1, 0.5, 0.9],
+            DAY_MS / 24,
+            &devices(),
+        );
         assert_eq!(result.coverage.len(), 1);
         assert!(
             (result.coverage[0].coverage - 0.8).abs() < 0.03,
@@ -300,12 +273,27 @@ mod tests {
                 ..small
             });
         }
-        let both = daily_errors(&list, DAY_MS / 24);
-        let one = daily_errors(&list[..2_000], DAY_MS / 24);
+        let both = daily_errors(&list, DAY_MS / 24, &devices());
+        let one = daily_errors(&list[..2_000], DAY_MS / 24, &devices());
         assert!((both.std - one.std).abs() < 1e-9 && (both.lag1 - one.lag1).abs() < 1e-9);
         assert_eq!(both.days, one.days);
-        assert!((both.levels[0].1 - both.levels[1].1 - 20.0_f64.ln()).abs() < 1e-9);
+        assert!((both.levels["large"] - both.levels["small"] - 20.0_f64.ln()).abs() < 1e-9);
         assert!((both.between - 20.0_f64.ln() / 2.0_f64.sqrt()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn of_too_large_a_fleet_no_level_is_named() {
+        for (count, named) in [(MAX_LEVELS, MAX_LEVELS), (MAX_LEVELS + 1, 0)] {
+            let names: Vec<String> = (0..count).map(|i| format!("d{i}")).collect();
+            let mut list = Vec::new();
+            for series in 0..count {
+                let outcome = outcomes(1).remove(0);
+                list.push(Outcome { series, ..outcome });
+            }
+            let daily = daily_errors(&list, DAY_MS / 24, &names);
+            assert_eq!((daily.levels.len(), daily.days), (named, 1));
+            assert!(daily.mean.is_finite());
+        }
     }
 
     #[test]

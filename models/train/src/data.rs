@@ -58,6 +58,8 @@ pub(crate) struct Panel {
     pub(crate) tracks: Vec<Track>,
     /// Rows that were given, also those in stretches too short for any window.
     pub(crate) given: usize,
+    /// Name of each series.
+    pub(crate) devices: Vec<String>,
     /// Time after which a series' rows count more.
     pub(crate) weight_from: Vec<Option<Millis>>,
 }
@@ -80,6 +82,7 @@ impl Panel {
             tolerant: spec.preset == Preset::Default,
             tracks: Vec::new(),
             given: data.series.iter().map(|s| s.rows.len()).sum(),
+            devices: data.series.iter().map(|s| s.device.clone()).collect(),
             weight_from: data.series.iter().map(|s| s.weight_from).collect(),
         };
         for (index, series) in data.series.iter().enumerate() {

@@ -144,12 +144,13 @@ pub fn backtest<E>(
     Ok(tally.scores())
 }
 
-/// The daily error level of `forecast` on `cases`, as [`crate::Calibration`] has it; `period` is the forecaster's.
+/// The daily error level of `forecast` on `cases` of `data`, as [`crate::Calibration`] has it; `period` is the forecaster's.
 ///
 /// # Errors
 /// The forecaster's first error.
 pub fn daily_errors<E>(
     cases: &[Case],
+    data: &TrainingData,
     period: Millis,
     mut forecast: impl FnMut(&Window) -> Result<Prediction, E>,
 ) -> Result<DailyErrors, E> {
@@ -165,7 +166,8 @@ pub fn daily_errors<E>(
             })
         })
         .collect();
-    Ok(crate::calibrate::daily_errors(&outcomes?, period))
+    let devices: Vec<String> = data.series.iter().map(|s| s.device.clone()).collect();
+    Ok(crate::calibrate::daily_errors(&outcomes?, period, &devices))
 }
 
 struct Tally<'a> {

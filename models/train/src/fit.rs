@@ -324,6 +324,7 @@ impl Run<'_> {
                 self.panel.horizon,
                 &self.spec.quantiles,
                 self.panel.period,
+                &self.panel.devices,
             ),
             reference: ReferenceStats::from_rows(
                 &self.spec.channels(),

@@ -28,10 +28,10 @@ mod predict;
 mod samples;
 mod scales;
 
-pub use calibrate::{Calibration, DailyErrors, LevelCoverage};
 pub use config::{Progress, Stage, TrainConfig};
 pub use data::{Series, TrainingData};
 pub use diebold_mariano::{DieboldMariano, diebold_mariano};
 pub use error::TrainError;
+pub use fieldcast_bundle::{Calibration, DailyErrors, LevelCoverage};
 pub use fit::{ModelScore, Split, Trained, fit};
 pub use predict::{Prediction, predict};

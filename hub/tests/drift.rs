@@ -1,0 +1,137 @@
+//! What devices say of their inputs, at a real hub: it is stored, shown and counted, and nothing is trained for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::collections::HashMap;
+
+use fieldcast_hub::drift::{check_all, inputs, verdict::Rules};
+use fieldcast_hub::ingest::Ingestor;
+use fieldcast_store::Store;
+use fieldcast_wire::{RecordBody, pb};
+use serde_json::json;
+use support::process::Process;
+use support::{add_device, bed, deadline, define, epoch, http, job, payload, reading, register};
+
+const JAN_2026: i64 = 1_767_225_600_000;
+const DAY_MS: i64 = 86_400_000;
+
+fn signal(kind: pb::DriftKind, detector: &str, raised: bool) -> RecordBody {
+    RecordBody::Drift(pb::DriftSignal {
+        kind: kind as i32,
+        forecaster: "f".into(),
+        sensor: "outside".into(),
+        detector: detector.into(),
+        statistic: 31.0,
+        threshold: 27.0,
+        severity: -2.25,
+        time_ms: JAN_2026 + 20 * DAY_MS,
+        onset_ms: JAN_2026,
+        raised,
+        model_version: 1,
+        data_count: 20,
+        ..pb::DriftSignal::default()
+    })
+}
+
+async fn take(store: &Store, number: u64, records: Vec<RecordBody>) {
+    let bytes = payload(epoch(1), number, number * 100, records);
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+    assert_eq!(written.acks.len(), 1);
+}
+
+#[tokio::test]
+async fn a_change_of_inputs_is_told_once_and_never_trains() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", None).await;
+    define(store, "f", json!({})).await;
+    register(store, "f", 1).await;
+    let covariate = pb::DriftKind::Covariate;
+    let records = vec![
+        reading("demand", JAN_2026 + 30 * DAY_MS, 1.0),
+        signal(covariate, "cusum_daily_mean", true),
+        signal(covariate, "cusum_daily_spread", true),
+        signal(covariate, "cusum_daily_spread", false),
+    ];
+    take(store, 1, records).await;
+    let decisions = store.decisions(None, None, 10).await.unwrap().len();
+    let mut seen = HashMap::new();
+    for _ in 0..2 {
+        inputs::report_all(store).await.unwrap();
+        check_all(store, &Rules::default(), &mut seen)
+            .await
+            .unwrap();
+    }
+    let reports = store.drift_reports(None, None, None, 10).await.unwrap();
+    assert_eq!(reports.len(), 2, "one for each that was raised");
+    for report in &reports {
+        assert_eq!(
+            (report.kind.as_str(), report.confirmed, report.model_version),
+            ("covariate", false, 1)
+        );
+        let words = report.report["words"].as_str().unwrap();
+        assert!(
+            words.contains("outside of a") && words.contains("-2.2"),
+            "{words}"
+        );
+    }
+    let mut gauges = Vec::new();
+    store.gauges(&mut gauges).await.unwrap();
+    let value = |name: &str| gauges.iter().find(|g| g.0 == name).unwrap().2.clone();
+    assert_eq!(
+        value("fieldcast_drift_reports"),
+        [("{kind=\"covariate\",confirmed=\"false\"}".to_owned(), 2.0)]
+    );
+    assert_eq!(
+        value("fieldcast_drifting_inputs"),
+        [("{forecaster=\"f\"}".to_owned(), 1.0)]
+    );
+    let after = store.decisions(None, None, 10).await.unwrap().len();
+    assert_eq!(after, decisions, "nothing is decided");
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    // The same words about its errors are looked into at once (this model has no calibration to look with).
+    take(
+        store,
+        2,
+        vec![signal(pb::DriftKind::Concept, "cusum_log_mae", true)],
+    )
+    .await;
+    let looked = check_all(store, &Rules::default(), &mut seen).await;
+    assert!(format!("{:#}", looked.unwrap_err()).contains("calibration"));
+}
+
+#[tokio::test]
+async fn a_running_hub_shows_it() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    define(&bed.store, "f", json!({})).await;
+    let dir = bed.dir.path().join("hub");
+    let (hub, rest) = Process::serve(&dir, &bed.url("t"), &[]).await;
+    hub.ready(&rest, 200).await;
+    let raised = signal(pb::DriftKind::Covariate, "cusum_daily_mean", true);
+    take(&bed.store, 1, vec![raised]).await;
+    let until = deadline();
+    let report = loop {
+        let page = http::get(&rest, "/v1/drift-reports?forecaster=f").await;
+        if let Some(report) = page.json()["items"].get(0) {
+            break report.clone();
+        }
+        assert!(std::time::Instant::now() < until, "{}", page.text);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!(report["kind"], "covariate");
+    assert_eq!(report["report"]["signals"][0]["sensor"], "outside");
+    let metrics = http::get(&rest, "/metrics").await.text;
+    assert!(
+        metrics.contains("fieldcast_drift_reports{kind=\"covariate\",confirmed=\"false\"} 1"),
+        "{metrics}"
+    );
+    hub.stop().await;
+}
