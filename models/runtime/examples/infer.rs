@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use cases::Random;
-use fieldcast_features::{ForecasterSpec, Preset, Window, calendar};
-use fieldcast_onnx::{ClassicParams, DefaultParams, LstmHead, ModelParams, build};
+use fieldcast_features::{ForecasterSpec, Window, calendar};
+use fieldcast_onnx::build;
 use fieldcast_runtime::{LoadedModel, Prediction, load_fused, load_plain};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
@@ -31,49 +31,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["memory", dir, model, engine] => memory(Path::new(dir), model, engine),
         _ => Err("infer write DIR | time DIR MODEL ENGINE CALLS | memory DIR MODEL ENGINE".into()),
     }
-}
-
-/// The models of the figures, with random weights: `classic`, and an LSTM over 168 x 8 of hidden 64 beside its highway.
-fn models() -> Vec<(&'static str, ForecasterSpec, ModelParams)> {
-    let mut random = Random::new(3);
-    let spec = cases::spec(Preset::Classic, 30, 1);
-    let classic = ClassicParams {
-        lookback: 30,
-        future_width: calendar::width(&spec),
-        x_min: vec![-10.0, 0.0],
-        x_max: vec![35.0, 100.0],
-        y_min: 3.0,
-        y_max: 900.0,
-        lstm: random.lstm(2, 50, 0.14),
-        head: random.linear(50, 1, 0.14),
-        quantiles: spec.quantiles.clone(),
-        quantile_offset: vec![-50.0, 1.0, 60.0],
-    };
-    let mut long = cases::spec(Preset::Default, 168, 24);
-    let more = ["wind", "rain", "sun", "load", "price"];
-    long.inputs.splice(0..0, more.map(str::to_owned));
-    let k = calendar::width(&long);
-    let beside = DefaultParams {
-        lookback: 168,
-        inputs: 8,
-        horizon: 24,
-        future_width: k,
-        target_input: 7,
-        train_dev: vec![10.0; 8],
-        highway: random.linear(168 * 8, 24, 0.02),
-        future_weight: random.f32s(24 * k, 0.3),
-        lstm: Some(LstmHead {
-            segment: 1,
-            lstm: random.lstm(8, 64, 0.125),
-            head: random.linear(64, 24, 0.125),
-        }),
-        quantiles: long.quantiles.clone(),
-        quantile_offset: [-0.5, 0.01, 0.75].repeat(24),
-    };
-    vec![
-        ("classic", spec, ModelParams::Classic(classic)),
-        ("long", long, ModelParams::Default(beside)),
-    ]
 }
 
 fn windows(spec: &ForecasterSpec) -> Vec<Window> {
@@ -97,7 +54,8 @@ fn windows(spec: &ForecasterSpec) -> Vec<Window> {
 
 fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
     let mut index = Vec::new();
-    for (name, spec, params) in models() {
+    for case in cases::large() {
+        let (name, spec, params) = (case.name, case.spec, case.params);
         let onnx = build(&params, &[])?;
         let model = load_fused(&onnx, &spec)?;
         let mut columns: [Vec<f64>; 4] = Default::default();
@@ -125,7 +83,7 @@ fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
         let s = params.shape();
         index.push(serde_json::json!({
             "name": name, "windows": WINDOWS, "lookback": s.lookback, "inputs": s.inputs, "horizon": s.horizon,
-            "future_width": s.future_width, "quantiles": s.quantiles, "train_dev": 10.0,
+            "future_width": s.future_width, "quantiles": s.quantiles, "train_dev": case.train_dev,
         }));
     }
     std::fs::write(dir.join("models.json"), serde_json::to_vec(&index)?)?;
@@ -166,8 +124,8 @@ fn load(
     engine: &str,
 ) -> Result<(LoadedModel, Vec<Window>), Box<dyn Error>> {
     let onnx = std::fs::read(dir.join(format!("{name}.onnx")))?;
-    let found = models().into_iter().find(|(n, ..)| *n == name);
-    let (_, spec, _) = found.ok_or("there is no such model")?;
+    let found = cases::large().into_iter().find(|case| case.name == name);
+    let spec = found.ok_or("there is no such model")?.spec;
     let model = match engine {
         "fused" => load_fused(&onnx, &spec)?,
         "tract" => load_plain(&onnx, &spec)?,

@@ -59,7 +59,7 @@ fn our_engine_computes_what_onnxruntime_computes() {
 
 #[test]
 fn kernels_tract_and_trainer_compute_the_same() {
-    for case in cases::all() {
+    for case in cases::all().into_iter().chain(cases::large()) {
         let onnx = build(&case.params, &[]).unwrap();
         let fused = load_onnx(&onnx, &case.spec).unwrap();
         assert_eq!(*fused.runs_by(), RunsBy::Fused, "{}", case.name);

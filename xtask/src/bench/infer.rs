@@ -25,7 +25,7 @@ pub(crate) struct InferArgs {
 }
 
 /// A model of the figures: name, goal and aim of its latency's ratio.
-const MODELS: &[(&str, f64, f64)] = &[("classic", 1.3, 1.7), ("long", 1.05, 1.4)];
+const MODELS: &[(&str, f64, f64)] = &[("classic_30x2", 1.3, 1.7), ("lstm_168x8", 1.05, 1.4)];
 /// Goal and aim of the memory's ratio.
 const MEMORY: (f64, f64) = (3.0, 10.0);
 

@@ -6,6 +6,9 @@ use fieldcast_onnx::{
     SeasonalNaiveParams,
 };
 
+/// Deviation of each input in turn.
+const SCALES: [f64; 3] = [8.0, 20.0, 150.0];
+
 /// A model with its forecaster; `train_dev` is the target's.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -140,6 +143,65 @@ pub(crate) fn all() -> Vec<Case> {
     ]
 }
 
+/// The models of `cargo xtask bench infer`: `classic`, and an LSTM over 168 x 8 of hidden 64 beside its highway.
+pub(crate) fn large() -> Vec<Case> {
+    let mut random = Random::new(3);
+    let reference = spec(Preset::Classic, 30, 1);
+    let classic = ClassicParams {
+        lookback: 30,
+        future_width: calendar::width(&reference),
+        x_min: vec![-10.0, 0.0],
+        x_max: vec![35.0, 100.0],
+        y_min: 3.0,
+        y_max: 900.0,
+        lstm: random.lstm(2, 50, 0.14),
+        head: random.linear(50, 1, 0.14),
+        quantiles: reference.quantiles.clone(),
+        quantile_offset: vec![-50.0, 1.0, 60.0],
+    };
+    let mut long = spec(Preset::Default, 168, 24);
+    let more = ["wind", "rain", "sun", "load", "price"];
+    long.inputs.splice(0..0, more.map(str::to_owned));
+    let k = calendar::width(&long);
+    let beside = DefaultParams {
+        lookback: 168,
+        inputs: 8,
+        horizon: 24,
+        future_width: k,
+        target_input: 7,
+        train_dev: (0..8).map(|f| SCALES[f % 3]).collect(),
+        highway: random.linear(168 * 8, 24, 0.02),
+        future_weight: random.f32s(24 * k, 0.3),
+        lstm: Some(LstmHead {
+            segment: 1,
+            lstm: random.lstm(8, 64, 0.125),
+            head: random.linear(64, 24, 0.125),
+        }),
+        quantiles: long.quantiles.clone(),
+        quantile_offset: [-0.5, 0.01, 0.75].repeat(24),
+    };
+    let case = |name, spec, params, train_dev| Case {
+        name,
+        spec,
+        params,
+        train_dev,
+    };
+    vec![
+        case(
+            "classic_30x2",
+            reference,
+            ModelParams::Classic(classic),
+            150.0,
+        ),
+        case(
+            "lstm_168x8",
+            long,
+            ModelParams::Default(beside),
+            SCALES[7 % 3],
+        ),
+    ]
+}
+
 /// Windows of eight kinds in turn: plain, a third missing, constant, far from zero, a feature without any value, a jump of many
 /// deviations and a gap at the end, spikes beyond all measure, almost no movement.
 pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
@@ -147,7 +209,7 @@ pub(crate) fn windows(spec: &ForecasterSpec, count: usize) -> Vec<Window> {
     let (t, f) = (spec.lookback, spec.inputs.len());
     let k = calendar::width(spec);
     let value = |kind: usize, row: usize, feature: usize, random: &mut Random| {
-        let scale = [8.0, 20.0, 150.0][feature];
+        let scale = SCALES[feature % 3];
         let noise = random.next();
         let skip = random.next();
         match kind {
