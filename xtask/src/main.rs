@@ -1,5 +1,6 @@
-//! `cargo xtask`: owns the chores around the product (test, lint, dist, demo), never links any of it.
+//! `cargo xtask`: owns the chores around the product (test, lint, dist, demo, bench), never links any of it.
 
+mod bench;
 mod command;
 mod demo;
 mod dist;
@@ -27,6 +28,8 @@ enum Chore {
     Test(test::TestArgs),
     /// Format, clippy, documentation, dependency rules and file rules.
     Lint(lint::LintArgs),
+    /// Figures that others can measure again.
+    Bench(bench::BenchArgs),
     /// The agent as shipped: a small binary within its budget, and a .deb of it.
     Dist(dist::DistArgs),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Demo(args) => demo::run(&args),
         Chore::Test(args) => test::run(&args),
         Chore::Lint(args) => lint::run(&args),
+        Chore::Bench(args) => bench::run(&args),
         Chore::Dist(args) => dist::run(&args),
     };
     match result {

@@ -4,6 +4,7 @@
 //! model, and hands back the one that is best on the selection part. [`predict`] is the trained model's own forward pass;
 //! [`evaluate`] judges any forecaster on windows it has not seen.
 
+pub mod backtest;
 mod baselines;
 mod batch;
 mod calibrate;
@@ -22,9 +23,11 @@ mod highway;
 mod linalg;
 mod network;
 mod normalise;
+pub mod plot;
 mod predict;
 mod samples;
 mod scales;
+mod tally;
 
 pub use calibrate::{Calibration, DailyErrors, LevelCoverage};
 pub use config::{Progress, Stage, TrainConfig};
