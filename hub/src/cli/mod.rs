@@ -1,5 +1,6 @@
 //! The command line: owns the options shared by all commands and their dispatch, never does their work.
 
+pub mod backtest;
 pub mod decode;
 pub mod device;
 pub mod forecaster;
@@ -66,6 +67,8 @@ enum Command {
     Forecaster(forecaster::Args),
     /// Train a forecaster's next model.
     Train(train::Args),
+    /// Judge a forecaster on the newest part of a CSV file, beside the baselines; needs no database.
+    Backtest(backtest::Args),
     /// Show model versions and champions.
     Model(model::Args),
     /// Show training runs.
@@ -179,6 +182,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Decode(args) => decode::run(&ctx, args).await,
         Command::Forecaster(args) => forecaster::run(&ctx, args).await,
         Command::Train(args) => train::run(&ctx, args).await,
+        Command::Backtest(args) => backtest::run(&ctx, &args),
         Command::Model(args) => model::run(&ctx, args).await,
         Command::Run(args) => run::run(&ctx, args).await,
         Command::Rollout(args) => rollout::run(&ctx, args).await,

@@ -43,7 +43,8 @@ pub(crate) fn conformal_offsets(outcomes: &[Outcome], horizon: usize, levels: &[
     offsets
 }
 
-fn order_statistic(sorted: &[f64], level: f64) -> f64 {
+/// The order statistic of split conformal at `level`; 0 without any residual.
+pub(crate) fn order_statistic(sorted: &[f64], level: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else {
         return 0.0;
     };

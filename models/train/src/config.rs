@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fieldcast_features::Millis;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -16,6 +17,10 @@ pub struct TrainConfig {
     pub train_share: f64,
     /// Share after it that models and settings are chosen on; what is left calibrates the intervals.
     pub select_share: f64,
+    /// First origin that selects, in place of `train_share`.
+    pub select_from: Option<Millis>,
+    /// First origin that calibrates, in place of `select_share`; none: half of what lies behind `select_from`.
+    pub calibrate_from: Option<Millis>,
     /// Most epochs of preset `default`'s LSTM; 0 trains none.
     pub max_epochs: usize,
     /// Epochs without a better selection score before it stops.
@@ -52,6 +57,8 @@ impl Default for TrainConfig {
             seed: 1,
             train_share: 0.7,
             select_share: 0.15,
+            select_from: None,
+            calibrate_from: None,
             max_epochs: 30,
             patience: 5,
             batch: 128,

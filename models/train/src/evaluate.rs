@@ -1,6 +1,4 @@
-//! Judges any forecaster on windows it has not seen: owns cases, error measures and interval scores, never a model.
-
-use std::collections::BTreeMap;
+//! Judges any forecaster on windows it has not seen: owns cases and what is measured on them, never a model or a sum.
 
 use fieldcast_features::{ForecasterSpec, Millis, Window, WindowBuilder};
 use serde::{Deserialize, Serialize};
@@ -8,11 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::baselines::Outcome;
 use crate::data::{Panel, TrainingData};
 use crate::scales::Scales;
+use crate::tally::Tally;
 use crate::{DailyErrors, Prediction, TrainError};
-
-const DAY_MS: Millis = 86_400_000;
-/// Days in the window whose worst coverage is reported.
-const WORST_DAYS: Millis = 30;
 
 /// One forecast to be made and what then happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +88,8 @@ pub struct Scores {
     pub smape: f64,
     /// Mean pinball loss over all levels, raw units.
     pub pinball: f64,
+    /// Weighted quantile loss (Salinas et al., 2020): twice the pinball loss, averaged over levels, over the sum of |actual|.
+    pub wql: f64,
     /// The same for each step ahead.
     pub per_horizon: Vec<HorizonScore>,
     /// One entry for each pair of symmetric quantile levels, widest first.
@@ -102,13 +99,21 @@ pub struct Scores {
     pub origin_losses: Vec<(Millis, f64)>,
 }
 
-/// Errors of one step ahead.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+/// Errors of one step ahead, measured as those of [`Scores`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HorizonScore {
     /// Mean absolute error of the median, raw units.
     pub mae: f64,
     /// Root mean square error of the mean, raw units.
     pub rmse: f64,
+    /// MAE in units of the seasonal difference.
+    pub mase: f64,
+    /// Symmetric mean absolute percentage error, 0 to 2.
+    pub smape: f64,
+    /// Weighted quantile loss.
+    pub wql: f64,
+    /// Share of actual values inside each interval, in the order of [`Scores::intervals`].
+    pub coverage: Vec<f64>,
 }
 
 /// How good an interval was.
@@ -168,168 +173,6 @@ pub fn daily_errors<E>(
         .collect();
     let devices: Vec<String> = data.series.iter().map(|s| s.device.clone()).collect();
     Ok(crate::calibrate::daily_errors(&outcomes?, period, &devices))
-}
-
-struct Tally<'a> {
-    levels: &'a [f64],
-    median: Option<usize>,
-    windows: usize,
-    points: f64,
-    scaled: f64,
-    smape: f64,
-    pinball: f64,
-    /// Sum of |error|, of error², and count for each step.
-    steps: Vec<(f64, f64, f64)>,
-    intervals: Vec<Interval>,
-    origins: BTreeMap<Millis, (f64, f64)>,
-}
-
-struct Interval {
-    low: usize,
-    high: usize,
-    width: f64,
-    score: f64,
-    /// Hits and count of each UTC day of the origin.
-    days: BTreeMap<Millis, (f64, f64)>,
-}
-
-impl<'a> Tally<'a> {
-    fn new(levels: &'a [f64], horizon: usize) -> Self {
-        let q = levels.len();
-        let pairs = (0..q / 2).filter(|i| (levels[*i] + levels[q - 1 - i] - 1.0).abs() < 1e-9);
-        let interval = |i: usize| Interval {
-            low: i,
-            high: q - 1 - i,
-            width: 0.0,
-            score: 0.0,
-            days: BTreeMap::new(),
-        };
-        Self {
-            levels,
-            median: levels.iter().position(|l| *l == 0.5),
-            windows: 0,
-            points: 0.0,
-            scaled: 0.0,
-            smape: 0.0,
-            pinball: 0.0,
-            steps: vec![(0.0, 0.0, 0.0); horizon],
-            intervals: pairs.map(interval).collect(),
-            origins: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, case: &Case, prediction: &Prediction) {
-        let q = self.levels.len();
-        self.windows += 1;
-        for (h, actual) in case.actual.iter().enumerate().filter(|(_, a)| !a.is_nan()) {
-            let mean = prediction.mean.get(h).copied().unwrap_or(f64::NAN);
-            let row = prediction.quantiles.get(h * q..(h + 1) * q).unwrap_or(&[]);
-            let median = self
-                .median
-                .and_then(|m| row.get(m))
-                .copied()
-                .unwrap_or(mean);
-            let error = (median - actual).abs();
-            self.points += 1.0;
-            self.scaled += error / case.mase_unit;
-            let size = median.abs() + actual.abs();
-            self.smape += if size > 0.0 { 2.0 * error / size } else { 0.0 };
-            if let Some(step) = self.steps.get_mut(h) {
-                *step = (
-                    step.0 + error,
-                    step.1 + (mean - actual) * (mean - actual),
-                    step.2 + 1.0,
-                );
-            }
-            let origin = self.origins.entry(case.window.origin).or_default();
-            *origin = (origin.0 + error / case.mase_unit, origin.1 + 1.0);
-            let loss = |(level, value): (&f64, &f64)| {
-                let above = actual - value;
-                (level * above).max((level - 1.0) * above)
-            };
-            self.pinball += self.levels.iter().zip(row).map(loss).sum::<f64>() / q.max(1) as f64;
-            for interval in &mut self.intervals {
-                interval.add(self.levels, row, *actual, case.window.origin);
-            }
-        }
-    }
-
-    fn scores(self) -> Scores {
-        let points = self.points.max(1.0);
-        let sum = |part: fn(&(f64, f64, f64)) -> f64| self.steps.iter().map(part).sum::<f64>();
-        Scores {
-            windows: self.windows,
-            points: self.points as usize,
-            mae: sum(|s| s.0) / points,
-            rmse: (sum(|s| s.1) / points).sqrt(),
-            mase: self.scaled / points,
-            smape: self.smape / points,
-            pinball: self.pinball / points,
-            per_horizon: self
-                .steps
-                .iter()
-                .map(|(a, s, n)| HorizonScore {
-                    mae: a / n.max(1.0),
-                    rmse: (s / n.max(1.0)).sqrt(),
-                })
-                .collect(),
-            intervals: self
-                .intervals
-                .iter()
-                .map(|i| i.scores(self.levels, points))
-                .collect(),
-            origin_losses: self
-                .origins
-                .into_iter()
-                .map(|(time, (sum, count))| (time, sum / count))
-                .collect(),
-        }
-    }
-}
-
-impl Interval {
-    fn add(&mut self, levels: &[f64], row: &[f64], actual: f64, origin: Millis) {
-        let (Some(low), Some(high)) = (row.get(self.low), row.get(self.high)) else {
-            return;
-        };
-        let alpha = 1.0 - (levels[self.high] - levels[self.low]);
-        let outside = (low - actual).max(actual - high).max(0.0);
-        self.width += high - low;
-        self.score += high - low + 2.0 / alpha * outside;
-        let hit = f64::from(u8::from(*low <= actual && actual <= *high));
-        let day = self.days.entry(origin.div_euclid(DAY_MS)).or_default();
-        *day = (day.0 + hit, day.1 + 1.0);
-    }
-
-    fn scores(&self, levels: &[f64], points: f64) -> IntervalScore {
-        IntervalScore {
-            lower: levels[self.low],
-            upper: levels[self.high],
-            coverage: self.days.values().map(|d| d.0).sum::<f64>() / points,
-            worst_coverage: self.worst(),
-            width: self.width / points,
-            score: self.score / points,
-        }
-    }
-
-    fn worst(&self) -> f64 {
-        let share = |from: Millis, until: Millis| {
-            let (hits, count) = self
-                .days
-                .range(from..until)
-                .fold((0.0, 0.0), |s, (_, d)| (s.0 + d.0, s.1 + d.1));
-            if count > 0.0 { hits / count } else { 1.0 }
-        };
-        let (Some((first, _)), Some((last, _))) =
-            (self.days.first_key_value(), self.days.last_key_value())
-        else {
-            return 0.0;
-        };
-        let latest = (last + 1 - WORST_DAYS).max(*first);
-        (*first..=latest)
-            .map(|from| share(from, from + WORST_DAYS))
-            .fold(1.0, f64::min)
-    }
 }
 
 #[cfg(test)]

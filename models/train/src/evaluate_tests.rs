@@ -6,6 +6,8 @@ use std::convert::Infallible;
 use super::*;
 use crate::fixture;
 
+const DAY_MS: Millis = 86_400_000;
+
 fn case(origin: Millis, actual: [f64; 2]) -> Case {
     let window = Window {
         origin,
@@ -45,6 +47,11 @@ fn every_measure_has_its_textbook_value() {
         (scores.per_horizon[1].mae - 1.0).abs() < 1e-12
             && (scores.per_horizon[0].rmse - f64::sqrt(5.0)).abs() < 1e-12
     );
+    let second = &scores.per_horizon[1];
+    assert!((second.mase - 0.5).abs() < 1e-12 && (second.smape - 2.0 / 39.0).abs() < 1e-12);
+    assert_eq!(second.coverage, [1.0]);
+    assert!((second.wql - 2.0 * (0.1 + 0.5 + 0.1) / 3.0 / 20.0).abs() < 1e-12);
+    assert!((scores.wql - 2.0 * scores.pinball * 3.0 / 44.0).abs() < 1e-12);
     let interval = scores.intervals[0];
     assert!(
         (interval.coverage - 2.0 / 3.0).abs() < 1e-12

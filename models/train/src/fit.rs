@@ -65,6 +65,8 @@ pub struct Trained {
     pub chosen: String,
     /// All models on the selection part, baselines first.
     pub table: Vec<ModelScore>,
+    /// Every model of the table that a bundle could hold, by name, with intervals of its own.
+    pub models: Vec<(String, ModelParams)>,
     /// The chosen model's errors on the calibration part.
     pub calibration: Calibration,
     /// Summary of every channel over all rows used, for the drift statistics.
@@ -195,22 +197,32 @@ impl Run<'_> {
             .position(|l| l.model == "lstm")
             .unwrap_or(table.len());
         table.splice(lstm_at..lstm_at, forest);
-        let eligible = candidates.into_iter().filter(|(line, _)| !line.refused);
-        let Some((line, chosen)) = eligible.min_by(|a, b| a.0.mase.total_cmp(&b.0.mase)) else {
+        let mut models = Vec::with_capacity(candidates.len());
+        let mut best: Option<(f64, String, Vec<Outcome>)> = None;
+        for (line, candidate) in &candidates {
+            let outcomes = match candidate {
+                Candidate::Naive(season) => {
+                    naive_outcomes(&batcher, &self.parts.calibrate, *season)
+                }
+                Candidate::Network(network) => {
+                    network_outcomes(&batcher, &self.parts.calibrate, network)
+                }
+            };
+            let offsets = conformal_offsets(&outcomes, self.panel.horizon, &self.spec.quantiles);
+            let params = match candidate {
+                Candidate::Naive(season) => self.naive_params(*season, offsets),
+                Candidate::Network(network) => self.network_params(network, &offsets),
+            };
+            models.push((line.model.clone(), params));
+            let better = best.as_ref().is_none_or(|(least, ..)| line.mase < *least);
+            if !line.refused && better {
+                best = Some((line.mase, line.model.clone(), outcomes));
+            }
+        }
+        let Some((_, chosen, outcomes)) = best else {
             return Err(TrainError::Diverged { epoch: 0 });
         };
-        let outcomes = match &chosen {
-            Candidate::Naive(season) => naive_outcomes(&batcher, &self.parts.calibrate, *season),
-            Candidate::Network(network) => {
-                network_outcomes(&batcher, &self.parts.calibrate, network)
-            }
-        };
-        let offsets = conformal_offsets(&outcomes, self.panel.horizon, &self.spec.quantiles);
-        let params = match chosen {
-            Candidate::Naive(season) => self.naive_params(season, offsets),
-            Candidate::Network(network) => self.network_params(&network, &offsets),
-        };
-        Ok(self.trained(params, line.model, table, &outcomes, Some(penalty)))
+        self.trained(models, chosen, table, &outcomes, Some(penalty))
     }
 
     fn classic(
@@ -218,38 +230,32 @@ impl Run<'_> {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
         let batcher = Batcher::new(self.panel, self.scales);
-        let naive = |(name, season)| {
-            score(
-                name,
-                &naive_outcomes(&batcher, &self.parts.select, season),
-                self.scales,
-            )
-        };
-        let mut table: Vec<ModelScore> = self.seasons().map(naive).collect();
+        let (select, calibrate) = (&self.parts.select, &self.parts.calibrate);
         let levels = &self.spec.quantiles;
-        let mut params = classic::fit(
-            self.panel,
-            &self.parts.train,
-            self.config,
-            levels,
-            self.began,
-            progress,
-        )?;
+        let (mut table, mut models) = (Vec::new(), Vec::new());
+        for (name, season) in self.seasons() {
+            table.push(score(
+                name,
+                &naive_outcomes(&batcher, select, season),
+                self.scales,
+            ));
+            let outcomes = naive_outcomes(&batcher, calibrate, season);
+            let offsets = conformal_offsets(&outcomes, self.panel.horizon, levels);
+            models.push((name.to_owned(), self.naive_params(season, offsets)));
+        }
+        let train = &self.parts.train;
+        let mut params =
+            classic::fit(self.panel, train, self.config, levels, self.began, progress)?;
         table.push(score(
             "classic",
-            &classic::outcomes(self.panel, &self.parts.select, &params),
+            &classic::outcomes(self.panel, select, &params),
             self.scales,
         ));
         self.report(Stage::Calibration, progress)?;
-        let outcomes = classic::outcomes(self.panel, &self.parts.calibrate, &params);
+        let outcomes = classic::outcomes(self.panel, calibrate, &params);
         params.quantile_offset = conformal_offsets(&outcomes, 1, levels);
-        Ok(self.trained(
-            ModelParams::Classic(params),
-            "classic".into(),
-            table,
-            &outcomes,
-            None,
-        ))
+        models.push(("classic".to_owned(), ModelParams::Classic(params)));
+        self.trained(models, "classic".into(), table, &outcomes, None)
     }
 
     /// The naive baselines the window is long enough for: name and distance.
@@ -309,16 +315,21 @@ impl Run<'_> {
 
     fn trained(
         &self,
-        params: ModelParams,
+        models: Vec<(String, ModelParams)>,
         chosen: String,
         table: Vec<ModelScore>,
         outcomes: &[Outcome],
         penalty: Option<f64>,
-    ) -> Trained {
-        Trained {
-            params,
+    ) -> Result<Trained, TrainError> {
+        let of_chosen = models.iter().find(|(name, _)| *name == chosen);
+        let Some((_, params)) = of_chosen else {
+            return Err(TrainError::Diverged { epoch: 0 });
+        };
+        Ok(Trained {
+            params: params.clone(),
             chosen,
             table,
+            models,
             calibration: calibration(
                 outcomes,
                 self.panel.horizon,
@@ -336,6 +347,6 @@ impl Run<'_> {
             split: self.parts.split.clone(),
             train_dev_target: self.scales.target_dev,
             penalty,
-        }
+        })
     }
 }

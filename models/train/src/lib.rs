@@ -4,6 +4,7 @@
 //! model, and hands back the one that is best on the selection part. [`predict`] is the trained model's own forward pass;
 //! [`evaluate`] judges any forecaster on windows it has not seen.
 
+pub mod backtest;
 mod baselines;
 mod batch;
 mod calibrate;
@@ -24,9 +25,11 @@ mod linalg;
 mod network;
 mod normalise;
 pub mod plain;
+pub mod plot;
 mod predict;
 mod samples;
 mod scales;
+mod tally;
 
 pub use config::{Progress, Stage, TrainConfig};
 pub use data::{Series, TrainingData};

@@ -34,11 +34,7 @@ pub(crate) fn split(panel: &Panel, config: &TrainConfig) -> Result<Parts, TrainE
     let mut all: Vec<(Millis, Sample)> = usable(panel, config).collect();
     all.sort_by_key(|(time, s)| (*time, s.track));
     check_count(panel, config, all.len())?;
-    let at = |share: f64| all[((all.len() as f64 * share) as usize).min(all.len() - 1)].0;
-    let (select_from, calibrate_from) = (
-        at(config.train_share),
-        at(config.train_share + config.select_share),
-    );
+    let (select_from, calibrate_from) = cuts(config, &all);
     let reach = panel.horizon as Millis * panel.period;
     let part = |from: Millis, until: Millis| -> Vec<Sample> {
         let inside =
@@ -79,6 +75,21 @@ pub(crate) fn split(panel: &Panel, config: &TrainConfig) -> Result<Parts, TrainE
         calibrate: thin(calibrate, few),
         split,
     })
+}
+
+/// First origins of the selection and the calibration part.
+fn cuts(config: &TrainConfig, all: &[(Millis, Sample)]) -> (Millis, Millis) {
+    let at = |share: f64| all[((all.len() as f64 * share) as usize).min(all.len() - 1)].0;
+    let Some(select_from) = config.select_from else {
+        let both = config.train_share + config.select_share;
+        return (
+            at(config.train_share),
+            config.calibrate_from.unwrap_or_else(|| at(both)),
+        );
+    };
+    let before = all.partition_point(|(time, _)| *time < select_from) as f64 / all.len() as f64;
+    let middle = || at((1.0 + before) / 2.0);
+    (select_from, config.calibrate_from.unwrap_or_else(middle))
 }
 
 fn usable<'p>(

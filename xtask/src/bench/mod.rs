@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: owns which benchmark is run, never what it measures.
 
+mod accuracy;
 mod infer;
 mod peers;
+mod series;
 mod train;
 
 use anyhow::Result;
@@ -19,11 +21,14 @@ enum Which {
     Infer(infer::InferArgs),
     /// An LSTM's epoch beside PyTorch.
     Train(train::TrainArgs),
+    /// Forecasts of public series against their goals.
+    Accuracy(accuracy::AccuracyArgs),
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.which {
         Which::Infer(args) => infer::run(args),
         Which::Train(args) => train::run(args),
+        Which::Accuracy(args) => accuracy::run(args),
     }
 }
