@@ -56,9 +56,10 @@ async fn a_wrong_authority_an_expired_certificate_and_a_wrong_password_are_named
         broker_ca: Some(ca.clone()),
     };
     let mark = log.mark();
-    let running = app::start(&config, &serve, CancellationToken::new())
+    let mut running = app::start(&config, &serve, CancellationToken::new())
         .await
         .unwrap();
+    assert!(running.begin().await.unwrap());
     log.says(
         mark,
         "not vouched for: name the authority that signed it with --broker-ca",

@@ -356,7 +356,13 @@ fn advance(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
     for _ in 0..=2 * r.plan.stages.len() {
         let before = (r.status, r.stage, r.since);
         match r.status {
-            Status::Running if r.since.is_none() => begin_stage(r, now, actions),
+            Status::Running if r.since.is_none() => {
+                // What failed before may be more than this stage allows: then nobody is ordered forward first.
+                stop_if_failing(r, now, actions);
+                if r.status == Status::Running {
+                    begin_stage(r, now, actions);
+                }
+            }
             Status::Running => judge_stage(r, now, actions),
             Status::Paused if r.since.is_some() => stop_if_failing(r, now, actions),
             Status::RollingBack => finish_back(r, now),

@@ -246,6 +246,39 @@ fn stages_shadow_then_canary_then_all_with_approval() {
 }
 
 #[test]
+fn a_stage_that_allows_fewer_failures_than_there_were_orders_nobody_forward() {
+    let stage = |name: &str, percent, max_failed_share| Stage {
+        name: name.into(),
+        mode: Mode::Active,
+        percent,
+        deadline_ms: DEADLINE,
+        soak_ms: 0,
+        max_failed_share,
+        min_online_share: 0.0,
+        approval: false,
+    };
+    let plan = Plan {
+        stages: vec![stage("half", 50, 0.6), stage("all", 100, 0.0)],
+    };
+    let mut r = Rollout::new(
+        plan,
+        [("d0".into(), 0), ("d1".into(), 16), ("d2".into(), 90)],
+        3,
+    );
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Pending, false, 1);
+    tell(&mut r, "d1", DeviceState::Healthy, true, 2);
+    // d0 is late, which the first stage forgives and the second does not.
+    let actions = step(&mut r, Event::Tick, DEADLINE);
+    assert_eq!(r.status, Status::RollingBack, "{}", r.reason);
+    let back = |a: &Action| matches!(a, Action::OrderBack { .. });
+    assert!(
+        actions.len() == 2 && actions.iter().all(back),
+        "{actions:?}"
+    );
+}
+
+#[test]
 fn a_fleet_without_devices_promotes_at_once() {
     let mut r = fleet(0);
     assert_eq!(step(&mut r, Event::Tick, 0), vec![Action::Promote]);
