@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run(&config),
         Command::Check { config } => check(&config),
         Command::Status { config, json } => status::show(&config, json),
-        Command::CompareEngines => engine_check::serve(std::io::stdin(), &mut std::io::stdout()),
+        Command::CompareEngines => engine_check::be_asked(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -89,15 +89,23 @@ pub fn ask(program: Option<&Path>, bundle: &VerifiedBundle) -> Result<(), String
     })
 }
 
-/// The other process: reads a question, runs both engines and prints the answer.
+/// The other process, from its input to its output.
 ///
 /// # Errors
-/// What differs, or why it could not be found out.
-pub fn serve(from: impl Read, to: &mut impl Write) -> anyhow::Result<()> {
+/// As [`serve`].
+pub fn be_asked() -> anyhow::Result<()> {
     std::thread::spawn(|| {
         std::thread::sleep(LIMIT);
         std::process::abort();
     });
+    serve(std::io::stdin(), &mut std::io::stdout())
+}
+
+/// Reads a question, runs both engines and writes the answer.
+///
+/// # Errors
+/// What differs, or why it could not be found out.
+pub fn serve(from: impl Read, to: &mut impl Write) -> anyhow::Result<()> {
     let mut from = BufReader::new(from);
     let mut line = String::new();
     from.read_line(&mut line)?;
