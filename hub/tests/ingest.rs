@@ -239,10 +239,17 @@ async fn an_ingest_that_never_committed_leaves_nothing_and_json_readings_count_o
         .await
         .unwrap();
     assert_eq!((stored.new, stored.known), (1, 1));
+    // Consumers hear of the one that the database holds.
+    assert_eq!(
+        readings(&bed.store, "a").await,
+        vec![("t".into(), JAN_2026, 1.0)]
+    );
+    assert_eq!(stored.taken, [0]);
     let stored = fieldcast_hub::ingest::json::store(&bed.store, &device("a"), &parsed)
         .await
         .unwrap();
     assert_eq!((stored.new, stored.known), (0, 2));
+    assert!(stored.taken.is_empty());
     let mut tx = bed.store.begin_ingest().await.unwrap();
     tx.spend("a", epoch(1), "half done").await.unwrap();
     drop(tx);

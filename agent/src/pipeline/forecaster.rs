@@ -192,10 +192,17 @@ impl Forecaster {
 
     /// Takes up what was stored; parts of another definition are left alone.
     pub fn restore(&mut self, stored: &Stored) {
+        let read = |bytes: &Vec<u8>| match serde_json::from_slice::<Kept>(bytes) {
+            Ok(kept) => Some(kept),
+            Err(e) => {
+                tracing::warn!(forecaster = %self.spec.name, "read what was kept over the restart: {e}; it begins anew");
+                None
+            }
+        };
         let kept = stored
             .kept
             .as_ref()
-            .and_then(|b| serde_json::from_slice::<Kept>(b).ok())
+            .and_then(read)
             .filter(|k| k.fingerprint == self.kept.fingerprint);
         let Some(kept) = kept else {
             return;
@@ -279,9 +286,12 @@ impl Forecaster {
         self.kept.inputs = inputs.after(std::mem::take(&mut self.kept.inputs));
     }
 
-    /// Sensors whose values are no longer what the running model was trained on.
+    /// Sensors whose values are no longer what the running model was trained on; none while no bundle runs.
     #[must_use]
     pub fn drifting_inputs(&self) -> Vec<String> {
+        if self.active.is_none() {
+            return Vec::new();
+        }
         let raised = self.kept.inputs.raised();
         raised
             .filter_map(|i| self.sensors.get(i).cloned())

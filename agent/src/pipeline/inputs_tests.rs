@@ -158,4 +158,7 @@ fn a_forecaster_names_the_sensor_and_goes_on_after_a_restart() {
     );
     assert!(found[0].onset_ms <= (LEARNT + 3) * DAY_MS, "{found:?}");
     assert_eq!(f.drifting_inputs(), ["sold"]);
+    // Without a bundle there is nothing that they could differ from.
+    f.set_active(None);
+    assert!(f.drifting_inputs().is_empty());
 }

@@ -83,6 +83,10 @@ impl Residuals {
             return;
         };
         let error = actual - mean;
+        if !(error * error).is_finite() {
+            // One such error would leave nothing else visible of the season, nor readable after a restart.
+            return;
+        }
         let sums = self.sums.entry(Maker::of(forecast)).or_insert(Sums {
             from: time,
             ..Sums::default()

@@ -6,11 +6,11 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use fieldcast_features::resample::resample_all;
 use fieldcast_features::{ForecasterSpec, Sample};
 use fieldcast_train::backtest::{self, BacktestConfig, Report};
-use fieldcast_train::evaluate::{Case, Scores};
+use fieldcast_train::evaluate::{Case, Scores, pairs};
 use fieldcast_train::plot::{self, Shown};
 use fieldcast_train::{Prediction, Progress, Series, TrainConfig, TrainingData};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -48,9 +48,9 @@ pub struct Args {
     /// Judge every so many origins.
     #[arg(long, default_value_t = 1)]
     stride: usize,
-    /// Seed of the random numbers.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// Seed of the random numbers, instead of the configuration's.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Settings of the training, TOML or JSON; those it leaves out keep their defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -67,10 +67,8 @@ pub struct Args {
 
 /// `80/10/10` as the shares of the first two parts.
 fn split(text: &str) -> Result<(f64, f64), String> {
-    let parts: Vec<f64> = text
-        .split('/')
-        .filter_map(|p| p.trim().parse().ok())
-        .collect();
+    let parts: Result<Vec<f64>, _> = text.split('/').map(|p| p.trim().parse()).collect();
+    let parts = parts.unwrap_or_default();
     match parts.as_slice() {
         [a, b, c] if (a + b + c - 100.0).abs() < 0.01 && parts.iter().all(|p| *p > 0.0) => {
             Ok((a / 100.0, b / 100.0))
@@ -89,7 +87,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         Some(file) => read_config(file)?,
         None => TrainConfig::default(),
     };
-    train.seed = args.seed;
+    train.seed = args.seed.unwrap_or(train.seed);
     let config = BacktestConfig {
         train_share: args.split.0,
         select_share: args.split.1,
@@ -98,7 +96,14 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     };
     let mut data = TrainingData::default();
     for file in &args.files {
-        data.series.push(read(file, &spec, args)?);
+        let series = read(file, &spec, args)?;
+        ensure!(
+            data.series.iter().all(|s| s.device != series.device),
+            "read {}: another file is called `{}` too, and the name is the device's; rename one",
+            file.display(),
+            series.device
+        );
+        data.series.push(series);
     }
     for warning in backtest::warnings(&spec, &data) {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
@@ -319,8 +324,7 @@ fn shown(
     let panel = |(case, forecast): &(Case, Prediction)| {
         let w = &case.window;
         let steps = w.lookback.min(HISTORY * w.horizon.max(6));
-        let past = (w.lookback - steps..w.lookback)
-            .map(|t| w.window.get(t * w.inputs + spec.target_channel()));
+        let past = backtest::target_past(spec, data, case).split_off(w.lookback - steps);
         let bound = |i: usize| {
             forecast
                 .quantiles
@@ -337,10 +341,12 @@ fn shown(
                 data.series[case.series].device,
                 time.format("%Y-%m-%d %H:%M UTC")
             ),
-            history: past.map(|v| v.copied().unwrap_or(f64::NAN)).collect(),
+            history: past,
             actual: case.actual.clone(),
             mean: forecast.mean.clone(),
-            bands: (0..q / 2).map(|i| (bound(i), bound(q - 1 - i))).collect(),
+            bands: pairs(&report.levels)
+                .map(|(low, high)| (bound(low), bound(high)))
+                .collect(),
         }
     };
     (0..panels).map(at).map(panel).collect()

@@ -1,6 +1,6 @@
 //! Readings as JSON from things that run no agent: owns their form and idempotency, never batches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fieldcast_features::Millis;
 use fieldcast_store::readings::ReadingColumns;
@@ -78,6 +78,9 @@ pub struct Stored {
     pub known: u64,
     /// Readings refused by themselves: index in the document and reason.
     pub rejected: Vec<(usize, String)>,
+    /// Indexes of the new ones in the document.
+    #[serde(skip)]
+    pub taken: Vec<usize>,
 }
 
 /// Reads `{"sensor", "time", "value"}`, an array of such, or `{"readings": [...]}`. Times are RFC 3339 text or
@@ -156,11 +159,15 @@ pub async fn store(
     names.retain(|name| fieldcast_wire::SensorName::new(name.clone()).is_ok());
     let ids = store.register_sensors(device.as_str(), &names).await?;
     let mut columns = ReadingColumns::default();
+    let mut keys = Vec::with_capacity(readings.len());
     for (index, reading) in as_readings(readings).into_iter().enumerate() {
         let (time, value) = (reading.time, reading.value);
         let id = ids.get(&reading.sensor).copied();
         match (check::refusal(&RecordBody::Reading(reading)), id) {
-            (None, Some(id)) => columns.push(id, time, value, 0, 2),
+            (None, Some(id)) => {
+                columns.push(id, time, value, 0, 2);
+                keys.push((index, (id, time), value));
+            }
             (None, None) => stored
                 .rejected
                 .push((index, "the device's limit of sensors is reached".into())),
@@ -168,15 +175,28 @@ pub async fn store(
         }
     }
     if !columns.is_empty() {
-        stored.new = store
+        let new = store
             .insert_json_readings(device.as_str(), &columns)
             .await?;
-        stored.known = columns.len() as u64 - stored.new;
+        stored.new = new.len() as u64;
+        stored.known = (columns.len() - new.len()) as u64;
+        // Of several readings of one time the database took one: the one with its value.
+        let mut new: BTreeMap<_, _> = new.into_iter().map(|(id, t, v)| ((id, t), v)).collect();
+        for (index, key, value) in keys {
+            if new
+                .get(&key)
+                .is_some_and(|v| v.to_bits() == value.to_bits())
+            {
+                new.remove(&key);
+                stored.taken.push(index);
+            }
+        }
     }
     Ok(stored)
 }
 
-/// Tells consumers and the rest of the hub of what was stored, whichever way it came; refused readings are nobody's.
+/// Tells consumers and the rest of the hub of what was new, whichever way it came: what was refused, or known already with
+/// perhaps another value, is not in the database under this document's name.
 pub fn tell(
     device: &DeviceId,
     readings: &[JsonReading],
@@ -184,15 +204,12 @@ pub fn tell(
     out: &mpsc::Sender<out::Message>,
     events: &broadcast::Sender<HubEvent>,
 ) {
-    let refused: BTreeSet<usize> = stored.rejected.iter().map(|(at, _)| *at).collect();
-    let mut taken = Vec::with_capacity(readings.len());
+    let mut taken = Vec::with_capacity(stored.taken.len());
     let mut newest: BTreeMap<String, Millis> = BTreeMap::new();
-    for (at, reading) in readings.iter().enumerate() {
-        if !refused.contains(&at) {
-            let time = newest.entry(reading.sensor.clone()).or_insert(reading.time);
-            *time = reading.time.max(*time);
-            taken.push(reading.clone());
-        }
+    for reading in stored.taken.iter().filter_map(|at| readings.get(*at)) {
+        let time = newest.entry(reading.sensor.clone()).or_insert(reading.time);
+        *time = reading.time.max(*time);
+        taken.push(reading.clone());
     }
     for message in out::readings(device, &as_readings(&taken)) {
         // Consumers that must not miss anything read the database: here the newest is dropped when they are slow.
@@ -227,6 +244,7 @@ mod tests {
             new: 2,
             known: 0,
             rejected: vec![(1, "name".into()), (3, "time".into())],
+            taken: vec![0, 2],
         };
         let (out, mut published) = mpsc::channel(8);
         let (events, mut heard) = broadcast::channel(8);

@@ -188,27 +188,32 @@ impl Store {
     }
 
     /// Readings of things that run no agent; one that is there already (same sensor, same time) stays as it is.
-    /// Returns how many were new.
+    /// Returns the new ones: sensor number, time, value.
     ///
     /// # Errors
     /// The database.
-    pub async fn insert_json_readings(&self, device: &str, rows: &ReadingColumns) -> Result<u64> {
+    pub async fn insert_json_readings(
+        &self,
+        device: &str,
+        rows: &ReadingColumns,
+    ) -> Result<Vec<(i32, Millis, f64)>> {
         let failed = || format!("insert JSON readings of device {device}");
         let mut tx = self.pool().begin().await.during(failed())?;
-        let new = sqlx::query(
+        let new: Vec<(i32, DateTime<Utc>, f64)> = sqlx::query_as(
             "INSERT INTO json_readings (sensor, time, value, quality)
              SELECT * FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[])
-             ON CONFLICT DO NOTHING",
+             ON CONFLICT DO NOTHING RETURNING sensor, time, value",
         )
         .bind(&rows.sensors)
         .bind(&rows.times)
         .bind(&rows.values)
         .bind(&rows.qualities)
-        .execute(&mut *tx)
+        .fetch_all(&mut *tx)
         .await
-        .during(failed())?
-        .rows_affected();
+        .during(failed())?;
         tx.commit().await.during(failed())?;
-        Ok(new)
+        let with_millis =
+            |(sensor, time, value): (i32, DateTime<Utc>, f64)| (sensor, millis(time), value);
+        Ok(new.into_iter().map(with_millis).collect())
     }
 }

@@ -65,11 +65,13 @@ impl DayFold {
             .then(|| self.close(period))
             .flatten();
         self.day = Some(day);
-        if value.is_finite() {
-            self.count += 1;
-            let apart = value - self.mean;
-            self.mean += apart / f64::from(self.count);
-            self.squares += apart * (value - self.mean);
+        let count = self.count + 1;
+        let apart = value - self.mean;
+        let mean = self.mean + apart / f64::from(count);
+        let squares = self.squares + apart * (value - mean);
+        // A value so large that its square leaves f64 would make the day, and what is kept of it, unreadable.
+        if mean.is_finite() && squares.is_finite() {
+            (self.count, self.mean, self.squares) = (count, mean, squares);
         }
         done
     }
@@ -265,6 +267,21 @@ fn slot(day: i64) -> usize {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_out_of_all_bounds_leaves_the_day_readable() {
+        let hour = DAY_MS / 24;
+        let mut fold = DayFold::default();
+        for (h, value) in [(1, 1.0), (2, 1e200), (3, 3.0), (4, -1e290)] {
+            fold.push(hour, h * hour, value);
+        }
+        let text = serde_json::to_string(&fold).unwrap();
+        assert_eq!(serde_json::from_str::<DayFold>(&text).unwrap(), fold);
+        for h in 5..=16 {
+            fold.push(hour, h * hour, 2.0);
+        }
+        assert!((fold.close(hour).map_or(f64::NAN, |d| d.mean) - 2.0).abs() < 1e-12);
+    }
 
     #[test]
     fn days_end_at_midnight_and_half_a_day_is_enough() {

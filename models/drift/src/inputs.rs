@@ -172,11 +172,14 @@ impl InputMonitor {
     fn learn(&mut self, reference: &DayReference, day: i64, value: f64) -> Option<DayScale> {
         let (usual, own) = (reference.usual_std, &mut self.own);
         if own.days < LEARN_DAYS {
-            own.days += 1;
+            let days = own.days + 1;
             let seasonless = value - usual * reference.season(day);
             let apart = seasonless - own.level;
-            own.level += apart / f64::from(own.days);
-            own.squares += apart * (seasonless - own.level);
+            let level = own.level + apart / f64::from(days);
+            let squares = own.squares + apart * (seasonless - level);
+            if squares.is_finite() {
+                (own.days, own.level, own.squares) = (days, level, squares);
+            }
             return None;
         }
         let scatter = (own.squares / f64::from(own.days)).sqrt() / reference.std;

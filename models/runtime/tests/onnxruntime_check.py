@@ -38,6 +38,7 @@ for case in json.loads((directory / "cases.json").read_text()):
         worst = 0.0
         for output, a, b in zip(["mean", "quantiles"], ours, theirs):
             assert np.isfinite(b).all(), f"{name}: onnxruntime's {output} is not finite"
+            assert np.isfinite(a).all(), f"{name}: the {output} of {engine} is not finite"
             worst = max(worst, (np.abs(a - b) / (np.abs(b) + case["train_dev"])).max())
         worst_of_all = max(worst, worst_of_all)
         print(f"{name}: {n} windows, {engine} at most {worst:.2e} x (|value| + training deviation) from onnxruntime")

@@ -2,8 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use fieldcast_features::spec::MAX_QUANTILES;
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_onnx::ModelParams;
+use fieldcast_onnx::{ModelParams, SeasonalNaiveParams};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{self, Case, Scores};
@@ -112,7 +113,12 @@ pub fn run(
     let levels = &spec.quantiles;
     let mut models = Vec::new();
     for (model, params) in &trained.models {
-        let scores = evaluate::backtest(&cases, levels, |w| predict(params, w))?;
+        let scores = match params {
+            ModelParams::SeasonalNaive(naive) if naive.target_input >= naive.inputs => {
+                repeated(spec, data, &cases, naive)?
+            }
+            _ => evaluate::backtest(&cases, levels, |w| predict(params, w))?,
+        };
         models.push(ModelReport {
             model: model.clone(),
             scores,
@@ -140,6 +146,42 @@ pub fn run(
         models,
         plain,
     })
+}
+
+/// The target's values in the window of `case`, oldest first, NaN where missing; they are in the data also where the target is
+/// no input.
+#[must_use]
+pub fn target_past(spec: &ForecasterSpec, data: &TrainingData, case: &Case) -> Vec<f64> {
+    let rows = data.series.get(case.series).map_or(&[][..], |s| &s.rows);
+    let (lookback, period) = (case.window.lookback, spec.period_ms());
+    let at = |back: usize| {
+        let time = case.window.origin - back as Millis * period;
+        let row = rows.binary_search_by_key(&time, |r| r.time).ok();
+        row.and_then(|i| rows.get(i)?.value(spec.target_channel()))
+            .unwrap_or(f64::NAN)
+    };
+    (0..lookback).rev().map(at).collect()
+}
+
+/// Scores of repeating the target's last season where the windows do not hold the target.
+fn repeated(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    cases: &[Case],
+    naive: &SeasonalNaiveParams,
+) -> Result<Scores, TrainError> {
+    let alone = ModelParams::SeasonalNaive(SeasonalNaiveParams {
+        inputs: 1,
+        target_input: 0,
+        ..naive.clone()
+    });
+    let mut tally = Tally::new(&spec.quantiles, naive.horizon);
+    for case in cases {
+        let mut window = case.window.clone();
+        (window.inputs, window.window) = (1, target_past(spec, data, case));
+        tally.add(case, &predict(&alone, &window)?);
+    }
+    Ok(tally.scores())
 }
 
 /// What is odd about the data without making it useless: constant or empty inputs, and inputs that know the target's future.
@@ -203,9 +245,12 @@ fn correlation(pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
     }
 }
 
-/// The definition with the levels of [`LEVELS`] among its own.
+/// The definition with the levels of [`LEVELS`] among its own, or instead of them where a definition holds no more.
 fn with_levels(spec: &ForecasterSpec) -> ForecasterSpec {
     let mut spec = spec.clone();
+    if spec.quantiles.len() + LEVELS.len() > MAX_QUANTILES {
+        spec.quantiles.clear();
+    }
     for level in LEVELS {
         if !spec.quantiles.iter().any(|q| (q - level).abs() < 1e-9) {
             spec.quantiles.push(level);

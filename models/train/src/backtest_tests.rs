@@ -125,3 +125,67 @@ fn an_input_that_knows_the_future_and_one_that_never_moves_are_named() {
         .for_each(|r| r.values[1] = 4.0);
     assert!(warnings(&spec, &data)[0].contains("is 4 in every row"));
 }
+
+#[test]
+fn the_target_is_repeated_also_where_the_model_never_sees_it() {
+    let mut spec = fixture::spec();
+    let data = fixture::data(60, 5);
+    let target = spec.target.clone();
+    spec.inputs.retain(|i| *i != target);
+    spec.preset = fieldcast_features::Preset::Classic;
+    (spec.horizon, spec.lookback) = (1, 10);
+    // The definition's channels are its inputs, then the target.
+    let order: Vec<usize> = spec
+        .channels()
+        .iter()
+        .map(|name| {
+            fixture::spec()
+                .channels()
+                .iter()
+                .position(|c| c == name)
+                .unwrap()
+        })
+        .collect();
+    let mut moved = data.clone();
+    for row in moved.series.iter_mut().flat_map(|s| &mut s.rows) {
+        row.values = order.iter().map(|i| row.values[*i]).collect();
+    }
+    let mut config = quick();
+    config.train.classic_batch = Some(32);
+    let mut cases: Vec<Case> = Vec::new();
+    let mut each = |case: &Case, _: &Prediction| cases.push(case.clone());
+    let mut quiet = |_| ControlFlow::Continue(());
+    let report = run(&spec, &moved, &config, &mut quiet, &mut each).unwrap();
+    let last = report.models.iter().find(|m| m.model == "last_value");
+    let (mut sum, mut count) = (0.0, 0.0);
+    for case in cases.iter().filter(|c| !c.actual[0].is_nan()) {
+        let rows = &moved.series[case.series].rows;
+        let mut past = rows
+            .iter()
+            .rev()
+            .skip_while(|r| r.time > case.window.origin);
+        let before = past.find_map(|r| r.value(spec.target_channel()).filter(|v| !v.is_nan()));
+        sum += (case.actual[0] - before.unwrap()).powi(2);
+        count += 1.0;
+    }
+    // Of the mean: the error of the median has the middle level's offset in it.
+    let (rmse, expected) = (last.unwrap().scores.rmse, (sum / count).sqrt());
+    assert!(
+        (rmse - expected).abs() < 1e-9 * expected,
+        "{rmse} {expected}"
+    );
+}
+
+#[test]
+fn levels_find_their_complements_wherever_those_stand() {
+    let found: Vec<_> = evaluate::pairs(&[0.01, 0.025, 0.1, 0.5, 0.9, 0.975]).collect();
+    assert_eq!(found, [(1, 5), (2, 4)]);
+    let mut spec = fixture::spec();
+    spec.quantiles = (1..=30).map(|i| f64::from(i) / 31.0).collect();
+    assert_eq!(with_levels(&spec).quantiles, LEVELS);
+    spec.quantiles = vec![0.01, 0.5];
+    assert_eq!(
+        with_levels(&spec).quantiles,
+        [0.01, 0.025, 0.1, 0.5, 0.9, 0.975]
+    );
+}

@@ -7,6 +7,7 @@ use crate::baselines::Outcome;
 use crate::data::{Panel, TrainingData};
 use crate::scales::Scales;
 use crate::tally::Tally;
+pub use crate::tally::pairs;
 use crate::{DailyErrors, Prediction, TrainError};
 
 /// One forecast to be made and what then happened.

@@ -46,12 +46,10 @@ struct Interval {
 
 impl<'a> Tally<'a> {
     pub(crate) fn new(levels: &'a [f64], horizon: usize) -> Self {
-        let q = levels.len();
-        let pairs = (0..q / 2).filter(|i| (levels[*i] + levels[q - 1 - i] - 1.0).abs() < 1e-9);
-        let intervals: Vec<Interval> = pairs
-            .map(|i| Interval {
-                low: i,
-                high: q - 1 - i,
+        let intervals: Vec<Interval> = pairs(levels)
+            .map(|(low, high)| Interval {
+                low,
+                high,
                 width: 0.0,
                 score: 0.0,
                 days: BTreeMap::new(),
@@ -124,6 +122,19 @@ impl<'a> Tally<'a> {
                 .collect(),
         }
     }
+}
+
+/// Positions of the levels that bound a central interval, the widest first: each lower level with its complement, where that
+/// is there.
+pub fn pairs(levels: &[f64]) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let complement = |low: &f64| {
+        let at = levels
+            .iter()
+            .position(|high| (low + high - 1.0).abs() < 1e-9);
+        at.filter(|_| *low < 0.5 - 1e-9)
+    };
+    let lower = levels.iter().enumerate();
+    lower.filter_map(move |(low, level)| Some((low, complement(level)?)))
 }
 
 /// Mean pinball loss over the levels.

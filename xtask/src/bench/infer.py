@@ -57,6 +57,7 @@ def check(directory, name):
         for output, found in zip(["mean", "quantiles"], session.run(["mean", "quantiles"], feed)):
             ours = np.fromfile(directory / f"{name}.{output}.f64").reshape(m["windows"], -1)[i]
             theirs = found.reshape(-1)
+            assert np.isfinite(ours).all() and np.isfinite(theirs).all(), f"{name}: {output} of window {i} is not finite"
             worst = max(worst, (np.abs(ours - theirs) / (np.abs(theirs) + m["train_dev"])).max())
     return {"worst": worst}
 
