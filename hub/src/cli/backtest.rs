@@ -367,14 +367,14 @@ fn table(report: &Report) -> String {
     );
     let _ = writeln!(
         out,
-        "{:24}{:>9}{:>11}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "{:26}{:>9}{:>11}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}",
         "model", "windows", "MAE", "RMSE", "MASE", "sMAPE", "wQL", "in 80 %", "in 95 %"
     );
     let line = |name: &str, s: &Scores, out: &mut String| {
         let coverage = [0.8, 0.95].map(|level| coverage(s, level));
         let _ = writeln!(
             out,
-            "{name:24}{:>9}{:>11.4}{:>11.4}{:>9.4}{:>9.4}{:>9.4}{:>9}{:>9}",
+            "{name:26}{:>9}{:>11.4}{:>11.4}{:>9.4}{:>9.4}{:>9.4}{:>9}{:>9}",
             s.windows, s.mae, s.rmse, s.mase, s.smape, s.wql, coverage[0], coverage[1]
         );
     };
@@ -386,6 +386,7 @@ fn table(report: &Report) -> String {
         };
         line(&format!("{}{mark}", model.model), &model.scores, &mut out);
     }
+    line("  with adaptive intervals", &report.adaptive, &mut out);
     line("  with plain intervals", &report.plain, &mut out);
     let Some(chosen) = report.models.iter().find(|m| m.model == report.chosen) else {
         return out;

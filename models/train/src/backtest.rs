@@ -1,7 +1,9 @@
 //! A forecaster judged beside the baselines on data it has not seen: owns the chronological cut and the report, never a measure.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
+use fieldcast_baseline::Adaptive;
 use fieldcast_features::spec::MAX_QUANTILES;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_onnx::{ModelParams, SeasonalNaiveParams};
@@ -71,6 +73,8 @@ pub struct Report {
     pub selection: Vec<ModelScore>,
     /// The chosen model and the baselines on the judged part.
     pub models: Vec<ModelReport>,
+    /// The chosen model with intervals that follow what they missed, origin by origin, as `fieldcast_baseline::adaptive` has it.
+    pub adaptive: Scores,
     /// The chosen model with plain split-conformal intervals: one width a step, whatever the window.
     pub plain: Scores,
 }
@@ -132,6 +136,7 @@ pub fn run(
         .iter()
         .zip(&forecasts)
         .for_each(|(case, forecast)| each(case, forecast));
+    let adaptive = adaptive(&cases, &forecasts, levels, period);
     let span = (trained.split.calibrate_from, test_from);
     let calibration = evaluate::cases(spec, &known, span, 1)?;
     let plain = plain(&trained.params, &calibration, &cases, forecasts, levels)?;
@@ -144,6 +149,7 @@ pub fn run(
         split: trained.split,
         selection: trained.table,
         models,
+        adaptive,
         plain,
     })
 }
@@ -285,6 +291,53 @@ fn cut(
     let rows = ((last - first) / period + 1) as f64;
     let at = |share: f64| first + (rows * share + 1e-6) as Millis * period;
     Ok((at(train), at(train + select), last))
+}
+
+/// Scores the forecasts with intervals that learn, device by device; a step's actual value is known from its own time on.
+fn adaptive(cases: &[Case], forecasts: &[Prediction], levels: &[f64], period: Millis) -> Scores {
+    let horizon = cases.first().map_or(0, |c| c.window.horizon);
+    let mut tally = Tally::new(levels, horizon);
+    let mut devices: BTreeMap<usize, (Adaptive, VecDeque<Open<'_>>)> = BTreeMap::new();
+    for (case, forecast) in cases.iter().zip(forecasts) {
+        let (state, open) = devices
+            .entry(case.series)
+            .or_insert_with(|| (Adaptive::new(levels, horizon), VecDeque::new()));
+        for earlier in open.iter_mut() {
+            earlier.learn(state, case.window.origin, period, levels.len());
+        }
+        open.retain(|earlier| earlier.learnt < horizon);
+        let shown = Prediction {
+            mean: forecast.mean.clone(),
+            quantiles: state.applied(&forecast.quantiles),
+        };
+        tally.add(case, &shown);
+        open.push_back(Open {
+            case,
+            quantiles: shown.quantiles,
+            learnt: 0,
+        });
+    }
+    tally.scores()
+}
+
+/// A forecast whose actual values have not all come.
+struct Open<'a> {
+    case: &'a Case,
+    /// As they were shown.
+    quantiles: Vec<f64>,
+    /// Steps that have been learnt from.
+    learnt: usize,
+}
+
+impl Open<'_> {
+    fn learn(&mut self, state: &mut Adaptive, now: Millis, period: Millis, levels: usize) {
+        let window = &self.case.window;
+        while self.learnt < window.horizon && window.horizon_time(self.learnt, period) <= now {
+            let shown = &self.quantiles[self.learnt * levels..][..levels];
+            state.learn(self.learnt, shown, self.case.actual[self.learnt]);
+            self.learnt += 1;
+        }
+    }
 }
 
 /// Scores the forecasts with the quantiles of the calibration part's residuals around the mean, step by step, in raw units.

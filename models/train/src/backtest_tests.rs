@@ -57,6 +57,12 @@ fn the_newest_part_is_judged_to_its_last_origin_and_was_not_known() {
         .iter()
         .find(|m| m.model == report.chosen)
         .unwrap();
+    assert_eq!(chosen.scores.rmse, report.adaptive.rmse);
+    assert_ne!(
+        chosen.scores.intervals[1], report.adaptive.intervals[1],
+        "they have learnt"
+    );
+    assert!((report.adaptive.intervals[1].coverage - 0.8).abs() < 0.05);
     assert_eq!(
         chosen.scores.rmse, report.plain.rmse,
         "plain intervals, equal means"

@@ -1,0 +1,155 @@
+//! Intervals that learn from what they missed: owns their widening and narrowing while forecasts come true, never a forecast.
+//!
+//! Split-conformal intervals promise their coverage for data like that of the calibration; a season later they may be too
+//! narrow or too wide. Here each quantile of each step ahead keeps a factor on its distance from the median, moved by online
+//! quantile tracking (Gibbs and Candès, 2021, in logarithms): a miss widens, everything else narrows, in the ratio that
+//! balances at the quantile's level. A step learns only when its own actual value has come, so that nothing is known early.
+
+use serde::{Deserialize, Serialize};
+
+/// How far one observation moves the logarithm of a factor.
+pub const RATE: f64 = 0.01;
+/// Factors stay between `e^-LIMIT` and `e^LIMIT`.
+pub const LIMIT: f64 = 2.0;
+
+/// The factors of one device and forecaster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Adaptive {
+    levels: Vec<f64>,
+    /// `[H, Q]`: logarithm of the factor on a quantile's distance from the median.
+    log_factor: Vec<f64>,
+}
+
+impl Adaptive {
+    /// Starts with the intervals as they were calibrated. `levels` ascend and hold 0.5.
+    #[must_use]
+    pub fn new(levels: &[f64], horizon: usize) -> Self {
+        Self {
+            levels: levels.to_vec(),
+            log_factor: vec![0.0; levels.len() * horizon],
+        }
+    }
+
+    /// The quantiles `[H, Q]` as they should be shown now; unchanged where the sizes are not this one's. Never crossing.
+    #[must_use]
+    pub fn applied(&self, quantiles: &[f64]) -> Vec<f64> {
+        let (q, middle) = (self.levels.len(), self.median());
+        if quantiles.len() != self.log_factor.len() || q == 0 {
+            return quantiles.to_vec();
+        }
+        let rows = quantiles
+            .chunks_exact(q)
+            .zip(self.log_factor.chunks_exact(q));
+        let mut out = Vec::with_capacity(quantiles.len());
+        for (row, logs) in rows {
+            let median = row[middle];
+            let from = out.len();
+            out.extend(
+                row.iter()
+                    .zip(logs)
+                    .map(|(v, l)| median + (v - median) * l.exp()),
+            );
+            let shown = &mut out[from..];
+            // A factor of its own for each level could let an inner quantile pass an outer one.
+            for i in (0..middle).rev() {
+                shown[i] = shown[i].min(shown[i + 1]);
+            }
+            for i in middle + 1..q {
+                shown[i] = shown[i].max(shown[i - 1]);
+            }
+        }
+        out
+    }
+
+    /// Learns that step `step` (0 is the first ahead) of a forecast came out as `actual`; `shown` are that step's quantiles
+    /// `[Q]` as [`Self::applied`] gave them. Anything that is not finite teaches nothing.
+    pub fn learn(&mut self, step: usize, shown: &[f64], actual: f64) {
+        let (q, middle) = (self.levels.len(), self.median());
+        let Some(logs) = self.log_factor.get_mut(step * q..(step + 1) * q) else {
+            return;
+        };
+        if !actual.is_finite() || shown.len() != q {
+            return;
+        }
+        for (i, (level, log)) in self.levels.iter().zip(logs).enumerate() {
+            let (missed, allowed) = match i.cmp(&middle) {
+                std::cmp::Ordering::Less => (actual < shown[i], *level),
+                std::cmp::Ordering::Equal => continue,
+                std::cmp::Ordering::Greater => (actual > shown[i], 1.0 - level),
+            };
+            let moved = f64::from(u8::from(missed)) - allowed;
+            // A rare miss must weigh as much as the many hits between two of them, whatever the level.
+            *log = (*log + RATE * moved / allowed.max(0.05).sqrt()).clamp(-LIMIT, LIMIT);
+        }
+    }
+
+    fn median(&self) -> usize {
+        let at = self.levels.iter().position(|l| *l >= 0.5);
+        at.unwrap_or(self.levels.len().saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LEVELS: [f64; 5] = [0.025, 0.1, 0.5, 0.9, 0.975];
+
+    /// Evenly spread in (-1, 1), in no order.
+    fn noise(i: usize) -> f64 {
+        2.0 * (i as f64 * 0.618_033_988_749_895).fract() - 1.0
+    }
+
+    #[test]
+    fn intervals_that_are_too_narrow_or_too_wide_come_to_their_coverage() {
+        for scale in [0.4, 1.0, 2.5] {
+            let mut adaptive = Adaptive::new(&LEVELS, 1);
+            let calibrated = [-0.95, -0.8, 0.0, 0.8, 0.95];
+            let (mut inside, mut count) = (0.0, 0.0);
+            for i in 0..4_000 {
+                let shown = adaptive.applied(&calibrated);
+                let actual = scale * noise(i);
+                if i >= 500 {
+                    count += 1.0;
+                    inside += f64::from(u8::from(shown[1] <= actual && actual <= shown[3]));
+                }
+                adaptive.learn(0, &shown, actual);
+            }
+            assert!(
+                (inside / count - 0.8_f64).abs() < 0.01,
+                "{scale}: {}",
+                inside / count
+            );
+        }
+    }
+
+    #[test]
+    fn a_step_learns_from_its_own_actual_values_only() {
+        let mut adaptive = Adaptive::new(&LEVELS, 2);
+        let row = [-2.0, -1.0, 0.0, 1.0, 2.0];
+        adaptive.learn(1, &row, 9.0);
+        adaptive.learn(7, &row, 9.0);
+        adaptive.learn(0, &row, f64::NAN);
+        let shown = adaptive.applied(&[row, row].concat());
+        assert_eq!(shown[..5], row);
+        assert!(
+            shown[8] > 1.0 && shown[6] > -1.0,
+            "wider above, a little narrower below"
+        );
+        assert_eq!(adaptive.applied(&row), row, "other sizes are left alone");
+    }
+
+    proptest! {
+        #[test]
+        fn quantiles_never_cross(actuals in proptest::collection::vec(-5.0..5.0_f64, 1..300)) {
+            let mut adaptive = Adaptive::new(&LEVELS, 1);
+            for actual in actuals {
+                let shown = adaptive.applied(&[-1.1, -1.0, 0.0, 0.2, 0.3]);
+                prop_assert!(shown.windows(2).all(|w| w[0] <= w[1]), "{:?}", shown);
+                adaptive.learn(0, &shown, actual);
+            }
+        }
+    }
+}
