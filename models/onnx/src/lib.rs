@@ -1,10 +1,13 @@
 //! Builds ONNX graphs from trained parameters and reads them back: owns the structs, the graphs and their names, never training or running them.
 
+pub mod ensemble;
+mod ensemble_graph;
 mod graph;
 pub mod models;
 pub mod params;
 mod read;
 
+pub use ensemble::{DecoderParams, EnsembleParams, SPREAD_CLIP, Spread};
 pub use graph::OPSET;
 pub use models::{INPUT_FUTURE, INPUT_WINDOW, OUTPUT_MEAN, OUTPUT_QUANTILES, build};
 

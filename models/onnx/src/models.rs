@@ -1,5 +1,6 @@
-//! Turns parameters into ONNX bytes: owns the three graphs' arithmetic, never trains or runs them.
+//! Turns parameters into ONNX bytes: owns the graphs' arithmetic, never trains or runs them.
 
+use crate::ensemble_graph::ensemble;
 use crate::graph::{Attribute, F32, F64, Graph, Value, index};
 use crate::params::{
     ClassicParams, DEV_FLOOR, DEV_MIN, DefaultParams, LSTM_MOST, LinearParams, LstmParams,
@@ -36,6 +37,7 @@ pub fn build(params: &ModelParams, metadata: &[(String, String)]) -> Result<Vec<
         ModelParams::Classic(p) => &p.quantiles,
         ModelParams::Default(p) => &p.quantiles,
         ModelParams::SeasonalNaive(p) => &p.quantiles,
+        ModelParams::Ensemble(p) => &p.quantiles,
     }
     .iter()
     .map(f64::to_string)
@@ -62,6 +64,7 @@ pub(crate) fn graph(params: &ModelParams) -> Result<Graph, OnnxError> {
         ModelParams::Classic(p) => classic(&mut g, p, s, &window),
         ModelParams::Default(p) => default(&mut g, p, s, &window, &future),
         ModelParams::SeasonalNaive(p) => seasonal_naive(&mut g, p, s, &window),
+        ModelParams::Ensemble(p) => ensemble(&mut g, p, s, &window, &future),
     };
     g.output(OUTPUT_MEAN, &mean, F64, &[None, Some(s.horizon)]);
     g.output(
@@ -75,16 +78,16 @@ pub(crate) fn graph(params: &ModelParams) -> Result<Graph, OnnxError> {
 }
 
 /// What is observed in a `[B, T, C]` series, and each column's last observed value.
-struct Observed {
+pub(crate) struct Observed {
     /// bool `[B, T, C]`.
-    mask: Value,
+    pub(crate) mask: Value,
     /// `[B, 1, C]`, 0 where nothing is observed.
-    last: Value,
+    pub(crate) last: Value,
     /// bool `[B, 1, C]`.
-    nothing: Value,
+    pub(crate) nothing: Value,
 }
 
-fn observed(g: &mut Graph, series: &Value, lookback: usize) -> Observed {
+pub(crate) fn observed(g: &mut Graph, series: &Value, lookback: usize) -> Observed {
     #[allow(clippy::cast_precision_loss, reason = "a lookback is far below 2^24")]
     let positions: Vec<f32> = (1..=lookback).map(|t| t as f32).collect();
     let position = g.f32s("position", &[1, lookback, 1], &positions);
@@ -119,7 +122,7 @@ fn is_nan(g: &mut Graph, name: &str, series: &Value) -> Value {
 }
 
 /// Column `c` of `[B, 1, C]` as `[B, 1, 1]`.
-fn column(g: &mut Graph, name: &str, value: &Value, c: usize) -> Value {
+pub(crate) fn column(g: &mut Graph, name: &str, value: &Value, c: usize) -> Value {
     let at = g.i64s(&format!("{name}_index"), &[index(c)]);
     g.op_with(
         "Gather",
@@ -137,28 +140,31 @@ fn spread(g: &mut Graph, mean: &Value, offset: &Value) -> Value {
 }
 
 /// The last state `[B, hidden]` for a batch-major f32 sequence `[B, S, I]`.
-fn lstm(g: &mut Graph, p: &LstmParams, sequence: &Value) -> Value {
+///
+/// `prefix` keeps the names of several layers in one graph apart.
+pub(crate) fn lstm(g: &mut Graph, prefix: &str, p: &LstmParams, sequence: &Value) -> Value {
+    let named = |name: &str| format!("{prefix}{name}");
     let bias = [iofc(&p.b_ih, p.hidden), iofc(&p.b_hh, p.hidden)].concat();
     let w = g.f32s(
-        "lstm_w",
+        &named("lstm_w"),
         &[1, 4 * p.hidden, p.input],
         &iofc(&p.w_ih, p.hidden * p.input),
     );
     let r = g.f32s(
-        "lstm_r",
+        &named("lstm_r"),
         &[1, 4 * p.hidden, p.hidden],
         &iofc(&p.w_hh, p.hidden * p.hidden),
     );
-    let b = g.f32s("lstm_b", &[1, 8 * p.hidden], &bias);
-    let directions = g.i64s("directions_axis", &[0]);
+    let b = g.f32s(&named("lstm_b"), &[1, 8 * p.hidden], &bias);
+    let directions = g.i64s(&named("directions_axis"), &[0]);
     let major = g.op_with(
         "Transpose",
-        "time_major",
+        &named("time_major"),
         &[sequence],
         vec![Attribute::Ints("perm", vec![1, 0, 2])],
     );
-    let state = g.lstm_last("lstm_state", &[&major, &w, &r, &b], p.hidden);
-    g.op("Squeeze", "lstm_last", &[&state, &directions])
+    let state = g.lstm_last(&named("lstm_state"), &[&major, &w, &r, &b], p.hidden);
+    g.op("Squeeze", &named("lstm_last"), &[&state, &directions])
 }
 
 /// PyTorch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell.
@@ -179,7 +185,7 @@ fn reordered(stacked: &[f32], gate: usize, order: [usize; 4]) -> Vec<f32> {
 }
 
 /// `[B, output]` in f64 for x `[B, input]` of either width, with weights kept in f32. No Gemm: tract 0.23 knows it for f32 only.
-fn linear(g: &mut Graph, name: &str, p: &LinearParams, x: &Value) -> Value {
+pub(crate) fn linear(g: &mut Graph, name: &str, p: &LinearParams, x: &Value) -> Value {
     let x = g.cast(&format!("{name}_x"), x, F64);
     let w = g.f32s(&format!("{name}_weight"), &[p.output, p.input], &p.weight);
     let w = g.cast(&format!("{name}_weight_f64"), &w, F64);
@@ -199,7 +205,7 @@ fn default(
     future: &Value,
 ) -> (Value, Value, &'static str) {
     let seen = observed(g, window, s.lookback);
-    let scale = scale(g, p, s, window, &seen);
+    let scale = scale(g, &p.train_dev, s, window, &seen);
 
     // Everything but the LSTM in f64: an output that cancels to almost nothing keeps its digits.
     let flat = g.op_with(
@@ -240,7 +246,7 @@ fn default(
             ],
         );
         let segments = g.op("Reshape", "segments", &[&z, &dims]);
-        let state = lstm(g, &l.lstm, &segments);
+        let state = lstm(g, "", &l.lstm, &segments);
         let head = linear(g, "lstm_head", &l.head, &state);
         let learnt = column(g, "train_dev_y_wide", &scale.train_dev, p.target_input);
         let learnt = g.op("Squeeze", "train_dev_y", &[&learnt, &width]);
@@ -259,16 +265,22 @@ fn default(
 }
 
 /// A window in units of its own deviation, all in f64.
-struct Scaled {
+pub(crate) struct Scaled {
     /// `[B, T, F]`, 0 where missing.
-    z: Value,
+    pub(crate) z: Value,
     /// `[B, 1, F]`, raw units.
-    dev: Value,
+    pub(crate) dev: Value,
     /// `[1, 1, F]`, raw units.
-    train_dev: Value,
+    pub(crate) train_dev: Value,
 }
 
-fn scale(g: &mut Graph, p: &DefaultParams, s: Shape, window: &Value, seen: &Observed) -> Scaled {
+pub(crate) fn scale(
+    g: &mut Graph,
+    train_dev: &[f64],
+    s: Shape,
+    window: &Value,
+    seen: &Observed,
+) -> Scaled {
     let steps = g.i64s("deviation_axis", &[1]);
     let one = g.f64s("one", &[1], &[1.0]);
     let zero = g.f64s("missing_as", &[1], &[0.0]);
@@ -285,7 +297,7 @@ fn scale(g: &mut Graph, p: &DefaultParams, s: Shape, window: &Value, seen: &Obse
     let squares = g.op("ReduceSum", "d_square_sum", &[&squares, &steps]);
     let variance = g.op("Div", "d_variance", &[&squares, &count]);
     let deviation = g.op("Sqrt", "d_deviation", &[&variance]);
-    let train_dev = g.f64s("train_dev", &[1, 1, s.inputs], &p.train_dev);
+    let train_dev = g.f64s("train_dev", &[1, 1, s.inputs], train_dev);
     let share = g.f64s("dev_floor_share", &[1], &[DEV_FLOOR]);
     let least = g.f64s("dev_min", &[1], &[DEV_MIN]);
     let floor = g.op("Mul", "dev_floor_of_training", &[&train_dev, &share]);
@@ -317,7 +329,7 @@ fn classic(
     let above = g.op("Sub", "above_min", &[&filled, &x_min]);
     let scaled = g.op("Div", "scaled", &[&above, &x_range]);
     let scaled = g.cast("scaled_f32", &scaled, F32);
-    let state = lstm(g, &p.lstm, &scaled);
+    let state = lstm(g, "", &p.lstm, &scaled);
     let head = linear(g, "head", &p.head, &state);
     let (y_min, y_range) = min_and_range(g, "y", &[1], &[p.y_min], &[p.y_max]);
     let above = g.op("Mul", "y_above_min", &[&head, &y_range]);

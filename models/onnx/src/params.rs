@@ -1,6 +1,6 @@
 //! What a model is made of before it becomes a graph: owns the parameter structs and their shape rules, never any arithmetic.
 
-use crate::OnnxError;
+use crate::{EnsembleParams, OnnxError};
 
 /// A window's deviation is never taken smaller than this share of the feature's training deviation.
 pub const DEV_FLOOR: f64 = 1e-3;
@@ -156,6 +156,8 @@ pub enum ModelParams {
     Default(DefaultParams),
     /// The baseline that was not beaten.
     SeasonalNaive(SeasonalNaiveParams),
+    /// Preset `default`, several members averaged.
+    Ensemble(EnsembleParams),
 }
 
 /// The sizes that a graph's inputs and outputs follow from.
@@ -193,6 +195,13 @@ impl ModelParams {
                 quantiles: p.quantiles.len(),
             },
             Self::SeasonalNaive(p) => Shape {
+                lookback: p.lookback,
+                inputs: p.inputs,
+                horizon: p.horizon,
+                future_width: p.future_width,
+                quantiles: p.quantiles.len(),
+            },
+            Self::Ensemble(p) => Shape {
                 lookback: p.lookback,
                 inputs: p.inputs,
                 horizon: p.horizon,
@@ -273,6 +282,10 @@ impl ModelParams {
                 l.lstm.check(l.segment * s.inputs)?;
                 l.head.check(l.lstm.hidden, s.horizon)
             }
+            Self::Ensemble(p) => {
+                target(p.target_input)?;
+                p.check(s)
+            }
             Self::SeasonalNaive(p) => {
                 target(p.target_input)?;
                 if p.season == 0 || p.season > s.lookback {
@@ -294,7 +307,7 @@ impl ModelParams {
 }
 
 impl LstmParams {
-    fn check(&self, input: usize) -> Result<(), OnnxError> {
+    pub(crate) fn check(&self, input: usize) -> Result<(), OnnxError> {
         length("lstm.input", self.input, input)?;
         length("lstm.hidden", self.hidden.min(1), 1)?;
         length("lstm.w_ih", self.w_ih.len(), 4 * self.hidden * self.input)?;
@@ -312,7 +325,7 @@ impl LstmParams {
 }
 
 impl LinearParams {
-    fn check(&self, input: usize, output: usize) -> Result<(), OnnxError> {
+    pub(crate) fn check(&self, input: usize, output: usize) -> Result<(), OnnxError> {
         length("linear.input", self.input, input)?;
         length("linear.output", self.output, output)?;
         length("linear.weight", self.weight.len(), input * output)?;
@@ -324,7 +337,7 @@ impl LinearParams {
     }
 }
 
-fn length(what: &'static str, found: usize, expected: usize) -> Result<(), OnnxError> {
+pub(crate) fn length(what: &'static str, found: usize, expected: usize) -> Result<(), OnnxError> {
     if found == expected {
         Ok(())
     } else {
@@ -336,7 +349,10 @@ fn length(what: &'static str, found: usize, expected: usize) -> Result<(), OnnxE
     }
 }
 
-fn finite(what: &'static str, mut values: impl Iterator<Item = f64>) -> Result<(), OnnxError> {
+pub(crate) fn finite(
+    what: &'static str,
+    mut values: impl Iterator<Item = f64>,
+) -> Result<(), OnnxError> {
     if values.all(f64::is_finite) {
         Ok(())
     } else {

@@ -3,7 +3,7 @@
 use fieldcast_bundle::GoldenVector;
 use fieldcast_features::ForecasterSpec;
 use fieldcast_kernel::Rng;
-use fieldcast_onnx::{ModelParams, Shape};
+use fieldcast_onnx::{DefaultParams, EnsembleParams, ModelParams, Shape};
 
 use crate::Prediction;
 use crate::fused::Fused;
@@ -30,6 +30,9 @@ pub enum CheckError {
         /// Sizes of the forecaster.
         expected: Shape,
     },
+    /// The file is ours, but no kernel runs it.
+    #[error("checking the fused kernels: there are none for this graph; it runs in tract")]
+    NoKernels,
     /// tract does not run it.
     #[error("checking the fused kernels: tract says: {0}; build the graph again with this version")]
     Plain(String),
@@ -72,7 +75,7 @@ pub fn compare(
     golden: &[GoldenVector],
 ) -> Result<Agreement, CheckError> {
     let (params, shape) = recognise(onnx, spec)?;
-    let fused = Fused::new(&params);
+    let fused = Fused::new(&params).ok_or(CheckError::NoKernels)?;
     let plain = Plain::load(onnx, shape).map_err(CheckError::Plain)?;
     let train_dev = train_dev.unwrap_or_else(|| ranges(&params).1);
     let kept = golden.iter().map(|g| (g.window.clone(), g.future.clone()));
@@ -154,9 +157,18 @@ fn ranges(params: &ModelParams) -> (Vec<(f64, f64)>, f64) {
             let inputs = inputs.map(|(low, high)| (0.5 * (low + high), 0.25 * (high - low)));
             (inputs.collect(), 0.1 * (p.y_max - p.y_min))
         }
-        ModelParams::Default(p) => {
-            let target = p.train_dev.get(p.target_input).copied();
-            let inputs = p.train_dev.iter().map(|dev| (3.0 * dev, *dev));
+        ModelParams::Default(DefaultParams {
+            train_dev,
+            target_input,
+            ..
+        })
+        | ModelParams::Ensemble(EnsembleParams {
+            train_dev,
+            target_input,
+            ..
+        }) => {
+            let target = train_dev.get(*target_input).copied();
+            let inputs = train_dev.iter().map(|dev| (3.0 * dev, *dev));
             (inputs.collect(), target.unwrap_or_default())
         }
         // It only copies.

@@ -220,7 +220,8 @@ pub fn load_plain(onnx: &[u8], spec: &ForecasterSpec) -> Result<LoadedModel, Run
 /// A graph that the kernels do not know, or that does not fit the forecaster.
 pub fn load_fused(onnx: &[u8], spec: &ForecasterSpec) -> Result<LoadedModel, CheckError> {
     let (params, _) = check::recognise(onnx, spec)?;
-    Ok(fused(&params, spec))
+    let engine = Fused::new(&params).ok_or(CheckError::NoKernels)?;
+    Ok(fused(engine, spec))
 }
 
 fn load_by(
@@ -228,19 +229,21 @@ fn load_by(
     spec: &ForecasterSpec,
     check: impl FnOnce() -> Result<(), String>,
 ) -> Result<LoadedModel, RuntimeError> {
-    let params = match check::recognise(onnx, spec) {
-        Ok((params, _)) => params,
+    let recognised = check::recognise(onnx, spec)
+        .and_then(|(params, _)| Fused::new(&params).ok_or(CheckError::NoKernels));
+    let engine = match recognised {
+        Ok(engine) => engine,
         Err(e) => return plain(onnx, spec, e.to_string()),
     };
     if let Err(why) = check() {
         return plain(onnx, spec, why);
     }
-    Ok(fused(&params, spec))
+    Ok(fused(engine, spec))
 }
 
-fn fused(params: &ModelParams, spec: &ForecasterSpec) -> LoadedModel {
+fn fused(engine: Fused, spec: &ForecasterSpec) -> LoadedModel {
     LoadedModel {
-        engine: Engine::Fused(Box::new(Fused::new(params))),
+        engine: Engine::Fused(Box::new(engine)),
         runs_by: RunsBy::Fused,
         target: target(spec),
     }

@@ -9,14 +9,14 @@ use crate::baselines::Outcome;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Distance of each quantile from the mean, `[H, Q]` in the outcomes' unit.
+/// Distance of each quantile from the outcomes' median, `[H, Q]` in their unit.
 ///
 /// Split conformal (Vovk; Lei et al., 2018): an upper level q takes the ceil((n+1) q)-th smallest residual of its step, a
 /// lower one the floor((n+1) q)-th, 0.5 the median. All levels come from one ordered sample, so they cannot cross.
 /// A step without residuals takes those of all steps.
 pub(crate) fn conformal_offsets(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec<f64> {
     let residuals = |h: usize| {
-        let of_step = |o: &Outcome| (o.actual[h] - o.mean[h]) / o.unit;
+        let of_step = |o: &Outcome| (o.actual[h] - o.median[h]) / o.unit[h];
         let mut list: Vec<f64> = outcomes
             .iter()
             .map(of_step)
@@ -41,6 +41,20 @@ pub(crate) fn conformal_offsets(outcomes: &[Outcome], horizon: usize, levels: &[
         offsets.extend(levels.iter().map(|q| order_statistic(list, *q)));
     }
     offsets
+}
+
+/// Offsets `[H, Q]` made to lead outward from the median: none at 0.5, none above 0 below it, none below 0 above it.
+///
+/// The median is the model's own: moving it to the calibration part's would take a season's bias for a lasting one.
+pub(crate) fn outward(offsets: &[f64], levels: &[f64]) -> Vec<f64> {
+    let pairs = offsets.iter().zip(levels.iter().cycle());
+    pairs
+        .map(|(offset, level)| match level.total_cmp(&0.5) {
+            std::cmp::Ordering::Less => offset.min(0.0),
+            std::cmp::Ordering::Equal => 0.0,
+            std::cmp::Ordering::Greater => offset.max(0.0),
+        })
+        .collect()
 }
 
 /// The order statistic of split conformal at `level`; 0 without any residual.
@@ -174,7 +188,7 @@ fn crossed_coverage(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec
         for (half, offsets) in [early, late].into_iter().zip(&offsets) {
             for o in half {
                 for h in 0..horizon {
-                    let residual = (o.actual[h] - o.mean[h]) / o.unit;
+                    let residual = (o.actual[h] - o.median[h]) / o.unit[h];
                     if residual.is_finite() {
                         let range = offsets[h * q + low]..=offsets[h * q + high];
                         hits += f64::from(u8::from(range.contains(&residual)));
@@ -211,8 +225,9 @@ mod tests {
                 Outcome {
                     series: 0,
                     time: i as i64 * DAY_MS / 24,
-                    unit: 2.0,
+                    unit: vec![2.0, 2.0],
                     mean: vec![10.0, 10.0],
+                    median: vec![10.0, 10.0],
                     actual: residual.iter().map(|r| 10.0 + 2.0 * r).collect(),
                 }
             })

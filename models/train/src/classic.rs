@@ -115,11 +115,13 @@ pub(crate) fn outcomes(panel: &Panel, samples: &[Sample], p: &ClassicParams) -> 
             false,
         );
         let track = &panel.tracks[s.track];
+        let mean = p.y_min + f64::from(y[0]) * (p.y_max - p.y_min);
         Outcome {
             series: track.series,
             time: track.start + s.origin as Millis * panel.period,
-            unit: 1.0,
-            mean: vec![p.y_min + f64::from(y[0]) * (p.y_max - p.y_min)],
+            unit: vec![1.0],
+            median: vec![mean],
+            mean: vec![mean],
             actual: vec![panel.target_at(track, s.origin + 1)],
         }
     };

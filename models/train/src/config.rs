@@ -21,20 +21,24 @@ pub struct TrainConfig {
     pub select_from: Option<Millis>,
     /// First origin that calibrates, in place of `select_share`; none: half of what lies behind `select_from`.
     pub calibrate_from: Option<Millis>,
-    /// Most epochs of preset `default`'s LSTM; 0 trains none.
+    /// Most epochs of each of preset `default`'s LSTM heads; 0 trains none.
     pub max_epochs: usize,
     /// Epochs without a better selection score before it stops.
     pub patience: usize,
     /// Windows in a batch of preset `default`.
     pub batch: usize,
-    /// AdamW's step for the LSTM.
+    /// AdamW's step.
     pub learning_rate: f32,
-    /// AdamW's step for the highway, which starts at ridge; 0 freezes it.
-    pub highway_rate: f32,
     /// AdamW's decoupled weight decay.
     pub weight_decay: f32,
-    /// Width of preset `default`'s LSTM.
+    /// Width of an LSTM head's state.
     pub hidden: usize,
+    /// Units in which its state meets calendar and lags.
+    pub units: usize,
+    /// Heads that are trained from different random numbers and averaged.
+    pub seeds: usize,
+    /// Windows of an epoch, drawn anew for each; more of them are left for later epochs.
+    pub epoch_windows: usize,
     /// Ridge penalties that are tried, relative to the mean diagonal of the normal equations.
     pub ridge_penalties: Vec<f64>,
     /// More training windows than this are thinned out evenly.
@@ -59,13 +63,15 @@ impl Default for TrainConfig {
             select_share: 0.15,
             select_from: None,
             calibrate_from: None,
-            max_epochs: 30,
-            patience: 5,
+            max_epochs: 20,
+            patience: 6,
             batch: 128,
             learning_rate: 1e-3,
-            highway_rate: 1e-4,
-            weight_decay: 1e-2,
-            hidden: 32,
+            weight_decay: 0.2,
+            hidden: 16,
+            units: 64,
+            seeds: 3,
+            epoch_windows: 8_192,
             ridge_penalties: vec![1e-4, 1e-3, 1e-2, 1e-1, 1.0],
             max_windows: 40_000,
             recent_weight: 3.0,
@@ -99,15 +105,19 @@ impl TrainConfig {
         if self.batch == 0 || self.classic_batch == Some(0) {
             return fail("batch, classic_batch", "must be at least 1");
         }
-        if self.hidden == 0 || self.hidden > 1_024 {
-            return fail("hidden", "must be 1 to 1024");
+        let width = |w: usize| (1..=1_024).contains(&w);
+        if !width(self.hidden) || !width(self.units) {
+            return fail("hidden, units", "must be 1 to 1024");
+        }
+        if self.seeds == 0 || self.seeds > 16 {
+            return fail("seeds", "must be 1 to 16");
+        }
+        if self.epoch_windows < self.batch {
+            return fail("epoch_windows", "must be at least a batch");
         }
         let rate = |r: f32| (0.0..=1.0).contains(&r);
-        if !rate(self.learning_rate) || !rate(self.highway_rate) || !rate(self.weight_decay) {
-            return fail(
-                "learning_rate, highway_rate, weight_decay",
-                "must be 0 to 1",
-            );
+        if !rate(self.learning_rate) || !rate(self.weight_decay) {
+            return fail("learning_rate, weight_decay", "must be 0 to 1");
         }
         if self.ridge_penalties.is_empty()
             || !self

@@ -1,5 +1,7 @@
 //! Training data laid onto the grid: owns the check and layout of feature rows, never a window or a split.
 
+use std::ops::Range;
+
 use fieldcast_features::{Calendar, FeatureRow, ForecasterSpec, Millis, Preset};
 
 use crate::TrainError;
@@ -53,6 +55,8 @@ pub(crate) struct Panel {
     /// Channel of the target.
     pub(crate) target: usize,
     pub(crate) future_width: usize,
+    /// Calendar columns that tell the seasons of the year apart.
+    pub(crate) year_columns: Range<usize>,
     /// Windows may hold missing values.
     pub(crate) tolerant: bool,
     pub(crate) tracks: Vec<Track>,
@@ -79,6 +83,7 @@ impl Panel {
             channels,
             target: spec.target_channel(),
             future_width: calendar.width(),
+            year_columns: calendar.year_columns(),
             tolerant: spec.preset == Preset::Default,
             tracks: Vec::new(),
             given: data.series.iter().map(|s| s.rows.len()).sum(),
@@ -224,7 +229,7 @@ impl Panel {
             .unwrap_or(0);
         let blank = [
             (calendar.week_columns(), until - from < 14 * DAY_MS),
-            (calendar.year_columns(), until - from < 365 * DAY_MS),
+            (calendar.year_columns(), until - from < 730 * DAY_MS),
         ];
         for (columns, _) in blank.into_iter().filter(|(_, short)| *short) {
             for row in self

@@ -1,88 +1,93 @@
-//! Fits preset `default`: owns the choice of penalty and the training loop with its early stop, never the final verdict.
+//! Fits preset `default`: owns the choice of penalty and the training loops with their early stop, never the final verdict.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use fieldcast_kernel::{Adam, AdamConfig, Rng};
 
 use crate::batch::{Batch, Batcher};
+use crate::compact::CompactEquations;
+use crate::decoder::{Decoder, Workspace};
 use crate::highway::{Highway, NormalEquations};
-use crate::learner::{Learner, in_parallel};
-use crate::network::{Network, Workspace};
+use crate::network::Ridge;
 use crate::samples::Sample;
 use crate::{Progress, Stage, TrainConfig, TrainError};
 
-/// Parts of a score, and so most threads that it can use.
-const SCORE_PARTS: usize = 4;
+/// Few features may need no more than this share of the penalty that many need.
+const COMPACT: f64 = 1e-2;
 
 /// Where progress goes; `Break` cancels.
 pub(crate) type Callback<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// Mean absolute error of `network` on `samples`, in MASE units over all observed steps.
-pub(crate) fn score(
-    network: &Network,
-    batcher: &Batcher<'_>,
-    samples: &[Sample],
-    threads: usize,
-) -> f64 {
-    // A fixed number of parts, added in their order: the score is the same for any number of threads.
-    let size = samples.len().div_ceil(SCORE_PARTS).max(1);
-    let mut parts: Vec<_> = samples.chunks(size).map(|part| (part, 0.0, 0.0)).collect();
-    in_parallel(threads, &mut parts, |(samples, sum, count)| {
-        (*sum, *count) = absolute_errors(network, batcher, samples);
-    });
-    let sum: f64 = parts.iter().map(|(_, sum, _)| sum).sum();
-    let count: f64 = parts.iter().map(|(.., count)| count).sum();
-    sum / f64::max(count, 1.0)
-}
-
-/// Sum and count of the absolute errors on the observed steps, in MASE units.
-fn absolute_errors(network: &Network, batcher: &Batcher<'_>, samples: &[Sample]) -> (f64, f64) {
-    let (mut batch, mut work) = (Batch::default(), Workspace::default());
+/// Sum and count of absolute errors of the batch in MASE units over all observed steps.
+fn absolute(batch: &Batch, out: impl Fn(usize) -> f32) -> (f64, f64) {
+    let h = batch.target.len() / batch.rows.max(1);
     let (mut sum, mut count) = (0.0, 0.0);
-    for chunk in samples.chunks(256) {
-        batcher.fill(chunk, &mut batch);
-        network.forward(&batch, &mut work);
-        let rows = work
-            .out
-            .chunks_exact(network.horizon)
-            .zip(batch.target.chunks_exact(network.horizon));
-        for ((out, target), scale) in rows.zip(&batch.scale) {
-            for (o, t) in out.iter().zip(target).filter(|(_, t)| !t.is_nan()) {
-                sum += f64::from((o - t).abs() * scale);
-                count += 1.0;
-            }
-        }
+    for (q, target) in batch.target.iter().enumerate().filter(|(_, t)| !t.is_nan()) {
+        sum += f64::from((out(q) - target).abs() * batch.scale[q / h]);
+        count += 1.0;
     }
     (sum, count)
 }
 
-/// The ridge highway whose penalty scores best on the selection part, with that penalty.
+/// Mean absolute error of ridge, and of a head beside it where there is one, in MASE units.
+pub(crate) fn score(
+    ridge: &Ridge,
+    head: Option<&Decoder>,
+    batcher: &Batcher<'_>,
+    samples: &[Sample],
+) -> f64 {
+    let (mut batch, mut work, mut base) = (Batch::default(), Workspace::default(), Vec::new());
+    let (mut sum, mut count) = (0.0, 0.0);
+    for chunk in samples.chunks(256) {
+        batcher.fill(chunk, &mut batch);
+        ridge.forward(&batch, &mut base);
+        let (s, n) = match head {
+            Some(head) => {
+                head.forward(&batch, &mut work);
+                absolute(&batch, |q| base[q] + work.head[q])
+            }
+            None => absolute(&batch, |q| base[q]),
+        };
+        sum += s;
+        count += n;
+    }
+    sum / f64::max(count, 1.0)
+}
+
+/// The ridge highway, over the whole window or over few features of it, whose penalty scores best on the selection part, with
+/// that penalty.
 pub(crate) fn fit_highway(
     batcher: &Batcher<'_>,
     train: &[Sample],
     select: &[Sample],
     config: &TrainConfig,
 ) -> Result<(Highway, f64), TrainError> {
-    let equations = NormalEquations::new(batcher, train);
+    let whole = NormalEquations::new(batcher, train);
+    let compact = CompactEquations::new(batcher, train);
     let mut best: Option<(f64, Highway, f64)> = None;
     let mut failed = None;
     for penalty in &config.ridge_penalties {
-        let highway = match equations.solve(*penalty) {
-            Ok(highway) => highway,
-            Err(e) => {
-                failed = Some(e);
-                continue;
+        let few = *penalty * COMPACT;
+        for solved in [
+            whole.solve(*penalty),
+            compact.solve(*penalty),
+            compact.solve(few),
+        ] {
+            let highway = match solved {
+                Ok(highway) => highway,
+                Err(e) => {
+                    failed = Some(e);
+                    continue;
+                }
+            };
+            let ridge = Ridge::new(&highway, batcher.panel.horizon);
+            let error = score(&ridge, None, batcher, select);
+            if best.as_ref().is_none_or(|(least, ..)| error < *least) {
+                best = Some((error, highway, *penalty));
             }
-        };
-        let error = score(
-            &Network::new(&highway, batcher.panel.horizon),
-            batcher,
-            select,
-            config.threads(),
-        );
-        if best.as_ref().is_none_or(|(least, ..)| error < *least) {
-            best = Some((error, highway, *penalty));
         }
     }
     match (best, failed) {
@@ -104,75 +109,137 @@ pub(crate) fn segment_steps(lookback: usize, season: usize) -> usize {
     }
 }
 
-/// Trains an LSTM beside `highway` and returns the network of the best epoch with its score on the selection part.
-pub(crate) fn fit_lstm(
-    batcher: &Batcher<'_>,
-    highway: &Highway,
-    (train, select): (&[Sample], &[Sample]),
-    config: &TrainConfig,
+/// What every head's training shares.
+#[derive(Clone, Copy)]
+pub(crate) struct Task<'a> {
+    pub(crate) batcher: &'a Batcher<'a>,
+    pub(crate) ridge: &'a Ridge,
+    pub(crate) train: &'a [Sample],
+    pub(crate) select: &'a [Sample],
+    pub(crate) config: &'a TrainConfig,
+}
+
+/// An epoch of one head: its loss and its score on the selection part.
+struct Epoch {
+    loss: f64,
+    error: f64,
+}
+
+/// Trains `config.seeds` heads beside ridge, each as it was in its best epoch, on as many threads as the machine has.
+///
+/// Threads share nothing that learns: the heads are those of one thread.
+pub(crate) fn fit_heads(
+    task: Task<'_>,
     began: Instant,
     progress: &mut Callback<'_>,
-) -> Result<(Network, f64), TrainError> {
+) -> Result<Vec<Decoder>, TrainError> {
+    let seeds = task.config.seeds;
+    let heads = Mutex::new(vec![None; seeds]);
+    let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let threads = task.config.threads().min(seeds);
+    let (sender, epochs) = mpsc::sync_channel(threads);
+    let mut cancelled = None;
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (sender, heads, next, stopped) = (sender.clone(), &heads, &next, &stopped);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds || stopped.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let head = fit_head(task, seed as u64, &mut |epoch| {
+                        sender.send(epoch).is_ok() && !stopped.load(Ordering::Relaxed)
+                    });
+                    let mut heads = heads.lock().unwrap_or_else(PoisonError::into_inner);
+                    heads[seed] = Some(head);
+                }
+            });
+        }
+        drop(sender);
+        let (total, loop_began) = (seeds * task.config.max_epochs, Instant::now());
+        for (done, epoch) in epochs.iter().enumerate() {
+            let done = done + 1;
+            let left = loop_began
+                .elapsed()
+                .div_f64(done as f64)
+                .mul_f64(total.saturating_sub(done) as f64);
+            let report = Progress {
+                stage: Stage::Lstm,
+                epoch: done,
+                epochs: total,
+                loss: Some(epoch.loss),
+                selection_mase: Some(epoch.error),
+                elapsed: began.elapsed(),
+                remaining: Some(left),
+            };
+            if cancelled.is_none() && progress(report).is_break() {
+                cancelled = Some(done);
+                stopped.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+    if let Some(epoch) = cancelled {
+        return Err(TrainError::Cancelled { epoch });
+    }
+    let heads = heads.into_inner().unwrap_or_else(PoisonError::into_inner);
+    heads.into_iter().flatten().collect()
+}
+
+/// One head; `tell` hears of every epoch and stops the training by returning false.
+fn fit_head(
+    task: Task<'_>,
+    seed: u64,
+    tell: &mut dyn FnMut(Epoch) -> bool,
+) -> Result<Decoder, TrainError> {
+    let Task {
+        batcher,
+        ridge,
+        train,
+        select,
+        config,
+    } = task;
     let panel = batcher.panel;
-    let mut rng = Rng::new(config.seed);
-    let mut network = Network::new(highway, panel.horizon);
+    let mut rng = Rng::new(config.seed.wrapping_mul(1_000_003).wrapping_add(seed));
     let step = segment_steps(panel.lookback, panel.season) * panel.inputs;
-    network.add_lstm(step, config.hidden, &mut rng);
-    let adam = |learning_rate, weight_decay| {
-        Adam::new(AdamConfig {
-            learning_rate,
-            weight_decay,
-            ..AdamConfig::default()
-        })
-    };
-    let fast = adam(config.learning_rate, config.weight_decay);
-    let slow = (config.highway_rate > 0.0).then(|| adam(config.highway_rate, 0.0));
-    let threads = config.threads();
-    let mut learner = Learner::new(&network, fast, slow, threads);
+    let local = panel.future_width + batcher.lag_width();
+    let widths = (config.hidden, config.units);
+    let mut head = Decoder::new(step, widths, local, panel.horizon, &mut rng);
+    let mut adam = Adam::new(AdamConfig {
+        learning_rate: config.learning_rate,
+        weight_decay: config.weight_decay,
+        ..AdamConfig::default()
+    });
+    let (mut batch, mut work, mut base) = (Batch::default(), Workspace::default(), Vec::new());
+    let mut grads = head.grads();
     let mut order = train.to_vec();
-    let mut best = (
-        score(&network, batcher, select, threads),
-        network.clone(),
-        0,
-    );
-    let loop_began = Instant::now();
+    let mut best = (score(ridge, None, batcher, select), head.clone(), 0);
     for epoch in 1..=config.max_epochs {
         rng.shuffle(&mut order);
-        let fade = fade(epoch, config.max_epochs);
-        learner.fast.config.learning_rate = config.learning_rate * fade;
-        if let Some(slow) = &mut learner.slow {
-            slow.config.learning_rate = config.highway_rate * fade;
-        }
+        let sample = &order[..order.len().min(config.epoch_windows)];
+        adam.config.learning_rate = config.learning_rate * fade(epoch, config.max_epochs);
         let mut loss = 0.0;
-        for chunk in order.chunks(config.batch) {
-            loss += learner.learn(&mut network, batcher, chunk) * chunk.len() as f64;
+        for chunk in sample.chunks(config.batch) {
+            batcher.fill(chunk, &mut batch);
+            ridge.forward(&batch, &mut base);
+            loss +=
+                head.learn(&batch, &base, &mut work, &mut grads, &mut adam) * chunk.len() as f64;
         }
-        loss /= order.len() as f64;
-        let error = score(&network, batcher, select, threads);
+        loss /= sample.len() as f64;
+        let error = score(ridge, Some(&head), batcher, select);
         if !loss.is_finite() || !error.is_finite() {
             return Err(TrainError::Diverged { epoch });
         }
-        let report = Progress {
-            stage: Stage::Lstm,
-            epoch,
-            epochs: config.max_epochs,
-            loss: Some(loss),
-            selection_mase: Some(error),
-            elapsed: began.elapsed(),
-            remaining: Some(
-                loop_began.elapsed() / epoch as u32 * (config.max_epochs - epoch) as u32,
-            ),
-        };
-        if progress(report).is_break() {
+        if !tell(Epoch { loss, error }) {
             return Err(TrainError::Cancelled { epoch });
         }
         if error < best.0 {
-            best = (error, network.clone(), epoch);
+            best = (error, head.clone(), epoch);
         } else if epoch >= best.2 + config.patience.max(1) {
             break;
         }
     }
-    Ok((best.1, best.0))
+    Ok(best.1)
 }
 
 /// Cosine from 1 to 0.05 over the epochs.

@@ -8,14 +8,14 @@
 
 use fieldcast_features::WindowBuilder;
 use fieldcast_kernel::Parameter;
-use fieldcast_onnx::{DefaultParams, LstmHead, ModelParams};
+use fieldcast_onnx::{EnsembleParams, ModelParams, Spread};
 
 use super::*;
-use crate::baselines::network_outcomes;
 use crate::data::Panel;
+use crate::ensemble::Ensemble;
 use crate::fixture;
 use crate::linalg;
-use crate::predict::{linear_params, lstm_params};
+use crate::predict::{decoder_params, linear_params};
 use crate::samples::{Parts, split};
 use crate::scales::Scales;
 
@@ -79,30 +79,83 @@ fn block_elimination_equals_the_full_normal_equations() {
     }
 }
 
+/// The same columns written out in full, so that few features of the window are compared with many whose weights are fixed.
 #[test]
-fn the_networks_gradient_equals_finite_differences() {
+fn few_features_give_the_regression_on_those_features() {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
-    let highway = NormalEquations::new(&batcher, &parts.train)
-        .solve(0.1)
-        .unwrap();
-    let mut network = Network::new(&highway, panel.horizon);
-    let mut rng = Rng::new(8);
-    network.add_lstm(24, 5, &mut rng);
-    // A head of zeros would hide the LSTM's gradient.
-    if let Some(beside) = &mut network.lstm {
-        beside.head.weight = rng.symmetric(5 * panel.horizon, 0.5);
+    let train = &parts.train[..600];
+    let highway = CompactEquations::new(&batcher, train).solve(1e-3).unwrap();
+    let ridge = Ridge::new(&highway, panel.horizon);
+    let mut batch = Batch::default();
+    batcher.fill(train, &mut batch);
+    let mut out = Vec::new();
+    ridge.forward(&batch, &mut out);
+    let (h, j, k) = (panel.horizon, batcher.lag_width(), panel.future_width);
+    let n = j + k + 1;
+    for step in [0, 5] {
+        let row = |b: usize| -> Vec<f64> {
+            let q = b * h + step;
+            let lags = batch.lags[q * j..][..j].iter();
+            let known = batch.future[q * k..][..k].iter();
+            lags.chain(known)
+                .chain([&1.0])
+                .map(|v| f64::from(*v))
+                .collect()
+        };
+        let seen = |b: &usize| !batch.target[b * h + step].is_nan();
+        let (mut a, mut c) = (vec![0.0; n * n], vec![0.0; n]);
+        for b in (0..batch.rows).filter(seen) {
+            let (x, weight) = (row(b), f64::from(batch.weight[b] * batch.scale[b].powi(2)));
+            for i in 0..n {
+                (0..n).for_each(|l| a[i * n + l] += weight * x[i] * x[l]);
+                c[i] += weight * x[i] * f64::from(batch.target[b * h + step]);
+            }
+        }
+        let mean = (0..j).map(|i| a[i * n + i]).sum::<f64>() / j as f64;
+        let mass = a[n * n - 1];
+        (0..n).for_each(|i| a[i * n + i] += if i + 1 < n { 1e-3 * mean } else { mass * 1e-9 });
+        assert!(linalg::cholesky(&mut a, n));
+        linalg::solve(&a, n, &mut c, 1);
+        for b in 0..batch.rows {
+            let want: f64 = row(b).iter().zip(&c).map(|(x, w)| x * w).sum();
+            let got = f64::from(out[b * h + step]);
+            assert!(
+                (got - want).abs() < 1e-4 * (1.0 + want.abs()),
+                "{got} {want}"
+            );
+        }
     }
+}
+
+fn trained_looking(batcher: &Batcher<'_>, (hidden, units): (usize, usize), seed: u64) -> Decoder {
+    let panel = batcher.panel;
+    let mut rng = Rng::new(seed);
+    let local = panel.future_width + batcher.lag_width();
+    let mut head = Decoder::new(24, (hidden, units), local, panel.horizon, &mut rng);
+    // A last layer of zeros would hide everything before it.
+    head.out = rng.symmetric(units * panel.horizon, 0.5);
+    head.out_bias = rng.symmetric(panel.horizon, 0.5);
+    head
+}
+
+#[test]
+fn the_heads_gradient_equals_finite_differences() {
+    let (panel, parts, scales) = parts();
+    let batcher = Batcher::new(&panel, &scales);
+    let head = trained_looking(&batcher, (5, 7), 8);
     let (mut batch, mut work) = (Batch::default(), Workspace::default());
     batcher.fill(&parts.train[..40], &mut batch);
-    let mut grads = network.grads();
-    let loss = |network: &Network, work: &mut Workspace| {
-        network.forward(&batch, work);
-        network.loss(&batch, work, batch.weight.iter().sum())
+    let ridge = vec![0.1; batch.target.len()];
+    let mut grads = head.grads();
+    let loss = |head: &Decoder, work: &mut Workspace| {
+        head.forward(&batch, work);
+        head.loss(&batch, &ridge, work)
     };
-    loss(&network, &mut work);
-    network.backward(&batch, &mut work, &mut grads, true);
-    let exact: Vec<Vec<f32>> = network
+    loss(&head, &mut work);
+    head.backward(&mut work, &mut grads);
+    let exact: Vec<Vec<f32>> = head
+        .clone()
         .parameters(&mut grads)
         .iter()
         .map(|p| p.grad.to_vec())
@@ -111,7 +164,7 @@ fn the_networks_gradient_equals_finite_differences() {
         let stride = (exact.len() / 11).max(1);
         for i in (0..exact.len()).step_by(stride) {
             let mut at = |delta: f32| {
-                let mut moved = network.clone();
+                let mut moved = head.clone();
                 let Parameter { value, .. } = &mut moved.parameters(&mut grads)[tensor];
                 value[i] += delta;
                 loss(&moved, &mut work)
@@ -134,67 +187,72 @@ fn one_window_through_predict_equals_the_training_batch() {
     let highway = NormalEquations::new(&batcher, &parts.train)
         .solve(0.1)
         .unwrap();
-    let mut network = Network::new(&highway, panel.horizon);
-    let mut rng = Rng::new(9);
-    network.add_lstm(24, 7, &mut rng);
-    let Some(beside) = &mut network.lstm else {
-        panic!()
-    };
-    beside.head.weight = rng.symmetric(7 * panel.horizon, 0.5);
-    let params = ModelParams::Default(DefaultParams {
+    let ridge = Ridge::new(&highway, panel.horizon);
+    let heads = [(5, 7), (4, 9)].map(|widths| trained_looking(&batcher, widths, 9));
+    let mut ensemble = Ensemble::weighted(&ridge, &heads, &[1, 12], &batcher, &parts.select);
+    let weights = [0.2_f32, 0.3, 0.1, 0.25, 0.05];
+    ensemble.median_weight = weights
+        .iter()
+        .flat_map(|w| vec![*w; panel.horizon])
+        .collect();
+    ensemble.fit_width(&batcher, &parts.train);
+    assert!(ensemble.width_weight.iter().any(|w| *w != 0.0));
+    let params = ModelParams::Ensemble(EnsembleParams {
         lookback: panel.lookback,
         inputs: panel.inputs,
         horizon: panel.horizon,
         future_width: panel.future_width,
         target_input: panel.target,
         train_dev: scales.train_dev.clone(),
-        highway: linear_params(&network.highway),
-        future_weight: network.future.clone(),
-        lstm: Some(LstmHead {
-            segment: 12,
-            lstm: lstm_params(&beside.lstm),
-            head: linear_params(&beside.head),
-        }),
+        highway: linear_params(&ridge.highway),
+        future_weight: ridge.future.clone(),
+        lags: batcher.lags.clone(),
+        decoders: heads
+            .iter()
+            .map(|d| decoder_params(d, panel.inputs, panel.future_width))
+            .collect(),
+        seasons: ensemble.seasons.clone(),
+        mean_weight: ensemble.mean_weight.clone(),
+        median_weight: ensemble.median_weight.clone(),
+        spread: Spread {
+            weight: ensemble.width_weight.clone(),
+            bias: ensemble.width_bias.clone(),
+            power: ensemble.width_power,
+            usual: ensemble.usual,
+        },
         quantiles: vec![0.1, 0.5, 0.9],
         quantile_offset: [-1.0, 0.0, 2.0].repeat(panel.horizon),
     });
     params.check().unwrap();
-    let network = Network {
-        lstm: network.lstm.clone(),
-        ..network
-    };
     let (data, builder) = (
         fixture::data(30, 3),
         WindowBuilder::new(&fixture::spec()).unwrap(),
     );
-    for outcome in network_outcomes(&batcher, &parts.select, &network)
-        .iter()
-        .step_by(7)
-    {
+    let outcomes = ensemble.outcomes(&batcher, &parts.select);
+    let mut compared = 0;
+    for outcome in outcomes.iter().step_by(7) {
         let rows = &data.series[outcome.series].rows;
         // The builder wants a row at the origin; the training data may do without.
-        let Ok(window) = builder.at(rows, outcome.time) else {
+        let Ok(mut window) = builder.at(rows, outcome.time) else {
             continue;
         };
-        let mut window = window;
         // A month of data cannot tell the seasons of the year: training has blanked these columns.
         let k = panel.future_width;
         for row in window.future.chunks_exact_mut(k) {
             row[k - 4..].fill(0.0);
         }
         let got = crate::predict(&params, &window).unwrap();
-        for (h, want) in outcome.mean.iter().enumerate() {
-            assert!(
-                (got.mean[h] - want).abs() < 1e-5 * (want.abs() + scales.target_dev),
-                "{} {want}",
-                got.mean[h]
-            );
-            assert!(
-                (got.quantiles[h * 3 + 2] - want - 2.0 * outcome.unit).abs()
-                    < 1e-4 * scales.target_dev
-            );
+        let tolerance = 1e-4 * scales.target_dev;
+        for h in 0..panel.horizon {
+            let (mean, median) = (outcome.mean[h], outcome.median[h]);
+            assert!((got.mean[h] - mean).abs() < tolerance);
+            assert!((got.quantiles[h * 3 + 1] - median).abs() < tolerance);
+            let upper = median + 2.0 * outcome.unit[h];
+            assert!((got.quantiles[h * 3 + 2] - upper).abs() < tolerance);
         }
+        compared += 1;
     }
+    assert!(compared > 10);
 }
 
 #[test]

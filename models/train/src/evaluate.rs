@@ -163,11 +163,13 @@ pub fn daily_errors<E>(
     let outcomes: Result<Vec<Outcome>, E> = cases
         .iter()
         .map(|case| {
+            let mean = forecast(&case.window)?.mean;
             Ok(Outcome {
                 series: case.series,
                 time: case.window.origin,
-                unit: 1.0,
-                mean: forecast(&case.window)?.mean,
+                unit: vec![1.0; mean.len()],
+                median: mean.clone(),
+                mean,
                 actual: case.actual.clone(),
             })
         })

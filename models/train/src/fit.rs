@@ -5,17 +5,19 @@ use std::time::Instant;
 
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, Preset};
-use fieldcast_onnx::{DefaultParams, LstmHead, ModelParams, SeasonalNaiveParams};
+use fieldcast_onnx::{DefaultParams, EnsembleParams, ModelParams, SeasonalNaiveParams, Spread};
 use serde::{Deserialize, Serialize};
 
-use crate::baselines::{Outcome, naive_outcomes, network_outcomes, score};
+use crate::baselines::{Outcome, naive_outcomes, ridge_outcomes, score};
 use crate::batch::Batcher;
-use crate::calibrate::{calibration, conformal_offsets};
+use crate::calibrate::{calibration, conformal_offsets, outward};
 use crate::data::Panel;
-use crate::default::{fit_highway, fit_lstm};
-use crate::network::Network;
-use crate::predict::{linear_params, lstm_params};
-use crate::samples::{Parts, split};
+use crate::decoder::Decoder;
+use crate::default::{Task, fit_heads, fit_highway};
+use crate::ensemble::Ensemble;
+use crate::network::Ridge;
+use crate::predict::{decoder_params, linear_params};
+use crate::samples::{Parts, Sample, split};
 use crate::scales::Scales;
 use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic, forest};
 
@@ -25,7 +27,7 @@ const REFUSED_ABOVE: f64 = 1.01;
 /// One model's errors on the selection part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelScore {
-    /// `last_value`, `seasonal_naive`, `weekly_naive`, `ridge`, `forest`, `lstm` or `classic`.
+    /// `last_value`, `seasonal_naive`, `weekly_naive`, `ridge`, `forest`, `lstm` (its heads averaged), `ensemble` or `classic`.
     pub model: String,
     /// Mean absolute error over all steps, raw units.
     pub mae: f64,
@@ -121,9 +123,10 @@ struct Run<'a> {
 }
 
 /// A model that could be chosen.
-enum Candidate {
+enum Candidate<'a> {
     Naive(usize),
-    Network(Box<Network>),
+    Ridge(&'a Ridge),
+    Ensemble(Box<Ensemble<'a>>),
 }
 
 impl Run<'_> {
@@ -155,64 +158,52 @@ impl Run<'_> {
     ) -> Result<Trained, TrainError> {
         let batcher = Batcher::new(self.panel, self.scales);
         let select = &self.parts.select;
-        let mut candidates: Vec<(ModelScore, Candidate)> = Vec::new();
+        let mut candidates: Vec<(ModelScore, Candidate<'_>)> = Vec::new();
         for (name, season) in self.seasons() {
             let line = score(name, &naive_outcomes(&batcher, select, season), self.scales);
             candidates.push((line, Candidate::Naive(season)));
         }
         let (highway, penalty) = fit_highway(&batcher, &self.parts.train, select, self.config)?;
-        let ridge = Network::new(&highway, self.panel.horizon);
-        let line = score(
-            "ridge",
-            &network_outcomes(&batcher, select, &ridge),
-            self.scales,
-        );
-        candidates.push((line, Candidate::Network(Box::new(ridge))));
-        let forest = if self.config.forest {
+        let ridge = Ridge::new(&highway, self.panel.horizon);
+        let outcomes = ridge_outcomes(&batcher, select, &ridge);
+        candidates.push((
+            score("ridge", &outcomes, self.scales),
+            Candidate::Ridge(&ridge),
+        ));
+        let mut table: Vec<ModelScore> = candidates.iter().map(|(line, _)| line.clone()).collect();
+        let best = table.iter().map(|s| s.mase).fold(f64::INFINITY, f64::min);
+        if self.config.forest {
             let outcomes = forest::outcomes(&batcher, &self.parts.train, select, self.config)?;
-            Some(score("forest", &outcomes, self.scales))
-        } else {
-            None
-        };
-        if self.config.max_epochs > 0 {
-            let parts = (&self.parts.train[..], &select[..]);
-            let (network, _) =
-                fit_lstm(&batcher, &highway, parts, self.config, self.began, progress)?;
-            let best = candidates
-                .iter()
-                .map(|(s, _)| s.mase)
-                .fold(f64::INFINITY, f64::min);
-            let mut line = score(
-                "lstm",
-                &network_outcomes(&batcher, select, &network),
-                self.scales,
-            );
-            line.refused = line.mase > REFUSED_ABOVE * best;
-            candidates.push((line, Candidate::Network(Box::new(network))));
+            table.push(score("forest", &outcomes, self.scales));
+        }
+        let heads = self.heads(&batcher, &ridge, progress)?;
+        if !heads.is_empty() {
+            let seasons: Vec<usize> = self.seasons().map(|(_, season)| season).collect();
+            let weighted =
+                |part: &[Sample]| Ensemble::weighted(&ridge, &heads, &seasons, &batcher, part);
+            // Weights are judged on the half that they were not learnt from; the bundle's are learnt from both.
+            let (early, late) = select.split_at(select.len() / 2);
+            let mut crossed = weighted(late).outcomes(&batcher, early);
+            crossed.extend(weighted(early).outcomes(&batcher, late));
+            let equal = Ensemble::equal(&ridge, &heads);
+            let alike = equal.outcomes(&batcher, select);
+            let ensembles = [
+                ("lstm", equal, alike),
+                ("ensemble", weighted(select), crossed),
+            ];
+            for (name, mut ensemble, outcomes) in ensembles {
+                ensemble.fit_width(&batcher, &self.parts.train);
+                let mut line = score(name, &outcomes, self.scales);
+                line.refused = line.mase > REFUSED_ABOVE * best;
+                table.push(line.clone());
+                candidates.push((line, Candidate::Ensemble(Box::new(ensemble))));
+            }
         }
         self.report(Stage::Calibration, progress)?;
-        let mut table: Vec<ModelScore> = candidates.iter().map(|(line, _)| line.clone()).collect();
-        let lstm_at = table
-            .iter()
-            .position(|l| l.model == "lstm")
-            .unwrap_or(table.len());
-        table.splice(lstm_at..lstm_at, forest);
         let mut models = Vec::with_capacity(candidates.len());
         let mut best: Option<(f64, String, Vec<Outcome>)> = None;
         for (line, candidate) in &candidates {
-            let outcomes = match candidate {
-                Candidate::Naive(season) => {
-                    naive_outcomes(&batcher, &self.parts.calibrate, *season)
-                }
-                Candidate::Network(network) => {
-                    network_outcomes(&batcher, &self.parts.calibrate, network)
-                }
-            };
-            let offsets = conformal_offsets(&outcomes, self.panel.horizon, &self.spec.quantiles);
-            let params = match candidate {
-                Candidate::Naive(season) => self.naive_params(*season, offsets),
-                Candidate::Network(network) => self.network_params(network, &offsets),
-            };
+            let (params, outcomes) = self.calibrated(&batcher, candidate);
             models.push((line.model.clone(), params));
             let better = best.as_ref().is_none_or(|(least, ..)| line.mase < *least);
             if !line.refused && better {
@@ -223,6 +214,48 @@ impl Run<'_> {
             return Err(TrainError::Diverged { epoch: 0 });
         };
         self.trained(models, chosen, table, &outcomes, Some(penalty))
+    }
+
+    /// The candidate with intervals from the calibration part, and its outcomes there.
+    fn calibrated(
+        &self,
+        batcher: &Batcher<'_>,
+        candidate: &Candidate<'_>,
+    ) -> (ModelParams, Vec<Outcome>) {
+        let (part, levels) = (&self.parts.calibrate, &self.spec.quantiles);
+        let outcomes = match candidate {
+            Candidate::Naive(season) => naive_outcomes(batcher, part, *season),
+            Candidate::Ridge(ridge) => ridge_outcomes(batcher, part, ridge),
+            Candidate::Ensemble(ensemble) => ensemble.outcomes(batcher, part),
+        };
+        let offsets = conformal_offsets(&outcomes, self.panel.horizon, levels);
+        let params = match candidate {
+            Candidate::Naive(season) => self.naive_params(*season, offsets),
+            Candidate::Ridge(ridge) => self.ridge_params(ridge, &offsets),
+            Candidate::Ensemble(ensemble) => {
+                self.ensemble_params(batcher, ensemble, &outward(&offsets, levels))
+            }
+        };
+        (params, outcomes)
+    }
+
+    fn heads(
+        &self,
+        batcher: &Batcher<'_>,
+        ridge: &Ridge,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<Decoder>, TrainError> {
+        if self.config.max_epochs == 0 {
+            return Ok(Vec::new());
+        }
+        let task = Task {
+            batcher,
+            ridge,
+            train: &self.parts.train,
+            select: &self.parts.select,
+            config: self.config,
+        };
+        fit_heads(task, self.began, progress)
     }
 
     fn classic(
@@ -292,12 +325,7 @@ impl Run<'_> {
         })
     }
 
-    fn network_params(&self, network: &Network, offsets: &[f64]) -> ModelParams {
-        let lstm = network.lstm.as_ref().map(|beside| LstmHead {
-            segment: beside.lstm.input / self.panel.inputs,
-            lstm: lstm_params(&beside.lstm),
-            head: linear_params(&beside.head),
-        });
+    fn ridge_params(&self, ridge: &Ridge, offsets: &[f64]) -> ModelParams {
         ModelParams::Default(DefaultParams {
             lookback: self.panel.lookback,
             inputs: self.panel.inputs,
@@ -305,9 +333,41 @@ impl Run<'_> {
             future_width: self.panel.future_width,
             target_input: self.panel.target,
             train_dev: self.scales.train_dev.clone(),
-            highway: linear_params(&network.highway),
-            future_weight: network.future.clone(),
-            lstm,
+            highway: linear_params(&ridge.highway),
+            future_weight: ridge.future.clone(),
+            lstm: None,
+            quantiles: self.spec.quantiles.clone(),
+            quantile_offset: offsets.iter().map(|o| *o as f32).collect(),
+        })
+    }
+
+    fn ensemble_params(
+        &self,
+        batcher: &Batcher<'_>,
+        ensemble: &Ensemble<'_>,
+        offsets: &[f64],
+    ) -> ModelParams {
+        let decoder = |d: &Decoder| decoder_params(d, self.panel.inputs, self.panel.future_width);
+        ModelParams::Ensemble(EnsembleParams {
+            lookback: self.panel.lookback,
+            inputs: self.panel.inputs,
+            horizon: self.panel.horizon,
+            future_width: self.panel.future_width,
+            target_input: self.panel.target,
+            train_dev: self.scales.train_dev.clone(),
+            highway: linear_params(&ensemble.ridge.highway),
+            future_weight: ensemble.ridge.future.clone(),
+            lags: batcher.lags.clone(),
+            decoders: ensemble.decoders.iter().map(decoder).collect(),
+            seasons: ensemble.seasons.clone(),
+            mean_weight: ensemble.mean_weight.clone(),
+            median_weight: ensemble.median_weight.clone(),
+            spread: Spread {
+                weight: ensemble.width_weight.clone(),
+                bias: ensemble.width_bias.clone(),
+                power: ensemble.width_power,
+                usual: ensemble.usual,
+            },
             quantiles: self.spec.quantiles.clone(),
             quantile_offset: offsets.iter().map(|o| *o as f32).collect(),
         })

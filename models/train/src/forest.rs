@@ -58,14 +58,14 @@ pub(crate) fn outcomes(
         let matrix = DenseMatrix::from_2d_vec(&rows).map_err(failed)?;
         let change = forest.predict(&matrix).map_err(failed)?;
         let track = &panel.tracks[sample.track];
+        let raw = |c: &f64| batch.last[0] + batch.dev[0] * c;
+        let mean: Vec<f64> = change.iter().map(raw).collect();
         outcomes.push(Outcome {
             series: track.series,
             time: track.start + sample.origin as i64 * panel.period,
-            unit: 1.0,
-            mean: change
-                .iter()
-                .map(|c| batch.last[0] + batch.dev[0] * c)
-                .collect(),
+            unit: vec![1.0; panel.horizon],
+            median: mean.clone(),
+            mean,
             actual: batch.actual.clone(),
         });
     }

@@ -79,6 +79,18 @@ impl Narrowed for f64 {
     }
 }
 
+/// z `[T, F]` minus its mean over the window, feature by feature; missing steps count as 0.
+pub(crate) fn centred(z: &[f32], features: usize) -> Vec<f32> {
+    let mut out = z.to_vec();
+    let steps = (z.len() / features.max(1)).max(1) as f32;
+    for f in 0..features {
+        let mean = z.iter().skip(f).step_by(features).sum::<f32>() / steps;
+        let values = out.iter_mut().skip(f).step_by(features);
+        values.for_each(|v| *v -= mean);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,11 +4,13 @@ use fieldcast_features::Window;
 use fieldcast_kernel::{Linear, Lstm, LstmTape};
 use fieldcast_onnx::params::LSTM_MOST;
 use fieldcast_onnx::{
-    ClassicParams, DefaultParams, LinearParams, LstmParams, ModelParams, SeasonalNaiveParams,
+    ClassicParams, DecoderParams, DefaultParams, EnsembleParams, LinearParams, LstmParams,
+    ModelParams, SPREAD_CLIP, SeasonalNaiveParams,
 };
 
 use crate::TrainError;
-use crate::normalise::{Scale, floor_of, normalise};
+use crate::decoder::Decoder;
+use crate::normalise::{Scale, centred, floor_of, normalise};
 
 /// A forecast in raw units.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +48,7 @@ pub fn predict(params: &ModelParams, window: &Window) -> Result<Prediction, Trai
         ModelParams::Classic(p) => classic(p, window),
         ModelParams::Default(p) => default(p, window),
         ModelParams::SeasonalNaive(p) => seasonal_naive(p, window),
+        ModelParams::Ensemble(p) => ensemble(p, window),
     })
 }
 
@@ -135,6 +138,97 @@ fn linear(p: &LinearParams, x: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
     rows.map(row).collect()
 }
 
+fn ensemble(p: &EnsembleParams, window: &Window) -> Prediction {
+    let floors: Vec<f64> = p.train_dev.iter().map(|d| floor_of(*d)).collect();
+    let mut z = vec![0.0_f64; window.window.len()];
+    let mut scale = Scale::default();
+    normalise(&window.window, p.inputs, &floors, &mut z, &mut scale);
+    let (h, k, y) = (p.horizon, p.future_width, p.target_input);
+    let known: Vec<f32> = window.future.iter().map(|v| *v as f32).collect();
+    let mut ridge = linear(&p.highway, z.iter().copied());
+    for (step, out) in ridge.iter_mut().enumerate() {
+        let values = window.future[step * k..][..k].iter();
+        let weights = p.future_weight[step * k..].iter();
+        *out += values
+            .zip(weights)
+            .map(|(v, w)| v * f64::from(*w))
+            .sum::<f64>();
+    }
+    let narrow: Vec<f32> = z.iter().map(|z| *z as f32).collect();
+    let centred = centred(&narrow, p.inputs);
+    let heads: Vec<Vec<f32>> = p
+        .decoders
+        .iter()
+        .map(|d| head(p, d, &centred, &known))
+        .collect();
+    let (last, dev) = (scale.last[y], scale.dev[y]);
+    let most = dev.min(LSTM_MOST * p.train_dev[y]);
+    let raw = |weights: &[f32]| -> Vec<f64> {
+        let shares = p.shares(weights);
+        let share = |member: usize, step: usize| f64::from(shares[member * h + step]);
+        let value = |step: usize| {
+            let season = |(i, s): (usize, &usize)| {
+                let at = (p.lookback - s + step % s) * p.inputs + y;
+                share(1 + heads.len() + i, step) * z[at]
+            };
+            let seasons = p.seasons.iter().enumerate().map(season).sum::<f64>();
+            let each = heads.iter().enumerate();
+            let learnt = each.map(|(i, head)| share(1 + i, step) * f64::from(head[step]));
+            let linear = share(0, step) * ridge[step] + seasons;
+            last + dev * linear + most * learnt.sum::<f64>()
+        };
+        (0..h).map(value).collect()
+    };
+    let median = raw(&p.median_weight);
+    let q = p.quantiles.len();
+    let restless = p.spread.power * (dev as f32 / p.spread.usual).ln();
+    let mut quantiles = Vec::with_capacity(h * q);
+    for (step, middle) in median.iter().enumerate() {
+        let by_calendar = dot(&known[step * k..][..k], &p.spread.weight);
+        let exponent = by_calendar + p.spread.bias[step] + restless;
+        let width = dev * f64::from(exponent.clamp(-SPREAD_CLIP, SPREAD_CLIP).exp());
+        let offsets = p.quantile_offset[step * q..][..q].iter();
+        quantiles.extend(offsets.map(|o| middle + width * f64::from(*o)));
+    }
+    Prediction {
+        mean: raw(&p.mean_weight),
+        quantiles,
+    }
+}
+
+/// What a decoder adds to ridge, `[H]`.
+fn head(p: &EnsembleParams, d: &DecoderParams, centred: &[f32], known: &[f32]) -> Vec<f32> {
+    let mut tape = LstmTape::default();
+    let lstm = kernel_lstm(&d.lstm);
+    let last = lstm.forward(p.lookback / d.segment, 1, centred, &mut tape);
+    let units = d.state.output;
+    let state = linear(&d.state, last.iter().map(|v| f64::from(*v)));
+    let state: Vec<f32> = state.iter().map(|v| *v as f32).collect();
+    let (k, j) = (p.future_width, p.lag_width());
+    let mut out = Vec::with_capacity(p.horizon);
+    for step in 0..p.horizon {
+        let lags: Vec<f32> = p.lags[step * j..][..j]
+            .iter()
+            .map(|at| centred[*at])
+            .collect();
+        let known = &known[step * k..][..k];
+        let unit = |u: usize| {
+            let sum = state[u]
+                + d.step[step * units + u]
+                + dot(known, &d.known_weight[u * k..])
+                + dot(&lags, &d.lag_weight[u * j..]);
+            sum.max(0.0) * d.out[step * units + u]
+        };
+        out.push((0..units).map(unit).sum::<f32>() + d.out_bias[step]);
+    }
+    out
+}
+
+/// Over the shorter of the two.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 fn seasonal_naive(p: &SeasonalNaiveParams, window: &Window) -> Prediction {
     let past: Vec<f64> = window
         .window
@@ -213,5 +307,24 @@ pub(crate) fn linear_params(l: &Linear) -> LinearParams {
         output: l.output,
         weight: l.weight.clone(),
         bias: l.bias.clone(),
+    }
+}
+
+/// A trained head as the graph's parameters, for windows of `inputs` features and `k` calendar columns.
+pub(crate) fn decoder_params(d: &Decoder, inputs: usize, k: usize) -> DecoderParams {
+    let rows = || d.local.weight.chunks_exact(d.local.input.max(1));
+    let mut state = linear_params(&d.state);
+    // Both layers feed the same units: one bias says it all.
+    let biases = state.bias.iter_mut().zip(&d.local.bias);
+    biases.for_each(|(bias, other)| *bias += other);
+    DecoderParams {
+        segment: d.lstm.input / inputs,
+        lstm: lstm_params(&d.lstm),
+        state,
+        known_weight: rows().flat_map(|row| row[..k].iter().copied()).collect(),
+        lag_weight: rows().flat_map(|row| row[k..].iter().copied()).collect(),
+        step: d.step.clone(),
+        out: d.out.clone(),
+        out_bias: d.out_bias.clone(),
     }
 }

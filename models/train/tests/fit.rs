@@ -89,7 +89,10 @@ fn the_best_of_the_table_is_chosen_and_its_intervals_hold_on_unseen_data() {
         .for_each(|s| s.rows.retain(|r| r.time < cut));
     let trained = run(&spec, &known, &quick()).unwrap();
     let names: Vec<&str> = trained.table.iter().map(|l| l.model.as_str()).collect();
-    assert_eq!(names, ["last_value", "seasonal_naive", "ridge", "lstm"]);
+    assert_eq!(
+        names,
+        ["last_value", "seasonal_naive", "ridge", "lstm", "ensemble"]
+    );
     let mase = |name: &str| trained.table.iter().find(|l| l.model == name).unwrap().mase;
     let best = trained
         .table
@@ -186,16 +189,17 @@ fn noise_without_memory_is_left_to_a_baseline_or_forecast_no_worse() {
 
 #[test]
 fn recent_rows_that_count_more_pull_the_model_to_the_new_world() {
-    // The load's answer to heat turns round on day 60; training ends on day 90.
+    // The load answers to the heat of six hours before, which every step of the forecast has seen, and turns round on day 55.
     let mut rng = Rng::new(6);
-    let mut heat = 0.0_f64;
+    let mut heat = vec![0.0_f64];
     let turned = rows(90, |hour| {
-        let before = heat;
-        heat = 0.9 * heat + f64::from(rng.normal());
+        let before = heat[heat.len().saturating_sub(6)];
+        let now = 0.9 * heat[heat.len() - 1] + f64::from(rng.normal());
+        heat.push(now);
         let sign = if hour < 55 * 24 { 1.0 } else { -1.0 };
         vec![
             20.0 + sign * 3.0 * before + 0.1 * f64::from(rng.normal()),
-            heat,
+            now,
         ]
     });
     let error = |weight_from: Option<i64>| {
@@ -225,7 +229,7 @@ fn recent_rows_that_count_more_pull_the_model_to_the_new_world() {
             .mae
     };
     let (plain, weighted) = (error(None), error(Some(START + 55 * 24 * HOUR_MS)));
-    assert!(weighted < 0.9 * plain, "{weighted} {plain}");
+    assert!(weighted < 0.8 * plain, "{weighted} {plain}");
 }
 
 #[test]

@@ -44,16 +44,18 @@ struct Scratch {
 }
 
 impl Fused {
-    pub(crate) fn new(params: &ModelParams) -> Self {
-        Self {
+    /// None for a model that only plain tract runs.
+    pub(crate) fn new(params: &ModelParams) -> Option<Self> {
+        Some(Self {
             shape: params.shape(),
             model: match params {
                 ModelParams::Classic(p) => Model::Classic(Box::new(Classic::new(p))),
                 ModelParams::Default(p) => Model::Highway(Box::new(Highway::new(p))),
                 ModelParams::SeasonalNaive(p) => Model::Naive(Naive::new(p)),
+                ModelParams::Ensemble(_) => return None,
             },
             scratch: Mutex::default(),
-        }
+        })
     }
 
     pub(crate) fn shape(&self) -> Shape {

@@ -2,8 +2,8 @@
 
 use fieldcast_features::{ForecasterSpec, Preset, Selector, Window, calendar};
 use fieldcast_onnx::{
-    ClassicParams, DefaultParams, LinearParams, LstmHead, LstmParams, ModelParams,
-    SeasonalNaiveParams,
+    ClassicParams, DecoderParams, DefaultParams, EnsembleParams, LinearParams, LstmHead,
+    LstmParams, ModelParams, SeasonalNaiveParams, Spread,
 };
 
 /// Deviation of each input in turn.
@@ -129,6 +129,7 @@ pub(crate) fn all() -> Vec<Case> {
         quantiles: reference.quantiles.clone(),
         quantile_offset: vec![-50.0, 1.0, 60.0],
     };
+    let (default_again, ensemble) = (default.clone(), ensemble(&mut random, &default, k));
     let case = |name, spec, params| Case {
         name,
         spec,
@@ -140,7 +141,47 @@ pub(crate) fn all() -> Vec<Case> {
         case("ridge", default.clone(), ModelParams::Default(ridge)),
         case("seasonal_naive", default, ModelParams::SeasonalNaive(naive)),
         case("classic", reference, ModelParams::Classic(classic)),
+        case("ensemble", default_again, ModelParams::Ensemble(ensemble)),
     ]
+}
+
+/// Two heads of different sizes, two seasons and an interval whose width follows the calendar.
+fn ensemble(random: &mut Random, spec: &ForecasterSpec, k: usize) -> EnsembleParams {
+    let (t, f, h, lags) = (spec.lookback, spec.inputs.len(), spec.horizon, 5);
+    let mut decoder = |segment: usize, hidden: usize, units: usize| DecoderParams {
+        segment,
+        lstm: random.lstm(segment * f, hidden, 0.5),
+        state: random.linear(hidden, units, 0.5),
+        known_weight: random.f32s(units * k, 0.2),
+        lag_weight: random.f32s(units * lags, 0.2),
+        step: random.f32s(h * units, 0.5),
+        out: random.f32s(h * units, 0.3),
+        out_bias: random.f32s(h, 0.1),
+    };
+    let decoders = vec![decoder(6, 8, 10), decoder(1, 5, 7)];
+    EnsembleParams {
+        lookback: t,
+        inputs: f,
+        horizon: h,
+        future_width: k,
+        target_input: 2,
+        train_dev: vec![8.0, 20.0, 150.0],
+        highway: random.linear(t * f, h, 0.1),
+        future_weight: random.f32s(h * k, 0.3),
+        lags: (0..h * lags).map(|i| (i * 37 + 11) % (t * f)).collect(),
+        decoders,
+        seasons: vec![1, 4],
+        mean_weight: random.f32s(5 * h, 0.4),
+        median_weight: random.f32s(5 * h, 0.4),
+        spread: Spread {
+            weight: random.f32s(k, 0.4),
+            bias: random.f32s(h, 0.3),
+            power: -0.4,
+            usual: 120.0,
+        },
+        quantiles: spec.quantiles.clone(),
+        quantile_offset: [-0.5, 0.0, 0.75].repeat(h),
+    }
 }
 
 /// The models of `cargo xtask bench infer`: `classic`, and an LSTM over 168 x 8 of hidden 64 beside its highway.
