@@ -4,7 +4,7 @@ use crate::params::{LinearParams, LstmParams, finite, length};
 use crate::{OnnxError, Shape};
 
 /// Bound of the exponent of [`Spread`]: no calendar makes an interval e^4 times wider or narrower than usual.
-pub const SPREAD_CLIP: f32 = 4.0;
+pub const SPREAD_CLIP: f64 = 4.0;
 
 /// An LSTM beside the ridge highway whose last state meets each forecast step's calendar and the target's past at the
 /// same phase of the season.
@@ -49,11 +49,11 @@ pub struct Spread {
 
 /// Ridge, LSTM heads and naive forecasts, averaged.
 ///
-/// Normalisation and ridge as in [`crate::DefaultParams`]. Members, in units of `dev[y]`: `ridge(z)[h]`; for each decoder
-/// `ridge(z)[h] + head(z)[h]`; for each season s the value of z one season before, `z[T - s + h mod s, y]`.
-/// `mean[h] = last[y] + sum over m of mean_weight[m,h] * member[m,h] * dev[y]`, but what a head adds counts in units of
-/// `min(dev[y], 10 * train_dev[y])`; the same with `median_weight` for the median, and
-/// `quantiles[h,q] = median[h] + dev[y] * s[h] * quantile_offset[h,q]`. Heads and s are f32, the rest f64.
+/// Normalisation and ridge as in [`crate::DefaultParams`], `naive[s,h] = z[T - s + h mod s, y]` the value of z one season s before.
+/// With the shares w of ridge, of each head i and of each season s:
+/// `mean[h] = last[y] + dev[y] * (w[h] * ridge(z)[h] + sum over s of w[s,h] * naive[s,h]) + min(dev[y], 10 * train_dev[y]) * sum over i of
+/// w[i,h] * head_i(z)[h]`; the same with `median_share` for the median, and
+/// `quantiles[h,q] = median[h] + dev[y] * s[h] * quantile_offset[h,q]`. The LSTMs are f32 up to their last states, the rest f64.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EnsembleParams {
     /// Steps of the window, T.
@@ -78,10 +78,10 @@ pub struct EnsembleParams {
     pub decoders: Vec<DecoderParams>,
     /// Distances of the naive members, each at most the lookback.
     pub seasons: Vec<usize>,
-    /// `[M, H]`, a row a member: ridge, decoders, seasons.
-    pub mean_weight: Vec<f32>,
+    /// `[M, H]`, a row a part: ridge, heads, seasons. A head stands on ridge, so ridge's row holds the heads' shares too.
+    pub mean_share: Vec<f32>,
     /// `[M, H]`
-    pub median_weight: Vec<f32>,
+    pub median_share: Vec<f32>,
     /// Width of the intervals by calendar.
     pub spread: Spread,
     /// Quantile levels, ascending, `[Q]`.
@@ -97,23 +97,10 @@ impl EnsembleParams {
         self.lags.len() / self.horizon.max(1)
     }
 
-    /// Number of members: ridge, decoders, seasons.
+    /// Number of parts: ridge, heads, seasons.
     #[must_use]
-    pub fn members(&self) -> usize {
+    pub fn parts(&self) -> usize {
         1 + self.decoders.len() + self.seasons.len()
-    }
-
-    /// The share of each part in the weighted sum of members, `[M, H]`: of ridge, which is inside every decoder's member too,
-    /// then of each head, then of each season.
-    #[must_use]
-    pub fn shares(&self, weights: &[f32]) -> Vec<f32> {
-        let h = self.horizon;
-        let mut shares = weights.to_vec();
-        let heads = weights.chunks_exact(h.max(1)).skip(1);
-        for head in heads.take(self.decoders.len()) {
-            shares.iter_mut().zip(head).for_each(|(s, w)| *s += w);
-        }
-        shares
     }
 
     pub(crate) fn check(&self, s: Shape) -> Result<(), OnnxError> {
@@ -136,8 +123,8 @@ impl EnsembleParams {
         }
         let lists = [
             ("future_weight", &self.future_weight, h * k),
-            ("mean_weight", &self.mean_weight, self.members() * h),
-            ("median_weight", &self.median_weight, self.members() * h),
+            ("mean_share", &self.mean_share, self.parts() * h),
+            ("median_share", &self.median_share, self.parts() * h),
             ("spread.weight", &self.spread.weight, k),
             ("spread.bias", &self.spread.bias, h),
             ("quantile_offset", &self.quantile_offset, h * s.quantiles),

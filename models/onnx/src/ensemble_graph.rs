@@ -3,7 +3,7 @@
 use crate::Shape;
 use crate::ensemble::{DecoderParams, EnsembleParams, SPREAD_CLIP};
 use crate::graph::{Attribute, F32, F64, Graph, Value, index};
-use crate::models::{Observed, Scaled, column, linear, lstm, observed, scale};
+use crate::models::{ENSEMBLE, Observed, Scaled, column, linear, lstm, observed, scale};
 use crate::params::LSTM_MOST;
 
 /// Mean, quantiles and what the file says of itself.
@@ -16,31 +16,23 @@ pub(crate) fn ensemble(
 ) -> (Value, Value, &'static str) {
     let seen = observed(g, window, s.lookback);
     let scaled = scale(g, &p.train_dev, s, window, &seen);
-    let axis = || vec![Attribute::Int("axis", 1)];
-    let flat = g.op_with("Flatten", "z_flat", &[&scaled.z], axis());
-    let known = g.cast("known", future, F32);
+    let flat = flatten(g, "z_flat", &scaled.z);
     let mut ridge = linear(g, "highway", &p.highway, &flat);
     if s.future_width > 0 {
         let width = g.i64s("width_axis", &[2]);
         let dims = [1, s.horizon, s.future_width];
-        let w = g.f32s("future_weight", &dims, &p.future_weight);
-        let w = g.cast("future_weight_f64", &w, F64);
+        let w = widened(g, "future_weight", &dims, &p.future_weight);
         let part = g.op("Mul", "known_weighted", &[future, &w]);
         let keep = vec![Attribute::Int("keepdims", 0)];
         let part = g.op_with("ReduceSum", "known_sum", &[&part, &width], keep);
         ridge = g.op("Add", "with_known", &[&ridge, &part]);
     }
-    let z = g.cast("z_f32", &scaled.z, F32);
     let axes = vec![Attribute::Ints("axes", vec![1])];
-    let mean = g.op_with("ReduceMean", "z_mean", &[&z], axes);
-    let centred = g.op("Sub", "centred", &[&z, &mean]);
+    let mean = g.op_with("ReduceMean", "z_mean", &[&scaled.z], axes);
+    let centred = g.op("Sub", "centred", &[&scaled.z, &mean]);
+    let narrow = g.cast("centred_f32", &centred, F32);
     let lags = (!p.lags.is_empty()).then(|| {
-        let flat = g.op_with(
-            "Flatten",
-            "centred_flat",
-            &[&centred],
-            vec![Attribute::Int("axis", 1)],
-        );
+        let flat = flatten(g, "centred_flat", &centred);
         let values: Vec<i64> = p.lags.iter().map(|at| index(*at)).collect();
         let flat = gather(g, "lags", &flat, &values);
         let dims = g.i64s("lags_shape", &[0, index(s.horizon), index(p.lag_width())]);
@@ -48,49 +40,63 @@ pub(crate) fn ensemble(
     });
     let mut heads = Vec::new();
     for (i, d) in p.decoders.iter().enumerate() {
-        let inputs = (&centred, &known, lags.as_ref());
-        let head = decoder(g, &format!("d{i}_"), d, s, inputs);
-        heads.push(g.cast(&format!("d{i}_head_f64"), &head, F64));
+        let inputs = (&narrow, future, lags.as_ref());
+        heads.push(decoder(g, &decoder_prefix(i), d, s, inputs));
     }
     let mut seasons = Vec::new();
-    for season in &p.seasons {
+    for (i, season) in p.seasons.iter().enumerate() {
         let step = |h: usize| s.lookback - season + h % season;
         let source = |h: usize| index(step(h) * s.inputs + p.target_input);
         let source: Vec<i64> = (0..s.horizon).map(source).collect();
-        seasons.push(gather(g, &format!("season_{season}"), &flat, &source));
+        seasons.push(gather(g, &season_name(i), &flat, &source));
     }
     let scale = target_scale(g, &seen, &scaled, p.target_input);
-    let mut raw = |name: &str, weights: &[f32]| {
-        let shares = p.shares(weights);
-        let (of_ridge, rest) = shares.split_at(s.horizon);
-        let (of_heads, of_seasons) = rest.split_at(heads.len() * s.horizon);
-        let mut total = weighted(g, name, std::slice::from_ref(&ridge), of_ridge, None);
-        total = weighted(
-            g,
-            &format!("{name}_seasons"),
-            &seasons,
-            of_seasons,
-            Some(total),
-        );
-        let total = total.unwrap_or_else(|| ridge.clone());
-        let change = g.op("Mul", &format!("{name}_change"), &[&total, &scale.dev]);
+    let mut raw = |name: &str, shares: &[f32]| {
+        let dims = [p.parts(), s.horizon];
+        let shares = widened(g, &format!("{name}_share"), &dims, shares);
+        let parts = std::iter::once(&ridge).chain(&heads).chain(&seasons);
+        let mut linear = None;
+        let mut learnt = None;
+        for (i, part) in parts.enumerate() {
+            let named = |what: &str| format!("{name}_{what}_{i}");
+            let row = g.i64s(&named("row"), &[index(i)]);
+            let axis = vec![Attribute::Int("axis", 0)];
+            let share = g.op_with("Gather", &named("share"), &[&shares, &row], axis);
+            let part = g.op("Mul", &named("part"), &[part, &share]);
+            let sum = if (1..=heads.len()).contains(&i) {
+                &mut learnt
+            } else {
+                &mut linear
+            };
+            *sum = Some(match sum.take() {
+                None => part,
+                Some(before) => g.op("Add", &named("sum"), &[&before, &part]),
+            });
+        }
+        let linear = linear.unwrap_or_else(|| ridge.clone());
+        let change = g.op("Mul", &format!("{name}_change"), &[&linear, &scale.dev]);
         let linear = g.op("Add", &format!("{name}_linear"), &[&change, &scale.last]);
-        let learnt = weighted(g, &format!("{name}_heads"), &heads, of_heads, None);
         let Some(learnt) = learnt else { return linear };
         let change = g.op("Mul", &format!("{name}_learnt"), &[&learnt, &scale.most]);
         g.op("Add", &format!("{name}_raw"), &[&linear, &change])
     };
-    let mean = raw("mean", &p.mean_weight);
-    let median = raw("median", &p.median_weight);
-    let offsets = offsets(g, p, s, &known, &scale);
+    let mean = raw("mean", &p.mean_share);
+    let median = raw("median", &p.median_share);
+    let offsets = offsets(g, p, s, future, &scale);
     let last_axis = g.i64s("last_axis", &[2]);
     let wide = g.op("Unsqueeze", "median_wide", &[&median, &last_axis]);
     let quantiles = g.op("Add", "quantiles_raw", &[&wide, &offsets]);
-    (
-        mean,
-        quantiles,
-        "preset default: ridge, LSTM heads and naive forecasts, averaged",
-    )
+    (mean, quantiles, ENSEMBLE)
+}
+
+/// What the names of a decoder's tensors begin with.
+pub(crate) fn decoder_prefix(i: usize) -> String {
+    format!("d{i}_")
+}
+
+/// The name of a naive forecast.
+pub(crate) fn season_name(i: usize) -> String {
+    format!("season_{i}")
 }
 
 /// Distances of the quantiles from the median, `[B, H, Q]`, raw units.
@@ -101,28 +107,37 @@ fn offsets(
     known: &Value,
     scale: &TargetScale,
 ) -> Value {
-    let mut exponent = g.f32s("spread_bias", &[1, s.horizon, 1], &p.spread.bias);
+    let mut exponent = widened(g, "spread_bias", &[1, s.horizon, 1], &p.spread.bias);
     if s.future_width > 0 {
-        let weight = g.f32s("spread_weight", &[s.future_width, 1], &p.spread.weight);
+        let weight = widened(g, "spread_weight", &[s.future_width, 1], &p.spread.weight);
         let by_calendar = g.op("MatMul", "spread_by_calendar", &[known, &weight]);
         exponent = g.op("Add", "spread_exponent", &[&by_calendar, &exponent]);
     }
-    let usual = g.f32s("spread_usual", &[1], &[p.spread.usual]);
-    let dev = g.cast("dev_y_f32", &scale.dev_wide, F32);
-    let restless = g.op("Div", "spread_ratio", &[&dev, &usual]);
+    let usual = widened(g, "spread_usual", &[1], &[p.spread.usual]);
+    let restless = g.op("Div", "spread_ratio", &[&scale.dev_wide, &usual]);
     let restless = g.op("Log", "spread_log_ratio", &[&restless]);
-    let power = g.f32s("spread_power", &[1], &[p.spread.power]);
+    let power = widened(g, "spread_power", &[1], &[p.spread.power]);
     let restless = g.op("Mul", "spread_restless", &[&restless, &power]);
     let exponent = g.op("Add", "spread_whole", &[&exponent, &restless]);
-    let low = g.f32s("spread_min", &[], &[-SPREAD_CLIP]);
-    let high = g.f32s("spread_max", &[], &[SPREAD_CLIP]);
+    let low = g.f64s("spread_min", &[], &[-SPREAD_CLIP]);
+    let high = g.f64s("spread_max", &[], &[SPREAD_CLIP]);
     let exponent = g.op("Clip", "spread_clipped", &[&exponent, &low, &high]);
-    let width = g.op("Exp", "spread_f32", &[&exponent]);
-    let width = g.cast("spread_f64", &width, F64);
+    let width = g.op("Exp", "spread", &[&exponent]);
     let width = g.op("Mul", "spread_raw", &[&width, &scale.dev_wide]);
-    let offsets: Vec<f64> = p.quantile_offset.iter().map(|v| f64::from(*v)).collect();
-    let offsets = g.f64s("quantile_offset", &[1, s.horizon, s.quantiles], &offsets);
+    let dims = [1, s.horizon, s.quantiles];
+    let offsets = widened(g, "quantile_offset", &dims, &p.quantile_offset);
     g.op("Mul", "quantile_offset_raw", &[&width, &offsets])
+}
+
+/// Parameters that lie in the file as f32 and count in f64.
+fn widened(g: &mut Graph, name: &str, dims: &[usize], values: &[f32]) -> Value {
+    let narrow = g.f32s(name, dims, values);
+    g.cast(&format!("{name}_f64"), &narrow, F64)
+}
+
+/// `[B, T, F]` -> `[B, T*F]`.
+fn flatten(g: &mut Graph, name: &str, value: &Value) -> Value {
+    g.op_with("Flatten", name, &[value], vec![Attribute::Int("axis", 1)])
 }
 
 /// Columns `at` of the flat window `[B, T*F]`.
@@ -134,29 +149,6 @@ fn gather(g: &mut Graph, name: &str, flat: &Value, at: &[i64]) -> Value {
         &[flat, &at],
         vec![Attribute::Int("axis", 1)],
     )
-}
-
-/// `sum` and the `[B, H]` parts, each times its share of `[parts, H]`; none of nothing.
-fn weighted(
-    g: &mut Graph,
-    name: &str,
-    parts: &[Value],
-    shares: &[f32],
-    sum: Option<Value>,
-) -> Option<Value> {
-    let horizon = shares.len() / parts.len().max(1);
-    let mut total = sum;
-    for (i, part) in parts.iter().enumerate() {
-        let own = &shares[i * horizon..(i + 1) * horizon];
-        let share = g.f32s(&format!("{name}_share_{i}"), &[1, horizon], own);
-        let share = g.cast(&format!("{name}_share_{i}_f64"), &share, F64);
-        let part = g.op("Mul", &format!("{name}_part_{i}"), &[part, &share]);
-        total = Some(match total {
-            None => part,
-            Some(sum) => g.op("Add", &format!("{name}_sum_{i}"), &[&sum, &part]),
-        });
-    }
-    total
 }
 
 /// What gives a forecast in units of the window back its raw units, f64.
@@ -190,7 +182,7 @@ fn target_scale(g: &mut Graph, seen: &Observed, scaled: &Scaled, target: usize) 
     }
 }
 
-/// A decoder's head, `[B, H]`.
+/// A decoder's head, `[B, H]`. Its LSTM reads `centred`, which is f32.
 fn decoder(
     g: &mut Graph,
     prefix: &str,
@@ -209,10 +201,9 @@ fn decoder(
     let segments = g.op("Reshape", &named("segments"), &[centred, &dims]);
     let state = lstm(g, prefix, &p.lstm, &segments);
     let state = linear(g, &named("state"), &p.state, &state);
-    let state = g.cast(&named("state_f32"), &state, F32);
     let steps = g.i64s(&named("steps_axis"), &[1]);
     let state = g.op("Unsqueeze", &named("state_wide"), &[&state, &steps]);
-    let step = g.f32s(&named("step"), &[1, s.horizon, units], &p.step);
+    let step = widened(g, &named("step"), &[1, s.horizon, units], &p.step);
     let mut sum = g.op("Add", &named("with_step"), &[&state, &step]);
     for (name, input, weight) in [
         ("known", Some(known), &p.known_weight),
@@ -222,13 +213,16 @@ fn decoder(
         let Some(input) = input.filter(|_| width > 0) else {
             continue;
         };
-        let weight = transposed(weight, width);
-        let weight = g.f32s(&named(&format!("{name}_weight")), &[width, units], &weight);
-        let part = g.op("MatMul", &named(&format!("{name}_part")), &[input, &weight]);
+        let of = |what: &str| named(&format!("{name}_{what}"));
+        let weight = widened(g, &of("weight"), &[units, width], weight);
+        let swap = vec![Attribute::Ints("perm", vec![1, 0])];
+        let weight = g.op_with("Transpose", &of("columns"), &[&weight], swap);
+        let part = g.op("MatMul", &of("part"), &[input, &weight]);
         sum = g.op("Add", &named(&format!("with_{name}")), &[&sum, &part]);
     }
-    let active = g.op("Relu", &named("units"), &[&sum]);
-    let out = g.f32s(&named("out"), &[1, s.horizon, units], &p.out);
+    let nothing = g.f64s(&named("inactive"), &[1], &[0.0]);
+    let active = g.op("Max", &named("units"), &[&sum, &nothing]);
+    let out = widened(g, &named("out"), &[1, s.horizon, units], &p.out);
     let each = g.op("Mul", &named("weighted_units"), &[&active, &out]);
     let width = g.i64s(&named("units_axis"), &[2]);
     let head = g.op_with(
@@ -237,13 +231,6 @@ fn decoder(
         &[&each, &width],
         vec![Attribute::Int("keepdims", 0)],
     );
-    let bias = g.f32s(&named("out_bias"), &[1, s.horizon], &p.out_bias);
+    let bias = widened(g, &named("out_bias"), &[1, s.horizon], &p.out_bias);
     g.op("Add", &named("head"), &[&head, &bias])
-}
-
-/// `[O, I]` -> `[I, O]`.
-fn transposed(weight: &[f32], width: usize) -> Vec<f32> {
-    (0..width)
-        .flat_map(|i| weight.iter().skip(i).step_by(width).copied())
-        .collect()
 }

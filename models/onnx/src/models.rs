@@ -23,6 +23,7 @@ pub const QUANTILES: &str = "quantiles";
 pub(crate) const CLASSIC: &str = "preset classic: MinMax, LSTM, linear head, one step ahead";
 pub(crate) const DEFAULT: &str =
     "preset default: normalised window, linear highway, known-future weights, optional LSTM";
+pub(crate) const ENSEMBLE: &str = "preset default: ridge, LSTM heads and naive forecasts, averaged";
 pub(crate) const SEASONAL_NAIVE: &str = "seasonal naive: the value one season before";
 
 /// The ONNX file of a model: opset 17, dynamic batch, the inputs and outputs named above.

@@ -121,9 +121,14 @@ impl DefaultParams {
     /// Smallest deviation of feature `f` in a window; [`DEV_MIN`] for a feature that does not exist.
     #[must_use]
     pub fn dev_floor(&self, f: usize) -> f64 {
-        let floor = self.train_dev.get(f).map_or(0.0, |d| DEV_FLOOR * d);
-        floor.max(DEV_MIN)
+        dev_floor(self.train_dev.get(f).copied().unwrap_or_default())
     }
+}
+
+/// Smallest deviation in a window of a feature of this training deviation, raw units.
+#[must_use]
+pub fn dev_floor(train_dev: f64) -> f64 {
+    (DEV_FLOOR * train_dev).max(DEV_MIN)
 }
 
 /// The value one season before (of the window's last season, repeated), the last observed value where that one is missing.

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use prost::Message;
 use tract_onnx::pb::{ModelProto, TensorProto, tensor_shape_proto::dimension, type_proto};
 
+use crate::ensemble::{DecoderParams, EnsembleParams, Spread};
+use crate::ensemble_graph::{decoder_prefix, season_name};
 use crate::graph::{F32, F64, I64, index};
 use crate::models::{self, CLASSIC, DEFAULT, INPUT_FUTURE, INPUT_WINDOW, QUANTILES};
 use crate::params::{
@@ -97,6 +99,7 @@ impl<'a> Parts<'a> {
         match self.doc {
             CLASSIC => self.classic(lookback).map(ModelParams::Classic),
             DEFAULT => self.default(lookback).map(ModelParams::Default),
+            models::ENSEMBLE => self.ensemble(lookback).map(ModelParams::Ensemble),
             models::SEASONAL_NAIVE => {
                 let naive = self.seasonal_naive(lookback);
                 naive.map(ModelParams::SeasonalNaive)
@@ -112,7 +115,7 @@ impl<'a> Parts<'a> {
         Ok(ClassicParams {
             lookback,
             future_width: self.future[1],
-            lstm: self.lstm(x_min.len())?,
+            lstm: self.lstm("", x_min.len())?,
             x_min,
             x_max: self.f64s("x_max")?,
             y_min: self.number("y_min")?,
@@ -130,7 +133,7 @@ impl<'a> Parts<'a> {
             let width = self.integer("segment_shape", 2)?;
             Some(LstmHead {
                 segment: width / inputs.max(1),
-                lstm: self.lstm(width)?,
+                lstm: self.lstm("", width)?,
                 head: self.linear("lstm_head")?,
             })
         } else {
@@ -144,15 +147,84 @@ impl<'a> Parts<'a> {
             target_input: self.integer("dev_y_wide_index", 0)?,
             train_dev: self.f64s("train_dev")?,
             highway,
-            future_weight: if self.future[1] > 0 {
-                self.f32s("future_weight")?
-            } else {
-                Vec::new()
-            },
+            future_weight: self.future_weight("future_weight")?,
             lstm,
             quantiles: self.quantiles.clone(),
             quantile_offset: self.f32s("quantile_offset")?,
         })
+    }
+
+    fn ensemble(&self, lookback: usize) -> Result<EnsembleParams, NotOurs> {
+        let highway = self.linear("highway")?;
+        let inputs = self.window[1];
+        let lags = if self.tensors.contains_key("lags_at") {
+            self.positions("lags_at")?
+        } else {
+            Vec::new()
+        };
+        let decoders = (0..).map(decoder_prefix);
+        let decoders =
+            decoders.take_while(|of| self.tensors.contains_key(&*format!("{of}segment_shape")));
+        let seasons = (0..).map(|i| format!("{}_at", season_name(i)));
+        let seasons = seasons.take_while(|name| self.tensors.contains_key(&**name));
+        let season = |name: String| {
+            let first = self.positions(&name)?.first().copied();
+            let first = first.ok_or_else(|| NotOurs(format!("`{name}` is empty")))?;
+            Ok(lookback.saturating_sub(first / inputs.max(1)))
+        };
+        Ok(EnsembleParams {
+            lookback,
+            inputs,
+            horizon: highway.output,
+            future_width: self.future[1],
+            target_input: self.integer("dev_y_wide_index", 0)?,
+            train_dev: self.f64s("train_dev")?,
+            highway,
+            future_weight: self.future_weight("future_weight")?,
+            decoders: decoders
+                .map(|of| self.decoder(&of, !lags.is_empty()))
+                .collect::<Result<_, _>>()?,
+            lags,
+            seasons: seasons.map(season).collect::<Result<_, _>>()?,
+            mean_share: self.f32s("mean_share")?,
+            median_share: self.f32s("median_share")?,
+            spread: Spread {
+                weight: self.future_weight("spread_weight")?,
+                bias: self.f32s("spread_bias")?,
+                power: self.narrow("spread_power")?,
+                usual: self.narrow("spread_usual")?,
+            },
+            quantiles: self.quantiles.clone(),
+            quantile_offset: self.f32s("quantile_offset")?,
+        })
+    }
+
+    fn decoder(&self, of: &str, lags: bool) -> Result<DecoderParams, NotOurs> {
+        let named = |name: &str| format!("{of}{name}");
+        let width = self.integer(&named("segment_shape"), 2)?;
+        Ok(DecoderParams {
+            segment: width / self.window[1].max(1),
+            lstm: self.lstm(of, width)?,
+            state: self.linear(&named("state"))?,
+            known_weight: self.future_weight(&named("known_weight"))?,
+            lag_weight: if lags {
+                self.f32s(&named("lag_weight"))?
+            } else {
+                Vec::new()
+            },
+            step: self.f32s(&named("step"))?,
+            out: self.f32s(&named("out"))?,
+            out_bias: self.f32s(&named("out_bias"))?,
+        })
+    }
+
+    /// Weights of the known-future values, which are only there where such values are.
+    fn future_weight(&self, name: &str) -> Result<Vec<f32>, NotOurs> {
+        if self.future[1] > 0 {
+            self.f32s(name)
+        } else {
+            Ok(Vec::new())
+        }
     }
 
     fn seasonal_naive(&self, lookback: usize) -> Result<SeasonalNaiveParams, NotOurs> {
@@ -169,12 +241,13 @@ impl<'a> Parts<'a> {
         })
     }
 
-    fn lstm(&self, input: usize) -> Result<LstmParams, NotOurs> {
-        let bias = self.f32s("lstm_b")?;
+    /// `prefix` is what the names of its tensors begin with.
+    fn lstm(&self, prefix: &str, input: usize) -> Result<LstmParams, NotOurs> {
+        let bias = self.f32s(&format!("{prefix}lstm_b"))?;
         let hidden = bias.len() / 8;
         let (b_ih, b_hh) = bias.split_at(4 * hidden);
         let rows = |name: &str, width: usize| -> Result<Vec<f32>, NotOurs> {
-            let stacked = self.f32s(name)?;
+            let stacked = self.f32s(&format!("{prefix}{name}"))?;
             if hidden.checked_mul(4 * width) == Some(stacked.len()) {
                 Ok(models::ifgo(&stacked, hidden * width))
             } else {
@@ -209,6 +282,18 @@ impl<'a> Parts<'a> {
         let found = self.f64s(name)?;
         let found = found.first().copied();
         found.ok_or_else(|| NotOurs(format!("`{name}` is empty")))
+    }
+
+    fn narrow(&self, name: &str) -> Result<f32, NotOurs> {
+        let found = self.f32s(name)?.first().copied();
+        found.ok_or_else(|| NotOurs(format!("`{name}` is empty")))
+    }
+
+    /// Places among the values of a window, which may be more than a size.
+    fn positions(&self, name: &str) -> Result<Vec<usize>, NotOurs> {
+        let found = self.integers(name)?.into_iter().map(usize::try_from);
+        let found = found.collect::<Result<_, _>>();
+        found.map_err(|_| NotOurs(format!("`{name}` holds no positions")))
     }
 
     fn integer(&self, name: &str, at: usize) -> Result<usize, NotOurs> {
@@ -294,8 +379,65 @@ mod tests {
         }
     }
 
+    fn ensemble() -> EnsembleParams {
+        let DefaultParams {
+            train_dev,
+            highway,
+            future_weight,
+            quantiles,
+            quantile_offset,
+            ..
+        } = highway();
+        let values = |n: usize, from: f32| (0..n).map(|i| from + i as f32).collect();
+        let decoder = |segment: usize, hidden: usize, units: usize| DecoderParams {
+            segment,
+            lstm: lstm(segment * 3, hidden),
+            state: linear(hidden, units),
+            known_weight: values(units, 0.75),
+            lag_weight: values(units * 2, 30.5),
+            step: values(units * 2, 0.3),
+            out: values(units * 2, -9.1),
+            out_bias: values(2, 3.3),
+        };
+        EnsembleParams {
+            lookback: 6,
+            inputs: 3,
+            horizon: 2,
+            future_width: 1,
+            target_input: 1,
+            train_dev,
+            highway,
+            future_weight,
+            lags: vec![17, 0, 4, 9],
+            decoders: vec![decoder(2, 5, 4), decoder(6, 2, 3)],
+            seasons: vec![4, 6, 1],
+            mean_share: values(12, 0.1),
+            median_share: values(12, -0.7),
+            spread: Spread {
+                weight: vec![1.0 / 3.0],
+                bias: vec![0.1, -0.2],
+                power: -0.4,
+                usual: 1e-3,
+            },
+            quantiles,
+            quantile_offset,
+        }
+    }
+
     #[test]
     fn what_was_built_is_read_back() {
+        let mut few = ensemble();
+        few.decoders.truncate(1);
+        few.decoders[0].known_weight.clear();
+        few.decoders[0].lag_weight.clear();
+        (few.future_width, few.lags, few.seasons) = (0, vec![], vec![]);
+        (few.future_weight, few.spread.weight) = (vec![], vec![]);
+        few.mean_share.truncate(4);
+        few.median_share.truncate(4);
+        let mut none = ensemble();
+        none.decoders.clear();
+        none.mean_share.truncate(8);
+        none.median_share.truncate(8);
         let with_lstm = highway();
         let mut ridge = highway();
         ridge.lstm = None;
@@ -324,6 +466,9 @@ mod tests {
             quantile_offset: vec![-1.0, 1.0, -2.0, 2.0, -3.0, 3.0],
         };
         for params in [
+            ModelParams::Ensemble(ensemble()),
+            ModelParams::Ensemble(few),
+            ModelParams::Ensemble(none),
             ModelParams::Default(with_lstm),
             ModelParams::Default(ridge),
             ModelParams::Classic(classic),
@@ -336,7 +481,16 @@ mod tests {
 
     #[test]
     fn what_is_not_exactly_ours_is_refused_and_never_a_panic() {
-        let file = models::build(&ModelParams::Default(highway()), &[]).unwrap();
+        for params in [
+            ModelParams::Default(highway()),
+            ModelParams::Ensemble(ensemble()),
+        ] {
+            refuses_every_change(&params);
+        }
+    }
+
+    fn refuses_every_change(params: &ModelParams) {
+        let file = models::build(params, &[]).unwrap();
         assert!(read(&[]).is_err());
         let changed = |change: &dyn Fn(&mut ModelProto)| {
             let mut model = ModelProto::decode(&file[..]).unwrap();

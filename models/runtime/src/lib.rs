@@ -220,8 +220,7 @@ pub fn load_plain(onnx: &[u8], spec: &ForecasterSpec) -> Result<LoadedModel, Run
 /// A graph that the kernels do not know, or that does not fit the forecaster.
 pub fn load_fused(onnx: &[u8], spec: &ForecasterSpec) -> Result<LoadedModel, CheckError> {
     let (params, _) = check::recognise(onnx, spec)?;
-    let engine = Fused::new(&params).ok_or(CheckError::NoKernels)?;
-    Ok(fused(engine, spec))
+    Ok(fused(&params, spec))
 }
 
 fn load_by(
@@ -229,21 +228,19 @@ fn load_by(
     spec: &ForecasterSpec,
     check: impl FnOnce() -> Result<(), String>,
 ) -> Result<LoadedModel, RuntimeError> {
-    let recognised = check::recognise(onnx, spec)
-        .and_then(|(params, _)| Fused::new(&params).ok_or(CheckError::NoKernels));
-    let engine = match recognised {
-        Ok(engine) => engine,
+    let params = match check::recognise(onnx, spec) {
+        Ok((params, _)) => params,
         Err(e) => return plain(onnx, spec, e.to_string()),
     };
     if let Err(why) = check() {
         return plain(onnx, spec, why);
     }
-    Ok(fused(engine, spec))
+    Ok(fused(&params, spec))
 }
 
-fn fused(engine: Fused, spec: &ForecasterSpec) -> LoadedModel {
+fn fused(params: &ModelParams, spec: &ForecasterSpec) -> LoadedModel {
     LoadedModel {
-        engine: Engine::Fused(Box::new(engine)),
+        engine: Engine::Fused(Box::new(Fused::new(params))),
         runs_by: RunsBy::Fused,
         target: target(spec),
     }

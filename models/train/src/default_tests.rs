@@ -212,8 +212,8 @@ fn one_window_through_predict_equals_the_training_batch() {
             .map(|d| decoder_params(d, panel.inputs, panel.future_width))
             .collect(),
         seasons: ensemble.seasons.clone(),
-        mean_weight: ensemble.mean_weight.clone(),
-        median_weight: ensemble.median_weight.clone(),
+        mean_share: ensemble.shares(&ensemble.mean_weight),
+        median_share: ensemble.shares(&ensemble.median_weight),
         spread: Spread {
             weight: ensemble.width_weight.clone(),
             bias: ensemble.width_bias.clone(),

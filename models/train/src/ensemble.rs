@@ -1,5 +1,6 @@
 //! Ridge, LSTM heads and naive forecasts averaged: owns the members' weights and the width of intervals by calendar, never a head's training.
 
+use fieldcast_onnx::SPREAD_CLIP;
 use ndarray::Array2;
 use ndarray::linalg::general_mat_mul;
 
@@ -100,6 +101,17 @@ impl<'a> Ensemble<'a> {
         ensemble
     }
 
+    /// The parts' shares `[M, H]` as the graph has them: a member with a head is ridge and the head's own part.
+    pub(crate) fn shares(&self, weights: &[f32]) -> Vec<f32> {
+        let h = self.ridge.horizon;
+        let mut shares = weights.to_vec();
+        let heads = weights.chunks_exact(h.max(1)).skip(1);
+        for head in heads.take(self.decoders.len()) {
+            shares.iter_mut().zip(head).for_each(|(s, w)| *s += w);
+        }
+        shares
+    }
+
     fn members(&self, batcher: &Batcher<'_>, samples: &[Sample]) -> Members {
         let count = 1 + self.decoders.len() + self.seasons.len();
         let h = self.ridge.horizon;
@@ -181,7 +193,7 @@ impl<'a> Ensemble<'a> {
             .map(|(v, w)| v * w)
             .sum();
         let restless = self.width_power * (dev / self.usual).ln();
-        let clip = fieldcast_onnx::SPREAD_CLIP;
+        let clip = SPREAD_CLIP as f32;
         (by_calendar + self.width_bias[step] + restless)
             .clamp(-clip, clip)
             .exp()

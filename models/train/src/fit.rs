@@ -360,8 +360,8 @@ impl Run<'_> {
             lags: batcher.lags.clone(),
             decoders: ensemble.decoders.iter().map(decoder).collect(),
             seasons: ensemble.seasons.clone(),
-            mean_weight: ensemble.mean_weight.clone(),
-            median_weight: ensemble.median_weight.clone(),
+            mean_share: ensemble.shares(&ensemble.mean_weight),
+            median_share: ensemble.shares(&ensemble.median_weight),
             spread: Spread {
                 weight: ensemble.width_weight.clone(),
                 bias: ensemble.width_bias.clone(),

@@ -62,7 +62,7 @@ pub(crate) fn normalise<Z: Narrowed>(
 }
 
 /// The widths in which a normalised window is wanted.
-pub(crate) trait Narrowed: Copy {
+pub(crate) trait Narrowed: Copy + Into<f64> {
     /// The nearest value of this width.
     fn narrowed(z: f64) -> Self;
 }
@@ -80,13 +80,14 @@ impl Narrowed for f64 {
 }
 
 /// z `[T, F]` minus its mean over the window, feature by feature; missing steps count as 0.
-pub(crate) fn centred(z: &[f32], features: usize) -> Vec<f32> {
+pub(crate) fn centred<Z: Narrowed>(z: &[Z], features: usize) -> Vec<Z> {
     let mut out = z.to_vec();
-    let steps = (z.len() / features.max(1)).max(1) as f32;
+    let steps = (z.len() / features.max(1)).max(1) as f64;
     for f in 0..features {
-        let mean = z.iter().skip(f).step_by(features).sum::<f32>() / steps;
+        let values = z.iter().skip(f).step_by(features);
+        let mean = values.map(|v| (*v).into()).sum::<f64>() / steps;
         let values = out.iter_mut().skip(f).step_by(features);
-        values.for_each(|v| *v -= mean);
+        values.for_each(|v| *v = Z::narrowed((*v).into() - mean));
     }
     out
 }

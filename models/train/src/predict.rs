@@ -144,28 +144,20 @@ fn ensemble(p: &EnsembleParams, window: &Window) -> Prediction {
     let mut scale = Scale::default();
     normalise(&window.window, p.inputs, &floors, &mut z, &mut scale);
     let (h, k, y) = (p.horizon, p.future_width, p.target_input);
-    let known: Vec<f32> = window.future.iter().map(|v| *v as f32).collect();
+    let known = |step: usize| &window.future[step * k..][..k];
     let mut ridge = linear(&p.highway, z.iter().copied());
     for (step, out) in ridge.iter_mut().enumerate() {
-        let values = window.future[step * k..][..k].iter();
-        let weights = p.future_weight[step * k..].iter();
-        *out += values
-            .zip(weights)
-            .map(|(v, w)| v * f64::from(*w))
-            .sum::<f64>();
+        *out += dot(&p.future_weight[step * k..], known(step));
     }
-    let narrow: Vec<f32> = z.iter().map(|z| *z as f32).collect();
-    let centred = centred(&narrow, p.inputs);
-    let heads: Vec<Vec<f32>> = p
-        .decoders
-        .iter()
-        .map(|d| head(p, d, &centred, &known))
+    let centred = centred(&z, p.inputs);
+    let heads = p.decoders.iter();
+    let heads: Vec<Vec<f64>> = heads
+        .map(|d| head(p, d, &centred, &window.future))
         .collect();
     let (last, dev) = (scale.last[y], scale.dev[y]);
     let most = dev.min(LSTM_MOST * p.train_dev[y]);
-    let raw = |weights: &[f32]| -> Vec<f64> {
-        let shares = p.shares(weights);
-        let share = |member: usize, step: usize| f64::from(shares[member * h + step]);
+    let raw = |shares: &[f32]| -> Vec<f64> {
+        let share = |part: usize, step: usize| f64::from(shares[part * h + step]);
         let value = |step: usize| {
             let season = |(i, s): (usize, &usize)| {
                 let at = (p.lookback - s + step % s) * p.inputs + y;
@@ -173,60 +165,59 @@ fn ensemble(p: &EnsembleParams, window: &Window) -> Prediction {
             };
             let seasons = p.seasons.iter().enumerate().map(season).sum::<f64>();
             let each = heads.iter().enumerate();
-            let learnt = each.map(|(i, head)| share(1 + i, step) * f64::from(head[step]));
+            let learnt = each.map(|(i, head)| share(1 + i, step) * head[step]);
             let linear = share(0, step) * ridge[step] + seasons;
             last + dev * linear + most * learnt.sum::<f64>()
         };
         (0..h).map(value).collect()
     };
-    let median = raw(&p.median_weight);
+    let median = raw(&p.median_share);
     let q = p.quantiles.len();
-    let restless = p.spread.power * (dev as f32 / p.spread.usual).ln();
+    let restless = f64::from(p.spread.power) * (dev / f64::from(p.spread.usual)).ln();
     let mut quantiles = Vec::with_capacity(h * q);
     for (step, middle) in median.iter().enumerate() {
-        let by_calendar = dot(&known[step * k..][..k], &p.spread.weight);
-        let exponent = by_calendar + p.spread.bias[step] + restless;
-        let width = dev * f64::from(exponent.clamp(-SPREAD_CLIP, SPREAD_CLIP).exp());
+        let by_calendar = dot(&p.spread.weight, known(step));
+        let exponent = by_calendar + f64::from(p.spread.bias[step]) + restless;
+        let width = dev * exponent.clamp(-SPREAD_CLIP, SPREAD_CLIP).exp();
         let offsets = p.quantile_offset[step * q..][..q].iter();
         quantiles.extend(offsets.map(|o| middle + width * f64::from(*o)));
     }
     Prediction {
-        mean: raw(&p.mean_weight),
+        mean: raw(&p.mean_share),
         quantiles,
     }
 }
 
 /// What a decoder adds to ridge, `[H]`.
-fn head(p: &EnsembleParams, d: &DecoderParams, centred: &[f32], known: &[f32]) -> Vec<f32> {
+fn head(p: &EnsembleParams, d: &DecoderParams, centred: &[f64], known: &[f64]) -> Vec<f64> {
     let mut tape = LstmTape::default();
     let lstm = kernel_lstm(&d.lstm);
-    let last = lstm.forward(p.lookback / d.segment, 1, centred, &mut tape);
+    let narrow: Vec<f32> = centred.iter().map(|c| *c as f32).collect();
+    let last = lstm.forward(p.lookback / d.segment, 1, &narrow, &mut tape);
     let units = d.state.output;
     let state = linear(&d.state, last.iter().map(|v| f64::from(*v)));
-    let state: Vec<f32> = state.iter().map(|v| *v as f32).collect();
     let (k, j) = (p.future_width, p.lag_width());
     let mut out = Vec::with_capacity(p.horizon);
     for step in 0..p.horizon {
-        let lags: Vec<f32> = p.lags[step * j..][..j]
-            .iter()
-            .map(|at| centred[*at])
-            .collect();
+        let lags = p.lags[step * j..][..j].iter();
+        let lags: Vec<f64> = lags.map(|at| centred[*at]).collect();
         let known = &known[step * k..][..k];
         let unit = |u: usize| {
             let sum = state[u]
-                + d.step[step * units + u]
-                + dot(known, &d.known_weight[u * k..])
-                + dot(&lags, &d.lag_weight[u * j..]);
-            sum.max(0.0) * d.out[step * units + u]
+                + f64::from(d.step[step * units + u])
+                + dot(&d.known_weight[u * k..], known)
+                + dot(&d.lag_weight[u * j..], &lags);
+            sum.max(0.0) * f64::from(d.out[step * units + u])
         };
-        out.push((0..units).map(unit).sum::<f32>() + d.out_bias[step]);
+        out.push((0..units).map(unit).sum::<f64>() + f64::from(d.out_bias[step]));
     }
     out
 }
 
 /// Over the shorter of the two.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+fn dot(weights: &[f32], values: &[f64]) -> f64 {
+    let products = weights.iter().zip(values).map(|(w, v)| f64::from(*w) * v);
+    products.sum()
 }
 
 fn seasonal_naive(p: &SeasonalNaiveParams, window: &Window) -> Prediction {

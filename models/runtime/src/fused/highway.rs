@@ -4,7 +4,7 @@ use fieldcast_kernel::{InstanceNorm, WideLinear};
 use fieldcast_onnx::DefaultParams;
 use fieldcast_onnx::params::{LSTM_MOST, Z_CLIP};
 
-use super::{Head, Scratch, linear, spread};
+use super::{Head, Scratch, add_known, linear, spread};
 use crate::Prediction;
 
 pub(super) struct Highway {
@@ -47,16 +47,14 @@ impl Highway {
             tape,
             state,
             part,
+            ..
         } = scratch;
         self.norm.run(window, scaled);
         let (last, dev) = (scaled.last[self.target], scaled.dev[self.target]);
         self.highway.run(&scaled.z, &mut out.mean);
-        let known = future.len() / out.mean.len().max(1);
-        for (h, mean) in out.mean.iter_mut().enumerate() {
-            let values = future[h * known..][..known].iter();
-            let products = values.zip(&self.future[h * known..]);
-            let sum: f64 = products.map(|(v, w)| v * f64::from(*w)).sum();
-            *mean = (*mean + sum) * dev + last;
+        add_known(future, &self.future, &mut out.mean);
+        for mean in &mut out.mean {
+            *mean = *mean * dev + last;
         }
         if let Some(head) = &self.lstm {
             x.clear();

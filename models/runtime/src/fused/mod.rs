@@ -4,6 +4,7 @@
 //! once its buffers have grown.
 
 mod classic;
+mod ensemble;
 mod highway;
 mod naive;
 
@@ -14,6 +15,7 @@ use fieldcast_onnx::{LinearParams, LstmParams, ModelParams, Shape};
 
 use crate::Prediction;
 use classic::Classic;
+use ensemble::{Ensemble, Joined};
 use highway::Highway;
 use naive::Naive;
 
@@ -26,6 +28,7 @@ pub(crate) struct Fused {
 
 enum Model {
     Classic(Box<Classic>),
+    Ensemble(Box<Ensemble>),
     Highway(Box<Highway>),
     Naive(Naive),
 }
@@ -41,21 +44,21 @@ struct Scratch {
     state: Vec<f64>,
     /// `[H]`
     part: Vec<f64>,
+    joined: Joined,
 }
 
 impl Fused {
-    /// None for a model that only plain tract runs.
-    pub(crate) fn new(params: &ModelParams) -> Option<Self> {
-        Some(Self {
+    pub(crate) fn new(params: &ModelParams) -> Self {
+        Self {
             shape: params.shape(),
             model: match params {
                 ModelParams::Classic(p) => Model::Classic(Box::new(Classic::new(p))),
                 ModelParams::Default(p) => Model::Highway(Box::new(Highway::new(p))),
                 ModelParams::SeasonalNaive(p) => Model::Naive(Naive::new(p)),
-                ModelParams::Ensemble(_) => return None,
+                ModelParams::Ensemble(p) => Model::Ensemble(Box::new(Ensemble::new(p))),
             },
             scratch: Mutex::default(),
-        })
+        }
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -90,6 +93,7 @@ impl Fused {
         out.quantiles.resize(s.horizon * s.quantiles, 0.0);
         match &self.model {
             Model::Classic(m) => m.run(window, scratch, out),
+            Model::Ensemble(m) => m.run(window, future, scratch, out),
             Model::Highway(m) => m.run(window, future, scratch, out),
             Model::Naive(m) => m.run(window, out),
         }
@@ -130,6 +134,16 @@ impl Head {
 
 fn linear(p: &LinearParams) -> WideLinear {
     WideLinear::new(p.weight.clone(), p.bias.clone())
+}
+
+/// Adds what the known-future values `[H, K]` say by their weights `[H, K]` to y `[H]`.
+fn add_known(future: &[f64], weight: &[f32], y: &mut [f64]) {
+    let known = future.len() / y.len().max(1);
+    for (h, y) in y.iter_mut().enumerate() {
+        let values = future[h * known..][..known].iter();
+        let products = values.zip(&weight[h * known..]);
+        *y += products.map(|(v, w)| v * f64::from(*w)).sum::<f64>();
+    }
 }
 
 /// The quantiles: each step's mean and the offsets `[H, Q]`, in units of `unit`.

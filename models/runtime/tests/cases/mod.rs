@@ -171,8 +171,8 @@ fn ensemble(random: &mut Random, spec: &ForecasterSpec, k: usize) -> EnsemblePar
         lags: (0..h * lags).map(|i| (i * 37 + 11) % (t * f)).collect(),
         decoders,
         seasons: vec![1, 4],
-        mean_weight: random.f32s(5 * h, 0.4),
-        median_weight: random.f32s(5 * h, 0.4),
+        mean_share: random.f32s(5 * h, 0.4),
+        median_share: random.f32s(5 * h, 0.4),
         spread: Spread {
             weight: random.f32s(k, 0.4),
             bias: random.f32s(h, 0.3),
