@@ -124,7 +124,7 @@ impl Ensemble {
         ] {
             for (h, sum) in sums.iter_mut().enumerate() {
                 let seasons = self.seasons.iter().skip(h).step_by(steps);
-                let own = shares[(1 + self.decoders.len()) * steps + h..].iter();
+                let own = shares.iter().skip((1 + self.decoders.len()) * steps + h);
                 let naive = seasons.zip(own.step_by(steps));
                 let naive: f64 = naive.map(|(at, share)| share * scaled.z[*at]).sum();
                 *sum = last + dev * (shares[h] * part[h] + naive);

@@ -129,7 +129,15 @@ pub(crate) fn all() -> Vec<Case> {
         quantiles: reference.quantiles.clone(),
         quantile_offset: vec![-50.0, 1.0, 60.0],
     };
-    let (default_again, ensemble) = (default.clone(), ensemble(&mut random, &default, k));
+    let ensemble = ensemble(&mut random, &default, k);
+    // What training takes where the heads' plain mean is best: no naive forecast among the parts.
+    let heads = EnsembleParams {
+        seasons: Vec::new(),
+        mean_share: random.f32s(3 * default.horizon, 0.4),
+        median_share: random.f32s(3 * default.horizon, 0.4),
+        ..ensemble.clone()
+    };
+    let (for_ensemble, for_heads) = (default.clone(), default.clone());
     let case = |name, spec, params| Case {
         name,
         spec,
@@ -141,7 +149,8 @@ pub(crate) fn all() -> Vec<Case> {
         case("ridge", default.clone(), ModelParams::Default(ridge)),
         case("seasonal_naive", default, ModelParams::SeasonalNaive(naive)),
         case("classic", reference, ModelParams::Classic(classic)),
-        case("ensemble", default_again, ModelParams::Ensemble(ensemble)),
+        case("ensemble", for_ensemble, ModelParams::Ensemble(ensemble)),
+        case("heads", for_heads, ModelParams::Ensemble(heads)),
     ]
 }
 
