@@ -65,8 +65,9 @@ impl<'a> CompactEquations<'a> {
         Self { batcher, grams }
     }
 
-    /// The highway of one penalty, relative to the lags' mean diagonal; the constant is not penalised.
-    pub(crate) fn solve(&self, penalty: f64) -> Result<Highway, TrainError> {
+    /// The highway of one penalty, relative to the lags' mean diagonal; the constant is not penalised. Without `calendar` it
+    /// is that of the lags alone.
+    pub(crate) fn solve(&self, penalty: f64, calendar: bool) -> Result<Highway, TrainError> {
         let panel = self.batcher.panel;
         let (j, k) = (self.batcher.lag_width(), panel.future_width);
         let n = j + k + 1;
@@ -84,6 +85,13 @@ impl<'a> CompactEquations<'a> {
                 factor[i * n + i] += if i + 1 < n { lambda } else { mass * 1e-9 };
             }
             let mut solved: Vec<f64> = (0..n).map(|i| gram[[i, n]]).collect();
+            for i in (j..j + k).filter(|_| !calendar) {
+                (0..n).filter(|q| *q != i).for_each(|q| {
+                    factor[i * n + q] = 0.0;
+                    factor[q * n + i] = 0.0;
+                });
+                solved[i] = 0.0;
+            }
             if !cholesky(&mut factor, n) {
                 return Err(TrainError::Singular { features: n });
             }
@@ -99,8 +107,8 @@ impl<'a> CompactEquations<'a> {
             for (i, weight) in weight.iter_mut().enumerate() {
                 *weight -= means[i % panel.inputs] as f32;
             }
-            let calendar = highway.future[step * k..][..k].iter_mut().zip(&solved[j..]);
-            calendar.for_each(|(slot, value)| *slot = *value as f32);
+            let known = highway.future[step * k..][..k].iter_mut().zip(&solved[j..]);
+            known.for_each(|(slot, value)| *slot = *value as f32);
             highway.bias[step] = solved[n - 1] as f32;
         }
         Ok(highway)

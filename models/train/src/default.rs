@@ -57,8 +57,8 @@ pub(crate) fn score(
     sum / f64::max(count, 1.0)
 }
 
-/// The ridge highway, over the whole window or over few features of it, whose penalty scores best on the selection part, with
-/// that penalty.
+/// The ridge highway, over the whole window or over few features of it, with the calendar or without, whose penalty scores best
+/// on the selection part, with that penalty.
 pub(crate) fn fit_highway(
     batcher: &Batcher<'_>,
     train: &[Sample],
@@ -67,14 +67,17 @@ pub(crate) fn fit_highway(
 ) -> Result<(Highway, f64), TrainError> {
     let whole = NormalEquations::new(batcher, train);
     let compact = CompactEquations::new(batcher, train);
-    let mut best: Option<(f64, Highway, f64)> = None;
+    let mut forms: [Option<(f64, Highway, f64)>; 4] = Default::default();
     let mut failed = None;
     for penalty in &config.ridge_penalties {
         let few = *penalty * COMPACT;
-        for solved in [
-            whole.solve(*penalty),
-            compact.solve(*penalty),
-            compact.solve(few),
+        for (form, solved) in [
+            (0, whole.solve(*penalty, false)),
+            (1, whole.solve(*penalty, true)),
+            (2, compact.solve(*penalty, false)),
+            (2, compact.solve(few, false)),
+            (3, compact.solve(*penalty, true)),
+            (3, compact.solve(few, true)),
         ] {
             let highway = match solved {
                 Ok(highway) => highway,
@@ -85,19 +88,44 @@ pub(crate) fn fit_highway(
             };
             let ridge = Ridge::new(&highway, batcher.panel.horizon);
             let error = score(&ridge, None, batcher, select);
-            if best.as_ref().is_none_or(|(least, ..)| error < *least) {
-                best = Some((error, highway, *penalty));
+            if forms[form]
+                .as_ref()
+                .is_none_or(|(least, ..)| error < *least)
+            {
+                forms[form] = Some((error, highway, *penalty));
             }
         }
     }
-    match (best, failed) {
-        (Some((_, highway, penalty)), _) => Ok((highway, penalty)),
-        (None, Some(e)) => Err(e),
-        (None, None) => Err(TrainError::Config {
+    let forms: Vec<(f64, Highway, f64)> = forms.into_iter().flatten().collect();
+    let Some((least, _, penalty)) = forms.iter().min_by(|a, b| a.0.total_cmp(&b.0)) else {
+        return Err(failed.unwrap_or(TrainError::Config {
             setting: "ridge_penalties",
             problem: "must not be empty",
-        }),
-    }
+        }));
+    };
+    let apart = independent(batcher, select);
+    let weights: Vec<f64> = forms
+        .iter()
+        .map(|(error, ..)| {
+            (least.max(f64::MIN_POSITIVE) / error.max(f64::MIN_POSITIVE)).powf(apart)
+        })
+        .collect();
+    let parts: Vec<(f64, &Highway)> = weights
+        .iter()
+        .copied()
+        .zip(forms.iter().map(|f| &f.1))
+        .collect();
+    Ok((Highway::averaged(&parts), *penalty))
+}
+
+/// Windows' worth of errors in `samples` that are not copies of each other: neighbours share steps ahead, errors of one
+/// window are alike for about half a horizon, and all devices meet the same weather.
+pub(crate) fn independent(batcher: &Batcher<'_>, samples: &[Sample]) -> f64 {
+    let panel = batcher.panel;
+    let row = |s: &Sample| panel.tracks[s.track].start / panel.period + s.origin as i64;
+    let (first, last) = (samples.iter().map(row).min(), samples.iter().map(row).max());
+    let span = last.unwrap_or(0) - first.unwrap_or(0);
+    (2.0 * span as f64 / panel.horizon as f64).max(1.0)
 }
 
 /// Values of z that the LSTM reads at a time: a season's rows where the window holds at least four whole seasons, else one row.

@@ -34,7 +34,7 @@ fn block_elimination_equals_the_full_normal_equations() {
     let train = &parts.train[..400];
     let equations = NormalEquations::new(&batcher, train);
     let penalty = 0.05;
-    let highway = equations.solve(penalty).unwrap();
+    let highway = equations.solve(penalty, true).unwrap();
     let mut batch = Batch::default();
     batcher.fill(train, &mut batch);
     let (h, k, d) = (panel.horizon, panel.future_width, batcher.features());
@@ -85,7 +85,9 @@ fn few_features_give_the_regression_on_those_features() {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
     let train = &parts.train[..600];
-    let highway = CompactEquations::new(&batcher, train).solve(1e-3).unwrap();
+    let highway = CompactEquations::new(&batcher, train)
+        .solve(1e-3, true)
+        .unwrap();
     let ridge = Ridge::new(&highway, panel.horizon);
     let mut batch = Batch::default();
     batcher.fill(train, &mut batch);
@@ -185,7 +187,7 @@ fn one_window_through_predict_equals_the_training_batch() {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
     let highway = NormalEquations::new(&batcher, &parts.train)
-        .solve(0.1)
+        .solve(0.1, true)
         .unwrap();
     let ridge = Ridge::new(&highway, panel.horizon);
     let heads = [(5, 7), (4, 9)].map(|widths| trained_looking(&batcher, widths, 9));

@@ -1,5 +1,7 @@
 //! Ridge, LSTM heads and naive forecasts averaged: owns the members' weights and the width of intervals by calendar, never a head's training.
 
+use std::collections::BTreeMap;
+
 use fieldcast_onnx::SPREAD_CLIP;
 use ndarray::Array2;
 use ndarray::linalg::general_mat_mul;
@@ -13,6 +15,8 @@ use crate::samples::Sample;
 
 /// Pull of the weights of all steps towards equal heads, in units of the members' mean square.
 const PRIOR: f64 = 1e-3;
+/// How far the share of the heads is expected from none, before `select` is seen.
+const SHARE_PRIOR: f64 = 0.5;
 /// Pull of a step's weights towards those of all steps, in the same units.
 const STEP_PRIOR: f64 = 5e-3;
 /// Rounds of reweighting that turn squares into absolute errors.
@@ -77,6 +81,49 @@ impl<'a> Ensemble<'a> {
             width_power: 0.0,
             usual: 1.0,
         }
+    }
+
+    /// All heads alike, and as much of them beside ridge as `select` is evidence for.
+    ///
+    /// The share that fits best there is drawn towards none by its own uncertainty (the mean of a normal posterior whose prior
+    /// is `SHARE_PRIOR` wide), and that is taken over blocks of time, since errors of neighbouring windows are one error. How
+    /// much of the share is evidence and not prior comes with it: its degrees of freedom.
+    pub(crate) fn shrunk(
+        ridge: &'a Ridge,
+        decoders: &'a [Decoder],
+        batcher: &Batcher<'_>,
+        select: &[Sample],
+    ) -> (Self, f64) {
+        let mut ensemble = Self::equal(ridge, decoders);
+        if decoders.is_empty() {
+            return (ensemble, 0.0);
+        }
+        let (h, members) = (ridge.horizon, ensemble.members(batcher, select));
+        let panel = batcher.panel;
+        let block = (2 * h).max(panel.season) as i64;
+        // Of each block: head times head, head times what ridge leaves.
+        let mut blocks: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
+        for (i, sample) in select.iter().enumerate() {
+            let rows = panel.tracks[sample.track].start / panel.period + sample.origin as i64;
+            let sums = blocks.entry(rows.div_euclid(block)).or_default();
+            for q in i * h..(i + 1) * h {
+                let row = &members.values[q * members.count..][..members.count];
+                let scale = f64::from(members.scale[q]);
+                let mean = row[1..].iter().sum::<f32>() / decoders.len() as f32;
+                let head = f64::from(mean - row[0]) * scale;
+                let rest = f64::from(members.target[q] - row[0]) * scale;
+                if rest.is_finite() {
+                    *sums = (sums.0 + head * head, sums.1 + head * rest);
+                }
+            }
+        }
+        let (share, learnt) = posterior_share(&blocks.into_values().collect::<Vec<_>>());
+        for weights in [&mut ensemble.mean_weight, &mut ensemble.median_weight] {
+            let (own, heads) = weights.split_at_mut(h);
+            own.fill(1.0 - share);
+            heads.iter_mut().for_each(|w| *w *= share);
+        }
+        (ensemble, learnt)
     }
 
     /// Non-negative weights that are best on `select`: the mean's for squared, the median's for absolute errors in MASE units.
@@ -266,6 +313,20 @@ impl<'a> Ensemble<'a> {
             self.width_power = weight[calendar].clamp(-1.0, 0.0) as f32;
         }
     }
+}
+
+/// Posterior mean of the share of a part, and how much of it is not the prior, from the sums of its square and of its product with what is left, block by block.
+fn posterior_share(blocks: &[(f64, f64)]) -> (f32, f64) {
+    let square: f64 = blocks.iter().map(|(g, _)| g).sum();
+    let n = blocks.len() as f64;
+    if square <= 0.0 || n < 2.0 {
+        return (0.0, 0.0);
+    }
+    let best = blocks.iter().map(|(_, c)| c).sum::<f64>() / square;
+    let noise: f64 = blocks.iter().map(|(g, c)| (c - best * g).powi(2)).sum();
+    let variance = noise * n / (n - 1.0) / (square * square);
+    let known = SHARE_PRIOR * SHARE_PRIOR / (SHARE_PRIOR * SHARE_PRIOR + variance);
+    ((best * known).clamp(0.0, 1.0) as f32, known)
 }
 
 /// Non-negative least squares `[M, H]`, reweighted `rounds` times into least absolute errors: one set of weights for all steps,

@@ -13,7 +13,7 @@ use crate::batch::Batcher;
 use crate::calibrate::{calibration, conformal_offsets, outward};
 use crate::data::Panel;
 use crate::decoder::Decoder;
-use crate::default::{Task, fit_heads, fit_highway};
+use crate::default::{Task, fit_heads, fit_highway, independent};
 use crate::ensemble::Ensemble;
 use crate::network::Ridge;
 use crate::predict::{decoder_params, linear_params};
@@ -21,13 +21,13 @@ use crate::samples::{Parts, Sample, split};
 use crate::scales::Scales;
 use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic, forest};
 
-/// An LSTM this much worse than the best baseline on the selection part is refused.
+/// An LSTM this much worse than the best baseline is refused.
 const REFUSED_ABOVE: f64 = 1.01;
 
-/// One model's errors on the selection part.
+/// One model's errors on the selection and the calibration part, which no weight was learnt from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelScore {
-    /// `last_value`, `seasonal_naive`, `weekly_naive`, `ridge`, `forest`, `lstm` (its heads averaged), `ensemble` or `classic`.
+    /// `last_value`, `seasonal_naive`, `weekly_naive`, `ridge`, `forest`, `lstm` (its heads averaged, as far as they were right), `ensemble` or `classic`.
     pub model: String,
     /// Mean absolute error over all steps, raw units.
     pub mae: f64,
@@ -65,7 +65,7 @@ pub struct Trained {
     pub params: ModelParams,
     /// Its name in the table.
     pub chosen: String,
-    /// All models on the selection part, baselines first.
+    /// All models on the selection and the calibration part, baselines first.
     pub table: Vec<ModelScore>,
     /// Every model of the table that a bundle could hold, by name, with intervals of its own.
     pub models: Vec<(String, ModelParams)>,
@@ -129,6 +129,22 @@ enum Candidate<'a> {
     Ensemble(Box<Ensemble<'a>>),
 }
 
+/// A candidate and what speaks for it.
+struct Judged<'a> {
+    line: ModelScore,
+    /// Degrees of freedom that the parts it is judged on have taught it.
+    learnt: f64,
+    candidate: Candidate<'a>,
+}
+
+impl Judged<'_> {
+    /// MASE times what Akaike's criterion has each learnt number cost: the likelihood of absolute errors (Laplace) falls with
+    /// the power of their mean, once for each of the independent `windows`.
+    fn error(&self, windows: f64) -> f64 {
+        self.line.mase * (self.learnt / windows).exp()
+    }
+}
+
 impl Run<'_> {
     fn report(
         &self,
@@ -157,23 +173,30 @@ impl Run<'_> {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
         let batcher = Batcher::new(self.panel, self.scales);
-        let select = &self.parts.select;
-        let mut candidates: Vec<(ModelScore, Candidate<'_>)> = Vec::new();
+        let (select, calibrate) = (&self.parts.select, &self.parts.calibrate);
+        // What stopped a head's training flatters the head: the judgement takes the part behind it as well.
+        let judged = [&select[..], &calibrate[..]].concat();
+        let mut candidates: Vec<Judged<'_>> = Vec::new();
         for (name, season) in self.seasons() {
-            let line = score(name, &naive_outcomes(&batcher, select, season), self.scales);
-            candidates.push((line, Candidate::Naive(season)));
+            let outcomes = naive_outcomes(&batcher, &judged, season);
+            candidates.push(Judged {
+                line: score(name, &outcomes, self.scales),
+                learnt: 0.0,
+                candidate: Candidate::Naive(season),
+            });
         }
         let (highway, penalty) = fit_highway(&batcher, &self.parts.train, select, self.config)?;
         let ridge = Ridge::new(&highway, self.panel.horizon);
-        let outcomes = ridge_outcomes(&batcher, select, &ridge);
-        candidates.push((
-            score("ridge", &outcomes, self.scales),
-            Candidate::Ridge(&ridge),
-        ));
-        let mut table: Vec<ModelScore> = candidates.iter().map(|(line, _)| line.clone()).collect();
+        let outcomes = ridge_outcomes(&batcher, &judged, &ridge);
+        candidates.push(Judged {
+            line: score("ridge", &outcomes, self.scales),
+            learnt: 0.0,
+            candidate: Candidate::Ridge(&ridge),
+        });
+        let mut table: Vec<ModelScore> = candidates.iter().map(|c| c.line.clone()).collect();
         let best = table.iter().map(|s| s.mase).fold(f64::INFINITY, f64::min);
         if self.config.forest {
-            let outcomes = forest::outcomes(&batcher, &self.parts.train, select, self.config)?;
+            let outcomes = forest::outcomes(&batcher, &self.parts.train, &judged, self.config)?;
             table.push(score("forest", &outcomes, self.scales));
         }
         let heads = self.heads(&batcher, &ridge, progress)?;
@@ -185,29 +208,37 @@ impl Run<'_> {
             let (early, late) = select.split_at(select.len() / 2);
             let mut crossed = weighted(late).outcomes(&batcher, early);
             crossed.extend(weighted(early).outcomes(&batcher, late));
-            let equal = Ensemble::equal(&ridge, &heads);
-            let alike = equal.outcomes(&batcher, select);
+            let combined = weighted(select);
+            crossed.extend(combined.outcomes(&batcher, calibrate));
+            let (alike, learnt) = Ensemble::shrunk(&ridge, &heads, &batcher, &judged);
+            let outcomes = alike.outcomes(&batcher, &judged);
             let ensembles = [
-                ("lstm", equal, alike),
-                ("ensemble", weighted(select), crossed),
+                ("lstm", alike, learnt, outcomes),
+                ("ensemble", combined, 0.0, crossed),
             ];
-            for (name, mut ensemble, outcomes) in ensembles {
+            for (name, mut ensemble, learnt, outcomes) in ensembles {
                 ensemble.fit_width(&batcher, &self.parts.train);
                 let mut line = score(name, &outcomes, self.scales);
                 line.refused = line.mase > REFUSED_ABOVE * best;
                 table.push(line.clone());
-                candidates.push((line, Candidate::Ensemble(Box::new(ensemble))));
+                candidates.push(Judged {
+                    line,
+                    learnt,
+                    candidate: Candidate::Ensemble(Box::new(ensemble)),
+                });
             }
         }
         self.report(Stage::Calibration, progress)?;
+        let windows = independent(&batcher, &judged);
         let mut models = Vec::with_capacity(candidates.len());
         let mut best: Option<(f64, String, Vec<Outcome>)> = None;
-        for (line, candidate) in &candidates {
-            let (params, outcomes) = self.calibrated(&batcher, candidate);
-            models.push((line.model.clone(), params));
-            let better = best.as_ref().is_none_or(|(least, ..)| line.mase < *least);
-            if !line.refused && better {
-                best = Some((line.mase, line.model.clone(), outcomes));
+        for judged in &candidates {
+            let (params, outcomes) = self.calibrated(&batcher, &judged.candidate);
+            let (name, error) = (&judged.line.model, judged.error(windows));
+            models.push((name.clone(), params));
+            let better = best.as_ref().is_none_or(|(least, ..)| error < *least);
+            if !judged.line.refused && better {
+                best = Some((error, name.clone(), outcomes));
             }
         }
         let Some((_, chosen, outcomes)) = best else {

@@ -27,6 +27,28 @@ pub(crate) struct Highway {
     pub(crate) future: Vec<f32>,
 }
 
+impl Highway {
+    /// The mean of several of one shape, weighted; the weights need not sum to 1.
+    pub(crate) fn averaged(parts: &[(f64, &Highway)]) -> Highway {
+        let total: f64 = parts.iter().map(|(w, _)| w).sum();
+        let mean = |of: fn(&Highway) -> &[f32]| -> Vec<f32> {
+            let size = parts.first().map_or(0, |(_, p)| of(p).len());
+            let at = |i: usize| {
+                parts
+                    .iter()
+                    .map(|(w, p)| w * f64::from(of(p)[i]))
+                    .sum::<f64>()
+            };
+            (0..size).map(|i| (at(i) / total) as f32).collect()
+        };
+        Highway {
+            weight: mean(|h| &h.weight),
+            bias: mean(|h| &h.bias),
+            future: mean(|h| &h.future),
+        }
+    }
+}
+
 /// Sums over the training part from which the highway of any penalty follows.
 #[derive(Debug)]
 pub(crate) struct NormalEquations {
@@ -115,8 +137,9 @@ impl NormalEquations {
         }
     }
 
-    /// The highway of one penalty, relative to the mean diagonal; the constant is not penalised.
-    pub(crate) fn solve(&self, penalty: f64) -> Result<Highway, TrainError> {
+    /// The highway of one penalty, relative to the mean diagonal; the constant is not penalised. Without `calendar` it is
+    /// that of the window alone.
+    pub(crate) fn solve(&self, penalty: f64, calendar: bool) -> Result<Highway, TrainError> {
         let (h, k, features) = (self.horizon, self.future_width, self.columns.len());
         let d = features + 1;
         let singular = TrainError::Singular {
@@ -142,9 +165,9 @@ impl NormalEquations {
             future: vec![0.0; h * k],
         };
         for step in 0..h {
-            let calendar = Slice::from(step * k..(step + 1) * k);
-            let cross = self.cross.slice_axis(Axis(1), calendar);
-            let inner = solved.slice_axis(Axis(1), calendar);
+            let known = Slice::from(step * k..(step + 1) * k);
+            let cross = self.cross.slice_axis(Axis(1), known);
+            let inner = solved.slice_axis(Axis(1), known);
             let schur = cross.t().dot(&inner);
             let rest = cross.t().dot(&solved.column(h * k + step));
             let own = &self.own[step * k * (k + 1)..][..k * (k + 1)];
@@ -160,6 +183,9 @@ impl NormalEquations {
                 return Err(singular);
             }
             solve(&small, k, &mut future, 1);
+            if !calendar {
+                future.fill(0.0);
+            }
             for (i, row) in inner.rows().into_iter().enumerate() {
                 let through: f64 = row.iter().zip(&future).map(|(a, b)| a * b).sum();
                 let value = (solved[[i, h * k + step]] - through) as f32;
