@@ -7,8 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How far one observation moves the logarithm of a factor.
+/// How far one observation moves the logarithm of a factor, at most.
 pub const RATE: f64 = 0.01;
+/// The same for all the observations of as many origins as a step lies ahead.
+pub const FAR_RATE: f64 = 0.1;
 /// Factors stay between `e^-LIMIT` and `e^LIMIT`.
 pub const LIMIT: f64 = 2.0;
 
@@ -79,7 +81,7 @@ impl Adaptive {
             };
             let moved = f64::from(u8::from(missed)) - allowed;
             // A rare miss must weigh as much as the many hits between two of them, whatever the level.
-            *log = (*log + RATE * moved / allowed.max(0.05).sqrt()).clamp(-LIMIT, LIMIT);
+            *log = (*log + rate(step) * moved / allowed.max(0.05).sqrt()).clamp(-LIMIT, LIMIT);
         }
     }
 
@@ -87,6 +89,12 @@ impl Adaptive {
         let at = self.levels.iter().position(|l| *l >= 0.5);
         at.unwrap_or(self.levels.len().saturating_sub(1))
     }
+}
+
+/// How far one observation of step `step` moves a factor: neighbouring forecasts of a far step share one error for about as many
+/// origins as the step lies ahead.
+fn rate(step: usize) -> f64 {
+    RATE.min(FAR_RATE / (step + 1) as f64)
 }
 
 #[cfg(test)]
@@ -139,6 +147,18 @@ mod tests {
             "wider above, a little narrower below"
         );
         assert_eq!(adaptive.applied(&row), row, "other sizes are left alone");
+    }
+
+    #[test]
+    fn a_week_of_one_far_error_moves_a_factor_no_further_than_a_hundred_hours_of_near_ones() {
+        let row = [-2.0, -1.0, 0.0, 1.0, 2.0];
+        let after = |step: usize, misses: usize| {
+            let mut adaptive = Adaptive::new(&LEVELS, 168);
+            (0..misses).for_each(|_| adaptive.learn(step, &row, 9.0));
+            adaptive.applied(&row.repeat(168))[step * 5 + 3]
+        };
+        assert!(after(167, 168) < after(0, 100));
+        assert!(after(167, 168) > 1.1, "it still learns");
     }
 
     proptest! {

@@ -29,12 +29,18 @@ fn parts() -> (Panel, Parts, Scales) {
 /// Every step's regression written out in full: one matrix over window, constant and that step's calendar.
 #[test]
 fn block_elimination_equals_the_full_normal_equations() {
+    for calendar in [true, false] {
+        block_elimination(calendar);
+    }
+}
+
+fn block_elimination(calendar: bool) {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
     let train = &parts.train[..400];
     let equations = NormalEquations::new(&batcher, train);
     let penalty = 0.05;
-    let highway = equations.solve(penalty, true).unwrap();
+    let highway = equations.solve(penalty, calendar).unwrap();
     let mut batch = Batch::default();
     batcher.fill(train, &mut batch);
     let (h, k, d) = (panel.horizon, panel.future_width, batcher.features());
@@ -47,12 +53,11 @@ fn block_elimination_equals_the_full_normal_equations() {
             crate::highway::interpolate(&mut target);
             let weight = f64::from(batch.weight[row].sqrt() * batch.scale[row]);
             let z = batch.z[row * d..(row + 1) * d].iter();
+            let used = f64::from(u8::from(calendar));
             let future = batch.future[(row * h + step) * k..][..k].iter();
-            let x: Vec<f64> = z
-                .chain([&1.0])
-                .chain(future)
-                .map(|v| f64::from(*v) * weight)
-                .collect();
+            let future = future.map(|v| f64::from(*v) * used);
+            let z = z.chain([&1.0]).map(|v| f64::from(*v));
+            let x: Vec<f64> = z.chain(future).map(|v| v * weight).collect();
             for i in 0..n {
                 for j in 0..n {
                     a[i * n + j] += x[i] * x[j];
@@ -82,11 +87,17 @@ fn block_elimination_equals_the_full_normal_equations() {
 /// The same columns written out in full, so that few features of the window are compared with many whose weights are fixed.
 #[test]
 fn few_features_give_the_regression_on_those_features() {
+    for calendar in [true, false] {
+        few_features(calendar);
+    }
+}
+
+fn few_features(calendar: bool) {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
     let train = &parts.train[..600];
     let highway = CompactEquations::new(&batcher, train)
-        .solve(1e-3, true)
+        .solve(1e-3, calendar)
         .unwrap();
     let ridge = Ridge::new(&highway, panel.horizon);
     let mut batch = Batch::default();
@@ -99,11 +110,11 @@ fn few_features_give_the_regression_on_those_features() {
         let row = |b: usize| -> Vec<f64> {
             let q = b * h + step;
             let lags = batch.lags[q * j..][..j].iter();
+            let used = f64::from(u8::from(calendar));
             let known = batch.future[q * k..][..k].iter();
-            lags.chain(known)
-                .chain([&1.0])
-                .map(|v| f64::from(*v))
-                .collect()
+            let known = known.map(|v| f64::from(*v) * used);
+            let lags = lags.map(|v| f64::from(*v));
+            lags.chain(known).chain([1.0]).collect()
         };
         let seen = |b: &usize| !batch.target[b * h + step].is_nan();
         let (mut a, mut c) = (vec![0.0; n * n], vec![0.0; n]);

@@ -433,4 +433,19 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn a_share_is_kept_as_far_as_blocks_agree_on_it() {
+        let (share, known) = posterior_share(&[(1.0, 0.8), (2.0, 1.6), (1.0, 0.8)]);
+        assert!((share - 0.8).abs() < 1e-6 && (known - 1.0).abs() < 1e-9);
+        let (torn, learnt) = posterior_share(&[(1.0, 2.0), (1.0, -0.4), (1.0, 1.8), (1.0, -0.2)]);
+        assert!(torn < 0.4 && learnt < 0.5, "{torn} {learnt}");
+        let (against, _) = posterior_share(&[(1.0, -0.9), (1.0, -1.0)]);
+        assert_eq!(against, 0.0);
+        assert_eq!(
+            posterior_share(&[(1.0, 0.5)]),
+            (0.0, 0.0),
+            "one block is no evidence"
+        );
+    }
 }

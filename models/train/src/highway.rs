@@ -250,6 +250,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_mean_of_highways_weighs_every_number_alike() {
+        let flat = |v: f32| Highway {
+            weight: vec![v; 4],
+            bias: vec![v],
+            future: vec![v; 2],
+        };
+        let mean = Highway::averaged(&[(1.0, &flat(1.0)), (3.0, &flat(5.0))]);
+        assert_eq!(mean, flat(4.0));
+    }
+
+    #[test]
     fn gaps_are_interpolated() {
         let nan = f32::NAN;
         let mut v = [nan, 1.0, nan, nan, 4.0, nan];
