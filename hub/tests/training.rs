@@ -142,21 +142,35 @@ async fn a_worker_that_stops_gives_its_job_back() {
     };
     store.record_decision(&retrain).await.unwrap();
     let worker = Worker::new(store.clone(), signer(&bed));
-    let cancel = CancellationToken::new();
-    let stopping = async {
-        let until = deadline();
-        let trains = |job: JobRow| job.progress_text.starts_with("epoch");
-        while !trains(store.job(id).await.unwrap().unwrap()) {
-            assert!(std::time::Instant::now() < until, "it does not train");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        cancel.cancel();
-    };
-    let (worked, ()) = tokio::join!(worker.once(None, &cancel), stopping);
-    worked.unwrap();
-    let job = store.job(id).await.unwrap().unwrap();
-    assert_eq!((job.status.as_str(), job.error), ("queued", None));
-    assert_eq!((job.attempts, job.max_attempts), (1, 4));
+    let mut snapshot = None;
+    for attempt in 1..=2 {
+        let cancel = CancellationToken::new();
+        let stopping = async {
+            let until = deadline();
+            let trains = |job: JobRow| job.progress_text.starts_with("epoch");
+            while !trains(store.job(id).await.unwrap().unwrap()) {
+                assert!(std::time::Instant::now() < until, "it does not train");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            cancel.cancel();
+        };
+        let (worked, ()) = tokio::join!(worker.once(None, &cancel), stopping);
+        worked.unwrap();
+        let job = store.job(id).await.unwrap().unwrap();
+        assert_eq!((job.status.as_str(), job.error), ("queued", None));
+        assert_eq!((job.attempts, job.max_attempts), (attempt, 3 + attempt));
+        // The next attempt goes on from what this one learnt, with the readings that this one had.
+        let run = store.training_run(id).await.unwrap().unwrap();
+        let had = (run.snapshot_at, run.snapshot_sha);
+        assert_eq!(*snapshot.get_or_insert_with(|| had.clone()), had);
+        let kept = store
+            .interrupted_training(id, 1, fieldcast_hub::CODE_VERSION)
+            .await
+            .unwrap();
+        assert_eq!(kept.unwrap().snapshot_at, run.snapshot_at);
+        let day = 59 + usize::try_from(attempt).unwrap();
+        feed(store, day as u64, day, day + 1).await;
+    }
     let last = store.last_decision("f", "retrain").await.unwrap();
     assert!(last.is_some(), "what is still to be done counts");
     store.cancel_job(id).await.unwrap();

@@ -1,5 +1,6 @@
 //! Training jobs: owns the way from a snapshot to a registered, judged model version, never the arithmetic of a model.
 
+mod checkpoint;
 mod compare;
 pub mod make;
 pub mod plan;
@@ -73,7 +74,16 @@ pub async fn run(
     let spec = forecaster.spec;
     handle.progress(0.01, "reading the data");
     // The clock that stamps readings as received decides which of them are in the snapshot.
-    let snapshot_at = store.database_time().await?;
+    let interrupted = store
+        .interrupted_training(job.id, forecaster.version, crate::CODE_VERSION)
+        .await?;
+    let (snapshot_at, earlier) = match interrupted {
+        Some(left) => {
+            handle.line("goes on from the checkpoint of an earlier attempt");
+            (left.snapshot_at, Some(left.checkpoint))
+        }
+        None => (store.database_time().await?, None),
+    };
     let data = snapshot::take(store, &spec, fieldcast_wire::caps::MIN_TIME_MS, snapshot_at).await?;
     let count: usize = data.iter().map(|d| d.rows.len()).sum();
     let times = data
@@ -132,7 +142,8 @@ pub async fn run(
         })
         .collect();
     let all = Arc::new(TrainingData { series: all });
-    let mut trained = fit(&spec, &all, &cut, handle).await?;
+    let kept = checkpoint::Kept::new(store, job, earlier);
+    let mut trained = fit(&spec, &all, &cut, kept, handle).await?;
     if cut.holdout_from.is_some() {
         let (spec, all, fitted) = (spec.clone(), Arc::clone(&all), trained.clone());
         trained.calibration.daily =
@@ -285,6 +296,7 @@ async fn fit(
     spec: &ForecasterSpec,
     all: &Arc<TrainingData>,
     cut: &plan::Cut,
+    kept: checkpoint::Kept,
     handle: &JobHandle,
 ) -> Result<Trained, JobError> {
     let (spec, all, cut, handle) = (spec.clone(), Arc::clone(all), cut.clone(), handle.clone());
@@ -319,12 +331,10 @@ async fn fit(
                     ControlFlow::Continue(())
                 }
             };
-            let _ = done.send(fieldcast_train::fit(
-                &spec,
-                &data,
-                &cut.config,
-                &mut progress,
-            ));
+            let place: &dyn fieldcast_train::Checkpoints = &kept;
+            let trained =
+                fieldcast_train::fit_kept(&spec, &data, &cut.config, Some(place), &mut progress);
+            let _ = done.send(trained);
         });
     started.map_err(|e| JobError {
         message: format!("start the training thread: {e}; free memory"),

@@ -99,7 +99,7 @@ async fn insert(
     .execute(&mut *connection)
     .await?;
     sqlx::query(
-        "UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4 WHERE id = $1",
+        "UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4, checkpoint = NULL WHERE id = $1",
     )
     .bind(claim.job)
     .bind(new.scores)

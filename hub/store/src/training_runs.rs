@@ -75,6 +75,15 @@ pub struct NewTrainingRun<'a> {
     pub code_version: &'a str,
 }
 
+/// What an interrupted attempt of a run left.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Interrupted {
+    /// Rows known at this moment were read.
+    pub snapshot_at: DateTime<Utc>,
+    /// What had been learnt.
+    pub checkpoint: Vec<u8>,
+}
+
 const SELECT: &str = "SELECT r.id, r.forecaster, r.spec_version, r.trigger, r.reason, r.snapshot_at, \
     encode(r.snapshot_sha, 'hex') AS snapshot_sha, r.snapshot_rows, r.seed, r.code_version, r.scores, r.verdict, \
     r.model_version, j.status, j.progress, j.progress_text, j.error, r.created_at, j.finished_at \
@@ -124,6 +133,56 @@ impl Store {
         .bind(run.snapshot_rows)
         .bind(run.seed)
         .bind(run.code_version)
+        .execute(&mut *tx)
+        .await
+        .during(failed())?;
+        tx.commit().await.during(failed())?;
+        Ok(true)
+    }
+
+    /// What an earlier attempt of this job, by the same program for the same definition, had learnt when it was interrupted.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn interrupted_training(
+        &self,
+        job: i64,
+        spec_version: i64,
+        code_version: &str,
+    ) -> Result<Option<Interrupted>> {
+        sqlx::query_as(
+            "SELECT snapshot_at, checkpoint FROM training_runs
+             WHERE id = $1 AND spec_version = $2 AND code_version = $3 AND checkpoint IS NOT NULL",
+        )
+        .bind(job)
+        .bind(spec_version)
+        .bind(code_version)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read the checkpoint of training run {job}"))
+    }
+
+    /// Keeps what a run has learnt so far, in place of what was kept before, and forgets what runs that have ended left. False,
+    /// and nothing is kept, where the claim no longer stands.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn keep_checkpoint(&self, claim: &Claim<'_>, checkpoint: &[u8]) -> Result<bool> {
+        let failed = || format!("keep the checkpoint of training run {}", claim.job);
+        let mut tx = self.pool().begin().await.during(failed())?;
+        if !claim.stands(&mut tx).await.during(failed())? {
+            return Ok(false);
+        }
+        sqlx::query("UPDATE training_runs SET checkpoint = $2 WHERE id = $1")
+            .bind(claim.job)
+            .bind(checkpoint)
+            .execute(&mut *tx)
+            .await
+            .during(failed())?;
+        sqlx::query(
+            "UPDATE training_runs r SET checkpoint = NULL FROM jobs j
+             WHERE j.id = r.id AND r.checkpoint IS NOT NULL AND j.status NOT IN ('queued', 'running')",
+        )
         .execute(&mut *tx)
         .await
         .during(failed())?;

@@ -60,6 +60,17 @@ impl Adam {
         }
     }
 
+    /// Steps taken, and first and second moments tensor by tensor: what a checkpoint keeps.
+    #[must_use]
+    pub fn state(&self) -> (i32, &[(Vec<f32>, Vec<f32>)]) {
+        (self.steps, &self.moments)
+    }
+
+    /// Goes on from a kept [`Self::state`].
+    pub fn restore(&mut self, steps: i32, moments: Vec<(Vec<f32>, Vec<f32>)>) {
+        (self.steps, self.moments) = (steps, moments);
+    }
+
     /// Moves every tensor one step against its gradient.
     pub fn step(&mut self, parameters: &mut [Parameter<'_>]) {
         let AdamConfig {

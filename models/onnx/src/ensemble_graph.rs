@@ -27,22 +27,10 @@ pub(crate) fn ensemble(
         let part = g.op_with("ReduceSum", "known_sum", &[&part, &width], keep);
         ridge = g.op("Add", "with_known", &[&ridge, &part]);
     }
-    let axes = vec![Attribute::Ints("axes", vec![1])];
-    let mean = g.op_with("ReduceMean", "z_mean", &[&scaled.z], axes);
-    let centred = g.op("Sub", "centred", &[&scaled.z, &mean]);
-    let narrow = g.cast("centred_f32", &centred, F32);
-    let lags = (!p.lags.is_empty()).then(|| {
-        let flat = flatten(g, "centred_flat", &centred);
-        let values: Vec<i64> = p.lags.iter().map(|at| index(*at)).collect();
-        let flat = gather(g, "lags", &flat, &values);
-        let dims = g.i64s("lags_shape", &[0, index(s.horizon), index(p.lag_width())]);
-        g.op("Reshape", "lags_by_step", &[&flat, &dims])
-    });
-    let mut heads = Vec::new();
-    for (i, d) in p.decoders.iter().enumerate() {
-        let inputs = (&narrow, future, lags.as_ref());
-        heads.push(decoder(g, &decoder_prefix(i), d, s, inputs));
-    }
+    let heads = match p.decoders.is_empty() {
+        true => Vec::new(),
+        false => heads(g, p, s, &scaled, future),
+    };
     let mut seasons = Vec::new();
     for (i, season) in p.seasons.iter().enumerate() {
         let step = |h: usize| s.lookback - season + h % season;
@@ -87,6 +75,31 @@ pub(crate) fn ensemble(
     let wide = g.op("Unsqueeze", "median_wide", &[&median, &last_axis]);
     let quantiles = g.op("Add", "quantiles_raw", &[&wide, &offsets]);
     (mean, quantiles, ENSEMBLE)
+}
+
+/// What each head adds to ridge, in units of dev.
+fn heads(
+    g: &mut Graph,
+    p: &EnsembleParams,
+    s: Shape,
+    scaled: &Scaled,
+    future: &Value,
+) -> Vec<Value> {
+    let axes = vec![Attribute::Ints("axes", vec![1])];
+    let mean = g.op_with("ReduceMean", "z_mean", &[&scaled.z], axes);
+    let centred = g.op("Sub", "centred", &[&scaled.z, &mean]);
+    let narrow = g.cast("centred_f32", &centred, F32);
+    let lags = (!p.lags.is_empty()).then(|| {
+        let flat = flatten(g, "centred_flat", &centred);
+        let values: Vec<i64> = p.lags.iter().map(|at| index(*at)).collect();
+        let flat = gather(g, "lags", &flat, &values);
+        let dims = g.i64s("lags_shape", &[0, index(s.horizon), index(p.lag_width())]);
+        g.op("Reshape", "lags_by_step", &[&flat, &dims])
+    });
+    let inputs = (&narrow, future, lags.as_ref());
+    let each = p.decoders.iter().enumerate();
+    each.map(|(i, d)| decoder(g, &decoder_prefix(i), d, s, inputs))
+        .collect()
 }
 
 /// What the names of a decoder's tensors begin with.

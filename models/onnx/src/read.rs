@@ -436,6 +436,7 @@ mod tests {
         few.median_share.truncate(4);
         let mut none = ensemble();
         none.decoders.clear();
+        none.lags.clear();
         none.mean_share.truncate(8);
         none.median_share.truncate(8);
         let with_lstm = highway();

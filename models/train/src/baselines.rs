@@ -1,10 +1,9 @@
-//! Forecasts of samples in raw units, by ridge or by repeating a season: owns outcomes and their scores, never training.
+//! Forecasts of samples in raw units by repeating a season: owns outcomes and their scores, never training.
 
 use fieldcast_features::Millis;
 
 use crate::ModelScore;
-use crate::batch::{Batch, Batcher};
-use crate::network::Ridge;
+use crate::batch::Batcher;
 use crate::predict::repeat_season;
 use crate::samples::Sample;
 use crate::scales::Scales;
@@ -53,37 +52,6 @@ pub(crate) fn naive_outcomes(
         }
     };
     samples.iter().map(outcome).collect()
-}
-
-/// Forecasts by ridge.
-pub(crate) fn ridge_outcomes(
-    batcher: &Batcher<'_>,
-    samples: &[Sample],
-    ridge: &Ridge,
-) -> Vec<Outcome> {
-    let panel = batcher.panel;
-    let (mut batch, mut out) = (Batch::default(), Vec::new());
-    let mut outcomes = Vec::with_capacity(samples.len());
-    for chunk in samples.chunks(256) {
-        batcher.fill(chunk, &mut batch);
-        ridge.forward(&batch, &mut out);
-        for (b, s) in chunk.iter().enumerate() {
-            let track = &panel.tracks[s.track];
-            let (last, dev) = (batch.last[b], batch.dev[b]);
-            let row = b * panel.horizon..(b + 1) * panel.horizon;
-            let raw = |o: &f32| last + dev * f64::from(*o);
-            let mean: Vec<f64> = out[row.clone()].iter().map(raw).collect();
-            outcomes.push(Outcome {
-                series: track.series,
-                time: track.start + s.origin as Millis * panel.period,
-                unit: vec![dev; panel.horizon],
-                median: mean.clone(),
-                mean,
-                actual: batch.actual[row].to_vec(),
-            });
-        }
-    }
-    outcomes
 }
 
 /// One line of the table.

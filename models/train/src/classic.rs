@@ -12,7 +12,7 @@ use fieldcast_onnx::ClassicParams;
 
 use crate::baselines::Outcome;
 use crate::data::Panel;
-use crate::default::Callback;
+use crate::heads::Callback;
 use crate::plain::{Plain, PlainTrainer, Windows};
 use crate::predict::{linear_params, lstm_params, min_max};
 use crate::samples::Sample;

@@ -31,6 +31,8 @@ pub struct TrainConfig {
     pub learning_rate: f32,
     /// AdamW's decoupled weight decay.
     pub weight_decay: f32,
+    /// Share of a head's units that each step of the training leaves out, other ones for each window and step ahead.
+    pub dropout: f32,
     /// Width of an LSTM head's state.
     pub hidden: usize,
     /// Units in which its state meets calendar and lags.
@@ -68,6 +70,7 @@ impl Default for TrainConfig {
             batch: 128,
             learning_rate: 1e-3,
             weight_decay: 0.2,
+            dropout: 0.0,
             hidden: 16,
             units: 64,
             seeds: 3,
@@ -118,6 +121,9 @@ impl TrainConfig {
         let rate = |r: f32| (0.0..=1.0).contains(&r);
         if !rate(self.learning_rate) || !rate(self.weight_decay) {
             return fail("learning_rate, weight_decay", "must be 0 to 1");
+        }
+        if !(0.0..=0.9).contains(&self.dropout) {
+            return fail("dropout", "must be 0 to 0.9");
         }
         if self.ridge_penalties.is_empty()
             || !self

@@ -58,6 +58,25 @@ pub(crate) struct Workspace {
     d_units: Vec<f32>,
     d_state: Vec<f32>,
     d_last: Vec<f32>,
+    /// `[B*H, D]`: what each unit counts in this step of the training, 0 for one left out; empty where all count.
+    mask: Vec<f32>,
+}
+
+impl Workspace {
+    /// Leaves out a share of the `units` of the next batch (inverted dropout: Srivastava et al., 2014).
+    pub(crate) fn drop(&mut self, share: f32, units: usize, rng: &mut Rng) {
+        self.mask.clear();
+        if share > 0.0 {
+            let kept = 1.0 / (1.0 - share);
+            let draw = |_| if rng.uniform() < share { 0.0 } else { kept };
+            self.mask.extend((0..units).map(draw));
+        }
+    }
+
+    /// All units count.
+    pub(crate) fn keep_all(&mut self) {
+        self.mask.clear();
+    }
 }
 
 impl Decoder {
@@ -117,6 +136,9 @@ impl Decoder {
                 }
             }
         }
+        for (u, m) in work.units.iter_mut().zip(&work.mask) {
+            *u *= m;
+        }
         work.head.resize(rows * h, 0.0);
         let windows = work.units.chunks_exact(h * units);
         for (head, window) in work.head.chunks_exact_mut(h).zip(windows) {
@@ -164,6 +186,9 @@ impl Decoder {
     pub(crate) fn backward(&self, work: &mut Workspace, grads: &mut DecoderGrads) {
         let (h, units) = (self.horizon, self.state.output);
         let rows = work.d_head.len() / h;
+        // The same for every unit that was not left out; those left out are 0, where nothing flows back.
+        let kept = work.mask.iter().copied().fold(0.0, f32::max);
+        let kept = if work.mask.is_empty() { 1.0 } else { kept };
         work.d_units.resize(rows * h * units, 0.0);
         grads.lstm.clear();
         grads.state.clear();
@@ -188,7 +213,7 @@ impl Decoder {
                 for (((u, d), (o, d_out)), (s, e)) in active.iter().zip(d_units).zip(out).zip(sums)
                 {
                     *d_out += d_head * u;
-                    *d = if *u > 0.0 { d_head * o } else { 0.0 };
+                    *d = if *u > 0.0 { d_head * o * kept } else { 0.0 };
                     *s += *d;
                     *e += *d;
                 }

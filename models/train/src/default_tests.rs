@@ -7,7 +7,7 @@
 )]
 
 use fieldcast_features::WindowBuilder;
-use fieldcast_kernel::Parameter;
+use fieldcast_kernel::{Parameter, Rng};
 use fieldcast_onnx::{EnsembleParams, ModelParams, Spread};
 
 use super::*;
@@ -154,11 +154,18 @@ fn trained_looking(batcher: &Batcher<'_>, (hidden, units): (usize, usize), seed:
 
 #[test]
 fn the_heads_gradient_equals_finite_differences() {
+    for dropout in [0.0, 0.3] {
+        gradient_with(dropout);
+    }
+}
+
+fn gradient_with(dropout: f32) {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
     let head = trained_looking(&batcher, (5, 7), 8);
     let (mut batch, mut work) = (Batch::default(), Workspace::default());
     batcher.fill(&parts.train[..40], &mut batch);
+    work.drop(dropout, 40 * panel.horizon * 7, &mut Rng::new(3));
     let ridge = vec![0.1; batch.target.len()];
     let mut grads = head.grads();
     let loss = |head: &Decoder, work: &mut Workspace| {

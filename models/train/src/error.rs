@@ -106,7 +106,7 @@ pub enum TrainError {
     },
     /// The progress callback asked to stop.
     #[error(
-        "training was cancelled in epoch {epoch}; start it again when wanted, nothing was kept"
+        "training was cancelled in epoch {epoch}; start it again when wanted, it goes on from its checkpoint if it keeps one"
     )]
     Cancelled {
         /// Epoch it was in, from 1; 0 before the first.

@@ -5,16 +5,18 @@ use std::time::Instant;
 
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, Preset};
-use fieldcast_onnx::{DefaultParams, EnsembleParams, ModelParams, SeasonalNaiveParams, Spread};
+use fieldcast_onnx::{EnsembleParams, ModelParams, SeasonalNaiveParams, Spread};
 use serde::{Deserialize, Serialize};
 
-use crate::baselines::{Outcome, naive_outcomes, ridge_outcomes, score};
+use crate::baselines::{Outcome, naive_outcomes, score};
 use crate::batch::Batcher;
 use crate::calibrate::{calibration, conformal_offsets, outward};
+use crate::checkpoint::{Checkpoints, Keep};
 use crate::data::Panel;
 use crate::decoder::Decoder;
-use crate::default::{Task, fit_heads, fit_highway, independent};
+use crate::default::{fit_highway, independent};
 use crate::ensemble::Ensemble;
+use crate::heads::{Task, fit_heads};
 use crate::network::Ridge;
 use crate::predict::{decoder_params, linear_params};
 use crate::samples::{Parts, Sample, split};
@@ -94,11 +96,27 @@ pub fn fit(
     config: &TrainConfig,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Trained, TrainError> {
+    fit_kept(spec, data, config, None, progress)
+}
+
+/// [`fit`] that goes on from the checkpoint in `place` where that is of the same definition, data and settings, and keeps what
+/// it has learnt there every few seconds: an interrupted training ends as it would have without the interruption, bit for bit.
+///
+/// # Errors
+/// Those of [`fit`].
+pub fn fit_kept(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    config: &TrainConfig,
+    place: Option<&dyn Checkpoints>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Trained, TrainError> {
     config.validate()?;
     let panel = Panel::new(spec, data)?;
     let parts = split(&panel, config)?;
     let scales = Scales::new(&panel, parts.split.select_from);
     let run = Run {
+        keep: &Keep::new(place, spec, data, config),
         spec,
         config,
         panel: &panel,
@@ -114,6 +132,7 @@ pub fn fit(
 }
 
 struct Run<'a> {
+    keep: &'a Keep<'a>,
     spec: &'a ForecasterSpec,
     config: &'a TrainConfig,
     panel: &'a Panel,
@@ -125,7 +144,6 @@ struct Run<'a> {
 /// A model that could be chosen.
 enum Candidate<'a> {
     Naive(usize),
-    Ridge(&'a Ridge),
     Ensemble(Box<Ensemble<'a>>),
 }
 
@@ -187,11 +205,13 @@ impl Run<'_> {
         }
         let (highway, penalty) = fit_highway(&batcher, &self.parts.train, select, self.config)?;
         let ridge = Ridge::new(&highway, self.panel.horizon);
-        let outcomes = ridge_outcomes(&batcher, &judged, &ridge);
+        let mut alone = Ensemble::equal(&ridge, &[]);
+        alone.fit_width(&batcher, &self.parts.train);
+        let outcomes = alone.outcomes(&batcher, &judged);
         candidates.push(Judged {
             line: score("ridge", &outcomes, self.scales),
             learnt: 0.0,
-            candidate: Candidate::Ridge(&ridge),
+            candidate: Candidate::Ensemble(Box::new(alone)),
         });
         let mut table: Vec<ModelScore> = candidates.iter().map(|c| c.line.clone()).collect();
         let best = table.iter().map(|s| s.mase).fold(f64::INFINITY, f64::min);
@@ -256,13 +276,11 @@ impl Run<'_> {
         let (part, levels) = (&self.parts.calibrate, &self.spec.quantiles);
         let outcomes = match candidate {
             Candidate::Naive(season) => naive_outcomes(batcher, part, *season),
-            Candidate::Ridge(ridge) => ridge_outcomes(batcher, part, ridge),
             Candidate::Ensemble(ensemble) => ensemble.outcomes(batcher, part),
         };
         let offsets = conformal_offsets(&outcomes, self.panel.horizon, levels);
         let params = match candidate {
             Candidate::Naive(season) => self.naive_params(*season, offsets),
-            Candidate::Ridge(ridge) => self.ridge_params(ridge, &offsets),
             Candidate::Ensemble(ensemble) => {
                 self.ensemble_params(batcher, ensemble, &outward(&offsets, levels))
             }
@@ -286,7 +304,7 @@ impl Run<'_> {
             select: &self.parts.select,
             config: self.config,
         };
-        fit_heads(task, self.began, progress)
+        fit_heads(task, self.keep, self.began, progress)
     }
 
     fn classic(
@@ -356,22 +374,6 @@ impl Run<'_> {
         })
     }
 
-    fn ridge_params(&self, ridge: &Ridge, offsets: &[f64]) -> ModelParams {
-        ModelParams::Default(DefaultParams {
-            lookback: self.panel.lookback,
-            inputs: self.panel.inputs,
-            horizon: self.panel.horizon,
-            future_width: self.panel.future_width,
-            target_input: self.panel.target,
-            train_dev: self.scales.train_dev.clone(),
-            highway: linear_params(&ridge.highway),
-            future_weight: ridge.future.clone(),
-            lstm: None,
-            quantiles: self.spec.quantiles.clone(),
-            quantile_offset: offsets.iter().map(|o| *o as f32).collect(),
-        })
-    }
-
     fn ensemble_params(
         &self,
         batcher: &Batcher<'_>,
@@ -388,7 +390,11 @@ impl Run<'_> {
             train_dev: self.scales.train_dev.clone(),
             highway: linear_params(&ensemble.ridge.highway),
             future_weight: ensemble.ridge.future.clone(),
-            lags: batcher.lags.clone(),
+            lags: if ensemble.decoders.is_empty() {
+                Vec::new()
+            } else {
+                batcher.lags.clone()
+            },
             decoders: ensemble.decoders.iter().map(decoder).collect(),
             seasons: ensemble.seasons.clone(),
             mean_share: ensemble.shares(&ensemble.mean_weight),

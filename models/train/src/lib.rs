@@ -8,6 +8,7 @@ pub mod backtest;
 mod baselines;
 mod batch;
 mod calibrate;
+mod checkpoint;
 mod classic;
 mod compact;
 mod config;
@@ -22,6 +23,7 @@ mod fit;
 #[cfg(test)]
 mod fixture;
 mod forest;
+mod heads;
 mod highway;
 mod learner;
 mod linalg;
@@ -34,10 +36,11 @@ mod samples;
 mod scales;
 mod tally;
 
+pub use checkpoint::Checkpoints;
 pub use config::{Progress, Stage, TrainConfig};
 pub use data::{Series, TrainingData};
 pub use diebold_mariano::{DieboldMariano, diebold_mariano};
 pub use error::TrainError;
 pub use fieldcast_bundle::{Calibration, DailyErrors, LevelCoverage};
-pub use fit::{ModelScore, Split, Trained, fit};
+pub use fit::{ModelScore, Split, Trained, fit, fit_kept};
 pub use predict::{Prediction, predict};
