@@ -37,9 +37,14 @@ pub(super) fn run<S: Simd, const V: usize, const Q: usize>(
                         let state = (state, strides.0);
                         product::<S, V, Q>(simd, steps.len(), gates, state, grads);
                     } else {
-                        for (q, grads) in grads.chunks_exact_mut(4).enumerate() {
-                            let state = (&state[q * V..], strides.0);
-                            product::<S, V, 1>(simd, steps.len(), gates, state, grads);
+                        // A single row would wait for its own sums: each of its four takes a new one every latency.
+                        for (pair, grads) in grads.chunks_mut(8).enumerate() {
+                            let state = (&state[2 * pair * V..], strides.0);
+                            if grads.len() == 8 {
+                                product::<S, V, 2>(simd, steps.len(), gates, state, grads);
+                            } else {
+                                product::<S, V, 1>(simd, steps.len(), gates, state, grads);
+                            }
                         }
                     }
                 }
