@@ -1,5 +1,7 @@
 //! Back-propagation through time of one shard: turns activated gates into their gradients, never sums a weight's gradient.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use super::tile::product;
@@ -10,20 +12,21 @@ use super::{Shape, Shard};
 pub(super) fn run<S: Simd, const V: usize, const N: usize>(
     simd: S,
     shape: Shape,
+    steps: Range<usize>,
     recurrent: &[f32],
     shard: &mut Shard,
 ) {
     simd.vectorize(
         #[inline(always)]
         || {
-            let Shape { steps, hidden, .. } = shape;
+            let hidden = shape.hidden;
             let gate_stride = shape.gate_stride() * V;
             let gates = S::as_mut_simd_f32s(&mut shard.gates).0;
             let cell = S::as_simd_f32s(&shard.cell).0;
             let tanh_cell = S::as_simd_f32s(&shard.tanh_cell).0;
             let d_hidden = S::as_mut_simd_f32s(&mut shard.d_hidden).0;
             let d_cell = S::as_mut_simd_f32s(&mut shard.d_cell).0;
-            for t in (0..steps).rev() {
+            for t in steps.rev() {
                 let gates = &mut gates[t * gate_stride..][..4 * hidden * V];
                 let units = gates
                     .chunks_exact_mut(4 * V)

@@ -5,6 +5,10 @@ use pulp::Simd;
 use super::tile::product;
 use super::{Shape, Shard, gates};
 
+/// Units whose products come before their activations. An activation is a long chain of operations: those of many units in
+/// a row overlap, where the products in between would keep them apart.
+const GROUP: usize = 8;
+
 /// `V` vectors side by side, `N` of them at a time: 4 x `N` sums stay in registers over the whole product.
 #[inline(always)]
 pub(super) fn run<S: Simd, const V: usize, const N: usize>(
@@ -30,31 +34,46 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
                 let (now, next) = state[t * stride..].split_at_mut(stride);
                 let next = &mut next[(1 + input) * V..][..hidden * V];
                 let (before, after) = cell[t * hidden * V..].split_at_mut(hidden * V);
-                let units = gates[t * gate_stride..][..4 * hidden * V]
-                    .chunks_exact_mut(4 * V)
-                    .zip(tanh_cell[t * hidden * V..].chunks_exact_mut(V))
-                    .zip(before.chunks_exact(V).zip(after.chunks_exact_mut(V)))
-                    .zip(next.chunks_exact_mut(V))
-                    .zip(weights.chunks_exact(4 * shape.rows()));
+                let gates = &mut gates[t * gate_stride..][..4 * hidden * V];
+                let tanh_cell = &mut tanh_cell[t * hidden * V..];
                 // The state before the first step is zero: its products are left out.
                 let rows = if t == 0 { 1 + input } else { shape.rows() };
-                for ((((gates, tanh_cell), (before, after)), next), weights) in units {
-                    for from in (0..V).step_by(N) {
-                        let [i, f, g, o] =
-                            product::<S, V, N>(simd, &weights[..4 * rows], now, from);
-                        let columns = i.into_iter().zip(f).zip(g.into_iter().zip(o));
-                        for (n, ((i, f), (g, o))) in columns.enumerate() {
-                            let v = from + n;
-                            let [i, f, g, o] = gates::activate(simd, [i, f, g, o]);
-                            let c = simd.mul_add_e_f32s(f, before[v], simd.mul_f32s(i, g));
-                            let tanh = gates::tanh(simd, c);
-                            after[v] = c;
-                            tanh_cell[v] = tanh;
-                            next[v] = simd.mul_f32s(o, tanh);
+                let groups = gates
+                    .chunks_mut(GROUP * 4 * V)
+                    .zip(weights.chunks(GROUP * 4 * shape.rows()))
+                    .zip(tanh_cell.chunks_mut(GROUP * V))
+                    .zip(before.chunks(GROUP * V).zip(after.chunks_mut(GROUP * V)))
+                    .zip(next.chunks_mut(GROUP * V));
+                for ((((gates, weights), tanh_cell), (before, after)), next) in groups {
+                    let units = gates
+                        .chunks_exact_mut(4 * V)
+                        .zip(weights.chunks_exact(4 * shape.rows()));
+                    for (gates, weights) in units {
+                        for from in (0..V).step_by(N) {
+                            let sums = product::<S, V, N>(simd, &weights[..4 * rows], now, from);
+                            for (gate, sums) in gates.chunks_exact_mut(V).zip(&sums) {
+                                gate[from..from + N].copy_from_slice(sums);
+                            }
+                        }
+                    }
+                    let units = gates
+                        .chunks_exact_mut(4 * V)
+                        .zip(tanh_cell.chunks_exact_mut(V))
+                        .zip(before.chunks_exact(V).zip(after.chunks_exact_mut(V)))
+                        .zip(next.chunks_exact_mut(V));
+                    for (((gates, tanh_cell), (before, after)), next) in units {
+                        for v in 0..V {
+                            let sums = [gates[v], gates[V + v], gates[2 * V + v], gates[3 * V + v]];
+                            let [i, f, g, o] = gates::activate(simd, sums);
+                            after[v] = simd.mul_add_e_f32s(f, before[v], simd.mul_f32s(i, g));
                             gates[v] = i;
                             gates[V + v] = f;
                             gates[2 * V + v] = g;
                             gates[3 * V + v] = o;
+                        }
+                        gates::tanh::<S, V>(simd, after, tanh_cell);
+                        for v in 0..V {
+                            next[v] = simd.mul_f32s(gates[3 * V + v], tanh_cell[v]);
                         }
                     }
                 }

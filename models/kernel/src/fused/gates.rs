@@ -22,11 +22,33 @@ fn fraction<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
     (simd.mul_f32s(x, p), q)
 }
 
-/// tanh of every lane.
+/// tanh of `V` vectors, which share one division as the gates below do: a NaN in one of them is a NaN in all.
 #[inline(always)]
-pub(super) fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let (p, q) = fraction(simd, x);
-    simd.div_f32s(p, q)
+pub(super) fn tanh<S: Simd, const V: usize>(simd: S, x: &[S::f32s], out: &mut [S::f32s]) {
+    let mut over = [simd.splat_f32s(0.0); V];
+    let mut under = [simd.splat_f32s(1.0); V];
+    // Products of the denominators before each one.
+    let mut before = [simd.splat_f32s(1.0); V];
+    let mut product = simd.splat_f32s(1.0);
+    for v in 0..V {
+        (over[v], under[v]) = fraction(simd, x[v]);
+        before[v] = product;
+        product = if v == 0 {
+            under[v]
+        } else {
+            simd.mul_f32s(product, under[v])
+        };
+    }
+    let mut inverse = simd.div_f32s(simd.splat_f32s(1.0), product);
+    for v in (0..V).rev() {
+        let own = if v == 0 {
+            inverse
+        } else {
+            simd.mul_f32s(inverse, before[v])
+        };
+        out[v] = simd.mul_f32s(over[v], own);
+        inverse = simd.mul_f32s(inverse, under[v]);
+    }
 }
 
 /// Logistic function of i, f and o, tanh of g.

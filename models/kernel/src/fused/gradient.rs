@@ -1,13 +1,12 @@
 //! Gradients of the weights of one shard: owns the products of gate gradients with states, never the way back in time.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use super::{Shape, Shard};
 
-/// Bytes of a tile's states over the steps of one sweep: they should stay in the first-level cache while all units pass.
-const SWEEP: usize = 24 * 1024;
-
-/// Adds to `grads` [hidden][rows][4] the sum over steps and columns of gate gradient times state.
+/// Adds to `grads` [hidden][rows][4] the sum over `steps` and columns of gate gradient times state.
 ///
 /// A tile is four gates of a unit times `Q` rows of the state; its sums stay in registers over several steps and are
 /// added across the lanes at the end.
@@ -15,6 +14,7 @@ const SWEEP: usize = 24 * 1024;
 pub(super) fn run<S: Simd, const V: usize, const Q: usize>(
     simd: S,
     shape: Shape,
+    steps: Range<usize>,
     shard: &Shard,
     grads: &mut [f32],
 ) {
@@ -25,27 +25,25 @@ pub(super) fn run<S: Simd, const V: usize, const Q: usize>(
             let gates = S::as_simd_f32s(&shard.gates).0;
             let strides = (shape.state_stride() * V, shape.gate_stride() * V);
             let rows = shape.rows();
-            let sweep = (SWEEP / (Q * V * size_of::<S::f32s>())).max(1);
-            for begin in (0..shape.steps).step_by(sweep) {
-                let steps = sweep.min(shape.steps - begin);
-                let (state, gates) = (&state[begin * strides.0..], &gates[begin * strides.1..]);
-                for first in (0..rows).step_by(Q) {
-                    let state = &state[first * V..];
-                    let width = Q.min(rows - first);
-                    for (j, grads) in grads.chunks_exact_mut(4 * rows).enumerate() {
-                        let gates = (&gates[4 * j * V..], strides.1);
-                        let grads = &mut grads[4 * first..][..4 * width];
-                        if width == Q {
-                            product::<S, V, Q>(simd, steps, gates, (state, strides.0), grads);
-                        } else {
-                            for (q, grads) in grads.chunks_exact_mut(4).enumerate() {
-                                product::<S, V, 1>(
-                                    simd,
-                                    steps,
-                                    gates,
-                                    (&state[q * V..], strides.0),
-                                    grads,
-                                );
+            let state = &state[steps.start * strides.0..];
+            let gates = &gates[steps.start * strides.1..];
+            for first in (0..rows).step_by(Q) {
+                let state = &state[first * V..];
+                let width = Q.min(rows - first);
+                for (j, grads) in grads.chunks_exact_mut(4 * rows).enumerate() {
+                    let gates = (&gates[4 * j * V..], strides.1);
+                    let grads = &mut grads[4 * first..][..4 * width];
+                    if width == Q {
+                        let state = (state, strides.0);
+                        product::<S, V, Q>(simd, steps.len(), gates, state, grads);
+                    } else {
+                        // A single row would wait for its own sums: each of its four takes a new one every latency.
+                        for (pair, grads) in grads.chunks_mut(8).enumerate() {
+                            let state = (&state[2 * pair * V..], strides.0);
+                            if grads.len() == 8 {
+                                product::<S, V, 2>(simd, steps.len(), gates, state, grads);
+                            } else {
+                                product::<S, V, 1>(simd, steps.len(), gates, state, grads);
                             }
                         }
                     }

@@ -260,21 +260,39 @@ impl WithSimd for BackwardPass<'_> {
             let columns = shard.vectors * S::F32_LANES;
             shard.load_d_last(*shape, columns, &self.d_last[begin * shape.hidden..]);
             begin += shard.used;
+            let grads = &mut *self.grads;
             match (shard.vectors, S::REGISTER_COUNT >= 32) {
-                (1, _) => backward::run::<S, 1, 1>(simd, *shape, recurrent, shard),
-                (2, _) => backward::run::<S, 2, 2>(simd, *shape, recurrent, shard),
-                (_, false) => backward::run::<S, 4, 2>(simd, *shape, recurrent, shard),
-                (_, true) => backward::run::<S, 4, 4>(simd, *shape, recurrent, shard),
-            }
-            match (shard.vectors, S::REGISTER_COUNT >= 32) {
-                (1, false) => gradient::run::<S, 1, 3>(simd, *shape, shard, self.grads),
-                (1, true) => gradient::run::<S, 1, 6>(simd, *shape, shard, self.grads),
-                (2, false) => gradient::run::<S, 2, 3>(simd, *shape, shard, self.grads),
-                (2, true) => gradient::run::<S, 2, 6>(simd, *shape, shard, self.grads),
-                (_, false) => gradient::run::<S, 4, 3>(simd, *shape, shard, self.grads),
-                (_, true) => gradient::run::<S, 4, 6>(simd, *shape, shard, self.grads),
+                (1, false) => back::<S, 1, 1, 3>(simd, *shape, recurrent, shard, grads),
+                (1, true) => back::<S, 1, 1, 6>(simd, *shape, recurrent, shard, grads),
+                (2, false) => back::<S, 2, 2, 3>(simd, *shape, recurrent, shard, grads),
+                (2, true) => back::<S, 2, 2, 6>(simd, *shape, recurrent, shard, grads),
+                (_, false) => back::<S, 4, 2, 3>(simd, *shape, recurrent, shard, grads),
+                (_, true) => back::<S, 4, 4, 6>(simd, *shape, recurrent, shard, grads),
             }
         }
+    }
+}
+
+/// Bytes of the states that a tile of the weights' gradient reads in one sweep over the units: they should stay in the
+/// first-level cache, and the gates of as many steps in the second.
+const SWEEP: usize = 24 * 1024;
+
+/// Some steps back in time, then what they add to the weights' gradients while their gates are still in the cache.
+#[inline(always)]
+fn back<S: Simd, const V: usize, const N: usize, const Q: usize>(
+    simd: S,
+    shape: Shape,
+    recurrent: &[f32],
+    shard: &mut Shard,
+    grads: &mut [f32],
+) {
+    let sweep = (SWEEP / (Q * V * size_of::<S::f32s>())).max(1);
+    let mut end = shape.steps;
+    while end > 0 {
+        let begin = end.saturating_sub(sweep);
+        backward::run::<S, V, N>(simd, shape, begin..end, recurrent, shard);
+        gradient::run::<S, V, Q>(simd, shape, begin..end, shard, grads);
+        end = begin;
     }
 }
 
