@@ -1,23 +1,19 @@
 //! `fieldcast-hub backtest`: owns its options, files and table, never a split, a model or a measure.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use fieldcast_features::resample::resample_all;
-use fieldcast_features::{ForecasterSpec, Sample};
+use anyhow::{Context as _, Result};
+use fieldcast_features::ForecasterSpec;
 use fieldcast_train::backtest::{self, BacktestConfig, Report};
 use fieldcast_train::evaluate::{Case, Scores, pairs};
 use fieldcast_train::plot::{self, Shown};
-use fieldcast_train::{Prediction, Progress, Series, TrainConfig, TrainingData};
+use fieldcast_train::{Prediction, Progress, TrainingData};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::device::pair;
-use super::{Context, forecaster};
-use crate::import::{Options, Table};
+use super::Context;
+use super::tables::Tables;
 
 /// Panels of the plot.
 const PANELS: usize = 4;
@@ -27,33 +23,14 @@ const HISTORY: usize = 4;
 /// Options of `backtest`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Table of readings with a header, one device a file; may be given again.
-    #[arg(long = "csv", value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
-    /// The forecaster's definition, TOML or JSON.
-    #[arg(long, value_name = "FILE")]
-    forecaster: PathBuf,
-    /// Column with the time, or two: a date and an hour.
-    #[arg(long = "time-column", value_name = "COLUMN")]
-    time_columns: Vec<String>,
-    /// Sensor and its column, where the two differ; may be given again.
-    #[arg(long = "column", value_name = "SENSOR=COLUMN", value_parser = pair)]
-    columns: Vec<(String, String)>,
-    /// Number that stands for a missing value.
-    #[arg(long, allow_negative_numbers = true)]
-    missing: Option<f64>,
+    #[command(flatten)]
+    tables: Tables,
     /// Percent of the time to learn from, to choose and calibrate on, and to judge on.
     #[arg(long, default_value = "80/10/10", value_parser = split)]
     split: (f64, f64),
     /// Judge every so many origins.
     #[arg(long, default_value_t = 1)]
     stride: usize,
-    /// Seed of the random numbers, instead of the configuration's.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Settings of the training, TOML or JSON; those it leaves out keep their defaults.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Write the report here, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -82,32 +59,13 @@ fn split(text: &str) -> Result<(f64, f64), String> {
 /// # Errors
 /// A file that cannot be read, data that nothing can be learnt from, or an output that cannot be written.
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
-    let spec = forecaster::read(&args.forecaster)?;
-    let mut train = match &args.config {
-        Some(file) => read_config(file)?,
-        None => TrainConfig::default(),
-    };
-    train.seed = args.seed.unwrap_or(train.seed);
+    let (spec, train, data) = args.tables.read()?;
     let config = BacktestConfig {
         train_share: args.split.0,
         select_share: args.split.1,
         stride: args.stride,
         train,
     };
-    let mut data = TrainingData::default();
-    for file in &args.files {
-        let series = read(file, &spec, args)?;
-        ensure!(
-            data.series.iter().all(|s| s.device != series.device),
-            "read {}: another file is called `{}` too, and the name is the device's; rename one",
-            file.display(),
-            series.device
-        );
-        data.series.push(series);
-    }
-    for warning in backtest::warnings(&spec, &data) {
-        let _ = writeln!(std::io::stderr(), "warning: {warning}");
-    }
     let mut forecasts = match &args.forecasts {
         Some(path) => Some(Dump::create(path)?),
         None => None,
@@ -157,71 +115,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
     ctx.print(&report, || table(&report))
 }
 
-fn read_config(file: &Path) -> Result<TrainConfig> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let config = if file.extension().is_some_and(|e| e == "json") {
-        serde_json::from_str(&text).map_err(anyhow::Error::from)
-    } else {
-        toml::from_str(&text).map_err(anyhow::Error::from)
-    };
-    config.with_context(|| format!("read training settings from {}", file.display()))
-}
-
-/// One device's rows, made from the file as a device would make them from its readings.
-fn read(file: &Path, spec: &ForecasterSpec, args: &Args) -> Result<Series> {
-    let named: BTreeMap<_, _> = args.columns.iter().cloned().collect();
-    let sensors = spec
-        .channels()
-        .into_iter()
-        .map(|c| spec.sensor_of(c).to_owned());
-    let columns: Vec<(String, String)> = sensors
-        .map(|s| (s.clone(), named.get(&s).cloned().unwrap_or(s)))
-        .collect();
-    let options = Options {
-        time_columns: args.time_columns.clone(),
-        columns,
-        missing: args.missing,
-    };
-    let mut table = Table::open(file, &options)?;
-    let mut samples = Vec::new();
-    let (mut rows, mut doubled, mut before) = (0_usize, 0_usize, None);
-    while let Some(row) = table.next_row()? {
-        rows += 1;
-        doubled += usize::from(before == Some(row.time));
-        before = Some(row.time);
-        samples.extend(
-            row.values
-                .iter()
-                .enumerate()
-                .map(|(channel, value)| Sample {
-                    channel,
-                    time: row.time,
-                    value: value.unwrap_or(f64::NAN),
-                }),
-        );
-    }
-    if rows == 0 {
-        bail!("{} has no row below its header", file.display());
-    }
-    if doubled > 0 {
-        let _ = writeln!(
-            std::io::stderr(),
-            "warning: {} repeats the time of {doubled} rows; their mean counts",
-            file.display()
-        );
-    }
-    Ok(Series {
-        device: file
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
-        rows: resample_all(spec, &samples),
-        weight_from: None,
-    })
-}
-
-fn progress_bar(ctx: &Context) -> Result<ProgressBar> {
+pub(super) fn progress_bar(ctx: &Context) -> Result<ProgressBar> {
     if ctx.json {
         return Ok(ProgressBar::hidden());
     }
@@ -230,7 +124,7 @@ fn progress_bar(ctx: &Context) -> Result<ProgressBar> {
     Ok(bar)
 }
 
-fn say(p: &Progress) -> String {
+pub(super) fn say(p: &Progress) -> String {
     let loss = p
         .loss
         .map_or_else(String::new, |l| format!(", loss {l:.4}"));

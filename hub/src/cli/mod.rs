@@ -9,8 +9,10 @@ pub mod migrate;
 pub mod model;
 pub mod rollout;
 pub mod run;
+pub mod search;
 pub mod serve;
 pub mod simulate;
+mod tables;
 pub mod train;
 pub mod worker;
 
@@ -69,6 +71,8 @@ enum Command {
     Train(train::Args),
     /// Judge a forecaster on the newest part of a CSV file, beside the baselines; needs no database.
     Backtest(backtest::Args),
+    /// Try settings of the training on CSV files within a budget, keeping every trial; needs no database.
+    Search(search::Args),
     /// Show model versions and champions.
     Model(model::Args),
     /// Show training runs.
@@ -183,6 +187,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Forecaster(args) => forecaster::run(&ctx, args).await,
         Command::Train(args) => train::run(&ctx, args).await,
         Command::Backtest(args) => backtest::run(&ctx, &args),
+        Command::Search(args) => search::run(&ctx, &args),
         Command::Model(args) => model::run(&ctx, args).await,
         Command::Run(args) => run::run(&ctx, args).await,
         Command::Rollout(args) => rollout::run(&ctx, args).await,

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::tables::read_config;
 use crate::jobs::Worker;
 use crate::training::{KIND, Request};
 
@@ -28,6 +29,9 @@ pub struct Args {
     /// Since when the world is different (data time, RFC 3339); rows after it count more.
     #[arg(long, value_name = "TIME")]
     onset: Option<chrono::DateTime<chrono::Utc>>,
+    /// Settings of the training, TOML or JSON, such as `search` found; those it leaves out keep their defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
     /// Only enqueue; do not wait for the end.
     #[arg(long)]
     detach: bool,
@@ -51,7 +55,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         reason: args.reason,
         onset: args.onset.map(|t| t.timestamp_millis()),
         seed: args.seed,
-        config: None,
+        config: args.config.as_deref().map(read_config).transpose()?,
     };
     let (job, _) = store.enqueue(KIND, &args.name, &json!(request)).await?;
     if args.detach {

@@ -7,10 +7,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How far one observation moves the logarithm of a factor, at most.
+/// How far one observation moves the logarithm of a factor, at most, once many have been seen.
 pub const RATE: f64 = 0.01;
 /// The same for all the observations of as many origins as a step lies ahead.
-pub const FAR_RATE: f64 = 0.1;
+pub const FAR_RATE: f64 = 0.07;
+/// The first observations move a factor by so much more: a calibration is more often off by a season than by a day.
+const EARLY: f64 = 2.0;
+/// After so many windows that share no step, half of that.
+const EARLY_WINDOWS: f64 = 5.0;
 /// Factors stay between `e^-LIMIT` and `e^LIMIT`.
 pub const LIMIT: f64 = 2.0;
 
@@ -20,6 +24,9 @@ pub struct Adaptive {
     levels: Vec<f64>,
     /// `[H, Q]`: logarithm of the factor on a quantile's distance from the median.
     log_factor: Vec<f64>,
+    /// `[H]`: actual values learnt from.
+    #[serde(default)]
+    seen: Vec<u32>,
 }
 
 impl Adaptive {
@@ -29,6 +36,7 @@ impl Adaptive {
         Self {
             levels: levels.to_vec(),
             log_factor: vec![0.0; levels.len() * horizon],
+            seen: vec![0; horizon],
         }
     }
 
@@ -73,6 +81,9 @@ impl Adaptive {
         if !actual.is_finite() || shown.len() != q {
             return;
         }
+        self.seen.resize(self.seen.len().max(step + 1), 0);
+        let rate = rate(step, self.seen[step]);
+        self.seen[step] = self.seen[step].saturating_add(1);
         for (i, (level, log)) in self.levels.iter().zip(logs).enumerate() {
             let (missed, allowed) = match i.cmp(&middle) {
                 std::cmp::Ordering::Less => (actual < shown[i], *level),
@@ -81,7 +92,7 @@ impl Adaptive {
             };
             let moved = f64::from(u8::from(missed)) - allowed;
             // A rare miss must weigh as much as the many hits between two of them, whatever the level.
-            *log = (*log + rate(step) * moved / allowed.max(0.05).sqrt()).clamp(-LIMIT, LIMIT);
+            *log = (*log + rate * moved / allowed.max(0.05).sqrt()).clamp(-LIMIT, LIMIT);
         }
     }
 
@@ -91,10 +102,12 @@ impl Adaptive {
     }
 }
 
-/// How far one observation of step `step` moves a factor: neighbouring forecasts of a far step share one error for about as many
-/// origins as the step lies ahead.
-fn rate(step: usize) -> f64 {
-    RATE.min(FAR_RATE / (step + 1) as f64)
+/// How far the observation of step `step` that follows `seen` others moves a factor: neighbouring forecasts of a far step share
+/// one error for about as many origins as the step lies ahead.
+fn rate(step: usize, seen: u32) -> f64 {
+    let windows = f64::from(seen) / (step + 1) as f64;
+    let early = 1.0 + EARLY / (1.0 + windows / EARLY_WINDOWS);
+    RATE.min(FAR_RATE / (step + 1) as f64) * early
 }
 
 #[cfg(test)]

@@ -126,6 +126,12 @@ pub enum TrainError {
         /// Epoch, from 1.
         epoch: usize,
     },
+    /// A search without an outcome.
+    #[error("searching for settings: {error}; give it more time, or correct that first")]
+    Search {
+        /// What stood in the way.
+        error: String,
+    },
     /// A window that does not fit the model.
     #[error(
         "prediction failed: `{what}` has {found} values where the model needs {expected}; build the window with the model's own forecaster"

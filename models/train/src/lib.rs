@@ -34,6 +34,7 @@ pub mod plot;
 mod predict;
 mod samples;
 mod scales;
+pub mod search;
 mod tally;
 
 pub use checkpoint::Checkpoints;
