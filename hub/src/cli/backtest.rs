@@ -282,6 +282,17 @@ fn table(report: &Report) -> String {
     }
     line("  with adaptive intervals", &report.adaptive, &mut out);
     line("  with plain intervals", &report.plain, &mut out);
+    if !report.importance.is_empty() {
+        let each = report.importance.iter();
+        let each: Vec<String> = each
+            .map(|i| format!("{} {:+.0} %", i.input, 100.0 * i.error_increase))
+            .collect();
+        let _ = writeln!(
+            out,
+            "\nerror with another window's values of an input: {}",
+            each.join(", ")
+        );
+    }
     let Some(chosen) = report.models.iter().find(|m| m.model == report.chosen) else {
         return out;
     };

@@ -201,8 +201,8 @@ pub async fn run(
     let document = compare::document(champion.as_ref(), version, comparison.as_ref());
     let better = comparison.as_ref().is_none_or(|c| c.verdict.better);
     let reason = document["reason"].as_str().unwrap_or_default().to_owned();
-    let metrics =
-        json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"]});
+    let metrics = json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"],
+            "importance": trained.importance});
     let by = format!("training run {}", job.id);
     let plan = rollout::plan::Plan::all_at_once();
     let conclusion = Conclusion {

@@ -10,6 +10,7 @@ use fieldcast_onnx::{ModelParams, SeasonalNaiveParams};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{self, Case, Scores};
+use crate::importance::InputImportance;
 use crate::tally::Tally;
 use crate::{
     ModelScore, Prediction, Progress, Split, TrainConfig, TrainError, TrainingData, fit, predict,
@@ -69,8 +70,10 @@ pub struct Report {
     pub test_until: Millis,
     /// Parts that the training made of what it knew.
     pub split: Split,
-    /// All models on the selection part.
+    /// All models on the selection and the calibration part.
     pub selection: Vec<ModelScore>,
+    /// What the chosen model loses there without each input, largest first.
+    pub importance: Vec<InputImportance>,
     /// The chosen model and the baselines on the judged part.
     pub models: Vec<ModelReport>,
     /// The chosen model with intervals that follow what they missed, origin by origin, as `fieldcast_baseline::adaptive` has it.
@@ -148,6 +151,7 @@ pub fn run(
         test_until: last,
         split: trained.split,
         selection: trained.table,
+        importance: trained.importance,
         models,
         adaptive,
         plain,

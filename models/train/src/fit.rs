@@ -17,6 +17,7 @@ use crate::decoder::Decoder;
 use crate::default::{fit_highway, independent};
 use crate::ensemble::Ensemble;
 use crate::heads::{Task, fit_heads};
+use crate::importance::{InputImportance, permutation};
 use crate::network::Ridge;
 use crate::predict::{decoder_params, linear_params};
 use crate::samples::{Parts, Sample, split};
@@ -81,6 +82,8 @@ pub struct Trained {
     pub train_dev_target: f64,
     /// Ridge's chosen penalty, where one was fitted.
     pub penalty: Option<f64>,
+    /// What the chosen model loses without each input on the selection and the calibration part, largest first.
+    pub importance: Vec<InputImportance>,
 }
 
 /// Trains `spec`'s preset on `data` and chooses the best model.
@@ -125,10 +128,14 @@ pub fn fit_kept(
         began: Instant::now(),
     };
     run.report(Stage::Baselines, progress)?;
-    match spec.preset {
+    let mut trained = match spec.preset {
         Preset::Classic => run.classic(progress),
         Preset::Default => run.default(progress),
-    }
+    }?;
+    let reach = panel.horizon as Millis * panel.period;
+    let span = (trained.split.select_from, trained.split.until + reach + 1);
+    trained.importance = permutation(spec, data, &trained.params, span, config.seed)?;
+    Ok(trained)
 }
 
 struct Run<'a> {
@@ -444,6 +451,7 @@ impl Run<'_> {
             split: self.parts.split.clone(),
             train_dev_target: self.scales.target_dev,
             penalty,
+            importance: Vec::new(),
         })
     }
 }

@@ -25,6 +25,7 @@ mod fixture;
 mod forest;
 mod heads;
 mod highway;
+pub mod importance;
 mod learner;
 mod linalg;
 mod network;
