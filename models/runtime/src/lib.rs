@@ -1,6 +1,7 @@
 //! Runs a model: owns the way from a verified bundle to forecasts and the golden check, never where bundles or windows come from.
 
 mod check;
+mod explain;
 mod fused;
 mod plain;
 
@@ -11,6 +12,7 @@ use fieldcast_onnx::{ModelParams, Shape};
 pub use fieldcast_kernel::lanes;
 
 pub use crate::check::{Agreement, CheckError, EQUAL, compare};
+pub use crate::explain::{Explanation, Group, MOST_RUNS, Part};
 use crate::fused::Fused;
 use crate::plain::Plain;
 

@@ -109,9 +109,10 @@ impl Ensemble {
             state,
             part,
             joined,
+            hidden,
         } = scratch;
         let steps = out.mean.len();
-        self.norm.run(window, scaled);
+        super::scaled(&self.norm, window, hidden, scaled);
         let (last, dev) = (scaled.last[self.target], scaled.dev[self.target]);
         part.resize(steps, 0.0);
         self.highway.run(&scaled.z, part);

@@ -47,9 +47,10 @@ impl Highway {
             tape,
             state,
             part,
+            hidden,
             ..
         } = scratch;
-        self.norm.run(window, scaled);
+        super::scaled(&self.norm, window, hidden, scaled);
         let (last, dev) = (scaled.last[self.target], scaled.dev[self.target]);
         self.highway.run(&scaled.z, &mut out.mean);
         add_known(future, &self.future, &mut out.mean);

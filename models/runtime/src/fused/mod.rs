@@ -10,10 +10,11 @@ mod naive;
 
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-use fieldcast_kernel::{ForwardTape, Lstm, LstmForward, Normalised, WideLinear};
+use fieldcast_kernel::{ForwardTape, InstanceNorm, Lstm, LstmForward, Normalised, WideLinear};
 use fieldcast_onnx::{LinearParams, LstmParams, ModelParams, Shape};
 
 use crate::Prediction;
+use crate::explain::flatten;
 use classic::Classic;
 use ensemble::{Ensemble, Joined};
 use highway::Highway;
@@ -45,6 +46,8 @@ struct Scratch {
     /// `[H]`
     part: Vec<f64>,
     joined: Joined,
+    /// Places of the scaled window that do not count, ascending; none but in [`Fused::run_without`].
+    hidden: Vec<usize>,
 }
 
 impl Fused {
@@ -63,6 +66,25 @@ impl Fused {
 
     pub(crate) fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// Whether the window's scaling comes first, so that [`Self::run_without`] means something.
+    pub(crate) fn scales_by_window(&self) -> bool {
+        matches!(self.model, Model::Ensemble(_) | Model::Highway(_))
+    }
+
+    /// As [`Self::run`], but with the scaled values whose places `[T, F]` are hidden at their feature's mean over the window.
+    pub(crate) fn run_without(
+        &self,
+        window: &[f64],
+        future: &[f64],
+        hidden: &dyn Fn(usize) -> bool,
+        out: &mut Prediction,
+    ) {
+        let mut scratch = Scratch::default();
+        let places = 0..window.len();
+        scratch.hidden.extend(places.filter(|place| hidden(*place)));
+        self.run_with(window, future, &mut scratch, out);
     }
 
     /// Fills mean `[H]` and quantiles `[H, Q]`; lengths of the inputs are the caller's to check.
@@ -134,6 +156,17 @@ impl Head {
 
 fn linear(p: &LinearParams) -> WideLinear {
     WideLinear::new(p.weight.clone(), p.bias.clone())
+}
+
+/// Scales the window by itself, and hides what does not count.
+fn scaled(norm: &InstanceNorm, window: &[f64], hidden: &[usize], scaled: &mut Normalised) {
+    norm.run(window, scaled);
+    if !hidden.is_empty() {
+        let features = scaled.last.len();
+        flatten(&mut scaled.z, features, &|place| {
+            hidden.binary_search(&place).is_ok()
+        });
+    }
 }
 
 /// Adds what the known-future values `[H, K]` say by their weights `[H, K]` to y `[H]`.
