@@ -36,7 +36,7 @@ pub fn permutation(
 ) -> Result<Vec<InputImportance>, TrainError> {
     let period = spec.period_ms().max(1);
     let rows = usize::try_from((span.1 - span.0) / period).unwrap_or(0) * data.series.len();
-    let season = spec.season.unwrap_or(24).max(1);
+    let season = spec.season_steps().max(1);
     // Every hour of the day must be met.
     let mut stride = (rows / WINDOWS).max(1);
     while gcd(stride, season) > 1 {

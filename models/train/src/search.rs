@@ -315,7 +315,7 @@ fn draw(spec: &ForecasterSpec, config: &SearchConfig) -> Vec<Settings> {
 
 /// The given one, and whole numbers of seasons around it.
 fn lookbacks(spec: &ForecasterSpec) -> Vec<usize> {
-    let season = spec.season.unwrap_or(1).max(1);
+    let season = spec.season_steps().max(1);
     let most = MOST_VALUES / spec.inputs.len().max(1);
     let near = [spec.lookback / 4, spec.lookback / 2, 2 * spec.lookback];
     let whole = near.map(|l| (l.max(1)).div_ceil(season) * season);
