@@ -2,6 +2,7 @@
 
 mod check;
 mod fused;
+mod operators;
 mod plain;
 
 use fieldcast_bundle::{GoldenVector, VerifiedBundle};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fieldcast_onnx::{INPUT_FUTURE, INPUT_WINDOW, Shape};
 use tract_onnx::prelude::*;
 
-use crate::Prediction;
+use crate::{Prediction, operators};
 
 /// An optimised plan; running it loads nothing.
 pub(crate) struct Plain {
@@ -16,9 +16,12 @@ pub(crate) struct Plain {
 impl Plain {
     /// Reads, checks and optimises a graph whose sizes must be `shape`.
     pub(crate) fn load(onnx: &[u8], shape: Shape) -> Result<Self, String> {
-        let mut model = tract_onnx::onnx()
-            .model_for_read(&mut std::io::Cursor::new(onnx))
+        let reader = operators::reader();
+        let file = reader
+            .proto_model_for_read(&mut std::io::Cursor::new(onnx))
             .map_err(text)?;
+        operators::check(&reader, &file)?;
+        let mut model = reader.model_for_proto_model(&file).map_err(text)?;
         for (i, name) in [INPUT_WINDOW, INPUT_FUTURE].into_iter().enumerate() {
             let found = model.inputs.get(i).map(|o| model.node(o.node).name.clone());
             if found.as_deref() != Some(name) {

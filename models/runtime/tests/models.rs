@@ -135,6 +135,21 @@ fn a_graph_that_is_not_ours_runs_in_tract() {
 }
 
 #[test]
+fn an_operator_that_does_not_run_here_is_named_with_those_that_do() {
+    use prost::Message;
+    let case = &cases::all()[0];
+    let ours = build(&case.params, &[]).unwrap();
+    let mut file = tract_onnx::pb::ModelProto::decode(&ours[..]).unwrap();
+    let nodes = &mut file.graph.as_mut().unwrap().node;
+    nodes[0].op_type = "Conv".into();
+    nodes[1].op_type = "Mystery".into();
+    let error = load_onnx(&file.encode_to_vec(), &case.spec).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("Conv, Mystery; it runs Abs, "), "{error}");
+    assert!(error.contains(", LSTM, ") && error.contains("build the graph again"));
+}
+
+#[test]
 fn kernels_that_were_refused_do_not_run() {
     let case = &cases::all()[0];
     let bundle = sealed(case, |_| {});
