@@ -21,6 +21,10 @@ pub(crate) struct DistArgs {
     target: Option<String>,
 }
 
+/// What the shipped agent is compiled with beside its profile. It aborts where it panics, so that tables for unwinding serve
+/// nothing; and relative relocations, packed, are a twentieth of their size: a fifth of the file on amd64 together.
+const RUSTFLAGS: &str = "-C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs";
+
 /// The packer's version, so that a package is made alike everywhere.
 const CARGO_DEB: &str = "3.8.0";
 
@@ -125,6 +129,11 @@ impl Profile {
         }
     }
 
+    /// With `--target` the flags of what is shipped are for it alone, not for build scripts, which unwind.
+    fn names_target(self, native: bool) -> bool {
+        self == Self::Shipped || !native
+    }
+
     fn folder(self) -> &'static str {
         match self {
             Self::Quick => "debug",
@@ -144,10 +153,18 @@ fn build(profile: Profile, target: &Target, native: bool, budget: &Budget) -> Re
     };
     build.args(["--profile", profile.name()]);
     let mut output_dir = target_dir()?;
-    if !native {
+    if profile.names_target(native) {
         build.args(["--target", &target.triple]);
-        build.env(linker_variable(&target.triple), &target.linker);
         output_dir.push(&target.triple);
+    }
+    if profile == Profile::Shipped {
+        build.env(variable(&target.triple, "RUSTFLAGS"), RUSTFLAGS);
+        // These would be taken instead.
+        build.env_remove("RUSTFLAGS");
+        build.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    }
+    if !native {
+        build.env(variable(&target.triple, "LINKER"), &target.linker);
     }
     execute(&mut build)?;
     let agent = output_dir.join(profile.folder()).join("fieldcast-agent");
@@ -215,7 +232,7 @@ fn pack(
         "--profile",
         profile.name(),
     ]);
-    if !native {
+    if profile.names_target(native) {
         deb.args(["--target", &target.triple]);
     }
     if profile == Profile::Quick {
@@ -272,9 +289,10 @@ fn missing_tools(target: &Target) -> Result<Option<String>> {
     }))
 }
 
-fn linker_variable(triple: &str) -> String {
+/// How cargo reads a setting of a target from the environment.
+fn variable(triple: &str, setting: &str) -> String {
     format!(
-        "CARGO_TARGET_{}_LINKER",
+        "CARGO_TARGET_{}_{setting}",
         triple.to_uppercase().replace('-', "_")
     )
 }
@@ -393,9 +411,9 @@ mod tests {
     }
 
     #[test]
-    fn the_linker_is_named_as_cargo_reads_it() {
+    fn settings_are_named_as_cargo_reads_them() {
         assert_eq!(
-            linker_variable("aarch64-unknown-linux-gnu"),
+            variable("aarch64-unknown-linux-gnu", "LINKER"),
             "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER"
         );
     }

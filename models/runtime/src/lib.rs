@@ -2,8 +2,10 @@
 
 mod check;
 mod fused;
+mod lstm;
 mod operators;
 mod plain;
+mod reader;
 
 use fieldcast_bundle::{GoldenVector, VerifiedBundle};
 use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, Window, calendar};
