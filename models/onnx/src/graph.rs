@@ -162,7 +162,6 @@ impl Graph {
                 output: self.outputs,
                 ..Default::default()
             }),
-            ..Default::default()
         }
     }
 }
