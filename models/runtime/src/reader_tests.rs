@@ -30,6 +30,15 @@ fn attribute(name: &str, ints: &[i64]) -> AttributeProto {
     }
 }
 
+fn to(element: i32) -> AttributeProto {
+    AttributeProto {
+        name: "to".into(),
+        r#type: super::ATTRIBUTE_INT,
+        i: i64::from(element),
+        ..Default::default()
+    }
+}
+
 fn doubles(name: &str, values: &[f64]) -> TensorProto {
     TensorProto {
         name: name.into(),
@@ -87,11 +96,21 @@ fn operators_beside_ours_compute_what_onnx_says() {
     assert_eq!(unary("Abs"), Ok(each(f64::abs)));
     assert_eq!(unary("Neg"), Ok(each(|v| -v)));
     assert_eq!(unary("Relu"), Ok(each(|v| v.max(0.0))));
+    // tract has these in f32 only.
+    let narrow = |kind: &str| {
+        let mut narrow = node("Cast", &["window"], &["narrow"]);
+        narrow.attribute = vec![to(super::F32)];
+        let mut wide = node("Cast", &["made"], &["out"]);
+        wide.attribute = vec![to(super::F64)];
+        let nodes = vec![narrow, node(kind, &["narrow"], &["made"]), wide];
+        run(nodes, vec![], &window).unwrap()
+    };
     for (kind, expected) in [
         ("Tanh", each(f64::tanh)),
         ("Sigmoid", each(|v| 1.0 / (1.0 + (-v).exp()))),
     ] {
-        let found = unary(kind).unwrap();
+        let found = narrow(kind);
+        assert_eq!(found.len(), expected.len());
         for (a, b) in found.iter().zip(&expected) {
             assert!((a - b).abs() < 1e-5, "{kind}: {a} against {b}");
         }
