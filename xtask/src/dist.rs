@@ -21,6 +21,10 @@ pub(crate) struct DistArgs {
     target: Option<String>,
 }
 
+/// Packs the relative relocations: a seventieth of their bytes, and the loader reads that much less. Needs glibc 2.36; where the
+/// linker does not know it for a target, it says so and leaves them as they are.
+const LINK: &str = "link-arg=-Wl,-z,pack-relative-relocs";
+
 /// The packer's version, so that a package is made alike everywhere.
 const CARGO_DEB: &str = "3.8.0";
 
@@ -136,18 +140,21 @@ impl Profile {
 /// Builds and measures; where cargo has put it.
 fn build(profile: Profile, target: &Target, native: bool, budget: &Budget) -> Result<PathBuf> {
     let mut build = cargo()?;
-    build.arg("build");
     match profile {
         // With the features of the whole workspace: what a developer has built already is not built again.
-        Profile::Quick => build.args(["--workspace", "--bin=fieldcast-agent"]),
-        Profile::Shipped => build.arg("--package=fieldcast-agent"),
+        Profile::Quick => build.args(["build", "--workspace"]),
+        Profile::Shipped => build.args(["rustc", "--package=fieldcast-agent"]),
     };
+    build.arg("--bin=fieldcast-agent");
     build.args(["--profile", profile.name()]);
     let mut output_dir = target_dir()?;
     if !native {
         build.args(["--target", &target.triple]);
         build.env(linker_variable(&target.triple), &target.linker);
         output_dir.push(&target.triple);
+    }
+    if profile == Profile::Shipped {
+        build.args(["--", "-C", LINK]);
     }
     execute(&mut build)?;
     let agent = output_dir.join(profile.folder()).join("fieldcast-agent");

@@ -1,5 +1,6 @@
 //! Command line: parses arguments and prints; the work is done elsewhere.
 
+mod memory;
 mod status;
 
 use std::path::PathBuf;
@@ -94,6 +95,7 @@ fn log_filter(text: &str) -> (Targets, Option<String>) {
 }
 
 fn run(config: &std::path::Path) -> anyhow::Result<()> {
+    memory::settle();
     let format = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use fieldcast_onnx::{INPUT_FUTURE, INPUT_WINDOW, Shape};
-use tract_onnx::prelude::*;
+use tract_hir::internal::*;
 
-use crate::Prediction;
+use crate::{Prediction, reader};
 
 /// An optimised plan; running it loads nothing.
 pub(crate) struct Plain {
@@ -16,20 +16,11 @@ pub(crate) struct Plain {
 impl Plain {
     /// Reads, checks and optimises a graph whose sizes must be `shape`.
     pub(crate) fn load(onnx: &[u8], shape: Shape) -> Result<Self, String> {
-        let mut model = tract_onnx::onnx()
-            .model_for_read(&mut std::io::Cursor::new(onnx))
-            .map_err(text)?;
-        for (i, name) in [INPUT_WINDOW, INPUT_FUTURE].into_iter().enumerate() {
-            let found = model.inputs.get(i).map(|o| model.node(o.node).name.clone());
-            if found.as_deref() != Some(name) {
-                return Err(format!("input {i} is {found:?} instead of `{name}`"));
-            }
-        }
-        // The batch becomes 1 before optimising: tract cannot make an LSTM's initial state for an unknown batch.
+        // At batch 1, whatever batch the file is for: tract cannot make an LSTM's initial state for an unknown one.
         let window = f64::fact([1, shape.lookback, shape.inputs]);
         let future = f64::fact([1, shape.horizon, shape.future_width]);
-        model.set_input_fact(0, window.into()).map_err(text)?;
-        model.set_input_fact(1, future.into()).map_err(text)?;
+        let inputs = [(INPUT_WINDOW, window.into()), (INPUT_FUTURE, future.into())];
+        let model = reader::read(onnx, &inputs).map_err(text)?;
         let model = model.into_optimized().map_err(text)?;
         let expected = [
             vec![1, shape.horizon],

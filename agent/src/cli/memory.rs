@@ -1,0 +1,54 @@
+//! How the allocator of a running agent keeps its memory: owns these settings, never what is allocated.
+//!
+//! glibc keeps freed memory, for each thread apart, and more of it the larger the pieces were: fitting a ridge or reading a file
+//! once would cost megabytes for good. It reads its settings from the environment at the start of a program only, and setting
+//! them later takes unsafe code; so the agent starts itself once more, in place.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// One heap for all threads, and what is freed goes back above 64 KiB.
+const SETTINGS: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+    ("MALLOC_TRIM_THRESHOLD_", "65536"),
+];
+
+/// Goes on as the same process with the settings; returns where somebody has made some, or where that is not possible here: more
+/// memory is no reason to stop.
+pub(super) fn settle() {
+    if made(|name| std::env::var_os(name)) {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
+    let mut arguments = std::env::args_os();
+    let mut again = Command::new(program);
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    let error = again.args(arguments).envs(SETTINGS).exec();
+    super::say(
+        &mut std::io::stderr(),
+        &format!("starting with smaller memory: {error}; the agent runs with more"),
+    );
+}
+
+fn made(environment: impl Fn(&str) -> Option<OsString>) -> bool {
+    SETTINGS.iter().any(|(name, _)| environment(name).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_made_once_and_somebody_elses_are_kept() {
+        assert!(!made(|_| None));
+        assert!(made(|name| (name == "MALLOC_ARENA_MAX").then(|| "4".into())));
+        let ours = |name: &str| SETTINGS.iter().find(|s| s.0 == name).map(|s| s.1.into());
+        assert!(made(ours));
+    }
+}
