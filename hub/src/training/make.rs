@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use fieldcast_bundle::{GoldenVector, Manifest, ModelScore, Training, seal};
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
@@ -63,6 +64,8 @@ pub fn make(
     let onnx = fieldcast_onnx::build(&trained.params, &metadata)?;
     let model = fieldcast_runtime::load_onnx(&onnx, spec)?;
     let golden = golden(about, data, &model)?;
+    super::reference::check(&onnx, spec, &golden, trained.train_dev_target)
+        .context("reading the new model a second time; this is a defect: keep the training run and report it")?;
     let reference = reference(about, data);
     let manifest = Manifest {
         format: fieldcast_bundle::manifest::FORMAT,

@@ -4,6 +4,7 @@ mod checkpoint;
 mod compare;
 pub mod make;
 pub mod plan;
+mod reference;
 pub mod snapshot;
 
 use std::ops::ControlFlow;
