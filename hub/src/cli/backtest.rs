@@ -37,6 +37,9 @@ pub struct Args {
     /// Write a picture of some forecasts here, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Write the chosen model's graph here, as ONNX; a hub signs one of its own making only.
+    #[arg(long, value_name = "FILE")]
+    onnx: Option<PathBuf>,
     /// Write every judged forecast here, as CSV.
     #[arg(long, value_name = "FILE")]
     forecasts: Option<PathBuf>,
@@ -95,7 +98,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         },
     );
     bar.finish_and_clear();
-    let report = report?;
+    let (report, params) = report?;
     if let Some(error) = failed {
         return Err(error);
     }
@@ -108,6 +111,14 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             path,
             &plot::svg(&format!("{}: {}", spec.name, report.chosen), &shown),
         )?;
+    }
+    if let Some(path) = &args.onnx {
+        let metadata = [
+            ("forecaster".to_owned(), spec.name.clone()),
+            ("chosen".to_owned(), report.chosen.clone()),
+        ];
+        let graph = fieldcast_onnx::build(&params, &metadata)?;
+        std::fs::write(path, graph).with_context(|| format!("write {}", path.display()))?;
     }
     if let Some(path) = &args.report {
         write_file(path, &serde_json::to_string_pretty(&report)?)?;

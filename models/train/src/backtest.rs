@@ -84,7 +84,7 @@ pub struct Report {
 
 /// Trains on the older part and judges on the newest, origin by origin; the last origin is the last whose horizon is over.
 ///
-/// `each` sees every judged case with the chosen model's forecast, in time order.
+/// `each` sees every judged case with the chosen model's forecast, in time order. The chosen model comes with the report.
 ///
 /// # Errors
 /// [`TrainError`] of the training, or where nothing is left to judge.
@@ -94,7 +94,7 @@ pub fn run(
     config: &BacktestConfig,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     each: &mut dyn FnMut(&Case, &Prediction),
-) -> Result<Report, TrainError> {
+) -> Result<(Report, ModelParams), TrainError> {
     let spec = &with_levels(spec);
     let period = spec.period_ms().max(1);
     let (select_from, test_from, last) = cut(data, config, period)?;
@@ -143,7 +143,7 @@ pub fn run(
     let span = (trained.split.calibrate_from, test_from);
     let calibration = evaluate::cases(spec, &known, span, 1)?;
     let plain = plain(&trained.params, &calibration, &cases, forecasts, levels)?;
-    Ok(Report {
+    let report = Report {
         forecaster: spec.name.clone(),
         chosen: trained.chosen,
         levels: levels.clone(),
@@ -155,7 +155,8 @@ pub fn run(
         models,
         adaptive,
         plain,
-    })
+    };
+    Ok((report, trained.params))
 }
 
 /// The target's values in the window of `case`, oldest first, NaN where missing; they are in the data also where the target is

@@ -23,7 +23,7 @@ fn the_newest_part_is_judged_to_its_last_origin_and_was_not_known() {
     let mut seen = Vec::new();
     let mut each = |case: &Case, _: &Prediction| seen.push(case.window.origin);
     let mut quiet = |_| ControlFlow::Continue(());
-    let report = run(&spec, &data, &quick(), &mut quiet, &mut each).unwrap();
+    let (report, _) = run(&spec, &data, &quick(), &mut quiet, &mut each).unwrap();
     let last = data
         .series
         .iter()
@@ -75,8 +75,8 @@ fn what_is_changed_in_the_judged_part_changes_no_model() {
     let spec = fixture::spec();
     let mut quiet = |_| ControlFlow::Continue(());
     let mut split = |data: &TrainingData| {
-        let report = run(&spec, data, &quick(), &mut quiet, &mut |_, _| ()).unwrap();
-        (report.selection, report.split)
+        let (report, params) = run(&spec, data, &quick(), &mut quiet, &mut |_, _| ()).unwrap();
+        (report.selection, report.split, params)
     };
     let data = fixture::data(60, 5);
     let mut other = data.clone();
@@ -161,7 +161,7 @@ fn the_target_is_repeated_also_where_the_model_never_sees_it() {
     let mut cases: Vec<Case> = Vec::new();
     let mut each = |case: &Case, _: &Prediction| cases.push(case.clone());
     let mut quiet = |_| ControlFlow::Continue(());
-    let report = run(&spec, &moved, &config, &mut quiet, &mut each).unwrap();
+    let (report, _) = run(&spec, &moved, &config, &mut quiet, &mut each).unwrap();
     let last = report.models.iter().find(|m| m.model == "last_value");
     let (mut sum, mut count) = (0.0, 0.0);
     for case in cases.iter().filter(|c| !c.actual[0].is_nan()) {

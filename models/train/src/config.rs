@@ -78,7 +78,7 @@ impl Default for TrainConfig {
             ridge_penalties: vec![1e-4, 1e-3, 1e-2, 1e-1, 1.0],
             max_windows: 40_000,
             recent_weight: 3.0,
-            forest: false,
+            forest: true,
             classic_batch: None,
             classic_epochs: 20,
             threads: None,

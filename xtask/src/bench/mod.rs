@@ -3,6 +3,7 @@
 mod accuracy;
 mod infer;
 mod peers;
+mod process;
 mod series;
 mod train;
 
@@ -19,7 +20,7 @@ pub(crate) struct BenchArgs {
 enum Which {
     /// One window's latency and a model's memory, beside onnxruntime.
     Infer(infer::InferArgs),
-    /// An LSTM's epoch beside PyTorch.
+    /// An LSTM's epoch beside PyTorch, and a whole retraining beside the usual Python stack.
     Train(train::TrainArgs),
     /// Forecasts of public series against their goals.
     Accuracy(accuracy::AccuracyArgs),
@@ -31,4 +32,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         Which::Train(args) => train::run(args),
         Which::Accuracy(args) => accuracy::run(args),
     }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::peers;
+use super::{median, peers, process};
 use crate::command::{cargo, execute, output, root, target_dir};
 
 const PACKAGES: &[&str] = &["torch==2.15.0", "numpy==2.4.6"];
@@ -69,7 +69,12 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     ensure!(args.rounds > 0, "--rounds is at least 1");
     let python = peers::python("torch", PACKAGES)?;
     // With the features of the whole workspace, so that nothing is built twice.
-    execute(cargo()?.args(["build", "--release", "--workspace", "--example=epoch"]))?;
+    let parts = ["--example=epoch", "--bin=fieldcast-hub"];
+    execute(
+        cargo()?
+            .args(["build", "--release", "--workspace"])
+            .args(parts),
+    )?;
     let ours = target_dir()?.join("release/examples/epoch");
     let script = root()?.join("xtask/src/bench/train.py");
     println!(
@@ -79,7 +84,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     for figure in FIGURES {
         figure.measure(args.rounds, &ours, (&python, &script))?;
     }
-    Ok(())
+    process::run(args.rounds)
 }
 
 impl Figure {
@@ -120,9 +125,4 @@ impl Figure {
         let least = epochs.iter().filter_map(Value::as_f64);
         Ok(least.fold(f64::INFINITY, f64::min))
     }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
