@@ -91,7 +91,14 @@ fn the_best_of_the_table_is_chosen_and_its_intervals_hold_on_unseen_data() {
     let names: Vec<&str> = trained.table.iter().map(|l| l.model.as_str()).collect();
     assert_eq!(
         names,
-        ["last_value", "seasonal_naive", "ridge", "forest", "lstm", "ensemble"]
+        [
+            "last_value",
+            "seasonal_naive",
+            "ridge",
+            "forest",
+            "lstm",
+            "ensemble"
+        ]
     );
     let mase = |name: &str| trained.table.iter().find(|l| l.model == name).unwrap().mase;
     let best = trained
