@@ -8,6 +8,7 @@ use fieldcast_wire::{RecordBody, pb};
 
 use super::engine::{Engine, LastMade};
 use super::forecaster::{Forecaster, Note, Step, Stored};
+use super::intervals::Intervals;
 use super::model::Slot;
 use crate::buffer::{BufferError, BufferHandle, Commit};
 use crate::update::driver::{ModelEvent, Request};
@@ -127,6 +128,7 @@ impl Engine {
             kept: buffer.state(&Forecaster::state_key(&name)).await?,
             rows: values(buffer, forecaster.row_keys()).await?,
             pending: values(buffer, forecaster.pending_keys()).await?,
+            intervals: buffer.state(&Intervals::key(&name)).await?,
         };
         forecaster.restore(&stored);
         let boot = self.bootstrap(&mut forecaster).await?;

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::ErrorWatch;
 use super::inputs::InputWatch;
+use super::intervals::Intervals;
 use super::jumps::Jumps;
 use super::model::Slot;
 use super::pending::Pending;
 use super::residuals::{Maker, Residuals};
-use super::rows::Rows;
+use super::rows::{Rows, fingerprint};
 
 /// What a step wants written and told.
 #[derive(Debug, Default)]
@@ -79,6 +80,8 @@ pub struct Stored {
     pub rows: Vec<Vec<u8>>,
     /// Values of [`Forecaster::pending_keys`] that are there.
     pub pending: Vec<Vec<u8>>,
+    /// Value of [`Intervals::key`].
+    pub intervals: Option<Vec<u8>>,
 }
 
 /// A forecaster on this device.
@@ -92,6 +95,8 @@ pub struct Forecaster {
     cold: ColdStart,
     pending: Pending,
     kept: Kept,
+    /// Of the bundle that ran last, also while it cannot run.
+    intervals: Option<Intervals>,
     through: Vec<Option<Millis>>,
     jumps: Jumps,
     active: Option<Slot>,
@@ -126,6 +131,7 @@ impl Forecaster {
             cold,
             sensors,
             kept,
+            intervals: None,
             jumps: Jumps::new(spec.period_ms()),
             active: None,
             shadow: None,
@@ -220,6 +226,22 @@ impl Forecaster {
             self.pending.expire(through);
         }
         self.kept = kept;
+        if let Some(bytes) = &stored.intervals {
+            match Intervals::read(bytes, self.kept.closed_through) {
+                Ok(read) => self.intervals = Some(read),
+                Err(e) => tracing::warn!(forecaster = %self.spec.name, "{e}"),
+            }
+        }
+        self.adapt();
+    }
+
+    /// The running model's intervals go on from where they were, or begin anew where they were another's.
+    fn adapt(&mut self) {
+        if let Some(slot) = &self.active {
+            let (horizon, since) = (self.spec.horizon, self.kept.closed_through);
+            let kept = self.intervals.take();
+            self.intervals = Some(Intervals::of(slot, horizon, since, kept));
+        }
     }
 
     /// Readings of the time before: those of open slots go where they were, and where there is no history yet they
@@ -270,7 +292,9 @@ impl Forecaster {
 
     /// Puts a model in place of the active one; none leaves the device's own baselines.
     pub fn set_active(&mut self, slot: Option<Slot>) -> Option<Slot> {
-        std::mem::replace(&mut self.active, slot)
+        let old = std::mem::replace(&mut self.active, slot);
+        self.adapt();
+        old
     }
 
     /// Puts a model in place of the watching one.
@@ -385,6 +409,9 @@ impl Forecaster {
         if let Ok(bytes) = serde_json::to_vec(&self.kept) {
             step.state.push((Self::state_key(&self.spec.name), bytes));
         }
+        let intervals = self.intervals.as_ref();
+        step.state
+            .extend(intervals.and_then(|i| i.entry(&self.spec.name)));
     }
 
     fn learn(&mut self, row: FeatureRow) {
@@ -448,6 +475,9 @@ impl Forecaster {
             let known = forecast.origin_ms + (ahead + 1 - season) * period;
             let naive = self.rows.value(known, target);
             self.kept.residuals.add(forecast, h, time, actual, naive);
+            if let Some(intervals) = &mut self.intervals {
+                intervals.learn(forecast, h, actual, self.pending.stride());
+            }
             if !forecast.shadow && running.as_ref().is_some_and(|sha| *sha == forecast.bundle) {
                 sum += (actual - forecast.mean[h]).abs();
                 count += 1;
@@ -481,7 +511,10 @@ impl Forecaster {
                 }
             };
             match slot.forecast(window) {
-                Ok((mean, quantiles)) => {
+                Ok((mean, mut quantiles)) => {
+                    if let Some(intervals) = self.intervals.as_ref().filter(|_| !shadow) {
+                        quantiles = intervals.shown(quantiles);
+                    }
                     let forecast = pb::Forecast {
                         mean,
                         quantiles,
@@ -544,24 +577,6 @@ impl Forecaster {
         self.kept.forecasts += 1;
         step.records.push(RecordBody::Forecast(forecast));
     }
-}
-
-/// What rows depend on: another definition of these starts its history anew.
-fn fingerprint(spec: &ForecasterSpec) -> String {
-    let sensors: Vec<&str> = spec
-        .channels()
-        .into_iter()
-        .map(|c| spec.sensor_of(c))
-        .collect();
-    let parts = (
-        spec.channels(),
-        sensors,
-        &spec.target,
-        spec.period_ms(),
-        Rows::new(spec).keys().len(),
-    );
-    let text = serde_json::to_string(&parts).unwrap_or_default();
-    Sha256::of(text.as_bytes()).to_string()
 }
 
 #[cfg(test)]

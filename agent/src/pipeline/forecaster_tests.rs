@@ -119,6 +119,7 @@ fn a_restart_goes_on_without_repeating_or_losing_a_forecast() {
         kept: state.get(&Forecaster::state_key("demand")).cloned(),
         rows: get(second.row_keys()),
         pending: get(second.pending_keys()),
+        intervals: None,
     });
     let rest = feed(&mut second, 199..24 * 20);
     let origins = |s: &Step| forecasts(s).iter().map(|f| f.origin_ms).collect::<Vec<_>>();

@@ -5,6 +5,7 @@ pub mod engine;
 mod engine_models;
 pub mod forecaster;
 pub mod inputs;
+pub mod intervals;
 mod jumps;
 pub mod model;
 pub mod pending;

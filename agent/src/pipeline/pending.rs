@@ -30,6 +30,12 @@ impl Pending {
         }
     }
 
+    /// How many origins there are for each one that is kept.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        usize::try_from(self.stride).unwrap_or(1)
+    }
+
     /// State keys that may hold a waiting forecast.
     #[must_use]
     pub fn keys(name: &str) -> Vec<String> {
@@ -39,7 +45,8 @@ impl Pending {
             .collect()
     }
 
-    /// Takes a forecast, cut to mean and widest interval; gives the state entry that stores it.
+    /// Takes a forecast, as it was shown where a bundle speaks for the device (its intervals learn from all their levels),
+    /// otherwise cut to mean and widest interval; gives the state entry that stores it.
     /// None where the horizon is so long that this origin is not kept.
     pub fn push(&mut self, forecast: &pb::Forecast) -> Option<(String, Vec<u8>)> {
         let step = forecast.origin_ms.div_euclid(self.period);
@@ -47,7 +54,12 @@ impl Pending {
             return None;
         }
         let place = step.div_euclid(self.stride).rem_euclid(RING);
-        let kept = narrow(forecast);
+        let whole = !forecast.shadow && !forecast.bundle.is_empty();
+        let kept = if whole {
+            forecast.clone()
+        } else {
+            narrow(forecast)
+        };
         let entry = (
             key(&self.name, forecast.shadow, place),
             message::encode(&kept),
@@ -166,6 +178,26 @@ mod tests {
         assert_eq!(pending.len(), 1);
         pending.expire(130);
         assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn what_a_bundle_showed_is_kept_whole_and_a_shadow_is_not() {
+        let mut pending = Pending::new("demand", 10, 3);
+        for shadow in [false, true] {
+            let shown = pb::Forecast {
+                bundle: vec![1; 32],
+                shadow,
+                ..forecast(100, 3)
+            };
+            let stored = pending.push(&shown).map(|(_, bytes)| bytes);
+            let mut again = Pending::new("demand", 10, 3);
+            again.restore(&stored.unwrap_or_default());
+            let levels: Vec<usize> = again
+                .speaking_of(110)
+                .map(|(f, _)| f.quantile_levels.len())
+                .collect();
+            assert_eq!(levels, [if shadow { 2 } else { 3 }]);
+        }
     }
 
     #[test]

@@ -142,6 +142,24 @@ impl Rows {
     }
 }
 
+/// What rows depend on: another definition of these starts its history anew.
+pub(super) fn fingerprint(spec: &ForecasterSpec) -> String {
+    let sensors: Vec<&str> = spec
+        .channels()
+        .into_iter()
+        .map(|c| spec.sensor_of(c))
+        .collect();
+    let parts = (
+        spec.channels(),
+        sensors,
+        &spec.target,
+        spec.period_ms(),
+        Rows::new(spec).keys().len(),
+    );
+    let text = serde_json::to_string(&parts).unwrap_or_default();
+    Sha256::of(text.as_bytes()).to_string()
+}
+
 /// Which sensors the columns hold, and on which grid.
 fn meaning(spec: &ForecasterSpec) -> [u8; 8] {
     let channels = spec.channels();

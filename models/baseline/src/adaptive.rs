@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub const RATE: f64 = 0.01;
 /// The same for all the observations of as many origins as a step lies ahead.
 pub const FAR_RATE: f64 = 0.07;
+/// From so many steps ahead on the second is the lesser one (`FAR_RATE / RATE`): so many neighbouring origins share an error.
+pub const SHARED: usize = 7;
 /// The first observations move a factor by so much more: a calibration is more often off by a season than by a day.
 const EARLY: f64 = 2.0;
 /// After so many windows that share no step, half of that.
@@ -38,6 +40,22 @@ impl Adaptive {
             log_factor: vec![0.0; levels.len() * horizon],
             seen: vec![0; horizon],
         }
+    }
+
+    /// The levels of its quantiles.
+    #[must_use]
+    pub fn levels(&self) -> &[f64] {
+        &self.levels
+    }
+
+    /// Whether this is a state that forecasts of these levels and so many steps can have led to. One that was read from
+    /// somewhere need not be.
+    #[must_use]
+    pub fn fits(&self, levels: &[f64], horizon: usize) -> bool {
+        self.levels == levels
+            && levels.len().checked_mul(horizon) == Some(self.log_factor.len())
+            && self.seen.len() == horizon
+            && self.log_factor.iter().all(|l| l.abs() <= LIMIT)
     }
 
     /// The quantiles `[H, Q]` as they should be shown now; unchanged where the sizes are not this one's. Never crossing.
@@ -172,6 +190,21 @@ mod tests {
         };
         assert!(after(167, 168) < after(0, 100));
         assert!(after(167, 168) > 1.1, "it still learns");
+    }
+
+    #[test]
+    fn a_state_fits_its_own_levels_and_steps_only() {
+        let mut adaptive = Adaptive::new(&LEVELS, 2);
+        adaptive.learn(1, &[-2.0, -1.0, 0.0, 1.0, 2.0], 9.0);
+        assert!(adaptive.fits(&LEVELS, 2));
+        assert!(!adaptive.fits(&LEVELS[..4], 2) && !adaptive.fits(&LEVELS, 3));
+        adaptive.log_factor[3] = f64::NAN;
+        assert!(!adaptive.fits(&LEVELS, 2));
+    }
+
+    #[test]
+    fn origins_share_an_error_from_where_the_far_rate_is_the_lesser_one() {
+        assert!((SHARED as f64 - FAR_RATE / RATE).abs() < 1e-9);
     }
 
     proptest! {
