@@ -47,6 +47,7 @@ struct Device {
     buffer: Buffer,
     handle: BufferHandle,
     engine: tokio::task::JoinHandle<()>,
+    board: Arc<Board>,
     cancel: CancellationToken,
 }
 
@@ -62,6 +63,7 @@ impl Device {
         let (asks_in, asks) = mpsc::channel(16);
         let (states_in, states) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
+        let board = Arc::new(Board::default());
         let engine = Engine::start(Parts {
             buffer: handle.clone(),
             clock: clock.clone(),
@@ -69,7 +71,7 @@ impl Device {
             sensors: Sensors::new(BTreeMap::new()),
             specs: vec![spec()],
             probation: 3,
-            board: Arc::new(Board::default()),
+            board: Arc::clone(&board),
             updater: requests,
             states: states_in,
         })
@@ -105,6 +107,7 @@ impl Device {
             buffer,
             handle,
             engine,
+            board,
             cancel,
         }
     }
@@ -219,6 +222,15 @@ async fn a_signed_bundle_is_fetched_in_blocks_verified_and_proves_itself_by_fore
     device.hours(60..62).await;
     assert_eq!(device.state().running, Sha256::of(&bytes).0);
     assert_eq!(device.state().phase(), pb::ModelPhase::Active);
+    let facts = device.board.facts();
+    let influences = &facts.forecasters["demand"].influences;
+    let of = |what: &str| influences.iter().find(|i| i.of == what).map(|i| i.size);
+    assert!(of("input demand").unwrap() > 1.0, "{influences:?}");
+    assert_eq!(
+        of("newest step"),
+        Some(0.0),
+        "a season is what it repeats: {influences:?}"
+    );
     device.hours(62..64).await;
     let state = device.phase(pb::ModelPhase::Healthy).await;
     assert_eq!(

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::forecaster::{Forecaster, Step};
+use super::model::Influence;
 use super::sensors::Sensors;
 use crate::buffer::{BufferHandle, Commit};
 use crate::clock::Clock;
@@ -57,6 +58,10 @@ pub(super) struct LastMade {
     pub(super) made_by: String,
     pub(super) version: u64,
     pub(super) origin: i64,
+    /// When a forecast was explained last.
+    pub(super) explained: Option<std::time::Instant>,
+    /// What it was made from.
+    pub(super) influences: Vec<Influence>,
 }
 
 /// The engine.

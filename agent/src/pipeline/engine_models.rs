@@ -19,6 +19,9 @@ const KNOWN: &str = "forecasters";
 /// State key that is there after an end in order.
 const CLEAN: &str = "clean";
 
+/// Explaining costs up to twenty forecasts: no more often than this, however fast history is replayed.
+const EXPLAINED_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
+
 type Known = BTreeMap<String, Option<ForecasterSpec>>;
 
 impl Engine {
@@ -233,11 +236,26 @@ impl Engine {
                     let version = running
                         .filter(|s| Some(s.sha) == bundle)
                         .map_or(0, |s| s.version);
+                    let before = self.last.remove(forecaster).unwrap_or_default();
+                    let due = before
+                        .explained
+                        .is_none_or(|at| at.elapsed() >= EXPLAINED_EVERY);
+                    let (explained, influences) = match version > 0 {
+                        true if due => {
+                            let f = self.forecasters.get_mut(forecaster);
+                            let influences = f.map(Forecaster::explain).unwrap_or_default();
+                            (Some(std::time::Instant::now()), influences)
+                        }
+                        _ if before.bundle == bundle => (before.explained, before.influences),
+                        _ => (None, Vec::new()),
+                    };
                     let made = LastMade {
                         bundle,
                         made_by,
                         version,
                         origin,
+                        explained,
+                        influences,
                     };
                     self.last.insert(forecaster.to_owned(), made);
                 }
@@ -422,6 +440,7 @@ impl Engine {
                 };
                 facts.last_good = name_of(&machine.last_good);
                 facts.shadow = name_of(&machine.shadow);
+                facts.influences.clone_from(&last.influences);
                 facts.forecasts = f.map_or(0, Forecaster::forecasts);
                 facts.drift = f.is_some_and(Forecaster::drifting);
                 facts.input_drift = f.map(Forecaster::drifting_inputs).unwrap_or_default();

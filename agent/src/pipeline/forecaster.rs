@@ -11,7 +11,7 @@ use super::drift::ErrorWatch;
 use super::inputs::InputWatch;
 use super::intervals::Intervals;
 use super::jumps::Jumps;
-use super::model::Slot;
+use super::model::{Influence, Slot};
 use super::pending::Pending;
 use super::residuals::{Maker, Residuals};
 use super::rows::{Rows, fingerprint};
@@ -326,6 +326,16 @@ impl Forecaster {
     #[must_use]
     pub fn active(&self) -> Option<&Slot> {
         self.active.as_ref()
+    }
+
+    /// What makes a forecast of the running model from the newest window.
+    pub fn explain(&mut self) -> Vec<Influence> {
+        let newest = self.kept.closed_through;
+        let window = newest.and_then(|at| self.builder.at(self.rows.all(), at).ok());
+        match (&self.active, window) {
+            (Some(slot), Some(window)) => slot.model.explain(&self.spec, &window),
+            _ => Vec::new(),
+        }
     }
 
     /// The watching model.

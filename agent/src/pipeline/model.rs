@@ -1,7 +1,20 @@
 //! What the pipeline needs of a model: a window in, finite numbers of the right shape out; never loads one.
 
+use fieldcast_features::ForecasterSpec;
 use fieldcast_features::window::Window;
 use fieldcast_wire::Sha256;
+use serde::{Deserialize, Serialize};
+
+/// Some of what a forecast was made from, and what it did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Influence {
+    /// `input NAME`, `newest step`, `steps 2 to 6 back`, `calendar`.
+    pub of: String,
+    /// By how much the forecast differs from one without it, absolute, mean over the steps ahead, the target's unit.
+    pub size: f64,
+    /// The same with its sign.
+    pub change: f64,
+}
 
 /// A model that is ready to run.
 pub trait Model: Send + Sync {
@@ -10,6 +23,11 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// Why the model could not run.
     fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String>;
+
+    /// Which inputs and which lags make the forecast from `window`; nothing where the model cannot say.
+    fn explain(&self, _spec: &ForecasterSpec, _window: &Window) -> Vec<Influence> {
+        Vec::new()
+    }
 }
 
 /// A model of a verified bundle, in place.

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use fieldcast_features::Millis;
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::model::Influence;
+
 /// A source, as it is now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceFacts {
@@ -72,6 +74,9 @@ pub struct ForecasterFacts {
     pub input_drift: Vec<String>,
     /// The last forecast.
     pub last: Option<LastForecast>,
+    /// Which inputs and which lags made a recent forecast of the running bundle: inputs, steps, calendar, each by falling size.
+    #[serde(default)]
+    pub influences: Vec<Influence>,
 }
 
 /// A forecast for people to look at.

@@ -140,6 +140,16 @@ fn row(h: &mut String, name: &str, f: &ForecasterFacts) {
     if let Some(last) = &f.last {
         let _ = write!(h, "from {}<br>{}", when(last.origin), spark(&last.mean));
     }
+    let each = f.influences.iter();
+    let each = each.map(|i| format!("{} {:+.3}", escape(&i.of), i.change));
+    let made_of: Vec<String> = each.collect();
+    if !made_of.is_empty() {
+        let _ = write!(
+            h,
+            "<details><summary>made of</summary>{}</details>",
+            made_of.join("<br>")
+        );
+    }
 }
 
 /// The forecast's mean as a small line.

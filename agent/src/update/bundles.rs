@@ -8,13 +8,14 @@ use fieldcast_drift::monitor::ErrorCalibration;
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::window::Window;
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_runtime::{LoadedModel, RunsBy};
+use fieldcast_runtime::{Group, LoadedModel, Part, RunsBy};
 use fieldcast_wire::{Sha256, caps};
 
 use super::download::read_capped;
 use super::engine_check;
 use crate::pipeline::drift::ErrorWatch;
 use crate::pipeline::inputs::InputWatch;
+use crate::pipeline::model::Influence;
 use crate::pipeline::{Model, Slot};
 
 /// Data span whose mean absolute error is one value of the drift monitor: the calibration counts UTC days.
@@ -48,6 +49,26 @@ impl Model for Runs {
     fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
         let p = self.0.forecast(window).map_err(|e| e.to_string())?;
         Ok((p.mean, p.quantiles))
+    }
+
+    fn explain(&self, spec: &ForecasterSpec, window: &Window) -> Vec<Influence> {
+        let Ok(explained) = self.0.explain(window, spec.season_steps()) else {
+            return Vec::new();
+        };
+        let told = |part: &Part| Influence {
+            of: match &part.group {
+                Group::Inputs(inputs) => {
+                    let names = spec.inputs.get(inputs.clone()).unwrap_or_default();
+                    format!("input {}", names.join(", "))
+                }
+                Group::Steps(steps) if *steps == (0..1) => "newest step".to_owned(),
+                Group::Steps(steps) => format!("steps {} to {} back", steps.start + 1, steps.end),
+                Group::Calendar => "calendar".to_owned(),
+            },
+            size: part.size(),
+            change: part.effect.iter().sum::<f64>() / part.effect.len().max(1) as f64,
+        };
+        explained.parts.iter().map(told).collect()
     }
 }
 
