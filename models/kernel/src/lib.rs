@@ -19,6 +19,6 @@ pub use forward::{ForwardTape, LstmForward, lanes};
 pub use linear::{Linear, LinearGrads};
 pub use lstm::{Lstm, LstmGrads, LstmTape};
 pub use matrix::{Layout, gemm};
-pub use optimizer::{Adam, AdamConfig, Parameter, clip_global_norm};
+pub use optimizer::{Adam, AdamConfig, Moments, Parameter, clip_global_norm};
 pub use rng::Rng;
 pub use wide::{InstanceNorm, Normalised, WideLinear};

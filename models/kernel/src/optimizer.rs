@@ -1,5 +1,8 @@
 //! Adam and gradient clipping: owns the optimiser's moments, never a layer.
 
+/// First and second moment of a tensor's gradient.
+pub type Moments = (Vec<f32>, Vec<f32>);
+
 /// A tensor, its gradient, and whether weight decay applies to it.
 #[derive(Debug)]
 pub struct Parameter<'a> {
@@ -46,7 +49,7 @@ pub struct Adam {
     /// Settings; the learning rate may change between steps.
     pub config: AdamConfig,
     steps: i32,
-    moments: Vec<(Vec<f32>, Vec<f32>)>,
+    moments: Vec<Moments>,
 }
 
 impl Adam {
@@ -62,12 +65,12 @@ impl Adam {
 
     /// Steps taken, and first and second moments tensor by tensor: what a checkpoint keeps.
     #[must_use]
-    pub fn state(&self) -> (i32, &[(Vec<f32>, Vec<f32>)]) {
+    pub fn state(&self) -> (i32, &[Moments]) {
         (self.steps, &self.moments)
     }
 
     /// Goes on from a kept [`Self::state`].
-    pub fn restore(&mut self, steps: i32, moments: Vec<(Vec<f32>, Vec<f32>)>) {
+    pub fn restore(&mut self, steps: i32, moments: Vec<Moments>) {
         (self.steps, self.moments) = (steps, moments);
     }
 

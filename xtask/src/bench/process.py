@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from sklearn.preprocessing import MinMaxScaler
 
-STEPS, INPUTS = 30, ["temp", "hum"]
+STEPS, INPUTS = 30, ["HUFL", "HULL"]
 torch.manual_seed(1)
 rows = pd.read_csv(sys.argv[1], parse_dates=["time"]).set_index("time").sort_index()
 x = MinMaxScaler().fit_transform(rows[INPUTS])
-y = MinMaxScaler().fit_transform(rows[["cnt"]])
+y = MinMaxScaler().fit_transform(rows[["OT"]])
 windows = np.stack([x[i : i + STEPS] for i in range(len(x) - STEPS)]).astype(np.float32)
 targets = y[STEPS:].astype(np.float32)
 cut = int(0.8 * len(windows))

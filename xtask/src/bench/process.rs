@@ -28,9 +28,9 @@ pub(super) fn run(rounds: usize) -> Result<()> {
     let dir = target_dir()?.join("bench-train");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let csv = dir.join("hours.csv");
-    cut(&Path::new(&data).join("bike_sharing_hour.csv"), &csv)?;
+    cut(&Path::new(&data).join("ETTh1.csv"), &csv)?;
     let spec = dir.join("classic.json");
-    let definition = serde_json::json!({"name": "classic", "target": "cnt", "inputs": ["temp", "hum"], "period": "1h",
+    let definition = serde_json::json!({"name": "classic", "target": "OT", "inputs": ["HUFL", "HULL"], "period": "1h",
         "lookback": 30, "horizon": 1, "preset": "classic"});
     std::fs::write(&spec, definition.to_string())
         .with_context(|| format!("write {}", spec.display()))?;
@@ -66,19 +66,11 @@ fn seconds(command: &mut Command) -> Result<f64> {
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// The first hours of bike sharing with one column for the time.
+/// The first hours of ETTh1, without a gap.
 fn cut(from: &Path, to: &Path) -> Result<()> {
     let mut table = Table::read(from)?;
     table.truncate(ROWS);
-    let times = table.text("dteday")?.into_iter().zip(table.text("hr")?);
-    let times: Vec<String> = times.map(|(d, h)| format!("{d} {h:0>2}:00")).collect();
-    let columns = ["cnt", "temp", "hum"]
-        .map(|name| Ok((name, table.numbers(name)?)))
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
-    write(
-        to,
-        &times.iter().map(String::as_str).collect::<Vec<_>>(),
-        &columns,
-    )
+    let columns = ["OT", "HUFL", "HULL"].map(|name| Ok((name, table.numbers(name)?)));
+    let columns = columns.into_iter().collect::<Result<Vec<_>>>()?;
+    write(to, &table.text("date")?, &columns)
 }
