@@ -47,12 +47,13 @@ pub(crate) fn score(
     sum / f64::max(count, 1.0)
 }
 
-/// The ridge highway, over the whole window or over few features of it, with the calendar or without, whose penalty scores best
-/// on the selection part, with that penalty.
+/// The mean of four ridges: over the whole window or over few features of it, with the calendar or without, each with the
+/// penalty that scores best on the selection part. Each counts as far as `judged`, which no weight was learnt from, speaks for
+/// it. The penalty of the best comes with it.
 pub(crate) fn fit_highway(
     batcher: &Batcher<'_>,
     train: &[Sample],
-    select: &[Sample],
+    (select, judged): (&[Sample], &[Sample]),
     config: &TrainConfig,
 ) -> Result<(Highway, f64), TrainError> {
     let whole = NormalEquations::new(batcher, train);
@@ -86,14 +87,18 @@ pub(crate) fn fit_highway(
             }
         }
     }
-    let forms: Vec<(f64, Highway, f64)> = forms.into_iter().flatten().collect();
+    let mut forms: Vec<(f64, Highway, f64)> = forms.into_iter().flatten().collect();
+    for (error, highway, _) in &mut forms {
+        let ridge = Ridge::new(highway, batcher.panel.horizon);
+        *error = score(&ridge, None, batcher, judged);
+    }
     let Some((least, _, penalty)) = forms.iter().min_by(|a, b| a.0.total_cmp(&b.0)) else {
         return Err(failed.unwrap_or(TrainError::Config {
             setting: "ridge_penalties",
             problem: "must not be empty",
         }));
     };
-    let apart = independent(batcher, select);
+    let apart = independent(batcher, judged);
     let weights: Vec<f64> = forms
         .iter()
         .map(|(error, ..)| {

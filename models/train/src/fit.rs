@@ -210,7 +210,8 @@ impl Run<'_> {
                 candidate: Candidate::Naive(season),
             });
         }
-        let (highway, penalty) = fit_highway(&batcher, &self.parts.train, select, self.config)?;
+        let (highway, penalty) =
+            fit_highway(&batcher, &self.parts.train, (select, &judged), self.config)?;
         let ridge = Ridge::new(&highway, self.panel.horizon);
         let mut alone = Ensemble::equal(&ridge, &[]);
         alone.fit_width(&batcher, &self.parts.train);
