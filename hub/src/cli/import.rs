@@ -7,7 +7,7 @@ use fieldcast_wire::DeviceId;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Context;
-use super::device::pair;
+use super::tables::Columns;
 use crate::import::{Options, import};
 
 /// Options of `import`.
@@ -30,15 +30,8 @@ struct Csv {
     /// Device whose readings they are; added (without access) where it is not known.
     #[arg(long)]
     device: String,
-    /// Column with the time, or two: a date and an hour.
-    #[arg(long = "time-column", value_name = "COLUMN")]
-    time_columns: Vec<String>,
-    /// Sensor and its column; may be given again. None: every column whose first value is a number.
-    #[arg(long = "column", value_name = "SENSOR=COLUMN", value_parser = pair)]
-    columns: Vec<(String, String)>,
-    /// Number that stands for a missing value.
-    #[arg(long, allow_negative_numbers = true)]
-    missing: Option<f64>,
+    #[command(flatten)]
+    columns: Columns,
 }
 
 /// Runs the command.
@@ -49,9 +42,9 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let Command::Csv(args) = args.command;
     let device = DeviceId::new(args.device.as_str())?;
     let options = Options {
-        time_columns: args.time_columns,
-        columns: args.columns,
-        missing: args.missing,
+        time_columns: args.columns.time_columns,
+        columns: args.columns.columns,
+        missing: args.columns.missing,
     };
     if !args.file.is_file() {
         bail!(

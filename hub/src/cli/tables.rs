@@ -14,6 +14,21 @@ use super::device::pair;
 use super::forecaster;
 use crate::import::{Options, Table};
 
+/// Options of every command that reads a table of readings.
+#[derive(Debug, clap::Args)]
+pub(super) struct Columns {
+    /// Column with the time, or two: a date and an hour.
+    #[arg(long = "time-column", value_name = "COLUMN")]
+    pub(super) time_columns: Vec<String>,
+    /// Sensor and its column; may be given again. None: `import` takes every column whose first value is a number, the others
+    /// those that are called as the sensors.
+    #[arg(long = "column", value_name = "SENSOR=COLUMN", value_parser = pair)]
+    pub(super) columns: Vec<(String, String)>,
+    /// Number that stands for a missing value.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(super) missing: Option<f64>,
+}
+
 /// Options of every command that learns from files.
 #[derive(Debug, clap::Args)]
 pub(super) struct Tables {
@@ -23,15 +38,8 @@ pub(super) struct Tables {
     /// The forecaster's definition, TOML or JSON.
     #[arg(long, value_name = "FILE")]
     forecaster: PathBuf,
-    /// Column with the time, or two: a date and an hour.
-    #[arg(long = "time-column", value_name = "COLUMN")]
-    time_columns: Vec<String>,
-    /// Sensor and its column, where the two differ; may be given again.
-    #[arg(long = "column", value_name = "SENSOR=COLUMN", value_parser = pair)]
-    columns: Vec<(String, String)>,
-    /// Number that stands for a missing value.
-    #[arg(long, allow_negative_numbers = true)]
-    missing: Option<f64>,
+    #[command(flatten)]
+    columns: Columns,
     /// Seed of the random numbers, instead of the configuration's.
     #[arg(long)]
     seed: Option<u64>,
@@ -79,7 +87,7 @@ pub(super) fn read_config(file: &Path) -> Result<TrainConfig> {
 
 /// One device's rows, made from the file as a device would make them from its readings.
 fn read(file: &Path, spec: &ForecasterSpec, args: &Tables) -> Result<Series> {
-    let named: BTreeMap<_, _> = args.columns.iter().cloned().collect();
+    let named: BTreeMap<_, _> = args.columns.columns.iter().cloned().collect();
     let sensors = spec
         .channels()
         .into_iter()
@@ -88,9 +96,9 @@ fn read(file: &Path, spec: &ForecasterSpec, args: &Tables) -> Result<Series> {
         .map(|s| (s.clone(), named.get(&s).cloned().unwrap_or(s)))
         .collect();
     let options = Options {
-        time_columns: args.time_columns.clone(),
+        time_columns: args.columns.time_columns.clone(),
         columns,
-        missing: args.missing,
+        missing: args.columns.missing,
     };
     let mut table = Table::open(file, &options)?;
     let mut samples = Vec::new();

@@ -8,6 +8,7 @@
 )]
 
 mod cases;
+mod explain;
 
 use fieldcast_bundle::{
     Caps, Expected, GoldenVector, KeyRing, Kind, Manifest, Training, UnverifiedBundle,

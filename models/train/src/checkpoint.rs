@@ -178,7 +178,7 @@ impl<'a> Keep<'a> {
 }
 
 /// Tells trainings apart: definition, settings but for the number of threads, program and every value.
-fn fingerprint(spec: &ForecasterSpec, data: &TrainingData, config: &TrainConfig) -> u64 {
+pub(crate) fn fingerprint(spec: &ForecasterSpec, data: &TrainingData, config: &TrainConfig) -> u64 {
     let mut hasher = DefaultHasher::new();
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     let config = TrainConfig {

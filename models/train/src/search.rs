@@ -12,10 +12,13 @@ use fieldcast_features::ForecasterSpec;
 use fieldcast_kernel::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::fingerprint;
 use crate::{Progress, Split, TrainConfig, TrainError, TrainingData, fit};
 
 /// Of so many trials one goes on, with so many times the epochs.
 const FACTOR: usize = 3;
+/// More settings than anybody waits for.
+const MOST_TRIALS: usize = 1_000;
 /// Longer windows than this many values are not tried.
 const MOST_VALUES: usize = 8_192;
 
@@ -76,6 +79,8 @@ impl Settings {
 /// One training of a search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
+    /// Of which definition, data and given settings, as a number: trials of others are not comparable.
+    pub search: u64,
     /// Which settings, from 0; those that go on keep their number.
     pub number: usize,
     /// The settings.
@@ -120,7 +125,7 @@ pub struct Found {
     pub cut_short: bool,
 }
 
-/// Searches. `earlier` are trials of the same search that need not be done again; `each` hears of every new one, `progress` of
+/// Searches. Those of `earlier` that are of the same search need not be done again; `each` hears of every new one, `progress` of
 /// every epoch within one.
 ///
 /// # Errors
@@ -134,16 +139,23 @@ pub fn search(
     each: &mut dyn FnMut(&Trial),
     progress: &mut dyn FnMut(&Settings, Progress) -> ControlFlow<()>,
 ) -> Result<Found, TrainError> {
-    if config.trials == 0 || config.base.max_epochs == 0 {
+    if !(1..=MOST_TRIALS).contains(&config.trials) || config.base.max_epochs == 0 {
         return Err(TrainError::Config {
             setting: "trials, max_epochs",
-            problem: "must be at least 1",
+            problem: "must be at least 1, and trials at most 1000",
+        });
+    }
+    if config.seconds.is_nan() || config.seconds <= 0.0 {
+        return Err(TrainError::Config {
+            setting: "minutes",
+            problem: "must be above 0",
         });
     }
     let mut search = Search {
         spec,
         data,
         config,
+        fingerprint: fingerprint(spec, data, &config.base),
         earlier,
         began: Instant::now(),
         split: None,
@@ -203,6 +215,7 @@ struct Search<'a> {
     spec: &'a ForecasterSpec,
     data: &'a TrainingData,
     config: &'a SearchConfig,
+    fingerprint: u64,
     earlier: &'a [Trial],
     began: Instant,
     /// Where the first trial was cut.
@@ -220,7 +233,8 @@ impl Search<'_> {
         settings: &Settings,
         epochs: usize,
     ) -> Result<Option<Trial>, TrainError> {
-        let same = |t: &&Trial| t.settings == *settings && t.epochs == epochs;
+        let own = self.fingerprint;
+        let same = |t: &&Trial| t.search == own && t.settings == *settings && t.epochs == epochs;
         // The first trial tells where the others are cut, so it is done again.
         if let (Some(known), true) = (self.earlier.iter().find(same), self.split.is_some()) {
             let known = Trial {
@@ -261,6 +275,7 @@ impl Search<'_> {
             Err(e) => (None, None, Some(e.to_string())),
         };
         let trial = Trial {
+            search: self.fingerprint,
             number,
             settings: settings.clone(),
             epochs,
@@ -392,14 +407,26 @@ mod tests {
         let again = again.unwrap();
         assert_eq!((again.settings, again.mase), (whole.settings, whole.mase));
         assert_eq!(new, 1, "but for the first, which tells where all are cut");
+        let mut foreign = whole.trials.clone();
+        foreign.iter_mut().for_each(|t| t.search ^= 1);
+        let (_, new) = run(&config(4, 1e9), &foreign);
+        assert_eq!(
+            new,
+            whole.trials.len(),
+            "trials of other data are done again"
+        );
     }
 
     #[test]
     fn time_that_runs_out_before_anything_was_trained_is_an_error() {
         assert!(matches!(
-            run(&config(4, 0.0), &[]).0,
+            run(&config(4, 1e-9), &[]).0,
             Err(TrainError::Search { .. })
         ));
+        for limits in [config(4, 0.0), config(4, f64::NAN), config(0, 1.0)] {
+            let (refused, new) = run(&limits, &[]);
+            assert!(matches!(refused, Err(TrainError::Config { .. })) && new == 0);
+        }
     }
 
     #[test]

@@ -1,10 +1,6 @@
 //! What made a forecast: parts of linear models are exact, and an input that a model does not read has none.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
-#[allow(dead_code, reason = "other tests use the rest")]
-mod cases;
-
+use crate::cases;
 use fieldcast_onnx::{ModelParams, build};
 use fieldcast_runtime::{Group, MOST_RUNS, load_onnx, load_plain};
 
