@@ -21,6 +21,12 @@ pub struct SensorConfig {
     pub resting: Option<f64>,
     /// A step this many times the usual one is a spike, graded suspect; 0 = never. Default 12.
     pub spike_factor: Option<f64>,
+    /// Fastest possible change, in the sensor's unit an hour; anything faster is graded bad. Default none.
+    pub max_rate: Option<f64>,
+    /// Whether far more scatter than usual is graded bad. Default true.
+    pub noise: Option<bool>,
+    /// Whether a change to another unit is looked for, and graded bad. Default true.
+    pub unit: Option<bool>,
     /// Silence that means "missing", such as `10m`; `0` = never. Default `24h`.
     pub missing_after: Option<String>,
 }
@@ -37,6 +43,9 @@ impl SensorConfig {
             resting: self.resting.or(usual.resting),
             missing_after_ms: self.missing_after_ms().unwrap_or(MISSING_AFTER_MS),
             spike_factor: self.spike_factor.unwrap_or(usual.spike_factor),
+            max_rate: self.max_rate,
+            noise: self.noise.unwrap_or(usual.noise),
+            unit: self.unit.unwrap_or(usual.unit),
         }
     }
 
@@ -67,6 +76,11 @@ impl SensorConfig {
         if self.spike_factor.is_some_and(|f| !f.is_finite() || f < 0.0) {
             let problem = format!("of sensor `{name}` must be 0 (never) or a positive number");
             return Err(("spike_factor", problem));
+        }
+        if self.max_rate.is_some_and(|r| !r.is_finite() || r <= 0.0) {
+            let problem =
+                format!("of sensor `{name}` must be a positive number, in its unit an hour");
+            return Err(("max_rate", problem));
         }
         if self.missing_after.is_some() && self.missing_after_ms().is_none() {
             let problem = format!("of sensor `{name}` must be `0` (never) or a time such as `10m`");

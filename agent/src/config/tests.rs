@@ -104,9 +104,11 @@ fn what_is_normal_for_a_sensor_has_defaults_and_rules() {
         (usual.missing_after_ms, usual.stuck_after),
         (86_400_000, 48)
     );
+    assert!(usual.noise && usual.unit && usual.max_rate.is_none());
     for (line, key) in [
         ("missing_after = \"soon\"", "missing_after"),
         ("spike_factor = -1.0", "spike_factor"),
+        ("max_rate = 0.0", "max_rate"),
         ("min = 2.0\nmax = 1.0", "min"),
         ("max = inf", "max"),
     ] {

@@ -156,7 +156,8 @@ fn tell(
         state.push((Sensors::key(sensor), bytes));
     }
     for event in events {
-        records.extend(report(sensor, event));
+        let conversion = monitor.conversion().filter(|_| event.fault == Fault::Unit);
+        records.extend(report(sensor, event, conversion));
     }
 }
 
@@ -166,12 +167,29 @@ fn name_of(fault: Fault) -> &'static str {
         Fault::OutOfRange => "out_of_range",
         Fault::Missing => "missing",
         Fault::Spike => "spike",
+        Fault::Rate => "rate_of_change",
+        Fault::Noise => "noise",
+        Fault::Unit => "unit_change",
     }
 }
 
-fn report(sensor: &str, event: &SensorEvent) -> Vec<RecordBody> {
-    let name = name_of(event.fault);
+/// What is said of a sensor that has a fault.
+fn words(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Stuck => "stuck",
+        Fault::OutOfRange => "out of range",
+        Fault::Missing => "missing",
+        Fault::Spike => "giving a spike",
+        Fault::Rate => "changing faster than is possible",
+        Fault::Noise => "far noisier than usual",
+        Fault::Unit => "giving another unit than before",
+    }
+}
+
+fn report(sensor: &str, event: &SensorEvent, conversion: Option<&str>) -> Vec<RecordBody> {
+    let (name, words) = (name_of(event.fault), words(event.fault));
     let state = if event.raised { "is" } else { "is no longer" };
+    let conversion = conversion.map_or_else(String::new, |c| format!(" ({c})"));
     let value = event
         .value
         .map_or_else(String::new, |v| format!(", value {v}"));
@@ -179,7 +197,7 @@ fn report(sensor: &str, event: &SensorEvent) -> Vec<RecordBody> {
         code: format!("sensor_{name}"),
         sensor: sensor.to_owned(),
         time_ms: event.time,
-        message: format!("sensor {sensor} {state} {}{value}", name.replace('_', " ")),
+        message: format!("sensor {sensor} {state} {words}{conversion}{value}"),
         raised: event.raised,
         ..pb::Alarm::default()
     })];
@@ -238,6 +256,52 @@ mod tests {
         assert_eq!(state.len(), 2);
         assert!(sensors.faults().is_empty());
     }
+    #[test]
+    fn a_changed_unit_is_bad_and_named_and_so_are_noise_and_rate() {
+        let config = SensorConfig {
+            max_rate: Some(100.0),
+            ..SensorConfig::default()
+        };
+        let mut sensors = Sensors::new(BTreeMap::from([("t".to_owned(), config)]));
+        sensors.meet("t", None);
+        let scatter = |i: i64| 2.0 * (i as f64 * 0.618_033_988_749_895).fract() - 1.0;
+        let course =
+            |i: i64| 18.0 + 5.0 * (i as f64 / 24.0 * std::f64::consts::TAU).sin() + scatter(i);
+        let mut said = Vec::new();
+        let mut bad = 0;
+        for i in 0..700 {
+            let value = match i {
+                300..360 => 1.8 * course(i) + 32.0,
+                500..540 => course(i) + 9.0 * scatter(7 * i),
+                600 => 500.0,
+                _ => course(i),
+            };
+            let (mut records, mut state) = (Vec::new(), Vec::new());
+            let mut reading = Reading {
+                sensor: "t".into(),
+                time: i * 3_600_000,
+                value,
+                quality: 0,
+                time_source: pb::TimeSource::External,
+            };
+            let now = reading.time;
+            sensors.judge(&mut reading, now, &mut records, &mut state);
+            bad += i64::from(reading.quality == Quality::Bad.as_u8());
+            said.extend(records.iter().filter_map(|r| match r {
+                RecordBody::Alarm(a) if a.raised && a.code != "sensor_spike" => {
+                    Some(a.message.clone())
+                }
+                _ => None,
+            }));
+        }
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said[0].contains("another unit than before (degrees Celsius to Fahrenheit)"));
+        assert!(said[1].contains("far noisier than usual"));
+        assert!(said[2].contains("changing faster than is possible, value 500"));
+        assert!((30..70).contains(&bad), "{bad}");
+        assert!(sensors.faults().is_empty());
+    }
+
     fn sensors(missing_after: &str, max: f64) -> Sensors {
         let config = SensorConfig {
             max: Some(max),

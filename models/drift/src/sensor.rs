@@ -1,10 +1,16 @@
-//! Is the sensor broken: owns a channel's checks for range, spikes, stuck values and silence, never a forecast.
+//! Is the sensor broken: owns a channel's checks for range, rate, spikes, stuck values, noise, units and silence, never a
+//! forecast.
+
+mod noise;
+mod unit;
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
 use crate::StatError;
+use noise::Noise;
+use unit::Unit;
 
 /// Changes between readings from which the usual step is estimated.
 const STEPS: usize = 32;
@@ -12,6 +18,10 @@ const STEPS: usize = 32;
 const MIN_STEPS: usize = 12;
 /// Readings in a row at a new level after which the level is believed.
 const BELIEVE_AFTER: u32 = 3;
+
+/// Readings closer than this to the one before are not asked about noise and unit: what a machine does within minutes says
+/// little about its sensor.
+const SPACING_MS: i64 = 900_000;
 
 /// What is normal for a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -29,6 +39,12 @@ pub struct SensorLimits {
     pub missing_after_ms: i64,
     /// A step this many times the usual one is a spike; 0 = never.
     pub spike_factor: f64,
+    /// Fastest change that is possible, in the channel's unit an hour.
+    pub max_rate: Option<f64>,
+    /// Whether bursts of noise are looked for.
+    pub noise: bool,
+    /// Whether changes of unit are looked for.
+    pub unit: bool,
 }
 
 impl Default for SensorLimits {
@@ -40,6 +56,9 @@ impl Default for SensorLimits {
             resting: Some(0.0),
             missing_after_ms: 0,
             spike_factor: 12.0,
+            max_rate: None,
+            noise: true,
+            unit: true,
         }
     }
 }
@@ -62,6 +81,9 @@ impl SensorLimits {
         if !self.spike_factor.is_finite() || self.spike_factor < 0.0 || self.missing_after_ms < 0 {
             return fail("spike_factor/missing_after_ms", "must not be negative");
         }
+        if self.max_rate.is_some_and(|r| !r.is_finite() || r <= 0.0) {
+            return fail("max_rate", "must be a positive number");
+        }
         Ok(())
     }
 }
@@ -78,6 +100,12 @@ pub enum Fault {
     Missing,
     /// A step far larger than usual that did not last.
     Spike,
+    /// A change faster than is possible.
+    Rate,
+    /// Far more scatter than usual.
+    Noise,
+    /// The values of before in another unit.
+    Unit,
 }
 
 /// A fault began or ended.
@@ -101,11 +129,11 @@ pub enum Worth {
     Good,
     /// A spike: may be true.
     Suspect,
-    /// From a broken sensor (out of range, stuck) or not a number: not to be used.
+    /// From a broken sensor (out of range, too fast, stuck, noisy, in another unit) or not a number: not to be used.
     Bad,
 }
 
-/// Watches one channel; a few hundred bytes of state, whatever comes.
+/// Watches one channel; under 2 kB of state, whatever comes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SensorMonitor {
     limits: SensorLimits,
@@ -116,6 +144,16 @@ pub struct SensorMonitor {
     level: Option<f64>,
     away: u32,
     steps: VecDeque<f64>,
+    /// Time and value of the last reading that changed no faster than is possible.
+    #[serde(default)]
+    possible: Option<(i64, f64)>,
+    /// Time of the last reading that noise and unit were judged by.
+    #[serde(default)]
+    paced: Option<i64>,
+    #[serde(default)]
+    noise: Noise,
+    #[serde(default)]
+    unit: Unit,
 }
 
 impl SensorMonitor {
@@ -134,6 +172,10 @@ impl SensorMonitor {
             level: None,
             away: 0,
             steps: VecDeque::new(),
+            possible: None,
+            paced: None,
+            noise: Noise::default(),
+            unit: Unit::default(),
         })
     }
 
@@ -176,6 +218,12 @@ impl SensorMonitor {
             events.extend(self.check_silence(time));
             return (Worth::Bad, events);
         }
+        let fast = self.is_too_fast(time, value);
+        self.set(Fault::Rate, fast, time, Some(value), &mut events);
+        if fast {
+            events.extend(self.check_silence(time));
+            return (Worth::Bad, events);
+        }
         self.last_usable.get_or_insert(time);
         self.set(Fault::Missing, false, time, Some(value), &mut events);
         self.last_usable = Some(time);
@@ -194,12 +242,33 @@ impl SensorMonitor {
         self.last_value = Some(value);
         let stuck = self.limits.stuck_after > 0 && self.same >= self.limits.stuck_after;
         self.set(Fault::Stuck, stuck, time, Some(value), &mut events);
-        let worth = match (stuck, spike) {
-            (true, _) => Worth::Bad,
-            (false, true) => Worth::Suspect,
-            (false, false) => Worth::Good,
+        let paced = self
+            .paced
+            .is_none_or(|last| time.saturating_sub(last) >= SPACING_MS);
+        if paced {
+            self.paced = Some(time);
+            let unit = self.limits.unit && self.unit.update(value);
+            self.set(Fault::Unit, unit, time, Some(value), &mut events);
+            // A larger unit scatters more: that is not noise.
+            let noise = self.limits.noise && !unit && self.noise.update(value);
+            self.set(Fault::Noise, noise, time, Some(value), &mut events);
+        }
+        let unit = self.active.contains(&Fault::Unit);
+        let noise = self.active.contains(&Fault::Noise);
+        let worth = if stuck || unit || noise {
+            Worth::Bad
+        } else if spike {
+            Worth::Suspect
+        } else {
+            Worth::Good
         };
         (worth, events)
+    }
+
+    /// What a reading of now is taken for, where the unit has changed: the conversion from the old unit, in words.
+    #[must_use]
+    pub fn conversion(&self) -> Option<&'static str> {
+        self.unit.conversion()
     }
 
     /// Tells whether the sensor has fallen silent by `now` (data time); to be called now and then.
@@ -213,6 +282,18 @@ impl SensorMonitor {
             self.set(Fault::Missing, true, now, None, &mut events);
         }
         events
+    }
+
+    /// Faster than is possible since the last possible reading; the longer ago that is, the more is possible.
+    fn is_too_fast(&mut self, time: i64, value: f64) -> bool {
+        if let (Some(rate), Some((since, last))) = (self.limits.max_rate, self.possible) {
+            let hours = time.saturating_sub(since).max(1) as f64 / 3_600_000.0;
+            if (value - last).abs() > rate * hours {
+                return true;
+            }
+        }
+        self.possible = Some((time, value));
+        false
     }
 
     /// A step from the believed level far above the median step. A new level is believed after three readings near it.
@@ -351,6 +432,31 @@ mod tests {
             .is_err()
         );
         assert_eq!(m.limits(), &wide);
+    }
+
+    #[test]
+    fn what_changes_too_fast_is_bad_until_time_allows_it() {
+        let mut m = SensorMonitor::new(SensorLimits {
+            max_rate: Some(6.0),
+            ..SensorLimits::default()
+        })
+        .unwrap();
+        let minute = 60_000;
+        assert_eq!(m.update(0, 20.0).0, Worth::Good);
+        let (worth, events) = m.update(10 * minute, 21.5);
+        assert_eq!(
+            (worth, kinds(&events)),
+            (Worth::Bad, vec![(Fault::Rate, true)])
+        );
+        assert_eq!(
+            kinds(&m.update(20 * minute, 21.5).1),
+            [(Fault::Rate, false)]
+        );
+        let never = SensorLimits {
+            max_rate: Some(0.0),
+            ..SensorLimits::default()
+        };
+        assert!(m.set_limits(never).is_err());
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! Does a sensor scatter more than it ever did: owns the usual size of its second differences, never a reading.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+/// Second differences that the present scatter is the median of: fewer than half of them spoilt by spikes do not move it.
+const RECENT: usize = 18;
+/// Readings before which nothing is usual yet; nine days by the hour.
+const LEARN: u32 = 216;
+/// The usual scatter is this quantile of past ones, so that restless hours of a day are usual.
+const LEVEL: f64 = 0.98;
+/// How far one reading moves the logarithm of the usual scatter.
+const RATE: f64 = 0.03;
+/// The same while it is passed: what lasts for weeks is usual in the end.
+const SLOW: f64 = 0.003;
+/// So many times the usual scatter is a burst.
+const BEGINS: f64 = 1.8;
+/// A burst is over below so many times.
+const ENDS: f64 = 1.3;
+
+/// What is kept of one channel; about 200 bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Noise {
+    before: VecDeque<f64>,
+    recent: VecDeque<f64>,
+    /// Usual scatter, in the channel's unit.
+    usual: f64,
+    seen: u32,
+    raised: bool,
+}
+
+impl Noise {
+    /// Takes a reading and tells whether the channel is in a burst of noise.
+    pub(super) fn update(&mut self, value: f64) -> bool {
+        if let (Some(a), Some(b)) = (self.before.front(), self.before.get(1)) {
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((value - 2.0 * b + a).abs());
+        }
+        if self.before.len() == 2 {
+            self.before.pop_front();
+        }
+        self.before.push_back(value);
+        if self.recent.len() < RECENT {
+            return false;
+        }
+        let mut sorted: Vec<f64> = self.recent.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        let scatter = sorted[(RECENT - 1) / 2];
+        // A channel that rests says nothing about how it moves.
+        if scatter <= 0.0 || !scatter.is_finite() {
+            return self.raised;
+        }
+        self.seen = self.seen.saturating_add(1);
+        if self.usual <= 0.0 {
+            self.usual = scatter;
+        }
+        let ready = self.seen > LEARN;
+        let limit = if self.raised { ENDS } else { BEGINS } * self.usual;
+        self.raised = ready && scatter > limit;
+        let rate = if self.raised { SLOW } else { RATE };
+        let step = if scatter > self.usual {
+            LEVEL
+        } else {
+            LEVEL - 1.0
+        };
+        // Learning begins with strides that fall, or a lucky first value would be believed for long.
+        let haste = 1.0 + f64::from(LEARN / 4) / f64::from(self.seen);
+        self.usual *= (rate * haste.min(10.0) * step).exp();
+        self.raised
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Evenly spread in (-1, 1), in no order.
+    fn noise(i: usize) -> f64 {
+        2.0 * (i as f64 * 0.618_033_988_749_895).fract() - 1.0
+    }
+
+    #[test]
+    fn a_burst_begins_and_ends_and_spikes_are_none() {
+        let mut channel = Noise::default();
+        let course = |i: usize| 10.0 * (i as f64 / 24.0 * std::f64::consts::TAU).sin() + noise(i);
+        for i in 0..1_000 {
+            let spike = if i % 9 == 0 { 40.0 } else { 0.0 };
+            assert!(!channel.update(course(i) + spike), "{i}");
+        }
+        let found = (1_000..1_048).filter(|i| channel.update(course(*i) + 8.0 * noise(7 * i)));
+        assert!(found.count() > 36);
+        let late = (1_048..1_200).filter(|i| channel.update(course(*i)));
+        assert!(late.count() < 12);
+    }
+
+    #[test]
+    fn what_lasts_becomes_usual() {
+        let mut channel = Noise::default();
+        (0..500).for_each(|i| {
+            channel.update(noise(i));
+        });
+        let found: Vec<bool> = (0..2_000).map(|i| channel.update(9.0 * noise(i))).collect();
+        assert!(found[20] && !found[1_999]);
+    }
+}
