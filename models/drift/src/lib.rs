@@ -1,6 +1,8 @@
 //! Statistics and detectors of drift, batch and streaming: pure, without I/O or clock; never decides about retraining.
 
+pub mod anderson;
 pub mod bins;
+pub mod cramer;
 pub mod days;
 pub mod inputs;
 pub mod kolmogorov;
@@ -16,6 +18,15 @@ pub use monitor::{DriftSignal, ErrorCalibration, ErrorMonitor};
 pub use reference::{ChannelReference, ReferenceStats};
 pub use sensor::{SensorLimits, SensorMonitor};
 
+/// A test's statistic and its p-value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TestResult {
+    /// The statistic.
+    pub statistic: f64,
+    /// The p-value.
+    pub p: f64,
+}
+
 /// Why a statistic has no value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum StatError {
@@ -26,6 +37,14 @@ pub enum StatError {
         statistic: &'static str,
         /// Which of the two samples.
         sample: &'static str,
+    },
+    /// A sample is too small, or too uniform, for the statistic to mean anything.
+    #[error("compute {statistic}: it needs {needed}; widen the time range of the smaller sample")]
+    TooFew {
+        /// Which statistic.
+        statistic: &'static str,
+        /// What it takes.
+        needed: &'static str,
     },
     /// Counts of categories do not fit the test.
     #[error(
