@@ -1,6 +1,5 @@
 //! Two-sample Cramér-von Mises: owns the statistic and its p-value (SciPy's rules), never a decision.
 
-use crate::special::ln_gamma;
 use crate::two_sample::finite;
 use crate::{StatError, TestResult};
 
@@ -148,11 +147,13 @@ fn asymptotic(statistic: f64, n: f64, m: f64) -> f64 {
 /// The limiting distribution function (Csörgő and Faraway 1996, equation 1.2), summed as far as SciPy sums it.
 fn limit(x: f64) -> f64 {
     let mut sum = 0.0;
+    // Gamma(k + 1/2) / Gamma(k + 1), which begins with the root of pi.
+    let mut gammas = std::f64::consts::PI.sqrt();
     for k in 0..100_000 {
         let k = f64::from(k);
-        let front = (ln_gamma(k + 0.5) - ln_gamma(k + 1.0)).exp()
-            / (std::f64::consts::PI.powf(1.5) * x.sqrt());
         let y = 4.0 * k + 1.0;
+        let front = gammas / (std::f64::consts::PI.powf(1.5) * x.sqrt());
+        gammas *= (k + 0.5) / (k + 1.0);
         let term = front * y.sqrt() * quarter_bessel(y * y / (16.0 * x));
         sum += term;
         if term.abs() < LAST_TERM {

@@ -8,6 +8,7 @@ pub mod inputs;
 pub mod kolmogorov;
 pub mod ks;
 pub mod monitor;
+pub mod preset;
 pub mod reference;
 pub mod sensor;
 pub mod special;
@@ -45,6 +46,14 @@ pub enum StatError {
         statistic: &'static str,
         /// What it takes.
         needed: &'static str,
+    },
+    /// No column of two tables can be compared.
+    #[error(
+        "compare two tables: no column is left to compare: {why}; give both files the same columns with values"
+    )]
+    NoColumn {
+        /// Each column's reason.
+        why: String,
     },
     /// Counts of categories do not fit the test.
     #[error(

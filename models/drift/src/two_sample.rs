@@ -1,7 +1,7 @@
 //! Distances and tests between a reference and a current sample: owns their formulas, never a threshold.
 
 use crate::StatError;
-use crate::bins::{fill_empty, normalise, shares};
+use crate::bins::{fill_empty, normalise, shares, shares_of_distinct};
 use crate::special::{chi_square_tail, normal_two_sided};
 
 pub use crate::anderson::anderson_darling;
@@ -129,7 +129,7 @@ pub fn js(reference: &[f64], current: &[f64]) -> Result<f64, StatError> {
 /// [`StatError::Empty`].
 pub fn hellinger(reference: &[f64], current: &[f64]) -> Result<f64, StatError> {
     let (a, b) = both("hellinger", reference, current)?;
-    let (r, c) = shares(&a, &b);
+    let (r, c) = shares_of_distinct(&a, &b);
     Ok(hellinger_shares(&r, &c))
 }
 

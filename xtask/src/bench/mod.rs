@@ -2,7 +2,7 @@
 
 mod accuracy;
 mod infer;
-mod peers;
+pub(crate) mod peers;
 mod process;
 mod series;
 mod train;
