@@ -14,6 +14,7 @@ pub mod sensor;
 pub mod special;
 pub mod stream;
 pub mod two_sample;
+pub mod window;
 
 pub use monitor::{DriftSignal, ErrorCalibration, ErrorMonitor};
 pub use reference::{ChannelReference, ReferenceStats};
