@@ -1,6 +1,6 @@
 //! `cargo xtask conformance`: owns which comparison with others' programs is made, never a number of ours.
 
-mod drift;
+pub(crate) mod drift;
 
 use anyhow::Result;
 

@@ -4,6 +4,7 @@ peers.py two_sample FIRST COUNT     SciPy's statistics and, for the distances, t
 peers.py evidently FIRST COUNT KEEP  decisions of the installed Evidently, and the whole report of the first KEEP tables
 peers.py river FIRST COUNT          indices of all alarms of River's detectors at their defaults
 peers.py time ROWS CURRENT COLUMNS ROUNDS  seconds of the installed Evidently's preset, nothing but its run
+peers.py process REFERENCE CURRENT  the installed Evidently's report of two CSV files, as its user's script would make it
 """
 
 import json
@@ -147,8 +148,28 @@ def seconds(rows, current, columns, rounds):
     return sorted(times)
 
 
+def process(reference, current):
+    import pandas as pd
+
+    tables = [pd.read_csv(file) for file in (reference, current)]
+    try:
+        from evidently import Report
+        from evidently.presets import DataDriftPreset
+
+        print(Report([DataDriftPreset()]).run(tables[1], tables[0]).json())
+    except ImportError:
+        from evidently.metric_preset import DataDriftPreset
+        from evidently.report import Report
+
+        report = Report(metrics=[DataDriftPreset()])
+        report.run(reference_data=tables[0], current_data=tables[1])
+        print(report.json())
+
+
 def main():
     what, *numbers = sys.argv[1:]
+    if what == "process":
+        return process(*numbers)
     numbers = [int(n) for n in numbers]
     if what == "two_sample":
         out = [two_sample(c) for c in cases.two_sample_cases(*numbers)]
