@@ -48,11 +48,11 @@ impl Worst {
         }
         let by = (ours - peer).abs() / peer.abs();
         let bar = if peer.abs() < 1e-30 { 1e-6 } else { 1e-9 };
-        if !(by <= bar) {
+        if by.is_nan() || by > bar {
             self.far
                 .push(format!("{name}: ours {ours:e}, theirs {peer:e}"));
         }
-        if !(by <= self.by) && bar < 1e-6 {
+        if by > self.by && bar < 1e-6 {
             self.by = by;
             self.at = format!("{name}: ours {ours:e}, theirs {peer:e}");
         }

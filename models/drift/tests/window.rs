@@ -142,11 +142,7 @@ fn hostile_columns_are_skipped_with_a_reason() {
         numbers("flat_moved", vec![2.0; 300], vec![3.0; 50]),
         numbers("gone", good.clone(), vec![f64::NAN; 50]),
         numbers("short", good.clone(), good[..9].to_vec()),
-        numbers(
-            "huge",
-            vec![1e300, -1e300].repeat(150),
-            vec![f64::INFINITY; 50],
-        ),
+        numbers("huge", [1e300, -1e300].repeat(150), vec![f64::INFINITY; 50]),
         numbers(
             "vast",
             good.iter().map(|v| v * 1e300).collect(),

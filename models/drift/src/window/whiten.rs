@@ -180,7 +180,7 @@ fn scales(innovations: &[f64], grid: &Grid) -> Option<Vec<f64>> {
     let sums = by_slot(innovations, grid, |v| v * v)?;
     let count = sums.iter().map(|(_, n)| n).sum::<usize>() as f64;
     let all = sums.iter().map(|(s, _)| s).sum::<f64>() / count;
-    if !(all > 0.0) {
+    if all.is_nan() || all <= 0.0 {
         return None;
     }
     // A few values' worth of the whole, so that a slot that never moved has a scale.
@@ -249,7 +249,7 @@ fn cholesky(order: usize, at: &impl Fn(usize, usize) -> f64) -> Option<Vec<Vec<f
             let known: f64 = (0..j).map(|k| lower[i][k] * lower[j][k]).sum();
             let left = at(i + 1, j + 1) - known;
             if i == j {
-                if !(left > 1e-10 * at(i + 1, i + 1)) {
+                if left.is_nan() || left <= 1e-10 * at(i + 1, i + 1) {
                     return None;
                 }
                 lower[i][i] = left.sqrt();
