@@ -2,6 +2,7 @@
 
 mod bench;
 mod command;
+mod conformance;
 mod demo;
 mod dist;
 mod install;
@@ -30,6 +31,8 @@ enum Chore {
     Lint(lint::LintArgs),
     /// Figures against their goals, beside what others made.
     Bench(bench::BenchArgs),
+    /// Numbers beside those of the programs that others trust.
+    Conformance(conformance::ConformanceArgs),
     /// The agent as shipped: a small binary within its budget, and a .deb of it.
     Dist(dist::DistArgs),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&args),
         Chore::Lint(args) => lint::run(&args),
         Chore::Bench(args) => bench::run(&args),
+        Chore::Conformance(args) => conformance::run(&args),
         Chore::Dist(args) => dist::run(&args),
     };
     match result {

@@ -3,6 +3,7 @@
 pub mod backtest;
 pub mod decode;
 pub mod device;
+pub mod drift;
 pub mod forecaster;
 pub mod import;
 pub mod migrate;
@@ -65,6 +66,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Print a binary payload as JSON.
     Decode(decode::Args),
+    /// Compare files for drift; needs no database.
+    Drift(drift::Args),
     /// Define and list forecasters.
     Forecaster(forecaster::Args),
     /// Train a forecaster's next model.
@@ -137,6 +140,11 @@ impl Context {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Where 1 means drift, an error must be another number.
+    let failed = match cli.command {
+        Command::Drift(_) => ExitCode::from(drift::FAILED),
+        _ => ExitCode::FAILURE,
+    };
     let serving = matches!(cli.command, Command::Serve(_) | Command::Worker(_));
     start_log(serving);
     // Two TLS stacks in one process need a provider named before the first handshake.
@@ -147,11 +155,11 @@ pub fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(run(cli)));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             use std::io::Write as _;
             let _ = writeln!(std::io::stderr(), "fieldcast-hub: {error:#}");
-            ExitCode::FAILURE
+            failed
         }
     }
 }
@@ -171,12 +179,13 @@ fn start_log(serving: bool) {
         .try_init();
 }
 
-async fn run(cli: Cli) -> Result<()> {
+async fn run(cli: Cli) -> Result<ExitCode> {
     let ctx = Context {
         config: Config::new(cli.data_dir, cli.database_url, cli.site)?,
         json: cli.json,
     };
-    match cli.command {
+    let done = match cli.command {
+        Command::Drift(args) => return drift::run(&ctx, &args),
         Command::Serve(args) => serve::run(&ctx, args).await,
         Command::Worker(args) => worker::run(&ctx, args).await,
         Command::Migrate(args) => migrate::run(&ctx, args).await,
@@ -191,5 +200,6 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Model(args) => model::run(&ctx, args).await,
         Command::Run(args) => run::run(&ctx, args).await,
         Command::Rollout(args) => rollout::run(&ctx, args).await,
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

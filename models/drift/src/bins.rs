@@ -11,7 +11,7 @@ pub const VALUES_AS_BINS: usize = 20;
 pub fn shares(reference: &[f64], current: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let distinct = 1 + reference.windows(2).filter(|w| w[0] != w[1]).count();
     if distinct > VALUES_AS_BINS {
-        let edges = sturges_edges(reference, current);
+        let edges = sturges_edges(reference, current, reference.len() + current.len());
         return (
             normalise(&histogram(reference, &edges)),
             normalise(&histogram(current, &edges)),
@@ -31,11 +31,34 @@ pub fn shares(reference: &[f64], current: &[f64]) -> (Vec<f64>, Vec<f64>) {
     (normalise(&count(reference)), normalise(&count(current)))
 }
 
-fn sturges_edges(a: &[f64], b: &[f64]) -> Vec<f64> {
+/// As [`shares`], always by edges, whose number follows from how many different values there are: Evidently's bins for the
+/// Hellinger distance.
+#[must_use]
+pub fn shares_of_distinct(reference: &[f64], current: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let mut values: Vec<f64> = reference.iter().chain(current).copied().collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    let edges = sturges_edges(reference, current, values.len());
+    let mean_width = (edges[edges.len() - 1] - edges[0]) / (edges.len() - 1) as f64;
+    // Evidently takes densities by each bin's rounded width, and back by their mean.
+    let of = |sample: &[f64]| -> Vec<f64> {
+        let shares = normalise(&histogram(sample, &edges)).into_iter();
+        let widths = edges.windows(2).map(|w| w[1] - w[0]);
+        let scaled = shares.zip(widths).map(|(share, width)| {
+            let by = mean_width / width;
+            if by.is_finite() { share * by } else { share }
+        });
+        scaled.collect()
+    };
+    (of(reference), of(current))
+}
+
+/// NumPy's "sturges" edges for `count` values.
+fn sturges_edges(a: &[f64], b: &[f64], count: usize) -> Vec<f64> {
     let low = a[0].min(b[0]);
     let high = a[a.len() - 1].max(b[b.len() - 1]);
     let range = high - low;
-    let width = range / (((a.len() + b.len()) as f64).log2() + 1.0);
+    let width = range / ((count as f64).log2() + 1.0);
     let bins = if width > 0.0 {
         (range / width).ceil().max(1.0) as usize
     } else {

@@ -34,6 +34,16 @@ pub fn ks(reference: &[f64], current: &[f64]) -> Result<Ks, StatError> {
     Ok(Ks { d, p })
 }
 
+/// The p-value of any distance of samples of these sizes, by the same rule.
+#[must_use]
+pub fn p_value(n: usize, m: usize, d: f64) -> f64 {
+    if n.max(m) <= EXACT_UP_TO {
+        exact(n, m, (d * n as f64 * m as f64).round() as u64)
+    } else {
+        asymptotic(n, m, d)
+    }
+}
+
 /// The asymptotic p-value: Kolmogorov's distribution at the effective size n m / (n + m), rounded to even at halves.
 #[must_use]
 pub fn asymptotic(n: usize, m: usize, d: f64) -> f64 {

@@ -1,9 +1,11 @@
 //! Distances and tests between a reference and a current sample: owns their formulas, never a threshold.
 
 use crate::StatError;
-use crate::bins::{fill_empty, normalise, shares};
+use crate::bins::{fill_empty, normalise, shares, shares_of_distinct};
 use crate::special::{chi_square_tail, normal_two_sided};
 
+pub use crate::anderson::anderson_darling;
+pub use crate::cramer::cramer_von_mises;
 pub use crate::ks::{Ks, ks};
 
 /// The finite values of a sample, ascending.
@@ -46,8 +48,31 @@ pub fn wasserstein(reference: &[f64], current: &[f64]) -> Result<f64, StatError>
     Ok(distance(&a, &b) / deviation.max(0.001))
 }
 
+/// Wasserstein-1 distance in the samples' own unit.
+///
+/// # Errors
+/// [`StatError::Empty`].
+pub fn wasserstein_plain(reference: &[f64], current: &[f64]) -> Result<f64, StatError> {
+    let (a, b) = both("wasserstein", reference, current)?;
+    Ok(distance(&a, &b))
+}
+
+/// Energy distance: the square root of twice the integral of (F - G)², as SciPy has it.
+///
+/// # Errors
+/// [`StatError::Empty`].
+pub fn energy(reference: &[f64], current: &[f64]) -> Result<f64, StatError> {
+    let (a, b) = both("energy", reference, current)?;
+    Ok((2.0 * integral(&a, &b, |gap| gap * gap)).sqrt())
+}
+
 /// Integral of |F - G| over ascending samples.
 fn distance(a: &[f64], b: &[f64]) -> f64 {
+    integral(a, b, f64::abs)
+}
+
+/// Integral of a function of F - G over ascending samples.
+fn integral(a: &[f64], b: &[f64], of: impl Fn(f64) -> f64) -> f64 {
     let (mut i, mut j, mut sum) = (0, 0, 0.0);
     let mut at = a[0].min(b[0]);
     while i < a.len() || j < b.len() {
@@ -56,7 +81,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
             (Some(x), None) | (None, Some(x)) => *x,
             (None, None) => break,
         };
-        sum += (next - at) * (i as f64 / a.len() as f64 - j as f64 / b.len() as f64).abs();
+        sum += (next - at) * of(i as f64 / a.len() as f64 - j as f64 / b.len() as f64);
         at = next;
         while a.get(i).is_some_and(|v| *v <= next) {
             i += 1;
@@ -104,7 +129,7 @@ pub fn js(reference: &[f64], current: &[f64]) -> Result<f64, StatError> {
 /// [`StatError::Empty`].
 pub fn hellinger(reference: &[f64], current: &[f64]) -> Result<f64, StatError> {
     let (a, b) = both("hellinger", reference, current)?;
-    let (r, c) = shares(&a, &b);
+    let (r, c) = shares_of_distinct(&a, &b);
     Ok(hellinger_shares(&r, &c))
 }
 

@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: owns which benchmark is run, never what it measures.
 
 mod accuracy;
+mod drift;
 mod infer;
-mod peers;
+pub(crate) mod peers;
 mod process;
 mod series;
 mod train;
@@ -24,6 +25,8 @@ enum Which {
     Train(train::TrainArgs),
     /// Forecasts of public series against their goals.
     Accuracy(accuracy::AccuracyArgs),
+    /// False alarms, power and cost of drift checks, beside Evidently.
+    Drift(drift::DriftArgs),
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
@@ -31,6 +34,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         Which::Infer(args) => infer::run(args),
         Which::Train(args) => train::run(args),
         Which::Accuracy(args) => accuracy::run(args),
+        Which::Drift(args) => drift::run(args),
     }
 }
 

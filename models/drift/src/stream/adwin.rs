@@ -79,6 +79,15 @@ impl Adwin {
         self.variance
     }
 
+    /// Memory of the state, its rows included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let rows = self.rows.iter().map(VecDeque::capacity).sum::<usize>();
+        size_of::<Self>()
+            + self.rows.capacity() * size_of::<VecDeque<Bucket>>()
+            + rows * size_of::<Bucket>()
+    }
+
     /// Takes a value; true = alarm. The window then holds what came after the change, until the next update.
     pub fn update(&mut self, x: f64) -> bool {
         if x.is_nan() || x.abs() > 1e150 {

@@ -89,7 +89,7 @@ impl Default for Eddm {
             errors: 0,
             mean: 0.0,
             squares: 0.0,
-            most: 0.0,
+            most: -1.0,
             warning: false,
             fired: false,
         }
@@ -118,23 +118,23 @@ impl Eddm {
         if x != 1.0 {
             return false;
         }
-        self.warning = false;
-        let distance = (self.n - 1 - self.last_error) as f64;
-        self.last_error = self.n - 1;
+        let distance = (self.n - self.last_error) as f64;
+        self.last_error = self.n;
         self.errors += 1;
         let before = self.mean;
         self.mean += (distance - self.mean) / self.errors as f64;
         self.squares += (distance - self.mean) * (distance - before);
-        let level = self.mean + 2.0 * (self.squares / self.errors as f64).sqrt();
-        if self.n < self.warm_start {
+        if self.n <= self.warm_start {
             return false;
         }
+        let freedom = self.errors.saturating_sub(1).max(1) as f64;
+        let level = self.mean + 2.0 * (self.squares / freedom).sqrt();
         if level > self.most {
             self.most = level;
         } else if self.errors > self.warm_start {
             let ratio = level / self.most;
-            self.warning = ratio < self.warning_at;
             self.fired = ratio < self.drift_at;
+            self.warning = !self.fired && ratio < self.warning_at;
         }
         self.fired
     }

@@ -60,16 +60,19 @@ struct Ewma {
 }
 
 impl Ewma {
+    /// As River has it: the weight begins at one before the first value, and a mean of zero begins anew.
     fn next(before: Option<Self>, x: f64, lambda: f64) -> Self {
-        match before {
-            None => Self {
-                mean: x,
-                weight: 1.0,
+        let e = before.unwrap_or(Self {
+            mean: 0.0,
+            weight: 1.0,
+        });
+        Self {
+            mean: if e.mean == 0.0 {
+                x
+            } else {
+                lambda * x + (1.0 - lambda) * e.mean
             },
-            Some(e) => Self {
-                mean: lambda * x + (1.0 - lambda) * e.mean,
-                weight: lambda * lambda + (1.0 - lambda) * (1.0 - lambda) * e.weight,
-            },
+            weight: lambda * lambda + (1.0 - lambda) * (1.0 - lambda) * e.weight,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::StatError;
 use crate::ks::ks;
 
 /// KSWIN (Raab et al. 2020) with River's defaults: alpha 0.005, window 100, newest 30; an alarm needs p <= alpha and
-/// D > 0.1 and keeps the newest part.
+/// D > 0.1. The window then holds the newest part until the next update, which begins an empty one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kswin {
     alpha: f64,
@@ -16,6 +16,8 @@ pub struct Kswin {
     newest: usize,
     window: VecDeque<f64>,
     random: u64,
+    #[serde(default)]
+    fired: bool,
 }
 
 impl Kswin {
@@ -28,6 +30,7 @@ impl Kswin {
             newest: 30,
             window: VecDeque::new(),
             random: seed,
+            fired: false,
         }
     }
 
@@ -58,6 +61,7 @@ impl Kswin {
             newest,
             window: VecDeque::new(),
             random: seed,
+            fired: false,
         })
     }
 
@@ -76,6 +80,10 @@ impl Kswin {
         if !x.is_finite() {
             return false;
         }
+        if self.fired {
+            self.window.clear();
+            self.fired = false;
+        }
         if self.window.len() == self.size {
             self.window.pop_front();
         }
@@ -89,11 +97,11 @@ impl Kswin {
             .filter_map(|i| self.window.get(i).copied())
             .collect();
         let recent: Vec<f64> = self.window.range(older..).copied().collect();
-        let fired = ks(&drawn, &recent).is_ok_and(|r| r.p <= self.alpha && r.d > 0.1);
-        if fired {
+        self.fired = ks(&drawn, &recent).is_ok_and(|r| r.p <= self.alpha && r.d > 0.1);
+        if self.fired {
             self.window = recent.into();
         }
-        fired
+        self.fired
     }
 }
 

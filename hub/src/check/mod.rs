@@ -1,0 +1,200 @@
+//! A check of two plain files for drift: owns the way from files to a verdict, never a statistic, a database or an exit code.
+
+mod page;
+mod table;
+mod words;
+
+pub use page::page;
+pub use table::Table;
+pub use words::{Line, said};
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fieldcast_drift::preset::{Column, Decision, Version, decide};
+use fieldcast_drift::window::{Check, Options, Skipped, check};
+use serde::Serialize;
+
+/// What to compare, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The reference.
+    pub reference: PathBuf,
+    /// What is compared with it.
+    pub current: PathBuf,
+    /// Columns to compare; none: all, which then must be the same in both files.
+    pub columns: Vec<String>,
+    /// The column of times; none: `time`, `timestamp`, `date` or `datetime`, or the only one that holds dates.
+    pub time_column: Option<String>,
+    /// Rows of a season; none: hours of the day or the week where there are times.
+    pub season: Option<usize>,
+}
+
+/// Two files that fit each other.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// The reference.
+    pub reference: Table,
+    /// What is compared with it.
+    pub current: Table,
+    /// Columns of both that hold values.
+    pub columns: Vec<Column>,
+    /// Those among them that only count rows, which Evidently compares and the default policy does not.
+    pub counters: Vec<String>,
+    /// Columns that are no data, and why.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// A verdict of the default policy as JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The reference's file.
+    pub reference: PathBuf,
+    /// The current file.
+    pub current: PathBuf,
+    /// What the season is of, where there is one.
+    pub season: Option<String>,
+    /// The verdict.
+    #[serde(flatten)]
+    pub check: Check,
+    /// The same in words.
+    pub words: Vec<String>,
+}
+
+/// Reads both files and pairs their columns.
+///
+/// # Errors
+/// A file that cannot be read, no rows, or columns that differ; says which.
+pub fn read(request: &Request) -> Result<Pair> {
+    let reference = Table::read(&request.reference, request.time_column.as_deref())?;
+    let current = Table::read(&request.current, request.time_column.as_deref())?;
+    let names = names(request, &reference, &current)?;
+    let mut columns = Vec::new();
+    let mut skipped = Vec::new();
+    let mut counters = Vec::new();
+    for name in names {
+        let (Some(r), Some(c)) = (reference.column(&name), current.column(&name)) else {
+            bail!("find column `{name}` in both files; see their headers");
+        };
+        if r.counts() && c.counts() {
+            counters.push(name.clone());
+        }
+        let why = r.no_data().or_else(|| c.no_data());
+        match (r.values(), c.values()) {
+            (Some(r), Some(c)) => columns.push(Column {
+                name,
+                reference: r.clone(),
+                current: c.clone(),
+            }),
+            _ => skipped.push((name, why.unwrap_or("holds no value").to_owned())),
+        }
+    }
+    ensure!(
+        !columns.is_empty(),
+        "compare {} with {}: no column holds data ({}); name others with --column",
+        request.reference.display(),
+        request.current.display(),
+        skipped
+            .iter()
+            .map(|(name, why)| format!("`{name}` {why}"))
+            .collect::<Vec<_>>()
+            .join("; ")
+    );
+    Ok(Pair {
+        reference,
+        current,
+        columns,
+        counters,
+        skipped,
+    })
+}
+
+fn names(request: &Request, reference: &Table, current: &Table) -> Result<Vec<String>> {
+    let missing = |from: &Table, names: &[String], path: &Path| -> Result<()> {
+        let lost: Vec<_> = names.iter().filter(|n| from.column(n).is_none()).collect();
+        let Some(first) = lost.first() else {
+            return Ok(());
+        };
+        bail!(
+            "{} has no column `{first}` ({} missing in all); it has {}; name columns that both files have with --column",
+            path.display(),
+            lost.len(),
+            from.names().collect::<Vec<_>>().join(", ")
+        )
+    };
+    let wanted: Vec<String> = if request.columns.is_empty() {
+        let others: Vec<String> = current.names().map(str::to_owned).collect();
+        missing(reference, &others, &request.reference)?;
+        reference.names().map(str::to_owned).collect()
+    } else {
+        request.columns.clone()
+    };
+    missing(reference, &wanted, &request.reference)?;
+    missing(current, &wanted, &request.current)?;
+    Ok(wanted)
+}
+
+/// The default policy's verdict.
+///
+/// # Errors
+/// No column that can be compared; names each one's reason.
+pub fn judge(request: &Request, pair: &Pair, options: Options) -> Result<(Report, Vec<Line>)> {
+    let (season, [reference, current]) =
+        table::grids(&pair.reference, &pair.current, request.season)?;
+    let (counters, data): (Vec<Column>, Vec<Column>) = pair
+        .columns
+        .iter()
+        .cloned()
+        .partition(|c| pair.counters.contains(&c.name));
+    let counters = counters.into_iter().map(|c| {
+        let why = "counts the rows, each value one step after the last";
+        (c.name, why.to_owned())
+    });
+    let skipped: Vec<Skipped> = pair
+        .skipped
+        .iter()
+        .cloned()
+        .chain(counters)
+        .map(|(name, reason)| Skipped { name, reason })
+        .collect();
+    ensure!(
+        !data.is_empty(),
+        "{}: the columns that are left only count rows; name others with --column",
+        files(request)
+    );
+    let mut verdict =
+        check(&data, &reference, &current, options).with_context(|| files(request))?;
+    verdict.skipped.extend(skipped);
+    let lines = words::lines(&verdict, &pair.columns);
+    let report = Report {
+        reference: request.reference.clone(),
+        current: request.current.clone(),
+        season,
+        words: lines.iter().map(|l| l.words.clone()).collect(),
+        check: verdict,
+    };
+    Ok((report, lines))
+}
+
+/// The decision by Evidently's defaults.
+///
+/// # Errors
+/// No column that can be compared; names each one's reason.
+pub fn as_evidently(
+    request: &Request,
+    pair: &Pair,
+    version: Version,
+) -> Result<(Decision, Vec<Line>)> {
+    let mut decision = decide(&pair.columns, version).with_context(|| files(request))?;
+    decision.skipped.extend(pair.skipped.iter().cloned());
+    let lines = words::evidently(&decision, &pair.columns);
+    Ok((decision, lines))
+}
+
+fn files(request: &Request) -> String {
+    format!(
+        "compare {} with {}",
+        request.current.display(),
+        request.reference.display()
+    )
+}

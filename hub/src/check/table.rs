@@ -1,0 +1,406 @@
+//! A CSV file as typed columns: owns its reading, the guess of types and where rows stand in a season, never a comparison.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fieldcast_drift::preset::Values;
+use fieldcast_drift::window::Grid;
+use fieldcast_features::time_text;
+
+/// Names of a column that holds times.
+const TIME_NAMES: [&str; 4] = ["time", "timestamp", "date", "datetime"];
+/// What stands for a missing value, beside nothing.
+const MISSING: [&str; 7] = ["nan", "na", "n/a", "#n/a", "null", "none", "<na>"];
+/// Fewest rows for which ever rising whole numbers count as a row number.
+const ROW_NUMBER: usize = 10;
+const MINUTE: i64 = 60_000;
+const DAY: i64 = 24 * 60 * MINUTE;
+const WEEK: i64 = 7 * DAY;
+/// Weeks a reference must span before the hours of the week are compared.
+const WEEKS: i64 = 8;
+
+/// A column's content.
+#[derive(Debug, Clone, PartialEq)]
+enum Content {
+    Data(Values),
+    Times,
+    RowNumber(Values),
+    Empty,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cells {
+    name: String,
+    content: Content,
+}
+
+impl Cells {
+    /// Its values, where it holds any.
+    #[must_use]
+    pub fn values(&self) -> Option<&Values> {
+        match &self.content {
+            Content::Data(values) | Content::RowNumber(values) => Some(values),
+            Content::Times | Content::Empty => None,
+        }
+    }
+
+    /// Whether it only counts rows.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        matches!(self.content, Content::RowNumber(_))
+    }
+
+    /// Why it holds no values.
+    #[must_use]
+    pub fn no_data(&self) -> Option<&'static str> {
+        match self.content {
+            Content::Data(_) | Content::RowNumber(_) => None,
+            Content::Times => Some("holds times, not data"),
+            Content::Empty => Some("has no value in one of the files"),
+        }
+    }
+}
+
+/// A file's columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    path: PathBuf,
+    cells: Vec<Cells>,
+    /// Milliseconds UTC of each row, ascending.
+    times: Option<Vec<i64>>,
+    rows: usize,
+}
+
+impl Table {
+    /// Reads a file with a header; rows are put in the order of their times.
+    ///
+    /// # Errors
+    /// Not readable, no rows, a malformed row (its line), or a time column that holds something else.
+    pub fn read(path: &Path, time_column: Option<&str>) -> Result<Self> {
+        let mut reader = csv::ReaderBuilder::new()
+            .flexible(true)
+            .from_path(path)
+            .with_context(|| format!("open {}", path.display()))?;
+        let header = reader
+            .headers()
+            .with_context(|| format!("read the header of {}", path.display()))?;
+        let names: Vec<String> = header
+            .iter()
+            .map(|h| h.trim_start_matches('\u{feff}').trim().to_owned())
+            .collect();
+        let mut sorted: Vec<_> = names.iter().collect();
+        sorted.sort();
+        if let Some(twice) = sorted.windows(2).find(|w| w[0] == w[1]) {
+            bail!(
+                "{} has two columns `{}`; rename one",
+                path.display(),
+                twice[0]
+            );
+        }
+        let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); names.len()];
+        for record in reader.records() {
+            let record = record.with_context(|| format!("read {}", path.display()))?;
+            ensure!(
+                record.len() == names.len(),
+                "{} line {}: {} fields, the header has {}",
+                path.display(),
+                record.position().map_or(0, csv::Position::line),
+                record.len(),
+                names.len()
+            );
+            for (column, text) in columns.iter_mut().zip(&record) {
+                let text = text.trim();
+                let absent =
+                    text.is_empty() || MISSING.contains(&text.to_ascii_lowercase().as_str());
+                column.push((!absent).then(|| text.to_owned()));
+            }
+        }
+        let rows = columns.first().map_or(0, Vec::len);
+        ensure!(
+            rows > 0,
+            "{} has no row below its header; give a file with rows",
+            path.display()
+        );
+        let at = time_at(path, &names, &columns, time_column)?;
+        let mut times = None;
+        if let Some(at) = at {
+            let read = read_times(path, &names[at], &columns[at])?;
+            let mut order: Vec<usize> = (0..rows).collect();
+            order.sort_by_key(|i| read[*i]);
+            for column in &mut columns {
+                *column = order.iter().map(|i| column[*i].clone()).collect();
+            }
+            times = Some(order.iter().map(|i| read[*i]).collect());
+        }
+        let cells = names.into_iter().zip(columns).enumerate();
+        let cells = cells.map(|(i, (name, column))| Cells {
+            content: if at == Some(i) {
+                Content::Times
+            } else {
+                content(&column)
+            },
+            name,
+        });
+        Ok(Self {
+            path: path.to_path_buf(),
+            cells: cells.collect(),
+            times,
+            rows,
+        })
+    }
+
+    /// A column by its name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&Cells> {
+        self.cells.iter().find(|c| c.name == name)
+    }
+
+    /// Names of the columns, as in the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.cells.iter().map(|c| c.name.as_str())
+    }
+
+    /// First and last time.
+    #[must_use]
+    pub fn span(&self) -> Option<(i64, i64)> {
+        let times = self.times.as_ref()?;
+        Some((*times.first()?, *times.last()?))
+    }
+}
+
+fn time_at(
+    path: &Path,
+    names: &[String],
+    columns: &[Vec<Option<String>>],
+    wanted: Option<&str>,
+) -> Result<Option<usize>> {
+    if let Some(wanted) = wanted {
+        let found = names.iter().position(|n| n == wanted);
+        return found.map(Some).with_context(|| {
+            format!(
+                "{} has no column `{wanted}`; it has {}",
+                path.display(),
+                names.join(", ")
+            )
+        });
+    }
+    let all_times = |i: &usize| {
+        let mut cells = columns[*i].iter().flatten().peekable();
+        cells.peek().is_some()
+            && columns[*i].iter().all(Option::is_some)
+            && cells.all(|c| time_text::parse(c).is_ok())
+    };
+    let named = names
+        .iter()
+        .position(|n| TIME_NAMES.contains(&n.to_ascii_lowercase().as_str()));
+    if let Some(at) = named.filter(all_times) {
+        return Ok(Some(at));
+    }
+    let dates: Vec<usize> = (0..names.len())
+        .filter(|i| matches!(content(&columns[*i]), Content::Times))
+        .filter(all_times)
+        .collect();
+    Ok(match dates.as_slice() {
+        [only] => Some(*only),
+        _ => None,
+    })
+}
+
+fn read_times(path: &Path, name: &str, column: &[Option<String>]) -> Result<Vec<i64>> {
+    let one = |(row, text): (usize, &Option<String>)| {
+        let place = || format!("{} row {}, column `{name}`", path.display(), row + 1);
+        let text = text
+            .as_deref()
+            .with_context(|| format!("{}: no time; give each row one", place()))?;
+        time_text::parse(text).with_context(place)
+    };
+    column.iter().enumerate().map(one).collect()
+}
+
+/// Numbers where all are numbers, times where all are times, else words.
+fn content(column: &[Option<String>]) -> Content {
+    let present = || column.iter().flatten();
+    if present().next().is_none() {
+        return Content::Empty;
+    }
+    let number = |text: &String| text.parse::<f64>().ok();
+    if present().all(|t| number(t).is_some()) {
+        let values: Vec<f64> = column
+            .iter()
+            .map(|c| c.as_ref().and_then(number).unwrap_or(f64::NAN))
+            .collect();
+        let whole = column
+            .iter()
+            .all(|c| c.as_ref().is_some_and(|t| t.parse::<i64>().is_ok()));
+        let step = values.get(1).map_or(0.0, |v| v - values[0]);
+        let counts = whole
+            && values.len() >= ROW_NUMBER
+            && step > 0.0
+            && values.windows(2).all(|w| w[1] - w[0] == step);
+        let values = Values::Numbers { values, whole };
+        return if counts {
+            Content::RowNumber(values)
+        } else {
+            Content::Data(values)
+        };
+    }
+    if present().all(|t| number(t).is_none() && time_text::parse(t).is_ok()) {
+        return Content::Times;
+    }
+    Content::Data(Values::Words(column.to_vec()))
+}
+
+/// Where the rows of both files stand: the season's name, and both grids.
+pub(super) fn grids(
+    reference: &Table,
+    current: &Table,
+    season: Option<usize>,
+) -> Result<(Option<String>, [Grid; 2])> {
+    if let Some(season) = season {
+        ensure!(season >= 2, "a season of {season} rows: give 2 or more");
+        ensure!(
+            reference.rows >= 4 * season,
+            "{} holds {} rows, fewer than four seasons of {season}; give a longer reference or leave --season out",
+            reference.path.display(),
+            reference.rows
+        );
+    }
+    let (Some(times), Some(fresh)) = (&reference.times, &current.times) else {
+        let season_rows = season.unwrap_or(0);
+        let grid = |rows| Grid::regular(rows, season_rows);
+        let name = season.map(|n| format!("{n} rows, both files beginning with the same one"));
+        return Ok((name, [grid(reference.rows), grid(current.rows)]));
+    };
+    let Some(step) = step(times) else {
+        return Ok((None, [Grid::default(), Grid::default()]));
+    };
+    let span = times.last().unwrap_or(&0) - times[0];
+    let (name, length, slots) = if let Some(rows) = season {
+        (format!("{rows} rows"), rows as i64 * step, rows as i64)
+    } else if step < DAY && span >= WEEKS * WEEK {
+        (
+            "hours of the week".to_owned(),
+            WEEK,
+            7 * (DAY / step).clamp(1, 24),
+        )
+    } else if step < DAY {
+        (
+            "hours of the day".to_owned(),
+            DAY,
+            (DAY / step).clamp(1, 96),
+        )
+    } else if step == DAY {
+        ("days of the week".to_owned(), WEEK, 7)
+    } else {
+        (String::new(), 1, 0)
+    };
+    let grid = |times: &[i64]| Grid {
+        slots: if slots > 1 {
+            // Half a step of grace, so that times that tremble stay in their slot.
+            let at = |t: &i64| ((t + step / 2).rem_euclid(length) * slots / length) as usize;
+            times.iter().map(at).collect()
+        } else {
+            Vec::new()
+        },
+        breaks: (1..times.len())
+            .filter(|i| {
+                let gap = times[*i] - times[i - 1];
+                2 * gap > 3 * step || 2 * gap < step
+            })
+            .collect(),
+    };
+    let name = (slots > 1).then_some(name);
+    Ok((name, [grid(times), grid(fresh)]))
+}
+
+/// The usual distance of two rows.
+fn step(times: &[i64]) -> Option<i64> {
+    let mut gaps: Vec<i64> = times
+        .windows(2)
+        .map(|w| w[1] - w[0])
+        .filter(|g| *g > 0)
+        .collect();
+    gaps.sort_unstable();
+    gaps.get(gaps.len() / 2).copied()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> Result<Table> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("a.csv");
+        std::fs::write(&path, text)?;
+        Table::read(&path, None)
+    }
+
+    #[test]
+    fn columns_are_typed_by_what_they_hold() {
+        let rows: String = (0..12)
+            .map(|i| {
+                format!(
+                    "{i},2026-01-{:02},2026-02-01,{}.5,{},x{i},\n",
+                    12 - i,
+                    i * i,
+                    i % 3
+                )
+            })
+            .collect();
+        let t = table(&format!("row,time,made,a,b,c,none\n{rows}")).unwrap();
+        let why = |name: &str| t.column(name).unwrap().no_data();
+        assert!(why("row").is_none(), "put in the order of time, it falls");
+        assert!(why("time").unwrap().contains("times"));
+        assert!(why("made").unwrap().contains("times"));
+        assert!(why("none").unwrap().contains("no value"));
+        let Some(Values::Numbers { values, whole }) = t.column("a").unwrap().values() else {
+            unreachable!("numbers")
+        };
+        assert!(!whole && values[0] == 121.5 && values[11] == 0.5);
+        let whole = |name: &str| {
+            matches!(
+                t.column(name).unwrap().values(),
+                Some(Values::Numbers { whole: true, .. })
+            )
+        };
+        assert!(whole("b"));
+        assert!(matches!(
+            t.column("c").unwrap().values(),
+            Some(Values::Words(_))
+        ));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        for (text, says) in [
+            ("", "no row below its header"),
+            ("a,b\n", "no row below its header"),
+            ("a,a\n1,2\n", "two columns `a`"),
+            ("a,b\n1,2\n3\n", "line 3: 1 fields"),
+        ] {
+            let error = format!("{:#}", table(text).unwrap_err());
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn hours_give_the_season() {
+        let hours = |n: i64| {
+            let line = |h: i64| {
+                let time = 1_767_225_600_000 + h * 60 * MINUTE;
+                format!("{},{}\n", time, (h * 7919) % 1000)
+            };
+            let lines: String = (0..n).map(line).collect();
+            table(&format!("time,a\n{lines}")).unwrap()
+        };
+        let (name, [a, b]) = grids(&hours(200), &hours(30), None).unwrap();
+        assert_eq!(name.unwrap(), "hours of the day");
+        assert_eq!((a.slots[25], b.slots[29], a.breaks.len()), (1, 5, 0));
+        let (name, [a, _]) = grids(&hours(1_500), &hours(30), None).unwrap();
+        assert_eq!(name.unwrap(), "hours of the week");
+        assert_eq!(a.slots.iter().max(), Some(&167));
+        assert!(grids(&hours(30), &hours(30), Some(24)).is_err());
+    }
+}

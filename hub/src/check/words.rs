@@ -1,0 +1,165 @@
+//! Verdicts in words: owns the sentences about columns, never a number they are made of.
+
+use fieldcast_drift::preset::{Column, Decision};
+use fieldcast_drift::window::{Check, Moved, Verdict};
+
+/// How far a mean must move, in deviations, before that is what is said first.
+const MOVED: f64 = 0.1;
+/// How much wider or narrower values must spread before that is said.
+const SPREAD: f64 = 1.1;
+
+/// A column's line of a report.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// The column; empty for one that is not compared.
+    pub column: Option<Column>,
+    /// Whether it drifted.
+    pub drift: bool,
+    /// What is said.
+    pub words: String,
+}
+
+/// A line for each column, drifted or not, then those that are not compared.
+pub(super) fn lines(check: &Check, columns: &[Column]) -> Vec<Line> {
+    let find = |name: &str| columns.iter().find(|c| c.name == name).cloned();
+    let mut lines: Vec<Line> = check
+        .columns
+        .iter()
+        .map(|v| Line {
+            column: find(&v.name),
+            drift: v.drift,
+            words: sentence(v),
+        })
+        .collect();
+    lines.extend(check.skipped.iter().map(|s| Line {
+        column: None,
+        drift: false,
+        words: format!("{} is not compared: it {}", s.name, s.reason),
+    }));
+    lines
+}
+
+fn sentence(verdict: &Verdict) -> String {
+    let c = &verdict.compared;
+    let chance = format!("p {}", short(c.p));
+    if !verdict.drift {
+        return format!("{} is as it was ({chance})", verdict.name);
+    }
+    let what = match &c.moved {
+        Moved::Numbers {
+            reference_mean,
+            current_mean,
+            reference_deviation,
+            current_deviation,
+            ..
+        } => {
+            let by = (current_mean - reference_mean) / reference_deviation;
+            let ratio = current_deviation / reference_deviation;
+            let (from, to) = (short(*reference_mean), short(*current_mean));
+            if by.abs() >= MOVED {
+                let way = if by > 0.0 { "up" } else { "down" };
+                // A share of a mean near zero says nothing.
+                let much = if reference_mean.abs() > *reference_deviation {
+                    let share = (current_mean / reference_mean - 1.0).abs() * 100.0;
+                    format!("{} %", short(share))
+                } else {
+                    format!("{} deviations", short(by.abs()))
+                };
+                format!("has moved {way} by {much} (mean {from}, now {to})")
+            } else if !(1.0 / SPREAD..=SPREAD).contains(&ratio) {
+                let way = if ratio > 1.0 { "wider" } else { "narrower" };
+                format!(
+                    "spreads {way} (deviation {}, now {})",
+                    short(*reference_deviation),
+                    short(*current_deviation)
+                )
+            } else {
+                format!(
+                    "takes other values, or changes in another way, about the same mean ({from}, now {to})"
+                )
+            }
+        }
+        Moved::Category {
+            name,
+            reference_share,
+            current_share,
+        } => format!(
+            "shares differ: `{name}` {} % of the rows, now {} %",
+            short(reference_share * 100.0),
+            short(current_share * 100.0)
+        ),
+    };
+    format!("{} {what} ({chance})", verdict.name)
+}
+
+/// As [`lines`], of a decision by Evidently's defaults.
+pub(super) fn evidently(decision: &Decision, columns: &[Column]) -> Vec<Line> {
+    let judged = decision.columns.iter().map(|c| Line {
+        column: columns.iter().find(|o| o.name == c.name).cloned(),
+        drift: c.drifted,
+        words: format!(
+            "{} {} by Evidently's default ({} {}, threshold {})",
+            c.name,
+            if c.drifted {
+                "counts as drifted"
+            } else {
+                "does not count as drifted"
+            },
+            c.test.name(),
+            short(c.score),
+            c.test.threshold()
+        ),
+    });
+    let skipped = decision.skipped.iter().map(|(name, why)| Line {
+        column: None,
+        drift: false,
+        words: format!("{name} is not compared: it {why}"),
+    });
+    judged.chain(skipped).collect()
+}
+
+/// The verdict in one sentence.
+#[must_use]
+pub fn said(lines: &[Line], drift: bool) -> String {
+    let compared = lines.iter().filter(|l| l.column.is_some()).count();
+    let drifted = lines.iter().filter(|l| l.drift).count();
+    let verdict = if drift { "drift" } else { "stable" };
+    format!("{verdict}: {drifted} of {compared} columns drifted")
+}
+
+/// Three digits that count.
+fn short(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let digits = value.abs().log10().floor();
+    if digits < -4.0 {
+        return format!("{value:.1e}");
+    }
+    let places = (2.0 - digits).clamp(0.0, 8.0) as usize;
+    let text = format!("{value:.places$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_what_counts() {
+        for (value, text) in [
+            (12.345, "12.3"),
+            (0.05, "0.05"),
+            (123_456.0, "123456"),
+            (0.000_012_3, "1.2e-5"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+    }
+}

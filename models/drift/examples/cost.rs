@@ -1,0 +1,131 @@
+//! Times for `cargo xtask bench drift`: owns what is run between two looks at the clock, never a goal.
+#![allow(clippy::expect_used, reason = "a program for measuring")]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Instant;
+
+use fieldcast_drift::preset::layout::report;
+use fieldcast_drift::preset::{Column, Values, Version, decide};
+use fieldcast_drift::stream::{Adwin, Kswin, PageHinkley};
+use fieldcast_drift::window::{Grid, Options, check};
+
+/// The generator of `tests/peers/cases.py`, so that both sides check the same data.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 * 2f64.powi(-53)
+    }
+
+    fn normal(&mut self) -> f64 {
+        (0..12).fold(0.0, |sum, _| sum + self.next()) - 6.0
+    }
+}
+
+fn tables(rows: usize, current: usize, columns: usize) -> [Vec<Vec<f64>>; 2] {
+    let mut random = Random(1);
+    random.next();
+    [rows, current].map(|n| {
+        (0..columns)
+            .map(|_| (0..n).map(|_| random.normal()).collect())
+            .collect()
+    })
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |i: usize| args[i].parse().expect("a number");
+    match args[0].as_str() {
+        "detectors" => detectors(),
+        "check" => check_times(&tables(number(1), number(2), number(3))),
+        _ => write(&tables(number(1), number(2), number(3)), &args[4]),
+    }
+}
+
+fn write(tables: &[Vec<Vec<f64>>; 2], dir: &str) {
+    for (name, table) in ["reference", "current"].iter().zip(tables) {
+        let names: Vec<_> = (0..table.len()).map(|k| format!("c{k}")).collect();
+        let mut text = names.join(",") + "\n";
+        for row in 0..table[0].len() {
+            let cells: Vec<_> = table.iter().map(|c| c[row].to_string()).collect();
+            let _ = writeln!(text, "{}", cells.join(","));
+        }
+        std::fs::write(format!("{dir}/{name}.csv"), text).expect("write a table");
+    }
+}
+
+/// Seconds of the preset with its report as JSON, and of the default policy: medians of 51 runs.
+fn check_times([reference, current]: &[Vec<Vec<f64>>; 2]) {
+    let numbers = |values: &Vec<f64>| Values::Numbers {
+        values: values.clone(),
+        whole: false,
+    };
+    let columns: Vec<Column> = reference
+        .iter()
+        .zip(current)
+        .enumerate()
+        .map(|(k, (r, c))| Column {
+            name: format!("c{k}"),
+            reference: numbers(r),
+            current: numbers(c),
+        })
+        .collect();
+    let none = Grid::default();
+    let preset = || {
+        let decision = decide(&columns, Version::V04).expect("a decision");
+        serde_json::to_string(&report(&decision, &columns)).expect("a report")
+    };
+    let policy = || {
+        let done = check(&columns, &none, &none, Options::default()).expect("a verdict");
+        serde_json::to_string(&done).expect("a report")
+    };
+    println!("{} {}", median(preset), median(policy));
+}
+
+fn median(run: impl Fn() -> String) -> f64 {
+    let mut times: Vec<f64> = (0..51)
+        .map(|_| {
+            let began = Instant::now();
+            black_box(run());
+            began.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[25]
+}
+
+/// Nanoseconds an update and bytes of state after a million values without a change.
+fn detectors() {
+    let mut random = Random(7);
+    let values: Vec<f64> = (0..1_000_000).map(|_| random.normal()).collect();
+    let time = |update: &mut dyn FnMut(f64) -> bool| {
+        let began = Instant::now();
+        for v in &values {
+            black_box(update(*v));
+        }
+        began.elapsed().as_secs_f64() * 1e9 / values.len() as f64
+    };
+    let (mut page_hinkley, mut adwin, mut kswin) =
+        (PageHinkley::default(), Adwin::default(), Kswin::seeded(1));
+    let times = [
+        time(&mut |x| page_hinkley.update(x)),
+        time(&mut |x| adwin.update(x)),
+        time(&mut |x| kswin.update(x)),
+    ];
+    let bytes = [
+        size_of::<PageHinkley>(),
+        adwin.bytes(),
+        size_of::<Kswin>() + 100 * size_of::<f64>(),
+    ];
+    for (name, (time, bytes)) in ["page_hinkley", "adwin", "kswin"]
+        .iter()
+        .zip(times.iter().zip(bytes))
+    {
+        println!("{name} {time:.2} {bytes}");
+    }
+}
