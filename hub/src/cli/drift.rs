@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use fieldcast_drift::preset::Version;
 use fieldcast_drift::preset::layout::{Report as Layout, report};
 use fieldcast_drift::window::Options;
+use md5::Digest as _;
 
 use super::Context;
 use crate::check::{self, Line, Pair, Request};
@@ -129,13 +130,19 @@ fn evidently(ctx: &Context, args: &Check, request: &Request, pair: &Pair) -> Res
     let known =
         "By Evidently's defaults, which know neither autocorrelation nor the sample's size.";
     html(args, request, decision.drift, &[known.to_owned()], &lines)?;
-    let mut layout = report(&decision, &pair.columns);
+    let mut layout = report(&decision, &pair.columns, md5);
     if let Layout::V04(layout) = &mut layout {
         let now = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S%.6f");
         layout.timestamp = Some(now.to_string());
     }
     ctx.print(&layout, || text(&lines, decision.drift))?;
     Ok(decision.drift)
+}
+
+/// MD5 in hexadecimal, by which Evidently names metrics.
+fn md5(text: &str) -> String {
+    let digest = md5::Md5::digest(text);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn text(lines: &[Line], drift: bool) -> String {

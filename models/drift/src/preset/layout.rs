@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use super::decide::{Cells, DRIFT_SHARE, Key};
-use super::{Column, ColumnDecision, Decision, Kind, Values, Version, md5};
+use super::{Column, ColumnDecision, Decision, Kind, Values, Version};
 use crate::bins::histogram;
 
 /// A report in one of the layouts.
@@ -194,12 +194,15 @@ pub enum Value07 {
     Score(f64),
 }
 
+/// MD5 of a text in hexadecimal, which names metrics in 0.7; given by the caller, since devices have no use for it.
+pub type Md5 = fn(&str) -> String;
+
 /// The report of a decision about these columns, in the layout of the version that decided.
 #[must_use]
-pub fn report(decision: &Decision, columns: &[Column]) -> Report {
+pub fn report(decision: &Decision, columns: &[Column], md5: Md5) -> Report {
     match decision.version {
         Version::V04 => Report::V04(report04(decision, columns)),
-        Version::V07 => Report::V07(report07(decision)),
+        Version::V07 => Report::V07(report07(decision, md5)),
     }
 }
 
@@ -311,10 +314,10 @@ fn categories(of: &Values, other: &Values) -> Distribution04 {
     Distribution04::Counts { x, y }
 }
 
-fn report07(decision: &Decision) -> Report07 {
+fn report07(decision: &Decision, md5: Md5) -> Report07 {
     const MODULE: &str = "evidently.metrics.column_statistics";
     let mut metrics = vec![Metric07 {
-        id: md5::hex(&format!("{MODULE}.DriftedColumnsCount()")),
+        id: md5(&format!("{MODULE}.DriftedColumnsCount()")),
         metric_name: format!("DriftedColumnsCount(drift_share={DRIFT_SHARE})"),
         config: Config07::DriftedColumnsCount {
             drift_share: DRIFT_SHARE,
@@ -327,7 +330,7 @@ fn report07(decision: &Decision) -> Report07 {
     metrics.extend(decision.columns.iter().map(|c| {
         let (name, method, threshold) = (&c.name, c.test.name(), c.test.threshold());
         Metric07 {
-            id: md5::hex(&format!(
+            id: md5(&format!(
                 "{MODULE}.ValueDrift(('column', {}),)",
                 python_text(name)
             )),
@@ -378,11 +381,17 @@ fn as_map<S: serde::Serializer>(columns: &[Column04], to: S) -> Result<S::Ok, S:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use md5::Digest as _;
+
+    fn md5(text: &str) -> String {
+        let digest = md5::Md5::digest(text);
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 
     #[test]
     fn metrics_are_named_as_evidently_names_them() {
         let id = |name: &str| {
-            md5::hex(&format!(
+            md5(&format!(
                 "evidently.metrics.column_statistics.ValueDrift(('column', {}),)",
                 python_text(name)
             ))

@@ -5,7 +5,6 @@
 
 mod decide;
 pub mod layout;
-mod md5;
 
 pub use decide::{ColumnDecision, Decision, decide};
 
