@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::pb::{ModelProto, TensorProto, tensor_shape_proto::dimension, type_proto};
+use tract_onnx::pb::{ModelProto, TensorProto, tensor_shape_proto::dimension, type_proto};
 use prost::Message;
 
 use crate::ensemble::{DecoderParams, EnsembleParams, Spread};
