@@ -8,11 +8,14 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// One heap for all threads, and what is freed goes back above 64 KiB.
-const SETTINGS: [(&str, &str); 3] = [
+/// One heap for all threads; pieces of 32 KiB lie outside of it, its end goes back above 16 KiB, and no thread keeps freed pieces
+/// to itself, which would hold that end where it is.
+const SETTINGS: [(&str, &str); 5] = [
     ("MALLOC_ARENA_MAX", "1"),
-    ("MALLOC_MMAP_THRESHOLD_", "65536"),
-    ("MALLOC_TRIM_THRESHOLD_", "65536"),
+    ("MALLOC_MMAP_THRESHOLD_", "32768"),
+    ("MALLOC_TRIM_THRESHOLD_", "16384"),
+    ("MALLOC_TOP_PAD_", "8192"),
+    ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"),
 ];
 
 /// Goes on as the same process with the settings; returns where somebody has made some, or where that is not possible here: more

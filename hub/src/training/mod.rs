@@ -4,7 +4,6 @@ mod checkpoint;
 mod compare;
 pub mod make;
 pub mod plan;
-mod reference;
 pub mod snapshot;
 
 use std::ops::ControlFlow;

@@ -1,7 +1,7 @@
 //! A small writer of ONNX graphs: owns tensor and node encoding, never knows a model.
 
-use crate::pb::tensor_shape_proto::{Dimension, dimension};
-use crate::pb::{
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
@@ -162,6 +162,7 @@ impl Graph {
                 output: self.outputs,
                 ..Default::default()
             }),
+            ..Default::default()
         }
     }
 }

@@ -5,7 +5,6 @@ mod ensemble_graph;
 mod graph;
 pub mod models;
 pub mod params;
-pub mod pb;
 mod read;
 
 pub use ensemble::{DecoderParams, EnsembleParams, SPREAD_CLIP, Spread};

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::pb::{ModelProto, TensorProto, tensor_shape_proto::dimension, type_proto};
 use prost::Message;
+use tract_onnx::pb::{ModelProto, TensorProto, tensor_shape_proto::dimension, type_proto};
 
 use crate::ensemble::{DecoderParams, EnsembleParams, Spread};
 use crate::ensemble_graph::{decoder_prefix, season_name};

@@ -14,8 +14,8 @@ use std::time::Instant;
 use cases::Random;
 use fieldcast_features::{ForecasterSpec, Window, calendar};
 use fieldcast_onnx::build;
-use fieldcast_onnx::pb::{GraphProto, ModelProto, NodeProto};
 use fieldcast_runtime::{LoadedModel, Prediction, load_fused, load_plain};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 /// Different windows, taken in turn.
 const WINDOWS: usize = 16;

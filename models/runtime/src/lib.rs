@@ -3,10 +3,8 @@
 mod check;
 mod explain;
 mod fused;
-mod lstm;
 mod operators;
 mod plain;
-mod reader;
 
 use fieldcast_bundle::{GoldenVector, VerifiedBundle};
 use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, Window, calendar};

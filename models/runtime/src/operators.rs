@@ -1,114 +1,214 @@
-//! The ONNX operators that a graph may use here: owns their list and how tract gets them, never what a graph computes with them.
+//! Reading an ONNX file for tract: owns the list of operators that a graph may use and what is refused, never what it computes.
 //!
-//! tract reads ONNX files itself, with every operator it knows, and with it the linker keeps convolutions, Fourier transforms and
-//! attention in a program for small devices. These are what our graphs are made of, and what is next to it and costs nothing.
+//! tract's own register holds every operator it knows, and with it the linker keeps operators in a program for small devices
+//! that none of its graphs has. This one holds what our graphs are made of, and what is next to it and costs nothing.
 
-use tract_hir::internal::*;
-use tract_hir::ops::activations;
-use tract_hir::ops::array;
-use tract_hir::ops::binary::Nary;
-use tract_hir::ops::identity::Identity;
-use tract_hir::ops::logic::{Iff, wire_with_rank_broadcast};
-use tract_hir::ops::math;
-use tract_hir::ops::matmul::MatMulInference;
-use tract_hir::ops::nn::{Reduce, Reducer, sigmoid};
-use tract_hir::tract_core::ops::cast::cast;
-use tract_hir::tract_core::ops::logic::{And, CompEq, CompGT, CompLT, Or, not};
+use std::collections::BTreeSet;
 
-use crate::lstm::Lstm;
-use crate::reader::{Node, element};
+use tract_onnx::Onnx;
+use tract_onnx::model::{OnnxOpRegister, ParsingContext, optional_inputs};
+use tract_onnx::ops::rec::lstm::lstm;
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
+use tract_onnx::prelude::Framework as _;
+use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::ops;
+use tract_onnx::tract_hir::ops::activations;
+use tract_onnx::tract_hir::ops::array;
+use tract_onnx::tract_hir::ops::binary::Nary;
+use tract_onnx::tract_hir::ops::logic::{Iff, wire_with_rank_broadcast};
+use tract_onnx::tract_hir::ops::matmul::MatMulInference;
+use tract_onnx::tract_hir::ops::nn::{Reduce, Reducer};
+use tract_onnx::tract_hir::tract_core::ops::cast::cast;
+use tract_onnx::tract_hir::tract_core::ops::logic::{And, CompEq, CompGT, CompLT, Or, not};
+use tract_onnx::tract_hir::tract_core::ops::math::is_nan;
 
-type Operator = TractResult<Box<dyn InferenceOp>>;
-pub(crate) type Builder = fn(Node) -> Operator;
+/// An operator, and the values it reads beside its inputs: for us always none.
+type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
-/// By name, in order.
-const KNOWN: &[(&str, Builder)] = &[
-    ("Abs", |_| Ok(math::abs().into_hir())),
-    ("Add", |_| Ok(math::Add.into_hir())),
-    ("And", |_| Ok(And.into_hir())),
-    ("Cast", |node| {
-        let to = element(node.int("to", 0)?)?;
+/// The graph of a file; its inputs are what is handed in, whatever the file says about their sizes.
+pub(crate) fn read(onnx: &[u8], inputs: &[(&str, InferenceFact)]) -> TractResult<InferenceModel> {
+    let reader = Onnx {
+        op_register: known(),
+        ..Onnx::default()
+    };
+    let file = reader
+        .proto_model_for_read(&mut std::io::Cursor::new(onnx))
+        .context("reading the file")?;
+    let graph = file.graph.as_ref().context("the file has no graph")?;
+    check(graph, &reader.op_register)?;
+    let mut model = reader.model_for_proto_model(&file)?;
+    for (i, (name, fact)) in inputs.iter().enumerate() {
+        let found = model.inputs.get(i).map(|o| &*model.node(o.node).name);
+        ensure!(
+            found == Some(name),
+            "input {i} is {found:?} instead of `{name}`"
+        );
+        model.set_input_fact(i, fact.clone())?;
+    }
+    Ok(model)
+}
+
+/// Says which of a file's operators do not run here, and which do; and refuses what tract would panic at.
+fn check(graph: &GraphProto, known: &OnnxOpRegister) -> TractResult<()> {
+    let known: BTreeSet<&str> = known.0.keys().map(String::as_str).collect();
+    let kinds = graph.node.iter().map(|node| &*node.op_type);
+    let unknown: BTreeSet<&str> = kinds.filter(|kind| !known.contains(kind)).collect();
+    ensure!(
+        unknown.is_empty(),
+        "the graph has operators that this program does not run: {}; it runs {}",
+        join(unknown),
+        join(known)
+    );
+    let text = |t: &&TensorProto| t.data_type == DataType::String as i32;
+    if let Some(constant) = graph.initializer.iter().find(text) {
+        bail!(
+            "constant `{}` is text, which does not run here",
+            constant.name
+        );
+    }
+    let inputs = graph.input.iter().map(|input| &input.name);
+    let constants = graph.initializer.iter().map(|constant| &constant.name);
+    let made = graph.node.iter().flat_map(|node| &node.output);
+    let values: BTreeSet<&String> = inputs.chain(constants).chain(made).collect();
+    let mut outputs = graph.output.iter().map(|output| &output.name);
+    match outputs.find(|output| !values.contains(output)) {
+        Some(output) => bail!("nothing makes the output `{output}`"),
+        None => Ok(()),
+    }
+}
+
+fn join(names: BTreeSet<&str>) -> String {
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn known() -> OnnxOpRegister {
+    let mut known = OnnxOpRegister::default();
+    arithmetic(&mut known);
+    shapes(&mut known);
+    known.insert("Identity", |_, _| {
+        built(Box::<ops::identity::Identity>::default())
+    });
+    known.insert("Cast", |_, node| {
+        let to = node.get_attr::<DatumType>("to")?;
         // tract counts in its own type of integer.
         let counts = to == i64::datum_type();
         let to = if counts { TDim::datum_type() } else { to };
-        Ok(Box::new(cast(to)))
-    }),
-    ("Clip", |node| {
-        node.only(&[])?;
-        Ok(expand(Clip {
-            min: node.slot_of_input(1),
-            max: node.slot_of_input(2),
-        }))
-    }),
-    ("Div", |_| Ok(math::Div.into_hir())),
-    ("Equal", |_| Ok(CompEq.into_hir())),
-    ("Exp", |_| Ok(math::exp().into_hir())),
-    ("Flatten", |node| {
-        Ok(expand(array::Flatten::new(node.int("axis", 1)?)))
-    }),
-    ("Gather", |node| {
-        Ok(expand(array::Gather::new(node.int("axis", 0)?)))
-    }),
-    ("Greater", |_| Ok(CompGT.into_hir())),
-    ("Identity", |_| Ok(Box::<Identity>::default())),
-    ("IsNaN", |_| Ok(math::is_nan().into_hir())),
-    ("LSTM", |node| Ok(expand(Lstm::of(node)?))),
-    ("Less", |_| Ok(CompLT.into_hir())),
-    ("Log", |_| Ok(math::ln().into_hir())),
-    ("MatMul", |_| Ok(expand(MatMulInference::default()))),
-    ("Max", |_| Ok(Box::new(Nary(Box::new(math::Max), false)))),
-    ("Min", |_| Ok(Box::new(Nary(Box::new(math::Min), false)))),
-    ("Mul", |_| Ok(math::Mul.into_hir())),
-    ("Neg", |_| Ok(math::neg().into_hir())),
-    ("Not", |_| Ok(not().into_hir())),
-    ("Or", |_| Ok(Or.into_hir())),
-    ("ReduceMax", |node| reduce(node, Reducer::Max)),
-    ("ReduceMean", |node| reduce(node, Reducer::Mean)),
-    ("ReduceMin", |node| reduce(node, Reducer::Min)),
-    ("ReduceSum", |node| reduce(node, Reducer::Sum)),
-    ("Relu", |_| {
-        Ok(expand(activations::Clip::new(Some(0.0), None)))
-    }),
-    ("Reshape", |node| {
-        let keep_zero = node.int("allowzero", 0)? != 0;
-        Ok(expand(array::Reshape::new(keep_zero)))
-    }),
-    ("Sigmoid", |_| Ok(sigmoid().into_hir())),
-    ("Sqrt", |_| Ok(math::sqrt().into_hir())),
-    ("Squeeze", |node| {
-        let axes = node.axes()?.map(signed);
-        Ok(first_input(array::Squeeze::new(axes)))
-    }),
-    ("Sub", |_| Ok(math::Sub.into_hir())),
-    ("Tanh", |_| Ok(math::tanh().into_hir())),
-    ("Transpose", |node| {
-        let order = node.ints("perm")?.unwrap_or_default().into_iter();
-        let order: TVec<usize> = order.map(usize::try_from).collect::<Result<_, _>>()?;
-        let order = Some(order).filter(|order| !order.is_empty());
-        Ok(expand(array::PermuteAxes::new(order)))
-    }),
-    ("Unsqueeze", |node| {
-        let axes = node.axes()?.map(signed).unwrap_or_default();
-        Ok(first_input(array::AddDims::new(axes)))
-    }),
-    ("Where", |_| Ok(expand(Iff))),
-];
-
-/// How tract gets an operator; none for one that does not run here.
-pub(crate) fn builder(name: &str) -> Option<Builder> {
-    let found = KNOWN.iter().find(|(known, _)| *known == name);
-    found.map(|(_, builder)| *builder)
+        built(Box::new(cast(to)))
+    });
+    known.insert("LSTM", |context, node| {
+        // tract leaves out all others of it: direction, activations, clip, coupled gates.
+        only(node, &["hidden_size", "layout"])?;
+        lstm(context, node)
+    });
+    known.insert("MatMul", |_, _| built(expand(MatMulInference::default())));
+    known
 }
 
-/// Every operator that runs here.
-pub(crate) fn names() -> Vec<&'static str> {
-    KNOWN.iter().map(|(name, _)| *name).collect()
+/// Refuses every attribute but these.
+fn only(node: &NodeProto, names: &[&str]) -> TractResult<()> {
+    let mut others = node.attribute.iter().map(|a| &*a.name);
+    match others.find(|name| !names.contains(name)) {
+        Some(other) => node.bail(&format!(
+            "attribute `{other}` does not run here; leave it out"
+        )),
+        None => Ok(()),
+    }
 }
 
-fn reduce(node: Node, reducer: Reducer) -> Operator {
-    node.only(&["axes", "keepdims"])?;
-    let keep = node.int("keepdims", 1)? == 1;
-    Ok(first_input(Reduce::new(node.axes()?, keep, reducer)))
+fn built(op: Box<dyn InferenceOp>) -> Built {
+    Ok((op, vec![]))
+}
+
+fn arithmetic(known: &mut OnnxOpRegister) {
+    known.insert("Add", |_, _| built(ops::math::Add.into_hir()));
+    known.insert("Sub", |_, _| built(ops::math::Sub.into_hir()));
+    known.insert("Mul", |_, _| built(ops::math::Mul.into_hir()));
+    known.insert("Div", |_, _| built(ops::math::Div.into_hir()));
+    known.insert("Max", |_, _| {
+        built(Box::new(Nary(Box::new(ops::math::Max), false)))
+    });
+    known.insert("Min", |_, _| {
+        built(Box::new(Nary(Box::new(ops::math::Min), false)))
+    });
+    known.insert("Clip", |_, node| {
+        only(node, &[])?;
+        let mut bounds = optional_inputs(node).skip(1);
+        let min = bounds.next().flatten();
+        let max = bounds.next().flatten();
+        built(expand(Clip { min, max }))
+    });
+    known.insert("Abs", |_, _| built(ops::math::abs().into_hir()));
+    known.insert("Neg", |_, _| built(ops::math::neg().into_hir()));
+    known.insert("Exp", |_, _| built(ops::math::exp().into_hir()));
+    known.insert("Log", |_, _| built(ops::math::ln().into_hir()));
+    known.insert("Sqrt", |_, _| built(ops::math::sqrt().into_hir()));
+    known.insert("IsNaN", |_, _| built(is_nan().into_hir()));
+    known.insert("Relu", |_, _| {
+        built(expand(activations::Clip::new(Some(0.0), None)))
+    });
+    known.insert("Sigmoid", |_, _| built(ops::nn::sigmoid().into_hir()));
+    known.insert("Tanh", |_, _| built(ops::math::tanh().into_hir()));
+    known.insert("Not", |_, _| built(not().into_hir()));
+    known.insert("And", |_, _| built(And.into_hir()));
+    known.insert("Or", |_, _| built(Or.into_hir()));
+    known.insert("Equal", |_, _| built(CompEq.into_hir()));
+    known.insert("Greater", |_, _| built(CompGT.into_hir()));
+    known.insert("Less", |_, _| built(CompLT.into_hir()));
+    known.insert("Where", |_, _| built(expand(Iff)));
+}
+
+fn shapes(known: &mut OnnxOpRegister) {
+    known.insert("Flatten", |_, node| {
+        let axis = node.get_attr_opt("axis")?.unwrap_or(1);
+        built(expand(array::Flatten::new(axis)))
+    });
+    known.insert("Gather", |_, node| {
+        let axis = node.get_attr_opt("axis")?.unwrap_or(0);
+        built(expand(array::Gather::new(axis)))
+    });
+    known.insert("Reshape", |_, node| {
+        let allow_zero = node.get_attr_opt::<i64>("allowzero")?.unwrap_or(0) != 0;
+        built(expand(array::Reshape::new(allow_zero)))
+    });
+    known.insert("Transpose", |_, node| {
+        let order = node.get_attr_opt_vec("perm")?;
+        built(expand(array::PermuteAxes::new(order.map(|o| o.into()))))
+    });
+    known.insert("Squeeze", |context, node| {
+        let axes = axes(context, node)?;
+        built(first_input(array::Squeeze::new(axes.map(signed))))
+    });
+    known.insert("Unsqueeze", |context, node| {
+        let axes = axes(context, node)?.unwrap_or_default();
+        built(first_input(array::AddDims::new(signed(axes))))
+    });
+    known.insert("ReduceMax", |c, node| reduce(c, node, Reducer::Max));
+    known.insert("ReduceMean", |c, node| reduce(c, node, Reducer::Mean));
+    known.insert("ReduceMin", |c, node| reduce(c, node, Reducer::Min));
+    known.insert("ReduceSum", |c, node| reduce(c, node, Reducer::Sum));
+}
+
+fn reduce(context: &ParsingContext, node: &NodeProto, reducer: Reducer) -> Built {
+    only(node, &["axes", "keepdims"])?;
+    let axes = axes(context, node)?;
+    let keep = node.get_attr_opt("keepdims")?.unwrap_or(1_i64) == 1;
+    built(first_input(Reduce::new(axes, keep, reducer)))
+}
+
+/// Axes are an attribute in older operator sets, a second input in newer ones; none at all means every axis.
+fn axes(context: &ParsingContext, node: &NodeProto) -> TractResult<Option<Vec<i64>>> {
+    let Some(name) = node.input.get(1).filter(|name| !name.is_empty()) else {
+        return node.get_attr_opt_vec("axes");
+    };
+    let graph = context.parent_graphs.last();
+    let mut constants = graph.iter().flat_map(|graph| &graph.initializer);
+    let Some(constant) = constants.find(|t| t.name == *name) else {
+        return node.bail("its axes must be a constant of the graph");
+    };
+    let axes = context.load_tensor(constant)?;
+    let axes = axes.cast_to::<i64>()?;
+    let axes = axes.try_as_plain_ram()?.as_slice::<i64>()?.to_vec();
+    Ok(Some(axes).filter(|axes| !axes.is_empty()))
 }
 
 fn signed(axes: Vec<i64>) -> Vec<isize> {
@@ -124,6 +224,7 @@ fn first_input(op: impl Expansion) -> Box<dyn InferenceOp> {
 /// An operator whose second input is a constant that it knows already.
 #[derive(Debug, Clone)]
 struct FirstInput(Box<dyn Expansion>);
+
 impl Expansion for FirstInput {
     fn name(&self) -> StaticName {
         self.0.name()
@@ -185,8 +286,8 @@ impl Expansion for Clip {
     ) -> TractResult<TVec<OutletId>> {
         let mut wire = inputs[0];
         for (bound, name, op) in [
-            (self.min, "min", math::max()),
-            (self.max, "max", math::min()),
+            (self.min, "min", ops::math::max()),
+            (self.max, "max", ops::math::min()),
         ] {
             if let Some(bound) = bound {
                 let name = format!("{prefix}.{name}");
@@ -197,3 +298,7 @@ impl Expansion for Clip {
         Ok(tvec!(wire))
     }
 }
+
+#[cfg(test)]
+#[path = "operators_tests.rs"]
+mod tests;

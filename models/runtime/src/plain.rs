@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use fieldcast_onnx::{INPUT_FUTURE, INPUT_WINDOW, Shape};
-use tract_hir::internal::*;
+use tract_onnx::prelude::*;
 
-use crate::{Prediction, reader};
+use crate::{Prediction, operators};
 
 /// An optimised plan; running it loads nothing.
 pub(crate) struct Plain {
@@ -20,7 +20,7 @@ impl Plain {
         let window = f64::fact([1, shape.lookback, shape.inputs]);
         let future = f64::fact([1, shape.horizon, shape.future_width]);
         let inputs = [(INPUT_WINDOW, window.into()), (INPUT_FUTURE, future.into())];
-        let model = reader::read(onnx, &inputs).map_err(text)?;
+        let model = operators::read(onnx, &inputs).map_err(text)?;
         let model = model.into_optimized().map_err(text)?;
         let expected = [
             vec![1, shape.horizon],

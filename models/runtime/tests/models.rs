@@ -100,8 +100,8 @@ fn a_graph_that_is_not_ours_runs_in_tract() {
     let window = cases::windows(&case.spec, 1).remove(0);
     let expected = load_onnx(&ours, &case.spec).unwrap();
     let expected = expected.forecast(&window).unwrap();
-    let changed = |change: &dyn Fn(&mut fieldcast_onnx::pb::GraphProto)| {
-        let mut file = fieldcast_onnx::pb::ModelProto::decode(&ours[..]).unwrap();
+    let changed = |change: &dyn Fn(&mut tract_onnx::pb::GraphProto)| {
+        let mut file = tract_onnx::pb::ModelProto::decode(&ours[..]).unwrap();
         change(file.graph.as_mut().unwrap());
         load_onnx(&file.encode_to_vec(), &case.spec).unwrap()
     };
@@ -140,7 +140,7 @@ fn an_operator_that_does_not_run_here_is_named_with_those_that_do() {
     use prost::Message;
     let case = &cases::all()[0];
     let ours = build(&case.params, &[]).unwrap();
-    let mut file = fieldcast_onnx::pb::ModelProto::decode(&ours[..]).unwrap();
+    let mut file = tract_onnx::pb::ModelProto::decode(&ours[..]).unwrap();
     let nodes = &mut file.graph.as_mut().unwrap().node;
     nodes[0].op_type = "Conv".into();
     nodes[1].op_type = "Mystery".into();
