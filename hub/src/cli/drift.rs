@@ -132,7 +132,7 @@ fn evidently(ctx: &Context, args: &Check, request: &Request, pair: &Pair) -> Res
     html(args, request, decision.drift, &[known.to_owned()], &lines)?;
     let mut layout = report(&decision, &pair.columns, md5);
     if let Layout::V04(layout) = &mut layout {
-        let now = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S%.6f");
+        let now = crate::clock::now().format("%Y-%m-%d %H:%M:%S%.6f");
         layout.timestamp = Some(now.to_string());
     }
     ctx.print(&layout, || text(&lines, decision.drift))?;

@@ -57,16 +57,20 @@ fn one(column: Column, seed: u64) -> Check {
 fn slow_sensors_do_not_cry_wolf_and_moved_ones_are_found() {
     const WINDOWS: u64 = 200;
     let (mut false_alarms, mut plain, mut found) = (0, 0, 0);
+    let mut far = 0;
     for seed in 0..WINDOWS {
         let all = slow(&mut Random(seed * 7919), 0.9, 1_400);
         let (reference, window) = (all[..1_000].to_vec(), all[1_300..].to_vec());
         plain += usize::from(ks(&reference, &window).unwrap().p <= 0.05);
         let moved: Vec<f64> = window.iter().map(|v| v + 2.5).collect();
+        let unit: Vec<f64> = window.iter().map(|v| v * 1_000.0 + 5_000.0).collect();
+        far += usize::from(one(numbers("x", reference.clone(), unit), seed).drift);
         false_alarms += usize::from(one(numbers("x", reference.clone(), window), seed).drift);
         found += usize::from(one(numbers("x", reference, moved), seed).drift);
     }
     assert!(plain > 120, "the fault that is avoided: {plain}");
     assert!(false_alarms <= 18, "{false_alarms} of {WINDOWS}");
+    assert_eq!(far, WINDOWS as usize, "what is farthest is not excused");
     assert!(found >= 190, "{found} of {WINDOWS}");
 }
 

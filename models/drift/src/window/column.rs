@@ -191,7 +191,8 @@ fn numbers(
     let ranks = Ranks::new(&left);
     let excess = blocks.excess(m, current, seed, |rows| ranks.distance(rows));
     let chance = 1.0 / n as f64 + 1.0 / m as f64;
-    let excess = excess * (1.0 + whitener.leverage(c, current) / chance).sqrt();
+    let leverage = whitener.leverage((r, reference), (c, current));
+    let excess = excess * (1.0 + leverage / chance).sqrt();
     let p = if excess > 1.0 {
         ks::p_value(n, m, plain.d / excess)
     } else {

@@ -6,6 +6,9 @@ const MOST_LAGS: usize = 8;
 const ROWS_PER_LAG: usize = 25;
 /// Seasons that a reference must hold before its slots have means.
 const FEWEST_SEASONS: usize = 4;
+/// How much farther from the reference's mean a window may lie than any window of the reference did, and still be excused by
+/// what the reference does not know.
+const FARTHER: f64 = 2.0;
 /// How many times as unequal as chance makes them the slots' deviations must be to be evened out.
 const UNEQUAL: f64 = 4.0;
 
@@ -87,19 +90,39 @@ impl Whitener {
         out
     }
 
-    /// The variance that the coefficients' own error gives the mean of what is left of these rows, in variances of one value:
-    /// rows far from where the reference's past was, are judged by coefficients that it says little about.
-    pub(super) fn leverage(&self, values: &[f64], grid: &Grid) -> f64 {
+    /// The variance that the coefficients' own error gives the mean of what is left of a window, in variances of one value:
+    /// rows far from where the reference's past was are judged by coefficients that it says little about. No more than
+    /// [`FARTHER`] times what any window of the reference itself has, or the farthest values would be excused the most.
+    pub(super) fn leverage(&self, reference: (&[f64], &Grid), window: (&[f64], &Grid)) -> f64 {
+        let (flat, rows) = self.complete(window);
+        let own = self.coefficient_error(&flat, &rows);
+        let size = rows.len().max(1);
+        let (flat, rows) = self.complete(reference);
+        let starts = (0..rows.len()).step_by((size / 4).max(1));
+        let known = starts.filter_map(|start| {
+            let rows = rows.get(start..start + size)?;
+            Some(self.coefficient_error(&flat, rows))
+        });
+        own.min(FARTHER * known.fold(0.0, f64::max))
+    }
+
+    /// Values without season, and the rows whose lags are all there.
+    fn complete(&self, (values, grid): (&[f64], &Grid)) -> (Vec<f64>, Vec<usize>) {
         let flat = self.without_season(values, grid);
         let lags = self.lags();
-        let rows: Vec<usize> = followed(flat.len(), grid, lags)
+        let rows = followed(flat.len(), grid, lags)
             .filter(|i| (0..=lags).all(|k| flat[i - k].is_finite()))
             .collect();
+        (flat, rows)
+    }
+
+    fn coefficient_error(&self, flat: &[f64], rows: &[usize]) -> f64 {
         let gap = |k: usize| {
             let sum: f64 = rows.iter().map(|i| flat[i - k] - self.past.mean).sum();
             sum / rows.len().max(1) as f64
         };
-        let half = forward(&self.past.lower, &(1..=lags).map(gap).collect::<Vec<_>>());
+        let gaps: Vec<f64> = (1..=self.lags()).map(gap).collect();
+        let half = forward(&self.past.lower, &gaps);
         half.iter().map(|v| v * v).sum()
     }
 

@@ -104,8 +104,9 @@ def two_sample_cases(first, count):
     cases = []
     for seed in range(first, first + count):
         rng = Random(seed * 7919)
-        most = 20.0 if seed % 5 == 0 else 11000.0 if seed % 50 == 1 else 2500.0
+        most = 20.0 if seed % 5 == 0 else 2500.0
         n, m = (4 + math.floor(rng.next() * rng.next() * most) for _ in range(2))
+        n += 10000 if seed % 25 == 1 else 0
         cases.append({"seed": seed, "shape": SHAPES[seed % len(SHAPES)], "n": n, "m": m})
     return cases
 
