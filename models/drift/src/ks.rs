@@ -74,30 +74,30 @@ fn exact(n: usize, m: usize, gap: u64) -> f64 {
     if gap == 0 {
         return 1.0;
     }
-    let outside = |i: usize, j: usize| {
-        ((i as i64) * (m as i64) - (j as i64) * (n as i64)).unsigned_abs() >= gap
-    };
-    let mut row: Vec<f64> = vec![0.0; m + 1];
+    let (width, height, gap) = (n as i64, m as i64, gap as i64);
+    let inverse: Vec<f64> = (0..=n + m).map(|steps| 1.0 / steps as f64).collect();
+    // What lies outside is 1 and stays so: only the band between the two lines is walked.
+    let mut row = vec![1.0; m + 1];
+    let mut first = 0;
     for i in 0..=n {
-        for j in 0..=m {
-            row[j] = if outside(i, j) {
-                1.0
-            } else if i + j == 0 {
+        let middle = i as i64 * height;
+        let least = ((middle - gap).div_euclid(width) + 1).max(0) as usize;
+        let most = ((middle + gap - 1).div_euclid(width)).min(height) as usize;
+        for below in &mut row[first..least.min(m + 1)] {
+            *below = 1.0;
+        }
+        first = least.min(m + 1);
+        let mut before = if first > 0 { 1.0 } else { 0.0 };
+        let band = row.iter_mut().zip(&inverse[i..]).enumerate();
+        for (j, (cell, inverse)) in band.take(most + 1).skip(first) {
+            before = if i + j == 0 {
                 0.0
             } else {
-                let steps = (i + j) as f64;
-                let left = if i > 0 {
-                    i as f64 / steps * row[j]
-                } else {
-                    0.0
-                };
-                let below = if j > 0 {
-                    j as f64 / steps * row[j - 1]
-                } else {
-                    0.0
-                };
-                left + below
+                // A factor of zero takes off what is not there.
+                let left = if i > 0 { i as f64 * *cell } else { 0.0 };
+                (left + j as f64 * before) * inverse
             };
+            *cell = before;
         }
     }
     row[m].min(1.0)

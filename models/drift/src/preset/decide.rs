@@ -95,15 +95,22 @@ pub(crate) fn reasons(skipped: &[(String, String)]) -> String {
 
 fn judge(column: &Column, version: Version) -> Result<ColumnDecision, String> {
     let kind = kind(column, version)?;
-    let (reference, current) = (Cells::of(&column.reference), Cells::of(&column.current));
-    for (cells, side) in [(&reference, "reference"), (&current, "current table")] {
-        if cells.count == 0 {
+    let rows = present(&column.reference);
+    for (rows, side) in [
+        (rows, "reference"),
+        (present(&column.current), "current table"),
+    ] {
+        if rows == 0 {
             return Err(format!("has no value in the {side}"));
         }
     }
-    let (r, c) = counts(&reference, &current);
-    let few = r.len() <= FEW || kind == Kind::Categorical;
-    let test = match (reference.count <= SMALL, few) {
+    let few = kind == Kind::Categorical || few_values([&column.reference, &column.current]);
+    let (r, c) = if few {
+        counts(&Cells::of(&column.reference), &Cells::of(&column.current))
+    } else {
+        Default::default()
+    };
+    let test = match (rows <= SMALL, few) {
         (true, true) if r.len() > 2 => Test::ChiSquare,
         (true, true) => Test::Z,
         (true, false) => Test::Ks,
@@ -160,15 +167,14 @@ fn kind(column: &Column, version: Version) -> Result<Kind, String> {
             Version::V04,
         ) => {
             let whole = *whole && *in_reference;
-            let (a, b) = (Cells::of(&column.reference), Cells::of(&column.current));
-            let different = counts(&a, &b).0.len();
             let both = [&column.reference, &column.current];
+            let many = || !few_values(both);
             let share =
                 || !whole && extremes(both).is_some_and(|(low, high)| low >= 0.0 && high <= 1.0);
             // Evidently 0.4 takes columns of these names for a model's target and prediction.
             let numeric = match column.name.as_str() {
-                "target" => different > FEW,
-                "prediction" => different > FEW || share(),
+                "target" => many(),
+                "prediction" => many() || share(),
                 _ => true,
             };
             Ok(if numeric {
@@ -178,8 +184,8 @@ fn kind(column: &Column, version: Version) -> Result<Kind, String> {
             })
         }
         (Values::Numbers { .. }, Values::Numbers { whole, .. }, Version::V07) => {
-            let different = Cells::of(&column.current).by_value.len();
-            Ok(if *whole && different <= WHOLE_AS_CATEGORIES {
+            let different = || Cells::of(&column.current).by_value.len();
+            Ok(if *whole && different() <= WHOLE_AS_CATEGORIES {
                 Kind::Categorical
             } else {
                 Kind::Numeric
@@ -195,6 +201,27 @@ fn kind(column: &Column, version: Version) -> Result<Kind, String> {
         }
         _ => Err("holds numbers in one table and words in the other".into()),
     }
+}
+
+fn present(values: &Values) -> usize {
+    match values {
+        Values::Numbers { values, .. } => values.iter().filter(|v| v.is_finite()).count(),
+        Values::Words(words) => words.iter().flatten().count(),
+    }
+}
+
+/// Whether numbers take at most [`FEW`] different values.
+fn few_values(of: [&Values; 2]) -> bool {
+    let mut seen = Vec::with_capacity(FEW + 1);
+    for v in of.into_iter().flat_map(numbers) {
+        if v.is_finite() && !seen.contains(v) {
+            seen.push(*v);
+            if seen.len() > FEW {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 fn extremes(of: [&Values; 2]) -> Option<(f64, f64)> {
