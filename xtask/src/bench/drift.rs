@@ -74,7 +74,7 @@ fn rates(release: &Path, windows: usize) -> Result<()> {
         let (ours, plain): (f64, f64) = (ours.parse()?, plain.parse()?);
         let goal = match name {
             "false_ar_0.9" | "false_sine_ar_0.9" => "(at most 7; 4-6)",
-            "power_iid_0.5" => "(within 10 points; within 3)",
+            "power_iid_0.3" | "power_iid_0.5" => "(within 10 points; within 3)",
             _ => "",
         };
         let of = format!("plain KS {plain:.2} % {goal}");
