@@ -1,6 +1,6 @@
 //! Two-sample Anderson-Darling: owns the statistic with mid-ranks and its p-value (SciPy's rules), never a decision.
 
-use crate::two_sample::finite;
+use crate::two_sample::{finite, ties};
 use crate::{StatError, TestResult};
 
 /// Least and largest p-value that the table of critical values knows; others are held at them.
@@ -48,21 +48,8 @@ pub fn anderson_darling(reference: &[f64], current: &[f64]) -> Result<TestResult
 fn midrank(a: &[f64], b: &[f64]) -> f64 {
     let (n, m) = (a.len() as f64, b.len() as f64);
     let all = n + m;
-    let (mut i, mut j) = (0, 0);
     let mut sums = [0.0, 0.0];
-    while i < a.len() || j < b.len() {
-        let x = match (a.get(i), b.get(j)) {
-            (Some(x), Some(y)) => x.min(*y),
-            (Some(x), None) | (None, Some(x)) => *x,
-            (None, None) => break,
-        };
-        let (from_i, from_j) = (i, j);
-        while a.get(i).is_some_and(|v| *v <= x) {
-            i += 1;
-        }
-        while b.get(j).is_some_and(|v| *v <= x) {
-            j += 1;
-        }
+    for (from_i, i, from_j, j) in ties(a, b) {
         let ties = (i + j - from_i - from_j) as f64;
         let below = (from_i + from_j) as f64 + ties / 2.0;
         let weight = below * (all - below) - all * ties / 4.0;

@@ -1,6 +1,6 @@
 //! Two-sample Cramér-von Mises: owns the statistic and its p-value (SciPy's rules), never a decision.
 
-use crate::two_sample::finite;
+use crate::two_sample::{finite, ties};
 use crate::{StatError, TestResult};
 
 /// Largest sample for which the p-value is exact, as SciPy's method "auto" has it.
@@ -39,21 +39,8 @@ pub fn cramer_von_mises(reference: &[f64], current: &[f64]) -> Result<TestResult
 
 /// For each ascending sample the sum of squared differences between pooled mid-ranks and own ranks.
 fn rank_gaps(a: &[f64], b: &[f64]) -> (f64, f64) {
-    let (mut i, mut j) = (0, 0);
     let (mut gap_a, mut gap_b) = (0.0, 0.0);
-    while i < a.len() || j < b.len() {
-        let x = match (a.get(i), b.get(j)) {
-            (Some(x), Some(y)) => x.min(*y),
-            (Some(x), None) | (None, Some(x)) => *x,
-            (None, None) => break,
-        };
-        let (from_i, from_j) = (i, j);
-        while a.get(i).is_some_and(|v| *v <= x) {
-            i += 1;
-        }
-        while b.get(j).is_some_and(|v| *v <= x) {
-            j += 1;
-        }
+    for (from_i, i, from_j, j) in ties(a, b) {
         let rank = ((from_i + from_j + 1) as f64 + (i + j) as f64) / 2.0;
         gap_a += (from_i..i)
             .map(|r| (rank - (r + 1) as f64).powi(2))

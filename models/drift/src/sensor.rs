@@ -23,6 +23,9 @@ const BELIEVE_AFTER: u32 = 3;
 /// little about its sensor.
 const SPACING_MS: i64 = 900_000;
 
+/// After so long without a reading the values of before say nothing about the unit: a season may lie between.
+const FORGET_MS: i64 = 7 * 86_400_000;
+
 /// What is normal for a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -246,6 +249,12 @@ impl SensorMonitor {
             .paced
             .is_none_or(|last| time.saturating_sub(last) >= SPACING_MS);
         if paced {
+            if self
+                .paced
+                .is_some_and(|last| time.saturating_sub(last) > FORGET_MS)
+            {
+                self.unit.forget();
+            }
             self.paced = Some(time);
             let unit = self.limits.unit && self.unit.update(value);
             self.set(Fault::Unit, unit, time, Some(value), &mut events);
@@ -457,6 +466,25 @@ mod tests {
             ..SensorLimits::default()
         };
         assert!(m.set_limits(never).is_err());
+    }
+
+    #[test]
+    fn a_long_pause_is_no_change_of_unit() {
+        let course = |i: i64| {
+            let hour = i as f64 / 24.0 * std::f64::consts::TAU;
+            18.0 + 5.0 * hour.sin() + (i as f64 * 0.618).fract()
+        };
+        for (pause, found) in [(2, true), (60 * 24, false)] {
+            let mut m = SensorMonitor::new(SensorLimits::default()).unwrap();
+            (0..300).for_each(|i| {
+                m.update(i * 3_600_000, course(i));
+            });
+            let units = (300..380).map(|i| {
+                m.update((i + pause) * 3_600_000, 1.8 * course(i) + 32.0);
+                m.active().contains(&Fault::Unit)
+            });
+            assert_eq!(units.last(), Some(found), "{pause} hours");
+        }
     }
 
     #[test]

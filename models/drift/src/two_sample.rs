@@ -25,6 +25,22 @@ pub(crate) fn finite(
     Ok(values)
 }
 
+/// The different values of both ascending samples, in order: for each where its equals begin and end in the one and in the other.
+pub(crate) fn ties(a: &[f64], b: &[f64]) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    let (mut i, mut j) = (0, 0);
+    std::iter::from_fn(move || {
+        let x = match (a.get(i), b.get(j)) {
+            (Some(x), Some(y)) => x.min(*y),
+            (Some(x), None) | (None, Some(x)) => *x,
+            (None, None) => return None,
+        };
+        let (from_i, from_j) = (i, j);
+        i += a[i..].iter().take_while(|v| **v <= x).count();
+        j += b[j..].iter().take_while(|v| **v <= x).count();
+        Some((from_i, i, from_j, j))
+    })
+}
+
 fn both(
     name: &'static str,
     reference: &[f64],

@@ -116,6 +116,11 @@ impl Unit {
         self.changed.is_some()
     }
 
+    /// Begins anew with what a channel is like, not with what unit it is in.
+    pub(super) fn forget(&mut self) {
+        self.recent.clear();
+    }
+
     /// Name of the conversion at work.
     pub(super) fn conversion(&self) -> Option<&'static str> {
         let changed = self.changed.as_ref()?;
