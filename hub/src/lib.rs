@@ -15,6 +15,7 @@ pub mod jobs;
 pub mod judge;
 pub mod leader;
 pub mod mqtt;
+pub mod page;
 pub mod pg;
 pub mod registry;
 pub mod rest;

@@ -1,19 +1,19 @@
 //! A check of two plain files for drift: owns the way from files to a verdict, never a statistic, a database or an exit code.
 
-mod page;
 mod table;
-mod words;
+pub mod words;
 
-pub use page::page;
 pub use table::Table;
 pub use words::{Line, said};
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use fieldcast_drift::preset::{Column, Decision, Version, decide};
+use fieldcast_drift::preset::{Column, Decision, Values, Version, decide};
 use fieldcast_drift::window::{Check, Options, Skipped, check};
 use serde::Serialize;
+
+use crate::page::{Bars, Course, Panel};
 
 /// What to compare, and how.
 #[derive(Debug, Clone, Default)]
@@ -189,6 +189,38 @@ pub fn as_evidently(
     decision.skipped.extend(pair.skipped.iter().cloned());
     let lines = words::evidently(&decision, &pair.columns);
     Ok((decision, lines))
+}
+
+/// What a page shows of both files; time lines where they have times.
+#[must_use]
+pub fn panels(pair: &Pair, lines: &[Line]) -> Vec<Panel> {
+    lines
+        .iter()
+        .map(|line| Panel {
+            name: line
+                .column
+                .as_ref()
+                .map_or_else(String::new, |c| c.name.clone()),
+            drift: line.drift,
+            words: line.words.clone(),
+            bars: line.column.as_ref().and_then(Bars::of),
+            course: line.column.as_ref().and_then(|c| course(pair, c)),
+        })
+        .collect()
+}
+
+fn course(pair: &Pair, column: &Column) -> Option<Course> {
+    let (before, after) = (pair.reference.times()?, pair.current.times()?);
+    let (Values::Numbers { values: r, .. }, Values::Numbers { values: c, .. }) =
+        (&column.reference, &column.current)
+    else {
+        return None;
+    };
+    let mut all: Vec<(i64, f64)> = before.iter().copied().zip(r.iter().copied()).collect();
+    all.extend(after.iter().copied().zip(c.iter().copied()));
+    let until = before.last().copied()?;
+    // Files whose times overlap have no one course.
+    (after.first()? > before.last()?).then(|| Course::of(&all, until, None))?
 }
 
 fn files(request: &Request) -> String {

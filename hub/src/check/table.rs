@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fieldcast_drift::preset::Values;
-use fieldcast_drift::window::Grid;
+use fieldcast_drift::window::{Grid, Season};
 use fieldcast_features::time_text;
 
 /// Names of a column that holds times.
@@ -13,11 +13,6 @@ const TIME_NAMES: [&str; 4] = ["time", "timestamp", "date", "datetime"];
 const MISSING: [&str; 7] = ["nan", "na", "n/a", "#n/a", "null", "none", "<na>"];
 /// Fewest rows for which ever rising whole numbers count as a row number.
 const ROW_NUMBER: usize = 10;
-const MINUTE: i64 = 60_000;
-const DAY: i64 = 24 * 60 * MINUTE;
-const WEEK: i64 = 7 * DAY;
-/// Weeks a reference must span before the hours of the week are compared.
-const WEEKS: i64 = 8;
 
 /// A column's content.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +68,12 @@ pub struct Table {
 }
 
 impl Table {
+    /// Times of its rows (ms UTC, ascending), where a column holds them.
+    #[must_use]
+    pub fn times(&self) -> Option<&[i64]> {
+        self.times.as_deref()
+    }
+
     /// Reads a file with a header; rows are put in the order of their times.
     ///
     /// # Errors
@@ -272,57 +273,11 @@ pub(super) fn grids(
         let name = season.map(|n| format!("{n} rows, both files beginning with the same one"));
         return Ok((name, [grid(reference.rows), grid(current.rows)]));
     };
-    let Some(step) = step(times) else {
+    let Some(by) = Season::of(times, season) else {
         return Ok((None, [Grid::default(), Grid::default()]));
     };
-    let span = times.last().unwrap_or(&0) - times[0];
-    let (name, length, slots) = if let Some(rows) = season {
-        (format!("{rows} rows"), rows as i64 * step, rows as i64)
-    } else if step < DAY && span >= WEEKS * WEEK {
-        (
-            "hours of the week".to_owned(),
-            WEEK,
-            7 * (DAY / step).clamp(1, 24),
-        )
-    } else if step < DAY {
-        (
-            "hours of the day".to_owned(),
-            DAY,
-            (DAY / step).clamp(1, 96),
-        )
-    } else if step == DAY {
-        ("days of the week".to_owned(), WEEK, 7)
-    } else {
-        (String::new(), 1, 0)
-    };
-    let grid = |times: &[i64]| Grid {
-        slots: if slots > 1 {
-            // Half a step of grace, so that times that tremble stay in their slot.
-            let at = |t: &i64| ((t + step / 2).rem_euclid(length) * slots / length) as usize;
-            times.iter().map(at).collect()
-        } else {
-            Vec::new()
-        },
-        breaks: (1..times.len())
-            .filter(|i| {
-                let gap = times[*i] - times[i - 1];
-                2 * gap > 3 * step || 2 * gap < step
-            })
-            .collect(),
-    };
-    let name = (slots > 1).then_some(name);
-    Ok((name, [grid(times), grid(fresh)]))
-}
-
-/// The usual distance of two rows.
-fn step(times: &[i64]) -> Option<i64> {
-    let mut gaps: Vec<i64> = times
-        .windows(2)
-        .map(|w| w[1] - w[0])
-        .filter(|g| *g > 0)
-        .collect();
-    gaps.sort_unstable();
-    gaps.get(gaps.len() / 2).copied()
+    let grids = [by.grid(times), by.grid(fresh)];
+    Ok((by.name, grids))
 }
 
 #[cfg(test)]
@@ -389,7 +344,7 @@ mod tests {
     fn hours_give_the_season() {
         let hours = |n: i64| {
             let line = |h: i64| {
-                let time = 1_767_225_600_000 + h * 60 * MINUTE;
+                let time = 1_767_225_600_000 + h * 3_600_000;
                 format!("{},{}\n", time, (h * 7919) % 1000)
             };
             let lines: String = (0..n).map(line).collect();

@@ -45,7 +45,13 @@ fn sentence(verdict: &Verdict) -> String {
     if !verdict.drift {
         return format!("{} is as it was ({chance})", verdict.name);
     }
-    let what = match &c.moved {
+    format!("{} {} ({chance})", verdict.name, moved(&c.moved))
+}
+
+/// How a column changed, as the end of a sentence about it.
+#[must_use]
+pub fn moved(moved: &Moved) -> String {
+    match moved {
         Moved::Numbers {
             reference_mean,
             current_mean,
@@ -88,8 +94,7 @@ fn sentence(verdict: &Verdict) -> String {
             short(reference_share * 100.0),
             short(current_share * 100.0)
         ),
-    };
-    format!("{} {what} ({chance})", verdict.name)
+    }
 }
 
 /// As [`lines`], of a decision by Evidently's defaults.
@@ -128,7 +133,8 @@ pub fn said(lines: &[Line], drift: bool) -> String {
 }
 
 /// Three digits that count.
-fn short(value: f64) -> String {
+#[must_use]
+pub fn short(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
     }

@@ -11,6 +11,7 @@ use md5::Digest as _;
 
 use super::Context;
 use crate::check::{self, Line, Pair, Request};
+use crate::page::{Panel, page};
 
 /// Exit code of a check that found drift.
 const DRIFT: u8 = 1;
@@ -116,7 +117,8 @@ fn default(ctx: &Context, args: &Check, request: &Request, pair: &Pair) -> Resul
     let promise = format!(
         "Of undrifted windows, {rate} % may be called drifted. Drift of inputs warns; it says nothing of forecasts."
     );
-    html(args, request, drift, &[season, promise], &lines)?;
+    let panels = check::panels(pair, &lines);
+    html(args, request, drift, &[season, promise], (&lines, &panels))?;
     ctx.print(&report, || text(&lines, drift))?;
     Ok(drift)
 }
@@ -129,7 +131,14 @@ fn evidently(ctx: &Context, args: &Check, request: &Request, pair: &Pair) -> Res
     let (decision, lines) = check::as_evidently(request, pair, version)?;
     let known =
         "By Evidently's defaults, which know neither autocorrelation nor the sample's size.";
-    html(args, request, decision.drift, &[known.to_owned()], &lines)?;
+    let panels = check::panels(pair, &lines);
+    html(
+        args,
+        request,
+        decision.drift,
+        &[known.to_owned()],
+        (&lines, &panels),
+    )?;
     let mut layout = report(&decision, &pair.columns, md5);
     if let Layout::V04(layout) = &mut layout {
         let now = crate::clock::now().format("%Y-%m-%d %H:%M:%S%.6f");
@@ -156,7 +165,7 @@ fn html(
     request: &Request,
     drift: bool,
     about: &[String],
-    lines: &[Line],
+    (lines, panels): (&[Line], &[Panel]),
 ) -> Result<()> {
     let Some(file) = &args.html else {
         return Ok(());
@@ -175,6 +184,6 @@ fn html(
         request.reference.display()
     );
     let about = [&[files], about].concat();
-    let page = check::page(&check::said(lines, drift), drift, &about, lines);
+    let page = page(&check::said(lines, drift), drift, &about, panels);
     std::fs::write(file, page).with_context(|| format!("write {}", file.display()))
 }

@@ -1,5 +1,8 @@
 //! Confirms the devices' drift signals: owns the loop that checks them against stored forecasts and actuals, never the verdict.
 
+pub mod estimate;
+pub mod fleet;
+mod fleet_words;
 pub mod inputs;
 pub mod verdict;
 
@@ -17,23 +20,29 @@ use fieldcast_store::model_versions::ModelVersionRow;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::page::{Course, Panel};
 use crate::training::{self, Request, snapshot};
 use verdict::{Decision, DeviceDays, LastRetrain, Rules, Verdict, decide};
 
 const DAY_MS: Millis = 86_400_000;
 /// How far before the devices' estimate of the onset the hub looks for a better one.
 const BEFORE_MS: Millis = 90 * DAY_MS;
+/// Most devices that a report draws.
+const DRAWN: usize = 20;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Checks open signals until cancelled.
 pub async fn run(store: Store, rules: Rules, cancel: CancellationToken) {
-    let mut seen = HashMap::new();
+    let (mut seen, mut fleets) = (HashMap::new(), fleet::Seen::new());
     while !cancel.is_cancelled() {
         if let Err(e) = check_all(&store, &rules, &mut seen).await {
             tracing::warn!("drift: {e:#}");
         }
         if let Err(e) = inputs::report_all(&store).await {
             tracing::warn!("drift of inputs: {e:#}");
+        }
+        if let Err(e) = fleet::check_all(&store, &mut fleets).await {
+            tracing::warn!("inputs of the fleet: {e:#}");
         }
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -256,5 +265,23 @@ fn document(
     days: &[DeviceDays],
 ) -> Value {
     json!({"words": judged.words, "verdict": judged, "signals": signals, "calibration": promise, "rules": rules,
-        "daily_errors": days})
+        "daily_errors": days, "panels": panels(judged, days)})
+}
+
+/// Each device's daily errors as a time line.
+fn panels(judged: &Verdict, days: &[DeviceDays]) -> Vec<Panel> {
+    let drawn = judged.devices.iter().take(DRAWN).filter_map(|device| {
+        let own = days.iter().find(|d| d.device == device.device)?;
+        Some(Panel {
+            name: device.device.clone(),
+            drift: device.drifted,
+            words: format!(
+                "mean absolute error of a day: {:.2} times the usual one over {} days (t = {:.1})",
+                device.ratio, device.days, device.t
+            ),
+            bars: None,
+            course: Course::of(&own.days, judged.onset - 1, Some(judged.onset)),
+        })
+    });
+    drawn.collect()
 }

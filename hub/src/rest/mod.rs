@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod predict;
 pub mod problem;
 pub mod push;
+mod reports;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -91,6 +92,9 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::models))
         .routes(routes!(lists::training_runs))
         .routes(routes!(lists::drift_reports))
+        .routes(routes!(reports::drift_report))
+        .routes(routes!(reports::drift_report_page))
+        .routes(routes!(reports::forecaster_errors))
         .routes(routes!(lists::decisions))
         .routes(routes!(lists::alarms))
         .routes(routes!(lists::gaps))

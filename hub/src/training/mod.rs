@@ -9,6 +9,7 @@ pub mod snapshot;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use fieldcast_drift::estimate::WidthErrors;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
@@ -149,6 +150,10 @@ pub async fn run(
         trained.calibration.daily =
             computed(move || Ok(daily_errors(&spec, &all, &fitted, last)?)).await?;
     }
+    trained.calibration.widths = {
+        let (spec, all, fitted) = (spec.clone(), Arc::clone(&all), trained.clone());
+        computed(move || Ok(width_errors(&spec, &all, &fitted, last)?)).await?
+    };
     let trained = Arc::new(trained);
     handle.line(format!("chosen: {}", trained.chosen));
     handle.progress(0.85, "sealing");
@@ -267,6 +272,20 @@ fn daily_errors(
         fieldcast_train::evaluate::daily_errors(&cases, all, spec.period_ms(), |window| {
             fieldcast_train::predict(&trained.params, window)
         })
+    })
+}
+
+/// How the new model's errors follow its intervals, over the same days.
+fn width_errors(
+    spec: &ForecasterSpec,
+    all: &TrainingData,
+    trained: &Trained,
+    last: Millis,
+) -> Result<Option<WidthErrors>, fieldcast_train::TrainError> {
+    let span = (trained.split.calibrate_from, last.saturating_add(1));
+    let cases = fieldcast_train::evaluate::cases(spec, all, span, 1)?;
+    fieldcast_train::evaluate::width_errors(&cases, all, &spec.quantiles, |window| {
+        fieldcast_train::predict(&trained.params, window)
     })
 }
 

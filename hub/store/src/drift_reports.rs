@@ -16,13 +16,14 @@ pub struct DriftReportRow {
     pub forecaster: String,
     /// Model version that was judged.
     pub model_version: i64,
-    /// `concept`: the hub's own look at the errors; `covariate`: a device's warning about its inputs.
+    /// `concept`: the hub's own look at the errors; `covariate`: a device's warning about its inputs; `inputs`: the hub's own
+    /// look at the inputs of all devices.
     pub kind: String,
     /// Since when the world is different, data time.
     pub onset: DateTime<Utc>,
     /// Newest actual behind the verdict.
     pub data_time: DateTime<Utc>,
-    /// Whether the hub agrees with the devices; a warning about inputs is never looked into.
+    /// Whether the hub has seen it in its own data; a single device's warning stands for itself.
     pub confirmed: bool,
     /// The numbers and the words.
     pub report: Value,
@@ -165,7 +166,65 @@ impl Store {
         Ok(id)
     }
 
-    /// Reports, newest first; of one forecaster, of one verdict, below `before` where these are given.
+    /// Stores what the hub found of a fleet's inputs.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn add_fleet_report(
+        &self,
+        forecaster: &str,
+        model_version: i64,
+        times: (DateTime<Utc>, DateTime<Utc>),
+        confirmed: bool,
+        report: &Value,
+    ) -> Result<i64> {
+        let (id,): (i64,) = sqlx::query_as(
+            "INSERT INTO drift_reports (forecaster, model_version, onset, data_time, confirmed, report, kind)
+             VALUES ($1, $2, $3, $4, $5, $6, 'inputs') RETURNING id",
+        )
+        .bind(forecaster)
+        .bind(model_version)
+        .bind(times.0)
+        .bind(times.1)
+        .bind(confirmed)
+        .bind(report)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("store a report of the inputs of {forecaster}"))?;
+        Ok(id)
+    }
+
+    /// The newest report of the inputs of a forecaster's fleet.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn newest_fleet_report(&self, forecaster: &str) -> Result<Option<DriftReportRow>> {
+        sqlx::query_as(
+            "SELECT id, forecaster, model_version, kind, onset, data_time, confirmed, report, created_at FROM drift_reports
+             WHERE forecaster = $1 AND kind = 'inputs' ORDER BY id DESC LIMIT 1",
+        )
+        .bind(forecaster)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read the newest report of the inputs of {forecaster}"))
+    }
+
+    /// One report.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn drift_report(&self, id: i64) -> Result<Option<DriftReportRow>> {
+        sqlx::query_as(
+            "SELECT id, forecaster, model_version, kind, onset, data_time, confirmed, report, created_at FROM drift_reports
+             WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read drift report {id}"))
+    }
+
+    /// Reports without their drawings, newest first; of one forecaster, of one verdict, below `before` where these are given.
     ///
     /// # Errors
     /// The database.
@@ -177,8 +236,8 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<DriftReportRow>> {
         sqlx::query_as(
-            "SELECT id, forecaster, model_version, kind, onset, data_time, confirmed, report, created_at FROM drift_reports
-             WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::boolean IS NULL OR confirmed = $2)
+            "SELECT id, forecaster, model_version, kind, onset, data_time, confirmed, report - 'panels' AS report, created_at
+             FROM drift_reports WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::boolean IS NULL OR confirmed = $2)
              AND ($3::bigint IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
         )
         .bind(forecaster)

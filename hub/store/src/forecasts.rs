@@ -18,6 +18,22 @@ pub struct StoredForecast {
     pub mean: Vec<f64>,
 }
 
+/// Device, origin, levels and quantiles.
+type Columns = (String, DateTime<Utc>, Vec<f64>, Vec<f64>);
+
+/// A stored forecast's quantiles.
+#[derive(Debug, Clone)]
+pub struct StoredQuantiles {
+    /// Device.
+    pub device: String,
+    /// Origin.
+    pub origin: Millis,
+    /// Levels, ascending.
+    pub levels: Vec<f64>,
+    /// All levels of step 1, then of step 2 ...
+    pub quantiles: Vec<f64>,
+}
+
 impl Store {
     /// Forecasts that model `version` made, not in shadow, with origins from `from` on, by device and origin.
     ///
@@ -47,5 +63,54 @@ impl Store {
                 mean,
             })
             .collect())
+    }
+
+    /// Quantiles of what [`Self::forecasts_of`] gives, up to `to`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn quantiles_of(
+        &self,
+        forecaster: &str,
+        version: i64,
+        (from, to): (Millis, Millis),
+    ) -> Result<Vec<StoredQuantiles>> {
+        let rows: Vec<Columns> = sqlx::query_as(
+            "SELECT device, origin, levels, quantiles FROM forecasts
+             WHERE forecaster = $1 AND model_version = $2 AND NOT shadow AND origin >= $3 AND origin < $4
+             ORDER BY device, origin",
+        )
+        .bind(forecaster)
+        .bind(version)
+        .bind(timestamp(from))
+        .bind(timestamp(to))
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the quantiles of {forecaster}"))?;
+        Ok(rows
+            .into_iter()
+            .map(|(device, origin, levels, quantiles)| StoredQuantiles {
+                device,
+                origin: millis(origin),
+                levels,
+                quantiles,
+            })
+            .collect())
+    }
+
+    /// Newest origin of the forecasts that model `version` made, not in shadow.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn newest_origin(&self, forecaster: &str, version: i64) -> Result<Option<Millis>> {
+        let (newest,): (Option<DateTime<Utc>>,) = sqlx::query_as(
+            "SELECT max(origin) FROM forecasts WHERE forecaster = $1 AND model_version = $2 AND NOT shadow",
+        )
+        .bind(forecaster)
+        .bind(version)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("read the newest forecast of {forecaster}"))?;
+        Ok(newest.map(millis))
     }
 }

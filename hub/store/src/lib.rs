@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod leadership;
 pub mod ledger;
 pub mod listing;
+pub mod means;
 pub mod meta;
 pub mod model_versions;
 pub mod partitions;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fieldcast_drift::estimate::WidthErrors;
 use fieldcast_features::{ForecasterSpec, Millis};
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,10 @@ pub struct Calibration {
     pub daily: DailyErrors,
     /// Coverage of the intervals between symmetric quantile levels.
     pub coverage: Vec<LevelCoverage>,
+    /// How its errors follow the width of its widest interval, where that is known: what is said of errors before actual
+    /// values come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub widths: Option<WidthErrors>,
 }
 
 /// ln(mean absolute error of a UTC day) while the model is right.

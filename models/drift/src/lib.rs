@@ -4,6 +4,8 @@ pub mod anderson;
 pub mod bins;
 pub mod cramer;
 pub mod days;
+pub mod estimate;
+pub mod fleet;
 pub mod inputs;
 pub mod kolmogorov;
 pub mod ks;

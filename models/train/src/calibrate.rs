@@ -97,6 +97,7 @@ pub(crate) fn calibration(
         residual_mae: (0..horizon).map(|h| step(h, 1)).collect(),
         daily: daily_errors(outcomes, period, devices),
         coverage: crossed_coverage(outcomes, horizon, levels),
+        widths: None,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Judges any forecaster on windows it has not seen: owns cases and what is measured on them, never a model or a sum.
 
+use std::collections::BTreeMap;
+
+use fieldcast_drift::estimate::{WidthDay, WidthErrors};
 use fieldcast_features::{ForecasterSpec, Millis, Window, WindowBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +12,8 @@ use crate::scales::Scales;
 use crate::tally::Tally;
 pub use crate::tally::pairs;
 use crate::{DailyErrors, Prediction, TrainError};
+
+const DAY_MS: Millis = 86_400_000;
 
 /// One forecast to be made and what then happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,6 +181,53 @@ pub fn daily_errors<E>(
         .collect();
     let devices: Vec<String> = data.series.iter().map(|s| s.device.clone()).collect();
     Ok(crate::calibrate::daily_errors(&outcomes?, period, &devices))
+}
+
+/// How the daily error of `forecast` follows the width of its widest interval; `levels` are its quantile levels. None without
+/// an interval, or with too few days. A day is that of the origins.
+///
+/// # Errors
+/// The forecaster's first error.
+pub fn width_errors<E>(
+    cases: &[Case],
+    data: &TrainingData,
+    levels: &[f64],
+    mut forecast: impl FnMut(&Window) -> Result<Prediction, E>,
+) -> Result<Option<WidthErrors>, E> {
+    let Some((low, high)) = pairs(levels).next() else {
+        return Ok(None);
+    };
+    // Sums and counts of widths and of errors.
+    let mut days: BTreeMap<(usize, Millis), [f64; 4]> = BTreeMap::new();
+    for case in cases {
+        let said = forecast(&case.window)?;
+        let day = case.window.origin.div_euclid(DAY_MS);
+        let sums = days.entry((case.series, day)).or_default();
+        for row in said.quantiles.chunks(levels.len().max(1)) {
+            sums[0] += row[high] - row[low];
+            sums[1] += 1.0;
+        }
+        for (mean, actual) in said
+            .mean
+            .iter()
+            .zip(&case.actual)
+            .filter(|(_, a)| a.is_finite())
+        {
+            sums[2] += (mean - actual).abs();
+            sums[3] += 1.0;
+        }
+    }
+    let days: Vec<WidthDay<'_>> = days
+        .iter()
+        .filter_map(|((series, _), [width, steps, error, known])| {
+            Some(WidthDay {
+                device: &data.series.get(*series)?.device,
+                width: width / steps,
+                error: error / known,
+            })
+        })
+        .collect();
+    Ok(WidthErrors::fit(&days))
 }
 
 #[cfg(test)]

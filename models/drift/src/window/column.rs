@@ -69,8 +69,11 @@ pub enum Moved {
     },
 }
 
-/// Compares a column, or says why not.
-pub(super) fn compare(
+/// Compares a column of a window with its reference; `seed` is the bootstrap's.
+///
+/// # Errors
+/// Why not, as the end of a sentence about the column.
+pub fn compare(
     column: &Column,
     reference: &Grid,
     current: &Grid,

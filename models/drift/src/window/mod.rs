@@ -9,10 +9,12 @@
 
 mod blocks;
 mod column;
-mod random;
+pub(crate) mod random;
+mod season;
 mod whiten;
 
-pub use column::{Compared, Moved};
+pub use column::{Compared, Moved, compare};
+pub use season::Season;
 pub use whiten::Grid;
 
 use serde::Serialize;

@@ -1,0 +1,230 @@
+//! How wrong forecasts are where nobody has measured yet: owns the days of a champion's intervals and what is said of them, never
+//! a formula ([`fieldcast_drift::estimate`]).
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use fieldcast_drift::estimate::{Estimate, Kept, WidthErrors};
+use fieldcast_features::{ForecasterSpec, Millis};
+use fieldcast_store::Store;
+use fieldcast_store::forecasts::StoredQuantiles;
+use fieldcast_store::model_versions::ModelVersionRow;
+use serde::Serialize;
+
+use super::daily_errors;
+
+const DAY_MS: Millis = 86_400_000;
+/// Days that are looked at.
+const DAYS: Millis = 35;
+/// Newest days without an actual value from which on what is said is said of them.
+const UNMEASURED: usize = 2;
+
+/// A device's day.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Day {
+    /// Device.
+    pub device: String,
+    /// Begin of the origins' day (ms UTC).
+    pub day: Millis,
+    /// By the width of the intervals.
+    pub estimated: Estimate,
+    /// Mean absolute error, once every step has its actual value.
+    pub measured: Option<f64>,
+}
+
+/// What is known of a champion's errors.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Errors {
+    /// Model version.
+    pub model_version: i64,
+    /// In words.
+    pub words: String,
+    /// Newest days of which no device has measured anything; 0: all is measured that can be.
+    pub unmeasured_days: usize,
+    /// Estimated over usual error on those days, geometric mean over the devices; none where there are none.
+    pub estimated_ratio: Option<f64>,
+    /// How the estimates of measured days kept.
+    pub kept: Option<Kept>,
+    /// Every day, by device.
+    pub days: Vec<Day>,
+}
+
+/// Looks at the newest days of a champion; none where its training left no measure of how errors follow widths.
+///
+/// # Errors
+/// The database, or a calibration that cannot be read.
+pub async fn errors(
+    store: &Store,
+    spec: &ForecasterSpec,
+    champion: &ModelVersionRow,
+) -> Result<Option<Errors>> {
+    let widths = &champion.manifest["calibration"]["widths"];
+    if widths.is_null() {
+        return Ok(None);
+    }
+    let widths: WidthErrors = serde_json::from_value(widths.clone()).with_context(|| {
+        format!(
+            "read how errors of {} version {} follow its intervals; train it again",
+            spec.name, champion.version
+        )
+    })?;
+    let Some(newest) = store.newest_origin(&spec.name, champion.version).await? else {
+        return Ok(None);
+    };
+    // The newest day is still under way.
+    let to = newest.div_euclid(DAY_MS) * DAY_MS;
+    let from = to - DAYS * DAY_MS;
+    let quantiles = store
+        .quantiles_of(&spec.name, champion.version, (from, to))
+        .await?;
+    let measured = daily_errors(store, spec, champion.version, from).await?;
+    let measured: BTreeMap<(&str, Millis), f64> = measured
+        .iter()
+        .flat_map(|d| {
+            d.days
+                .iter()
+                .map(|(day, error)| ((d.device.as_str(), *day), *error))
+        })
+        .collect();
+    let days: Vec<Day> = daily_widths(&quantiles)
+        .into_iter()
+        .filter_map(|((device, day), width)| {
+            Some(Day {
+                estimated: widths.estimate(device, width)?,
+                measured: measured.get(&(device, day)).copied(),
+                device: device.to_owned(),
+                day,
+            })
+        })
+        .collect();
+    let horizon = spec.period_ms() * Millis::try_from(spec.horizon).unwrap_or(1);
+    Ok(Some(summary(champion.version, days, to - horizon)))
+}
+
+/// Mean width of the widest interval by device and day of the origins.
+fn daily_widths(forecasts: &[StoredQuantiles]) -> BTreeMap<(&str, Millis), f64> {
+    let mut sums: BTreeMap<(&str, Millis), (f64, f64)> = BTreeMap::new();
+    for forecast in forecasts.iter().filter(|f| f.levels.len() >= 2) {
+        let day = forecast.origin.div_euclid(DAY_MS) * DAY_MS;
+        let sum = sums.entry((&forecast.device, day)).or_default();
+        for row in forecast.quantiles.chunks_exact(forecast.levels.len()) {
+            *sum = (sum.0 + row[row.len() - 1] - row[0], sum.1 + 1.0);
+        }
+    }
+    sums.into_iter()
+        .map(|(key, (sum, n))| (key, sum / n))
+        .collect()
+}
+
+/// `due` is until when actual values could have come for whole forecasts.
+fn summary(version: i64, days: Vec<Day>, due: Millis) -> Errors {
+    let last = days
+        .iter()
+        .filter(|d| d.measured.is_some())
+        .map(|d| d.day)
+        .max();
+    let open: Vec<&Day> = days
+        .iter()
+        .filter(|d| d.day + DAY_MS <= due && last.is_none_or(|last| d.day > last))
+        .collect();
+    let mut numbers: Vec<Millis> = open.iter().map(|d| d.day).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let unmeasured = if numbers.len() >= UNMEASURED {
+        numbers.len()
+    } else {
+        0
+    };
+    let log = open.iter().map(|d| d.estimated.ratio.ln()).sum::<f64>() / open.len().max(1) as f64;
+    let ratio = (unmeasured > 0).then(|| log.exp());
+    let pairs: Vec<(Estimate, f64)> = days
+        .iter()
+        .filter_map(|d| Some((d.estimated, d.measured?)))
+        .collect();
+    let kept = Kept::of(&pairs);
+    let check = match &kept {
+        None => "no day was measured that could check the estimate".to_owned(),
+        Some(kept) => format!(
+            "of {} measured device-days {:.0} % lay inside the estimate (80 are promised), measured over estimated {:.2}",
+            kept.days,
+            kept.inside * 100.0,
+            kept.ratio
+        ),
+    };
+    let words = match ratio {
+        None => format!("errors are measured; {check}"),
+        Some(ratio) => format!(
+            "no actual values on the newest {unmeasured} days: by the width of its intervals the error is estimated at {ratio:.2} \
+             times the usual one; {check}"
+        ),
+    };
+    Errors {
+        model_version: version,
+        words,
+        unmeasured_days: unmeasured,
+        estimated_ratio: ratio,
+        kept,
+        days,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn day(day: Millis, ratio: f64, measured: Option<f64>) -> Day {
+        Day {
+            device: "a".into(),
+            day: day * DAY_MS,
+            estimated: Estimate {
+                error: 2.0 * ratio,
+                low: ratio,
+                high: 4.0 * ratio,
+                ratio,
+            },
+            measured,
+        }
+    }
+
+    #[test]
+    fn days_without_actual_values_are_estimated_and_others_check_the_estimate() {
+        let mut days: Vec<Day> = (0..10).map(|d| day(d, 1.0, Some(3.0))).collect();
+        let all = summary(4, days.clone(), 10 * DAY_MS);
+        assert_eq!((all.unmeasured_days, all.estimated_ratio), (0, None));
+        let kept = all.kept.unwrap();
+        assert!((kept.ratio - 1.5).abs() < 1e-12 && kept.inside == 1.0 && kept.days == 10);
+        days.extend((10..15).map(|d| day(d, 1.4, None)));
+        let open = summary(4, days.clone(), 14 * DAY_MS);
+        assert_eq!(
+            open.unmeasured_days, 4,
+            "the last day's steps are still to come"
+        );
+        assert!((open.estimated_ratio.unwrap() - 1.4).abs() < 1e-12);
+        assert!(
+            open.words.contains("newest 4 days") && open.words.contains("1.40"),
+            "{}",
+            open.words
+        );
+        let none = summary(4, vec![day(0, 2.0, None), day(1, 2.0, None)], 9 * DAY_MS);
+        assert!(none.words.contains("no day was measured"), "{}", none.words);
+    }
+
+    #[test]
+    fn widths_are_of_the_widest_interval_by_day() {
+        let one = |hour: Millis, quantiles: Vec<f64>| StoredQuantiles {
+            device: "a".into(),
+            origin: hour * 3_600_000,
+            levels: vec![0.1, 0.5, 0.9],
+            quantiles,
+        };
+        let all = [
+            one(1, vec![0.0, 1.0, 2.0, 0.0, 3.0, 4.0]),
+            one(2, vec![0.0, 1.0, 6.0]),
+            one(30, vec![1.0, 1.0, 2.0]),
+        ];
+        let widths = daily_widths(&all);
+        assert_eq!(widths[&("a", 0)], 4.0);
+        assert_eq!(widths[&("a", DAY_MS)], 1.0);
+    }
+}

@@ -1,0 +1,246 @@
+//! Have the inputs of a fleet changed, by the hub's own data: owns the loop that compares windows with what the champion was
+//! trained on, never the verdict. It warns, and trains nothing.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result};
+use chrono::DateTime;
+use fieldcast_drift::fleet::{Rules, Series, Verdict, confirm, judge};
+use fieldcast_features::{ForecasterSpec, Millis};
+use fieldcast_store::Store;
+use fieldcast_store::drift_reports::OpenSignal;
+use fieldcast_store::model_versions::ModelVersionRow;
+use serde_json::{Value, json};
+
+use super::fleet_words::{Errors, words};
+use crate::check::words::moved;
+use crate::page::{Bars, Course, Panel};
+use crate::training::snapshot;
+
+const DAY_MS: Millis = 86_400_000;
+/// Means over at least this long are compared: what is quicker is noise, or the device's to watch.
+const SPAN_MS: Millis = 3_600_000;
+/// Most of the past that is a reference: one year.
+const REFERENCE_MS: Millis = 366 * DAY_MS;
+/// How far back the time lines of a report, and the search for a beginning, go beyond the reference.
+const RECENT_MS: Millis = 180 * DAY_MS;
+/// Fewest values of a window.
+const FEWEST: Millis = 32;
+/// Most sensors that a report draws.
+const DRAWN: usize = 20;
+
+/// What was looked at last, by forecaster: model version and end of the newest window.
+pub type Seen = HashMap<String, (i64, Millis)>;
+
+/// Judges each forecaster whose data have grown by a window since the last look; a report is written on change only.
+///
+/// # Errors
+/// The database.
+pub async fn check_all(store: &Store, seen: &mut Seen) -> Result<()> {
+    for forecaster in store.forecasters().await? {
+        let Some(champion) = store.champion(&forecaster.name).await? else {
+            continue;
+        };
+        let Some(look) = Look::new(store, &forecaster.spec, &champion).await? else {
+            continue;
+        };
+        let now = (champion.version, look.end);
+        if seen.get(&forecaster.name) != Some(&now) {
+            check(store, &forecaster.spec, &champion, &look).await?;
+            seen.insert(forecaster.name, now);
+        }
+    }
+    Ok(())
+}
+
+/// What one look compares.
+struct Look {
+    version: i64,
+    devices: Vec<String>,
+    sensors: Vec<String>,
+    span: Millis,
+    /// Where the reference begins and ends.
+    reference: (Millis, Millis),
+    end: Millis,
+    rules: Rules,
+}
+
+impl Look {
+    /// None before as many windows as the rules ask for have closed since the reference.
+    async fn new(
+        store: &Store,
+        spec: &ForecasterSpec,
+        champion: &ModelVersionRow,
+    ) -> Result<Option<Self>> {
+        let Some(until) = champion.lineage["data_until"].as_i64() else {
+            return Ok(None);
+        };
+        let span = spec.period_ms().max(SPAN_MS);
+        let rules = Rules {
+            window_ms: Rules::default().window_ms.max(FEWEST * span),
+            ..Rules::default()
+        };
+        let mut sensors: Vec<String> = spec
+            .inputs
+            .iter()
+            .map(|c| spec.sensor_of(c).to_owned())
+            .collect();
+        sensors.sort();
+        sensors.dedup();
+        let devices = snapshot::devices(store, spec).await?;
+        let mut newest = Millis::MIN;
+        for device in &devices {
+            if let Some((_, last)) = store.reading_span(device, &sensors).await? {
+                newest = newest.max(last);
+            }
+        }
+        let windows = newest.saturating_sub(until) / rules.window_ms;
+        if windows < Millis::try_from(rules.windows).unwrap_or(Millis::MAX) {
+            return Ok(None);
+        }
+        // A model made for a new world knows no other.
+        let onset = champion.lineage["onset"].as_i64().unwrap_or(Millis::MIN);
+        Ok(Some(Self {
+            version: champion.version,
+            devices,
+            sensors,
+            span,
+            reference: (
+                (until - REFERENCE_MS).max(onset.min(until - rules.window_ms)),
+                until,
+            ),
+            end: until + windows * rules.window_ms,
+            rules,
+        }))
+    }
+
+    async fn series(&self, store: &Store, device: &str, sensor: &str) -> Result<Series> {
+        let (from, until) = self.reference;
+        let recent = (until.max(self.end - RECENT_MS), self.end);
+        Ok(Series {
+            device: device.to_owned(),
+            sensor: sensor.to_owned(),
+            reference: store
+                .means(device, sensor, (from, until), self.span)
+                .await?,
+            recent: store.means(device, sensor, recent, self.span).await?,
+        })
+    }
+}
+
+async fn check(
+    store: &Store,
+    spec: &ForecasterSpec,
+    champion: &ModelVersionRow,
+    look: &Look,
+) -> Result<()> {
+    let (mut known, mut skipped) = (Vec::new(), Vec::new());
+    for device in &look.devices {
+        for sensor in &look.sensors {
+            let series = look.series(store, device, sensor).await?;
+            let (end, rules) = (look.end, look.rules);
+            let judged = tokio::task::spawn_blocking(move || judge(&series, end, &rules))
+                .await
+                .context("compare windows; this is a defect: keep the log and report it")?;
+            match judged {
+                Ok(judged) => known.push(judged),
+                Err(why) => skipped.push(why),
+            }
+        }
+    }
+    let verdict = confirm(&known, skipped, look.end, &look.rules);
+    let before = store.newest_fleet_report(&spec.name).await?;
+    let was = before
+        .as_ref()
+        .map(|r| members(&r.report))
+        .unwrap_or_default();
+    let is = members(&json!({"verdict": verdict}));
+    if was == is {
+        return Ok(());
+    }
+    let errors = errors(store, spec, champion).await?;
+    let said = words(&verdict, look.version, errors);
+    let panels = panels(store, look, &verdict).await?;
+    let report = json!({"words": said, "verdict": verdict, "panels": panels});
+    let time = |ms| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
+    let onset = verdict
+        .changed
+        .iter()
+        .map(|c| c.onset)
+        .min()
+        .unwrap_or(look.end);
+    tracing::warn!(forecaster = spec.name, "{said}");
+    store
+        .add_fleet_report(
+            &spec.name,
+            look.version,
+            (time(onset), time(look.end)),
+            !verdict.changed.is_empty(),
+            &report,
+        )
+        .await?;
+    Ok(())
+}
+
+/// Device and sensor of all that a report calls changed.
+fn members(report: &Value) -> Vec<(String, String)> {
+    let changed = report["verdict"]["changed"].as_array();
+    let name = |one: &Value, what: &str| one[what].as_str().unwrap_or_default().to_owned();
+    let each = changed.into_iter().flatten();
+    let mut all: Vec<_> = each
+        .map(|c| (name(c, "device"), name(c, "sensor")))
+        .collect();
+    all.sort();
+    all
+}
+
+/// What is known of the champion's errors.
+async fn errors(
+    store: &Store,
+    spec: &ForecasterSpec,
+    champion: &ModelVersionRow,
+) -> Result<Errors> {
+    let open = store.open_concept_signals().await?;
+    let worse = |s: &&OpenSignal| s.forecaster == spec.name && s.model_version == champion.version;
+    if open.iter().find(worse).is_some() {
+        return Ok(Errors::Worse);
+    }
+    let known = super::estimate::errors(store, spec, champion).await?;
+    Ok(match known.and_then(|known| known.estimated_ratio) {
+        Some(ratio) => Errors::Unmeasured(ratio),
+        None => Errors::NotWorse,
+    })
+}
+
+async fn panels(store: &Store, look: &Look, verdict: &Verdict) -> Result<Vec<Panel>> {
+    let mut panels = Vec::new();
+    let window = look.end - look.rules.window_ms;
+    for one in verdict.changed.iter().take(DRAWN) {
+        let series = look.series(store, &one.device, &one.sensor).await?;
+        let values = |of: &[(Millis, f64)], from: Millis| -> Vec<f64> {
+            of.iter()
+                .filter(|(t, _)| *t > from)
+                .map(|(_, v)| *v)
+                .collect()
+        };
+        let bars = Bars::numbers(
+            &values(&series.reference, Millis::MIN),
+            &values(&series.recent, window),
+        );
+        let all = [series.reference, series.recent].concat();
+        panels.push(Panel {
+            name: format!("{} of {}", one.sensor, one.device),
+            drift: true,
+            words: format!(
+                "{} of {} {}; {:.0} % of the evidence",
+                one.sensor,
+                one.device,
+                moved(&one.compared.moved),
+                one.contribution * 100.0
+            ),
+            bars,
+            course: Course::of(&all, look.reference.1, Some(one.onset)),
+        });
+    }
+    Ok(panels)
+}

@@ -1,0 +1,140 @@
+//! Drawn time lines: owns how values over time are thinned and drawn, never a verdict.
+
+use std::fmt::Write as _;
+
+use chrono::DateTime;
+use fieldcast_features::Millis;
+use serde::{Deserialize, Serialize};
+
+use super::{HEIGHT, WIDTH};
+
+/// Most points that are drawn.
+const POINTS: usize = 300;
+
+/// Values over time, before and after the reference ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Course {
+    /// Time (ms UTC) and mean, ascending.
+    points: Vec<(Millis, f64)>,
+    /// Where the reference ends.
+    until: Millis,
+    /// When a change most likely began.
+    onset: Option<Millis>,
+}
+
+impl Course {
+    /// Means over equal spans of what has a value; none with fewer than two.
+    #[must_use]
+    pub fn of(values: &[(Millis, f64)], until: Millis, onset: Option<Millis>) -> Option<Self> {
+        let finite: Vec<(Millis, f64)> = values
+            .iter()
+            .copied()
+            .filter(|(_, v)| v.is_finite())
+            .collect();
+        let (first, last) = (finite.first()?.0, finite.last()?.0);
+        let span = ((last - first) / POINTS as Millis).max(1);
+        let mut points: Vec<(Millis, f64, f64)> = Vec::new();
+        let mut open = None;
+        for (time, value) in finite {
+            // A span that held both would draw a change where none is.
+            let slot = ((time - first) / span, time > until);
+            match points.last_mut() {
+                Some(last) if open == Some(slot) => *last = (time, last.1 + value, last.2 + 1.0),
+                _ => points.push((time, value, 1.0)),
+            }
+            open = Some(slot);
+        }
+        let points: Vec<_> = points.into_iter().map(|(t, sum, n)| (t, sum / n)).collect();
+        (points.len() >= 2).then_some(Self {
+            points,
+            until,
+            onset,
+        })
+    }
+
+    /// As SVG.
+    pub(super) fn svg(&self) -> String {
+        let [Some(first), Some(last)] = [self.points.first(), self.points.last()] else {
+            return String::new();
+        };
+        let low = self
+            .points
+            .iter()
+            .map(|p| p.1)
+            .fold(f64::INFINITY, f64::min);
+        let high = self
+            .points
+            .iter()
+            .map(|p| p.1)
+            .fold(f64::NEG_INFINITY, f64::max);
+        let (width, height) = (
+            (last.0 - first.0).max(1) as f64,
+            (high - low).max(f64::MIN_POSITIVE),
+        );
+        let x = |time: Millis| (time - first.0) as f64 / width * WIDTH;
+        let y = |value: f64| HEIGHT - 2.0 - (value - low) / height * (HEIGHT - 4.0);
+        let mut out = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"course over time\">",
+            HEIGHT + 18.0
+        );
+        for (class, after) in [("lr", false), ("lc", true)] {
+            let part = self.points.iter().filter(|p| (p.0 > self.until) == after);
+            let mut line = String::new();
+            for (time, value) in part {
+                let _ = write!(line, "{:.1},{:.1} ", x(*time), y(*value));
+            }
+            let _ = write!(
+                out,
+                "<polyline class=\"{class}\" points=\"{}\"/>",
+                line.trim_end()
+            );
+        }
+        if let Some(onset) = self.onset.filter(|t| (first.0..=last.0).contains(t)) {
+            let at = x(onset);
+            let _ = write!(
+                out,
+                "<line class=\"o\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"0\" y2=\"{HEIGHT}\"/>"
+            );
+        }
+        let day = |time| {
+            DateTime::from_timestamp_millis(time)
+                .map_or_else(String::new, |d| d.format("%Y-%m-%d").to_string())
+        };
+        for (at, anchor, text) in [
+            (0.0, "start", day(first.0)),
+            (WIDTH, "end", day(last.0)),
+            (WIDTH / 2.0, "middle", format!("{low:.4} to {high:.4}")),
+        ] {
+            let _ = write!(
+                out,
+                "<text x=\"{at}\" y=\"{}\" text-anchor=\"{anchor}\">{text}</text>",
+                HEIGHT + 13.0
+            );
+        }
+        out.push_str("</svg>");
+        out
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_course_is_thinned_and_parted_where_the_reference_ends() {
+        let values: Vec<(Millis, f64)> = (0..10_000)
+            .map(|i| (i * 1_000, (i / 5_000) as f64))
+            .collect();
+        let course = Course::of(&values, 4_999_000, Some(5_000_000)).unwrap();
+        assert!(course.points.len() <= POINTS + 3, "{}", course.points.len());
+        assert!(course.points.iter().all(|p| p.1 == 0.0 || p.1 == 1.0));
+        let svg = course.svg();
+        assert!(
+            svg.contains("class=\"o\"") && svg.contains("1970-01-01"),
+            "{svg}"
+        );
+        assert!(Course::of(&values[..1], 0, None).is_none());
+        assert!(Course::of(&[(1, f64::NAN), (2, f64::NAN)], 0, None).is_none());
+    }
+}

@@ -1,0 +1,260 @@
+//! How wrong a model is now where nobody has measured yet: owns the estimate from the width of its intervals, never an interval.
+//!
+//! A model whose intervals follow its uncertainty says by their width how wrong it expects to be. How far that is true is
+//! measured where actual values are known: ln(daily mean absolute error) = level of the device + slope x (ln(daily mean width) -
+//! usual width of the device), by least squares over the days of a part that the model has not learnt from. Where widths say
+//! nothing the slope is nothing, and the estimate is the level that the calibration promised.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Fewest days that say how errors follow widths.
+const FEWEST: usize = 14;
+/// Days for which the error is as a usual model's, slope 0: few days say little.
+const DRAWN: f64 = 5.0;
+/// Steepest slope that is believed: errors that follow widths in proportion have 1.
+const STEEPEST: f64 = 1.5;
+/// Half of an 80 % interval of a normal distribution, in deviations.
+const EIGHTY: f64 = 1.281_551_565_544_8;
+/// Most devices whose usual width is named.
+const MAX_DEVICES: usize = 1_024;
+
+/// How a model's daily error follows the width of its intervals.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WidthErrors {
+    /// ln of the error for each ln of the width, 0 to 1.5.
+    pub slope: f64,
+    /// Deviation of ln(error) around what the width says.
+    pub scatter: f64,
+    /// Mean of the devices' levels of ln(width).
+    pub width: f64,
+    /// The same of the devices' ln(error).
+    pub error: f64,
+    /// Device-days behind the numbers.
+    pub days: usize,
+    /// ln(width) and ln(error) by device, at most 1,024; any other device is taken to be at the means.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, (f64, f64)>,
+}
+
+/// A day of one device: mean width of the interval and mean absolute error over the same steps, raw units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WidthDay<'a> {
+    /// Device.
+    pub device: &'a str,
+    /// Mean width.
+    pub width: f64,
+    /// Mean absolute error.
+    pub error: f64,
+}
+
+/// An estimate of a day's mean absolute error, raw units.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// What is expected.
+    pub error: f64,
+    /// In one of ten days it is less.
+    pub low: f64,
+    /// In one of ten days it is more.
+    pub high: f64,
+    /// Over the usual error of the device.
+    pub ratio: f64,
+}
+
+/// How estimates compare with what was measured later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Days that were compared.
+    pub days: usize,
+    /// Measured over estimated, geometric mean.
+    pub ratio: f64,
+    /// Share of the days inside the estimate's interval; 0.8 is promised.
+    pub inside: f64,
+}
+
+impl WidthErrors {
+    /// Learns from days whose error is known; none with fewer than 14 usable ones.
+    #[must_use]
+    pub fn fit(days: &[WidthDay<'_>]) -> Option<Self> {
+        let mut devices: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+        for day in days {
+            let (width, error) = (day.width.ln(), day.error.ln());
+            if width.is_finite() && error.is_finite() {
+                devices.entry(day.device).or_default().push((width, error));
+            }
+        }
+        let count: usize = devices.values().map(Vec::len).sum();
+        if count < FEWEST {
+            return None;
+        }
+        let levels: BTreeMap<&str, (f64, f64)> = devices
+            .iter()
+            .map(|(name, days)| {
+                let n = days.len() as f64;
+                let sum = days.iter().fold((0.0, 0.0), |s, d| (s.0 + d.0, s.1 + d.1));
+                (*name, (sum.0 / n, sum.1 / n))
+            })
+            .collect();
+        let (mut both, mut own, mut all) = (0.0, 0.0, 0.0);
+        for (name, days) in &devices {
+            let level = levels[name];
+            for (width, error) in days {
+                let (x, y) = (width - level.0, error - level.1);
+                (both, own, all) = (both + x * y, own + x * x, all + y * y);
+            }
+        }
+        // Drawn to 0 as if so many days of usual scatter had shown no slope.
+        let usual = own / count as f64;
+        // Widths that do not differ say nothing, whatever their rounding says.
+        let slope = if usual > 1e-12 {
+            (both / (own + DRAWN * usual)).clamp(0.0, STEEPEST)
+        } else {
+            0.0
+        };
+        let left = all - 2.0 * slope * both + slope * slope * own;
+        let degrees = (count as f64 - devices.len() as f64 - 1.0).max(1.0);
+        let n = levels.len() as f64;
+        let mean = levels
+            .values()
+            .fold((0.0, 0.0), |s, l| (s.0 + l.0 / n, s.1 + l.1 / n));
+        let named = levels
+            .into_iter()
+            .map(|(name, level)| (name.to_owned(), level));
+        Some(Self {
+            slope,
+            scatter: (left.max(0.0) / degrees).sqrt(),
+            width: mean.0,
+            error: mean.1,
+            days: count,
+            devices: if devices.len() <= MAX_DEVICES {
+                named.collect()
+            } else {
+                BTreeMap::new()
+            },
+        })
+    }
+
+    /// The error of a day whose intervals are `width` wide on average; none for a width that is none.
+    #[must_use]
+    pub fn estimate(&self, device: &str, width: f64) -> Option<Estimate> {
+        if !(width.is_finite() && width > 0.0) {
+            return None;
+        }
+        let usual = (self.width, self.error);
+        let level = self.devices.get(device).copied().unwrap_or(usual);
+        let beyond = self.slope * (width.ln() - level.0);
+        let log = level.1 + beyond;
+        let reach = EIGHTY * self.scatter;
+        let whole = Estimate {
+            error: log.exp(),
+            low: (log - reach).exp(),
+            high: (log + reach).exp(),
+            ratio: beyond.exp(),
+        };
+        (whole.error.is_finite() && whole.high.is_finite()).then_some(whole)
+    }
+}
+
+impl Kept {
+    /// Of estimates with what was measured for them later; none without any.
+    #[must_use]
+    pub fn of(pairs: &[(Estimate, f64)]) -> Option<Self> {
+        let known = || {
+            pairs
+                .iter()
+                .filter(|(_, actual)| *actual > 0.0 && actual.is_finite())
+        };
+        let days = known().count();
+        if days == 0 {
+            return None;
+        }
+        let n = days as f64;
+        let log: f64 = known().map(|(e, a)| (a / e.error).ln() / n).sum();
+        let inside = known()
+            .filter(|(e, a)| (e.low..=e.high).contains(a))
+            .count();
+        Some(Self {
+            days,
+            ratio: log.exp(),
+            inside: inside as f64 / n,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::window::random::Random;
+
+    /// Days whose error follows the width by `slope`, on devices of other scales.
+    fn days(slope: f64, n: usize, seed: u64) -> Vec<(&'static str, f64, f64)> {
+        let mut random = Random::new(seed);
+        (0..n)
+            .map(|i| {
+                let (device, scale) = [("a", 1.0), ("b", 40.0)][i % 2];
+                let beyond = 0.5 * random.normal();
+                let error = scale * (slope * beyond + 0.2 * random.normal()).exp();
+                (device, 3.0 * scale * beyond.exp(), error)
+            })
+            .collect()
+    }
+
+    fn fit(days: &[(&'static str, f64, f64)]) -> Option<WidthErrors> {
+        let each = days.iter().map(|(device, width, error)| WidthDay {
+            device,
+            width: *width,
+            error: *error,
+        });
+        WidthErrors::fit(&each.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn errors_that_follow_widths_are_told_before_they_are_measured() {
+        let fit = fit(&days(0.8, 200, 1)).unwrap();
+        assert!(
+            (fit.slope - 0.8).abs() < 0.1 && (fit.scatter - 0.2).abs() < 0.05,
+            "{fit:?}"
+        );
+        let later = days(0.8, 400, 2);
+        let pairs: Vec<(Estimate, f64)> = later
+            .iter()
+            .map(|(device, width, error)| (fit.estimate(device, *width).unwrap(), *error))
+            .collect();
+        let kept = Kept::of(&pairs).unwrap();
+        assert!(
+            (kept.ratio - 1.0).abs() < 0.05 && (0.74..0.86).contains(&kept.inside),
+            "{kept:?}"
+        );
+        let wide = fit.estimate("b", 3.0 * 40.0 * 2.0).unwrap();
+        assert!(
+            (wide.ratio - 2f64.powf(fit.slope)).abs() < 0.1 && wide.error > 50.0,
+            "{wide:?}"
+        );
+    }
+
+    #[test]
+    fn widths_that_say_nothing_leave_what_was_promised() {
+        let fit = fit(&days(0.0, 200, 3)).unwrap();
+        assert!(fit.slope < 0.12, "{fit:?}");
+        let wide = fit.estimate("a", 30.0).unwrap();
+        assert!((0.8..1.35).contains(&wide.error), "{wide:?}");
+        let constant: Vec<_> = days(0.0, 60, 4)
+            .into_iter()
+            .map(|d| (d.0, 5.0, d.2))
+            .collect();
+        assert_eq!(super::tests::fit(&constant).unwrap().slope, 0.0);
+    }
+
+    #[test]
+    fn too_little_is_none_and_no_width_is_none() {
+        assert_eq!(fit(&days(1.0, 13, 5)), None);
+        let fit = fit(&days(1.0, 60, 6)).unwrap();
+        for width in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(fit.estimate("a", width), None, "{width}");
+        }
+        assert_eq!(Kept::of(&[]), None);
+        assert!(fit.estimate("unknown", 20.0).is_some());
+    }
+}
