@@ -28,6 +28,7 @@ use crate::identity::Identity;
 use crate::notify::Notify;
 use crate::pipeline::engine::{Engine, Parts};
 use crate::pipeline::sensors::Sensors;
+use crate::pipeline::sketches::Sketches;
 use crate::quality::Checker;
 use crate::source::http::HttpPush;
 use crate::source::replay::{Replay, cursor_key};
@@ -96,6 +97,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         clock: clock.clone(),
         checker: Checker::new(config.sensors.clone()),
         sensors: Sensors::new(config.sensors.clone()),
+        sketches: Sketches::default(),
         specs: config.forecasters.clone(),
         probation: config.probation,
         board: board.clone(),

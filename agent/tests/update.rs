@@ -69,6 +69,7 @@ impl Device {
             clock: clock.clone(),
             checker: Checker::default(),
             sensors: Sensors::new(BTreeMap::new()),
+            sketches: fieldcast_agent::pipeline::sketches::Sketches::default(),
             specs: vec![spec()],
             probation: 3,
             board: Arc::clone(&board),

@@ -8,6 +8,7 @@
 
 mod support;
 
+use fieldcast_drift::sketch::{Sketch, Stored};
 use fieldcast_hub::drift::fleet::{Seen, check_all};
 use fieldcast_hub::drift::{estimate, inputs};
 use fieldcast_hub::ingest::Ingestor;
@@ -240,4 +241,76 @@ async fn errors_that_nobody_measured_are_estimated_and_checked_by_those_that_wer
         first.measured.is_some() && (first.estimated.error - 2.5).abs() < 1e-9,
         "{first:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sketches_of_devices_merge_into_the_fleets() {
+    let bed = bed().await;
+    for (number, (device, from)) in [("a", 0), ("b", 1_000)].into_iter().enumerate() {
+        add_device(&bed.store, device, None).await;
+        let mut sketch = Sketch::default();
+        (from..from + 1_000).for_each(|v| sketch.add(f64::from(v)));
+        let stored = Stored::from(sketch);
+        let record = |count| {
+            RecordBody::Sketch(pb::SensorSketch {
+                sensor: "t".into(),
+                from_ms: START,
+                to_ms: START + 7 * DAY_MS,
+                count,
+                left_out: 3,
+                mean: stored.mean,
+                squares: stored.squares,
+                kll: stored.kll.clone(),
+                ..pb::SensorSketch::default()
+            })
+        };
+        // The second one is not what it says: it is rejected by itself.
+        let bytes = payload(
+            epoch(number as u128 + 1),
+            1,
+            1,
+            vec![record(1_000), record(7)],
+        );
+        let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+        assert_eq!(
+            ingestor
+                .write(&[job(device, &bytes)])
+                .await
+                .unwrap()
+                .acks
+                .len(),
+            1
+        );
+    }
+    let dir = bed.dir.path().join("hub");
+    let (hub, rest) = Process::serve(&dir, &bed.url("t"), &[]).await;
+    hub.ready(&rest, 200).await;
+    let all = http::get(&rest, "/v1/sketches?sensor=t").await.json();
+    assert_eq!(all["sketches"], 2);
+    assert_eq!(
+        (&all["fleet"]["count"], &all["fleet"]["left_out"]),
+        (&json!(2_000), &json!(6))
+    );
+    assert_eq!(
+        (&all["fleet"]["min"], &all["fleet"]["max"]),
+        (&json!(0.0), &json!(1_999.0))
+    );
+    assert_eq!(all["fleet"]["mean"], 999.5);
+    let median = all["fleet"]["quantiles"][4][1].as_f64().unwrap();
+    assert!((median - 1_000.0).abs() < 50.0, "{median}");
+    assert_eq!(all["devices"]["b"]["count"], 1_000);
+    let none = http::get(&rest, "/v1/sketches?sensor=t&from=2030-01-01T00:00:00Z")
+        .await
+        .json();
+    assert_eq!(
+        (&none["sketches"], &none["fleet"]["count"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(
+        http::get(&rest, "/v1/sketches?sensor=t&from=yesterday")
+            .await
+            .status,
+        422
+    );
+    hub.stop().await;
 }

@@ -6,7 +6,7 @@ use prost::Message;
 
 use crate::caps::{MAX_BODY, MAX_FORECAST_VALUES, MAX_PAYLOAD, MAX_RECORDS};
 use crate::record::{Reading, Record, RecordBody};
-use crate::{Epoch, SCHEMA, columns, pb, shape};
+use crate::{BATCH_SCHEMA, Epoch, columns, pb, shape};
 
 /// A decoded batch: header and records in the order of their numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +40,7 @@ pub enum BatchError {
     },
     /// Written by a newer version.
     #[error(
-        "batch has schema {found}, this version reads up to {SCHEMA}; upgrade the hub before its devices"
+        "batch has schema {found}, this version reads up to {BATCH_SCHEMA}; upgrade the hub before its devices"
     )]
     NewerSchema {
         /// Schema of the payload.
@@ -98,7 +98,13 @@ pub fn encode(header: &Header, records: &[Record]) -> Result<Vec<u8>, BatchError
             }
         }
     }
-    let body = body(first.seq, records).encode_to_vec();
+    let body = body(first.seq, records);
+    let schema = if body.sketches.is_empty() {
+        1
+    } else {
+        BATCH_SCHEMA
+    };
+    let body = body.encode_to_vec();
     let cap = |what, len: usize, cap: usize| {
         if len > cap {
             Err(BatchError::TooLarge {
@@ -125,7 +131,7 @@ pub fn encode(header: &Header, records: &[Record]) -> Result<Vec<u8>, BatchError
         (pb::Encoding::Plain, body)
     };
     let payload = pb::Batch {
-        schema: SCHEMA,
+        schema,
         epoch: header.epoch.to_vec(),
         number: header.number,
         first_seq: first.seq,
@@ -161,6 +167,7 @@ fn body(first_seq: u64, records: &[Record]) -> pb::BatchBody {
             RecordBody::Alarm(m) => body.alarms.push(pb::Alarm { seq, ..m.clone() }),
             RecordBody::Clock(m) => body.clocks.push(pb::ClockFact { seq, ..m.clone() }),
             RecordBody::Outcome(m) => body.outcomes.push(pb::Outcome { seq, ..m.clone() }),
+            RecordBody::Sketch(m) => body.sketches.push(pb::SensorSketch { seq, ..m.clone() }),
         }
     }
     body.readings = sensors
@@ -185,7 +192,7 @@ pub fn decode(payload: &[u8]) -> Result<Batch, BatchError> {
     let m = pb::Batch::decode(payload).map_err(|e| malformed(e.to_string()))?;
     match m.schema {
         0 => return Err(malformed("no schema version")),
-        s if s > SCHEMA => return Err(BatchError::NewerSchema { found: s }),
+        s if s > BATCH_SCHEMA => return Err(BatchError::NewerSchema { found: s }),
         _ => {}
     }
     let epoch = Epoch::from_slice(&m.epoch).map_err(|e| malformed(e.to_string()))?;
@@ -266,6 +273,10 @@ fn records(body: pb::BatchBody, first: u64, last: u64) -> Result<Vec<Record>, Ba
     out.extend(body.outcomes.into_iter().map(|m| Record {
         seq: m.seq,
         body: RecordBody::Outcome(m),
+    }));
+    out.extend(body.sketches.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Sketch(m),
     }));
     if out.len() != capacity {
         return Err(malformed(format!(

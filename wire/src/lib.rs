@@ -31,5 +31,7 @@ pub use topics::{DeviceTopic, Topics};
 #[rustfmt::skip]
 pub mod pb;
 
-/// Version of the payload layouts this crate writes; it reads this one and the two before it.
+/// Version of the layouts of `up/sync` and `dn/ack` that this crate writes; it reads this one and the two before it.
 pub const SCHEMA: u32 = 1;
+/// The same of batches. 2 came with sketches; a batch without any is written as 1, which older hubs read.
+pub const BATCH_SCHEMA: u32 = 2;

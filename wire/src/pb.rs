@@ -59,6 +59,9 @@ pub struct BatchBody {
     pub clocks: ::prost::alloc::vec::Vec<ClockFact>,
     #[prost(message, repeated, tag = "8")]
     pub outcomes: ::prost::alloc::vec::Vec<Outcome>,
+    /// from schema 2 on
+    #[prost(message, repeated, tag = "9")]
+    pub sketches: ::prost::alloc::vec::Vec<SensorSketch>,
 }
 /// Readings of one sensor, as columns of equal length.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -195,6 +198,32 @@ pub struct DriftSignal {
     /// values behind the verdict
     #[prost(uint64, tag = "13")]
     pub data_count: u64,
+}
+/// What the good readings of a sensor with from_ms < time <= to_ms were, as far as this buffer's device saw them; several of one
+/// span are of different readings. Sketches merge: a fleet's statistics need no readings.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SensorSketch {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(string, tag = "2")]
+    pub sensor: ::prost::alloc::string::String,
+    #[prost(sint64, tag = "3")]
+    pub from_ms: i64,
+    #[prost(sint64, tag = "4")]
+    pub to_ms: i64,
+    #[prost(uint64, tag = "5")]
+    pub count: u64,
+    /// suspect and bad ones
+    #[prost(uint64, tag = "6")]
+    pub left_out: u64,
+    #[prost(double, tag = "7")]
+    pub mean: f64,
+    /// sum of squared distances from the mean
+    #[prost(double, tag = "8")]
+    pub squares: f64,
+    /// quantiles: KLL of doubles, compact form of Apache DataSketches
+    #[prost(bytes = "vec", tag = "9")]
+    pub kll: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Alarm {

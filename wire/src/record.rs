@@ -45,4 +45,6 @@ pub enum RecordBody {
     Clock(pb::ClockFact),
     /// Outcome of an order or command.
     Outcome(pb::Outcome),
+    /// What a sensor's readings of a span were.
+    Sketch(pb::SensorSketch),
 }

@@ -209,7 +209,7 @@ fn a_forecast_above_the_cap_cannot_be_encoded_and_a_misshapen_one_spoils_no_othe
 #[test]
 fn a_newer_schema_is_named() {
     let mut m = pb::Batch::decode(sample().as_slice()).unwrap();
-    m.schema = fieldcast_wire::SCHEMA + 1;
+    m.schema = fieldcast_wire::BATCH_SCHEMA + 1;
     let e = batch::decode(&m.encode_to_vec()).unwrap_err();
     assert!(matches!(e, BatchError::NewerSchema { .. }), "{e}");
 }

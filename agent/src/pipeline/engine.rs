@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::forecaster::{Forecaster, Step};
 use super::model::Influence;
 use super::sensors::Sensors;
+use super::sketches::Sketches;
 use crate::buffer::{BufferHandle, Commit};
 use crate::clock::Clock;
 use crate::quality::Checker;
@@ -39,6 +40,8 @@ pub struct Parts {
     pub checker: Checker,
     /// Monitors of sensors.
     pub sensors: Sensors,
+    /// Their open weeks.
+    pub sketches: Sketches,
     /// Forecasters of the configuration.
     pub specs: Vec<ForecasterSpec>,
     /// Forecasts that prove a model.
@@ -254,9 +257,10 @@ impl Engine {
             self.meet(&reading.sensor).await;
         }
         let mut found = Vec::new();
+        let trusted = self.parts.clock.synchronised();
         self.parts
             .sensors
-            .judge(&mut reading, now, &mut found, &mut step.state);
+            .judge(&mut reading, (now, trusted), &mut found, &mut step.state);
         let quality = Quality::from_u8(reading.quality).unwrap_or(Quality::Bad);
         let value = quality.admit(reading.value);
         for f in self
@@ -266,6 +270,19 @@ impl Engine {
         {
             f.reading(&reading.sensor, reading.time, value);
         }
+        if !self.parts.sketches.knows(&reading.sensor) && self.parts.sensors.knows(&reading.sensor)
+        {
+            let stored = self
+                .parts
+                .buffer
+                .state(&Sketches::key(&reading.sensor))
+                .await;
+            let stored = stored.ok().flatten();
+            self.parts.sketches.meet(&reading.sensor, stored.as_deref());
+        }
+        self.parts
+            .sketches
+            .add(&reading, &mut found, &mut step.state);
         step.records.push(RecordBody::Reading(reading));
         step.records.append(&mut found);
     }

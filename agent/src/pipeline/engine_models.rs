@@ -64,6 +64,7 @@ impl Engine {
         self.beside.clear();
         self.machines.clear();
         self.parts.sensors.forget();
+        self.parts.sketches.forget();
         let mut specs: BTreeMap<String, ForecasterSpec> = self
             .parts
             .specs

@@ -12,6 +12,7 @@ pub mod pending;
 pub mod residuals;
 pub mod rows;
 pub mod sensors;
+pub mod sketches;
 
 pub use forecaster::{Forecaster, Note, Step};
 pub use model::{Model, Slot};

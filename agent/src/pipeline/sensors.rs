@@ -105,18 +105,22 @@ impl Sensors {
         }
     }
 
-    /// Judges a reading: its quality may sink; what changed becomes records and a state entry. `now` is the wall clock.
+    /// Judges a reading: its quality may sink; what changed becomes records and a state entry. `now` is the wall clock, and
+    /// whether somebody vouches for it: only then can a sensor's time be ahead of it.
     pub fn judge(
         &mut self,
         reading: &mut Reading,
-        now: Millis,
+        (now, trusted): (Millis, bool),
         records: &mut Vec<RecordBody>,
         state: &mut Vec<(String, Vec<u8>)>,
     ) {
         let Some(watched) = self.watched.get_mut(&reading.sensor) else {
             return;
         };
-        let (worth, events) = watched.monitor.update(reading.time, reading.value);
+        let (worth, events) =
+            watched
+                .monitor
+                .update_at(reading.time, reading.value, trusted.then_some(now));
         let patience = watched.monitor.limits().missing_after_ms;
         watched.live = now.saturating_sub(reading.time) <= patience;
         let quality = match worth {
@@ -170,6 +174,7 @@ fn name_of(fault: Fault) -> &'static str {
         Fault::Rate => "rate_of_change",
         Fault::Noise => "noise",
         Fault::Unit => "unit_change",
+        Fault::Clock => "clock",
     }
 }
 
@@ -183,6 +188,7 @@ fn words(fault: Fault) -> &'static str {
         Fault::Rate => "changing faster than is possible",
         Fault::Noise => "far noisier than usual",
         Fault::Unit => "giving another unit than before",
+        Fault::Clock => "giving times that cannot be true",
     }
 }
 
@@ -241,7 +247,7 @@ mod tests {
                 quality: 0,
                 time_source: pb::TimeSource::External,
             };
-            sensors.judge(&mut reading, 5, &mut records, &mut state);
+            sensors.judge(&mut reading, (5, false), &mut records, &mut state);
             assert_eq!(reading.quality, quality);
         }
         let alarms: Vec<bool> = records
@@ -285,7 +291,7 @@ mod tests {
                 time_source: pb::TimeSource::External,
             };
             let now = reading.time;
-            sensors.judge(&mut reading, now, &mut records, &mut state);
+            sensors.judge(&mut reading, (now, false), &mut records, &mut state);
             bad += i64::from(reading.quality == Quality::Bad.as_u8());
             said.extend(records.iter().filter_map(|r| match r {
                 RecordBody::Alarm(a) if a.raised && a.code != "sensor_spike" => {
@@ -322,7 +328,7 @@ mod tests {
             quality: 0,
             time_source: pb::TimeSource::External,
         };
-        sensors.judge(&mut reading, now, &mut records, &mut state);
+        sensors.judge(&mut reading, (now, false), &mut records, &mut state);
         (reading.quality, alarms(&records))
     }
 
@@ -395,7 +401,7 @@ mod tests {
             quality: 0,
             time_source: pb::TimeSource::External,
         };
-        s.judge(&mut reading, 9, &mut records, &mut state);
+        s.judge(&mut reading, (9, false), &mut records, &mut state);
         assert_eq!(
             alarms(&records).first(),
             alarm("sensor_out_of_range", true).first()
@@ -410,5 +416,38 @@ mod tests {
             "{told:?}"
         );
         assert!(wider.faults().is_empty());
+    }
+
+    #[test]
+    fn a_time_ahead_of_a_clock_that_is_vouched_for_is_bad_and_told() {
+        let mut s = sensors("0", 50.0);
+        s.meet("t", None);
+        let (mut records, mut state) = (Vec::new(), Vec::new());
+        let mut one = |time, trusted| {
+            let mut reading = Reading {
+                sensor: "t".into(),
+                time,
+                value: 20.0,
+                quality: 0,
+                time_source: pb::TimeSource::Device,
+            };
+            s.judge(&mut reading, (1_000_000, trusted), &mut records, &mut state);
+            reading.quality
+        };
+        let hour = 3_600_000;
+        let grades = [
+            one(900_000, true),
+            one(1_000_000 + hour, true),
+            one(950_000, true),
+            one(1_000_000 + hour, false),
+        ];
+        assert_eq!(grades, [0, 2, 0, 0]);
+        assert_eq!(
+            alarms(&records),
+            [
+                ("sensor_clock".to_owned(), true),
+                ("sensor_clock".to_owned(), false)
+            ]
+        );
     }
 }

@@ -90,6 +90,7 @@ fn batch_json(bytes: &[u8]) -> Result<Value> {
             RecordBody::Drift(m) => json!({"seq": r.seq, "kind": "drift", "message": debug(m)}),
             RecordBody::Alarm(m) => json!({"seq": r.seq, "kind": "alarm", "message": debug(m)}),
             RecordBody::Clock(m) => json!({"seq": r.seq, "kind": "clock", "message": debug(m)}),
+            RecordBody::Sketch(m) => json!({"seq": r.seq, "kind": "sketch", "message": debug(m)}),
             RecordBody::Outcome(m) => json!({"seq": r.seq, "kind": "outcome", "message": debug(m)}),
         })
         .collect();

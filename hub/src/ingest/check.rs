@@ -1,5 +1,6 @@
 //! Which records of a batch count: owns the rules, pure, never writes.
 
+use fieldcast_drift::sketch::{Sketch, Stored};
 use fieldcast_features::spec::{MAX_HORIZON, MAX_QUANTILES};
 use fieldcast_wire::caps::{MAX_FORECAST_VALUES, MAX_NAME, MAX_TEXT, MAX_TIME_MS, MIN_TIME_MS};
 use fieldcast_wire::{RecordBody, SensorName, pb};
@@ -61,9 +62,24 @@ pub fn refusal(record: &RecordBody) -> Option<String> {
             .or_else(|| text("message", &m.message))
             .or_else(|| time("time", m.time_ms)),
         RecordBody::Clock(m) => text("boot id", &m.boot_id),
+        RecordBody::Sketch(m) => name("sensor", &m.sensor)
+            .or_else(|| time("from", m.from_ms))
+            .or_else(|| time("to", m.to_ms))
+            .or_else(|| number("count", m.count))
+            .or_else(|| number("left out", m.left_out))
+            .or_else(|| Sketch::try_from(stored(m)).err().map(|e| e.to_string())),
         RecordBody::Outcome(m) => text("subject", &m.subject)
             .or_else(|| text("message", &m.message))
             .or_else(|| time("time", m.time_ms)),
+    }
+}
+
+fn stored(m: &pb::SensorSketch) -> Stored {
+    Stored {
+        count: m.count,
+        mean: m.mean,
+        squares: m.squares,
+        kll: m.kll.clone(),
     }
 }
 
@@ -179,5 +195,30 @@ mod tests {
             ..Default::default()
         };
         assert!(refusal(&RecordBody::Alarm(alarm)).is_some_and(|r| r.contains("NUL")));
+    }
+
+    #[test]
+    fn a_sketch_must_be_readable() {
+        let mut sketch = Sketch::default();
+        [1.0, 2.0, 5.0].into_iter().for_each(|v| sketch.add(v));
+        let whole = Stored::from(sketch);
+        let record = |kll: Vec<u8>, count| {
+            RecordBody::Sketch(pb::SensorSketch {
+                sensor: "t".into(),
+                count,
+                mean: whole.mean,
+                squares: whole.squares,
+                kll,
+                ..pb::SensorSketch::default()
+            })
+        };
+        assert_eq!(refusal(&record(whole.kll.clone(), 3)), None);
+        for (kll, count) in [
+            (whole.kll.clone(), 4),
+            (vec![7; 100_000], 3),
+            (Vec::new(), 0),
+        ] {
+            assert!(refusal(&record(kll, count)).is_some_and(|r| r.contains("sketch")));
+        }
     }
 }

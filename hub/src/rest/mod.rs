@@ -8,6 +8,7 @@ pub mod predict;
 pub mod problem;
 pub mod push;
 mod reports;
+mod sketches;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -92,6 +93,7 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::models))
         .routes(routes!(lists::training_runs))
         .routes(routes!(lists::drift_reports))
+        .routes(routes!(sketches::sketches))
         .routes(routes!(reports::drift_report))
         .routes(routes!(reports::drift_report_page))
         .routes(routes!(reports::forecaster_errors))

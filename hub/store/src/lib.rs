@@ -27,6 +27,7 @@ pub mod readings;
 pub mod records;
 pub mod rollouts;
 pub mod sensors;
+pub mod sketches;
 pub mod states;
 pub mod time;
 pub mod training_runs;

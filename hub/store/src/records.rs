@@ -57,6 +57,10 @@ const CLOCKS: &str = insert_sql!(
     "clock_facts",
     "device, boot_id, offset_ms, error_ms, synchronised, received_at"
 );
+const SKETCHES: &str = insert_sql!(
+    "sensor_sketches",
+    "device, sensor, from_time, to_time, count, left_out, mean, squares, kll, received_at"
+);
 const OUTCOMES: &str = insert_sql!(
     "outcomes",
     "device, subject, ok, message, time, received_at"
@@ -138,6 +142,12 @@ fn row(record: &RecordBody) -> Option<(&'static str, &'static str, Value)> {
             CLOCKS,
             json!({ "boot_id": m.boot_id, "offset_ms": m.offset_ms, "error_ms": m.error_ms,
                     "synchronised": m.synchronised }),
+        ),
+        RecordBody::Sketch(m) => (
+            "sensor_sketches",
+            SKETCHES,
+            json!({ "sensor": m.sensor, "from_time": at(m.from_ms), "to_time": at(m.to_ms), "count": m.count,
+                    "left_out": m.left_out, "mean": m.mean, "squares": m.squares, "kll": bytea(&m.kll) }),
         ),
         RecordBody::Outcome(m) => (
             "outcomes",

@@ -1,3 +1,5 @@
+//! Tests of the fleet verdict: own made fleets, never real data.
+
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
 use crate::window::random::Random;

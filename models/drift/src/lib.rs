@@ -13,6 +13,7 @@ pub mod monitor;
 pub mod preset;
 pub mod reference;
 pub mod sensor;
+pub mod sketch;
 pub mod special;
 pub mod stream;
 pub mod two_sample;

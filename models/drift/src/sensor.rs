@@ -1,6 +1,7 @@
-//! Is the sensor broken: owns a channel's checks for range, rate, spikes, stuck values, noise, units and silence, never a
-//! forecast.
+//! Is the sensor broken: owns a channel's checks for clock, range, rate, spikes, stuck values, noise, units and silence,
+//! never a forecast.
 
+mod clock;
 mod noise;
 mod unit;
 
@@ -9,6 +10,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::StatError;
+use clock::Clock;
 use noise::Noise;
 use unit::Unit;
 
@@ -109,6 +111,8 @@ pub enum Fault {
     Noise,
     /// The values of before in another unit.
     Unit,
+    /// Times that cannot be true: ahead of the true time, or standing still.
+    Clock,
 }
 
 /// A fault began or ended.
@@ -132,7 +136,7 @@ pub enum Worth {
     Good,
     /// A spike: may be true.
     Suspect,
-    /// From a broken sensor (out of range, too fast, stuck, noisy, in another unit) or not a number: not to be used.
+    /// From a broken sensor (of a wrong time, out of range, too fast, stuck, noisy, in another unit) or not a number: not to be used.
     Bad,
 }
 
@@ -157,6 +161,8 @@ pub struct SensorMonitor {
     noise: Noise,
     #[serde(default)]
     unit: Unit,
+    #[serde(default)]
+    clock: Clock,
 }
 
 impl SensorMonitor {
@@ -179,6 +185,7 @@ impl SensorMonitor {
             paced: None,
             noise: Noise::default(),
             unit: Unit::default(),
+            clock: Clock::default(),
         })
     }
 
@@ -204,12 +211,35 @@ impl SensorMonitor {
         &self.active
     }
 
-    /// Takes a reading, in order of time (an older one is judged by range alone), and tells what it is worth and which
-    /// faults began or ended with it.
+    /// As [`Self::update_at`] where nobody vouches for the true time.
     pub fn update(&mut self, time: i64, value: f64) -> (Worth, Vec<SensorEvent>) {
+        self.update_at(time, value, None)
+    }
+
+    /// Takes a reading, in order of time (an older one is judged by range alone), and tells what it is worth and which
+    /// faults began or ended with it. `now` is the true time (ms UTC), where somebody vouches for it: a reading of a
+    /// wrong clock is judged by nothing else and teaches nothing.
+    pub fn update_at(
+        &mut self,
+        time: i64,
+        value: f64,
+        now: Option<i64>,
+    ) -> (Worth, Vec<SensorEvent>) {
         let mut events = Vec::new();
+        let wrong = self.clock.update(time, value, now);
+        self.set(
+            Fault::Clock,
+            wrong,
+            now.unwrap_or(time).min(time),
+            Some(value),
+            &mut events,
+        );
+        if wrong {
+            return (Worth::Bad, events);
+        }
         if !value.is_finite() {
-            return (Worth::Bad, self.check_silence(time));
+            events.extend(self.check_silence(time));
+            return (Worth::Bad, events);
         }
         let outside = self.limits.min.is_some_and(|m| value < m)
             || self.limits.max.is_some_and(|m| value > m);
