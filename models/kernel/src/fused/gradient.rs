@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, bytemuck};
 
 use super::{Shape, Shard};
 
@@ -75,9 +75,29 @@ fn product<S: Simd, const V: usize, const Q: usize>(
             }
         }
     }
-    for (grads, sums) in grads.chunks_exact_mut(4).zip(sums) {
+    for (grads, sums) in grads.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
+        add_lanes(simd, sums, grads);
+    }
+}
+
+/// Adds to each of `grads` the lanes of its sum.
+#[inline(always)]
+fn add_lanes<S: Simd>(simd: S, sums: [S::f32s; 4], grads: &mut [f32; 4]) {
+    if S::IS_SCALAR {
         for (grad, sum) in grads.iter_mut().zip(sums) {
             *grad += simd.reduce_sum_f32s(sum);
         }
+    } else {
+        // Four lanes of each sum beside one another: adding vectors then does for all four at once.
+        let [a, b, c, d] = simd.deinterleave_shfl_f32s(sums);
+        let quarters = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
+        let quarters = bytemuck::cast_slice::<S::f32s, [f32; 4]>(std::slice::from_ref(&quarters));
+        let mut total = *grads;
+        for quarter in quarters {
+            for (total, part) in total.iter_mut().zip(quarter) {
+                *total += part;
+            }
+        }
+        *grads = total;
     }
 }

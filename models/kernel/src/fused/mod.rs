@@ -103,6 +103,18 @@ impl Work {
         x: &[f32],
         last: &mut [f32],
     ) {
+        self.forward_on(Arch::new(), lstm, steps, batch, x, last);
+    }
+
+    fn forward_on(
+        &mut self,
+        arch: Arch,
+        lstm: &Lstm,
+        steps: usize,
+        batch: usize,
+        x: &[f32],
+        last: &mut [f32],
+    ) {
         self.shape = Shape {
             steps,
             input: lstm.input,
@@ -110,7 +122,7 @@ impl Work {
         };
         self.batch = batch;
         pack(lstm, self.shape, &mut self.packed);
-        Arch::new().dispatch(ForwardPass {
+        arch.dispatch(ForwardPass {
             work: self,
             x,
             last,
@@ -119,8 +131,12 @@ impl Work {
 
     /// Adds to `grads`, in the layout of the weights, what d_last `[batch, hidden]` sends back.
     pub(crate) fn backward(&mut self, d_last: &[f32], grads: &mut [f32]) {
+        self.backward_on(Arch::new(), d_last, grads);
+    }
+
+    fn backward_on(&mut self, arch: Arch, d_last: &[f32], grads: &mut [f32]) {
         pack_recurrent(self.shape, &self.packed, &mut self.recurrent);
-        Arch::new().dispatch(BackwardPass {
+        arch.dispatch(BackwardPass {
             work: self,
             d_last,
             grads,
@@ -375,3 +391,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
