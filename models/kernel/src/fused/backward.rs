@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, bytemuck};
 
 use super::tile::product;
 use super::{Shape, Shard};
@@ -53,7 +53,8 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
                     .zip(recurrent.chunks_exact(16 * hidden));
                 for ((((gates, before), tanh), d_cell), weights) in tiles {
                     for from in (0..V).step_by(N) {
-                        let sums = product::<S, V, N>(simd, weights, now, from);
+                        let ahead = [bytemuck::cast_slice(gates)];
+                        let sums = product::<S, V, N, 1>(simd, weights, now, from, ahead);
                         let units = gates
                             .chunks_exact_mut(4 * V)
                             .zip(before.chunks_exact(V))
