@@ -149,13 +149,19 @@ fn pack(lstm: &Lstm, shape: Shape, packed: &mut Aligned) {
     let (input, hidden) = (shape.input, shape.hidden);
     packed.resize(shape.weights());
     for (j, unit) in packed.chunks_exact_mut(4 * shape.rows()).enumerate() {
-        for gate in 0..4 {
-            let row = gate * hidden + j;
-            let values = std::iter::once(lstm.b_ih[row] + lstm.b_hh[row])
-                .chain(lstm.w_ih[row * input..][..input].iter().copied())
-                .chain(lstm.w_hh[row * hidden..][..hidden].iter().copied());
-            for (slot, value) in unit.iter_mut().skip(gate).step_by(4).zip(values) {
-                *slot = value;
+        let rows: [usize; 4] = std::array::from_fn(|gate| gate * hidden + j);
+        let (unit, _) = unit.as_chunks_mut::<4>();
+        let (bias, unit) = unit.split_at_mut(1);
+        bias[0] = rows.map(|row| lstm.b_ih[row] + lstm.b_hh[row]);
+        let (from_input, from_state) = unit.split_at_mut(input);
+        for (weights, slots, width) in [
+            (&lstm.w_ih, from_input, input),
+            (&lstm.w_hh, from_state, hidden),
+        ] {
+            let [a, b, c, d] = rows.map(|row| &weights[row * width..][..width]);
+            let values = a.iter().zip(b).zip(c).zip(d);
+            for (slot, (((a, b), c), d)) in slots.iter_mut().zip(values) {
+                *slot = [*a, *b, *c, *d];
             }
         }
     }
@@ -342,14 +348,10 @@ impl Shard {
             .enumerate()
         {
             state[..columns].fill(1.0);
-            for (i, row) in state[columns..]
-                .chunks_exact_mut(columns)
-                .take(input)
-                .enumerate()
-            {
-                let values = x[t * input + i..].iter().step_by(width);
-                for (slot, value) in row.iter_mut().zip(values).take(used) {
-                    *slot = *value;
+            let rows = state[columns..].chunks_exact_mut(columns).take(input);
+            for (i, row) in rows.enumerate() {
+                for (slot, window) in row.iter_mut().zip(x.chunks_exact(width).take(used)) {
+                    *slot = window[t * input + i];
                 }
                 row[used..].fill(0.0);
             }
