@@ -177,14 +177,16 @@ pub(crate) fn unpack(
 ) {
     let (input, hidden) = (shape.input, shape.hidden);
     for (j, unit) in packed.chunks_exact(4 * shape.rows()).enumerate() {
+        let (first, rest) = unit.as_chunks::<4>().0.split_at(1);
+        let (from_input, from_state) = rest.split_at(input);
         for gate in 0..4 {
             let row = gate * hidden + j;
-            let mut values = unit.iter().skip(gate).step_by(4);
-            let slots = std::iter::once(&mut bias[row])
-                .chain(&mut w_ih[row * input..][..input])
-                .chain(&mut w_hh[row * hidden..][..hidden]);
-            for (slot, value) in slots.zip(&mut values) {
-                *slot = *value;
+            bias[row] = first[0][gate];
+            for (slot, values) in w_ih[row * input..][..input].iter_mut().zip(from_input) {
+                *slot = values[gate];
+            }
+            for (slot, values) in w_hh[row * hidden..][..hidden].iter_mut().zip(from_state) {
+                *slot = values[gate];
             }
         }
     }
