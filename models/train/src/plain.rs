@@ -32,7 +32,8 @@ pub struct Windows<'a> {
 #[derive(Debug)]
 pub struct PlainTrainer {
     adam: Adam,
-    threads: usize,
+    /// One a thread.
+    tapes: Vec<LstmTape>,
     shares: Vec<Share>,
 }
 
@@ -42,7 +43,6 @@ struct Share {
     y: Vec<f32>,
     state: Vec<f32>,
     d_state: Vec<f32>,
-    tape: LstmTape,
     lstm: LstmGrads,
     head: LinearGrads,
     loss: f64,
@@ -57,14 +57,15 @@ impl PlainTrainer {
             y: Vec::new(),
             state: Vec::new(),
             d_state: Vec::new(),
-            tape: LstmTape::default(),
             lstm: model.lstm.grads(),
             head: model.head.grads(),
             loss: 0.0,
         };
         Self {
             adam: Adam::new(config),
-            threads,
+            tapes: std::iter::repeat_with(LstmTape::default)
+                .take(threads.clamp(1, SHARES))
+                .collect(),
             shares: std::iter::repeat_with(share).take(SHARES).collect(),
         }
     }
@@ -87,8 +88,8 @@ impl PlainTrainer {
             let size = rows.len().div_ceil(SHARES).next_multiple_of(pass);
             let mut work: Vec<_> = self.shares.iter_mut().zip(rows.chunks(size)).collect();
             let count = work.len();
-            in_parallel(self.threads, &mut work, |(share, rows)| {
-                share.run(model, windows, rows, mass);
+            in_parallel(&mut self.tapes, &mut work, |tape, (share, rows)| {
+                share.run(model, windows, rows, mass, tape);
             });
             let Some((sum, rest)) = self.shares.split_first_mut() else {
                 return loss;
@@ -110,7 +111,14 @@ impl PlainTrainer {
 
 impl Share {
     /// Sets the gradients of the mean squared error of `rows` within a batch that weighs `mass`.
-    fn run(&mut self, model: &Plain, windows: Windows<'_>, rows: &[usize], mass: f32) {
+    fn run(
+        &mut self,
+        model: &Plain,
+        windows: Windows<'_>,
+        rows: &[usize],
+        mass: f32,
+        tape: &mut LstmTape,
+    ) {
         let Plain { lstm, head } = model;
         let (width, output) = (windows.steps * lstm.input, head.output);
         self.lstm.clear();
@@ -122,7 +130,7 @@ impl Share {
             for row in rows {
                 self.x.extend_from_slice(&windows.x[row * width..][..width]);
             }
-            let state = lstm.forward(windows.steps, batch, &self.x, &mut self.tape);
+            let state = lstm.forward(windows.steps, batch, &self.x, tape);
             self.state.clear();
             self.state.extend_from_slice(state);
             self.y.resize(batch * output, 0.0);
@@ -138,7 +146,7 @@ impl Share {
             self.d_state.resize(batch * lstm.hidden, 0.0);
             let back = Some(&mut self.d_state[..]);
             head.backward(batch, &self.state, &self.y, &mut self.head, back);
-            lstm.backward(&self.d_state, &mut self.tape, &mut self.lstm);
+            lstm.backward(&self.d_state, tape, &mut self.lstm);
         }
     }
 }

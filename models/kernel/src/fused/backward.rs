@@ -2,12 +2,16 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, bytemuck};
 
 use super::tile::product;
 use super::{Shape, Shard};
 
-/// Replaces `shard.gates` by the gradients of the gates before activation, from the last step to the first.
+/// Replaces `shard.gates` by the gradients of the gates before activation, for `steps` and the one before them, from the
+/// last to the first. Where `steps` do not end the sequence, the call before has left those of their last step.
+///
+/// A tile of the product with the weights gives `d_hidden` of a few units, which go a step further back at once: what
+/// that reads lies outside the cache, and arrives while the next tile is computed.
 #[inline(always)]
 pub(super) fn run<S: Simd, const V: usize, const N: usize>(
     simd: S,
@@ -24,28 +28,40 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
             let gates = S::as_mut_simd_f32s(&mut shard.gates).0;
             let cell = S::as_simd_f32s(&shard.cell).0;
             let tanh_cell = S::as_simd_f32s(&shard.tanh_cell).0;
-            let d_hidden = S::as_mut_simd_f32s(&mut shard.d_hidden).0;
+            let d_hidden = S::as_simd_f32s(&shard.d_hidden).0;
             let d_cell = S::as_mut_simd_f32s(&mut shard.d_cell).0;
-            for t in steps.rev() {
-                let gates = &mut gates[t * gate_stride..][..4 * hidden * V];
-                let units = gates
+            if steps.end == shape.steps {
+                let t = steps.end - 1;
+                let units = gates[t * gate_stride..][..4 * hidden * V]
                     .chunks_exact_mut(4 * V)
                     .zip(cell[t * hidden * V..].chunks_exact(V))
                     .zip(tanh_cell[t * hidden * V..].chunks_exact(V))
                     .zip(d_hidden.chunks_exact(V).zip(d_cell.chunks_exact_mut(V)));
                 for (((gates, before), tanh), (d_hidden, d_cell)) in units {
-                    step::<S, V>(simd, gates, before, tanh, d_hidden, d_cell);
+                    step::<S, V>(simd, gates, before, tanh, 0, d_hidden, d_cell);
                 }
-                if t > 0 {
-                    let tiles = d_hidden
-                        .chunks_exact_mut(4 * V)
-                        .zip(recurrent.chunks_exact(16 * hidden));
-                    for (d_hidden, weights) in tiles {
-                        for from in (0..V).step_by(N) {
-                            let sums = product::<S, V, N>(simd, weights, gates, from);
-                            for (row, sums) in d_hidden.chunks_exact_mut(V).zip(&sums) {
-                                row[from..from + N].copy_from_slice(sums);
-                            }
+            }
+            for t in steps.rev().take_while(|t| *t > 0) {
+                let (earlier, now) = gates.split_at_mut(t * gate_stride);
+                let now = &now[..4 * hidden * V];
+                let earlier = &mut earlier[(t - 1) * gate_stride..][..4 * hidden * V];
+                let tiles = earlier
+                    .chunks_mut(16 * V)
+                    .zip(cell[(t - 1) * hidden * V..][..hidden * V].chunks(4 * V))
+                    .zip(tanh_cell[(t - 1) * hidden * V..].chunks(4 * V))
+                    .zip(d_cell.chunks_mut(4 * V))
+                    .zip(recurrent.chunks_exact(16 * hidden));
+                for ((((gates, before), tanh), d_cell), weights) in tiles {
+                    for from in (0..V).step_by(N) {
+                        let ahead = [bytemuck::cast_slice(gates)];
+                        let sums = product::<S, V, N, 1>(simd, weights, now, from, ahead);
+                        let units = gates
+                            .chunks_exact_mut(4 * V)
+                            .zip(before.chunks_exact(V))
+                            .zip(tanh.chunks_exact(V))
+                            .zip(sums.iter().zip(d_cell.chunks_exact_mut(V)));
+                        for (((gates, before), tanh), (d_hidden, d_cell)) in units {
+                            step::<S, V>(simd, gates, before, tanh, from, d_hidden, d_cell);
                         }
                     }
                 }
@@ -54,13 +70,14 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
     );
 }
 
-/// One unit, one step back.
+/// One unit, one step back, for the vectors from `from` on that `d_hidden` has.
 #[inline(always)]
 fn step<S: Simd, const V: usize>(
     simd: S,
     gates: &mut [S::f32s],
     before: &[S::f32s],
     tanh: &[S::f32s],
+    from: usize,
     d_hidden: &[S::f32s],
     d_cell: &mut [S::f32s],
 ) {
@@ -69,9 +86,9 @@ fn step<S: Simd, const V: usize>(
     // 1 - a, 1 - a^2
     let rest = |a| simd.sub_f32s(one, a);
     let bend = |a| simd.negate_mul_add_e_f32s(a, a, one);
-    for v in 0..V {
+    for (v, d_hidden) in (from..V).zip(d_hidden) {
         let (i, f, g, o) = (gates[v], gates[V + v], gates[2 * V + v], gates[3 * V + v]);
-        let through = mul(d_hidden[v], o);
+        let through = mul(*d_hidden, o);
         let d = simd.mul_add_e_f32s(through, bend(tanh[v]), d_cell[v]);
         let (d_in, d_kept) = (mul(d, i), mul(d, f));
         gates[v] = mul(mul(d_in, g), rest(i));

@@ -50,7 +50,8 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
                         .zip(weights.chunks_exact(4 * shape.rows()));
                     for (gates, weights) in units {
                         for from in (0..V).step_by(N) {
-                            let sums = product::<S, V, N>(simd, &weights[..4 * rows], now, from);
+                            let sums =
+                                product::<S, V, N, 0>(simd, &weights[..4 * rows], now, from, []);
                             for (gate, sums) in gates.chunks_exact_mut(V).zip(&sums) {
                                 gate[from..from + N].copy_from_slice(sums);
                             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, bytemuck};
 
 use super::{Shape, Shard};
 
@@ -28,23 +28,28 @@ pub(super) fn run<S: Simd, const V: usize, const Q: usize>(
             let state = &state[steps.start * strides.0..];
             let gates = &gates[steps.start * strides.1..];
             for first in (0..rows).step_by(Q) {
-                let state = &state[first * V..];
-                let width = Q.min(rows - first);
+                // Rows that fill no tile go with the one before them, which has their gates in the cache.
+                let left = rows - first;
+                let width = if left < 2 * Q { left } else { Q };
+                if width < Q && first > 0 {
+                    break;
+                }
                 for (j, grads) in grads.chunks_exact_mut(4 * rows).enumerate() {
                     let gates = (&gates[4 * j * V..], strides.1);
-                    let grads = &mut grads[4 * first..][..4 * width];
-                    if width == Q {
-                        let state = (state, strides.0);
-                        product::<S, V, Q>(simd, steps.len(), gates, state, grads);
-                    } else {
-                        // A single row would wait for its own sums: each of its four takes a new one every latency.
-                        for (pair, grads) in grads.chunks_mut(8).enumerate() {
-                            let state = (&state[2 * pair * V..], strides.0);
-                            if grads.len() == 8 {
-                                product::<S, V, 2>(simd, steps.len(), gates, state, grads);
-                            } else {
-                                product::<S, V, 1>(simd, steps.len(), gates, state, grads);
-                            }
+                    let mut state = &state[first * V..];
+                    let mut tiles = grads[4 * first..][..4 * width].chunks_exact_mut(4 * Q);
+                    for grads in tiles.by_ref() {
+                        product::<S, V, Q>(simd, steps.len(), gates, (state, strides.0), grads);
+                        state = &state[Q * V..];
+                    }
+                    // A single row would wait for its own sums: each of its four takes a new one every latency.
+                    for grads in tiles.into_remainder().chunks_mut(8) {
+                        let operand = (state, strides.0);
+                        if grads.len() == 8 {
+                            product::<S, V, 2>(simd, steps.len(), gates, operand, grads);
+                            state = &state[2 * V..];
+                        } else {
+                            product::<S, V, 1>(simd, steps.len(), gates, operand, grads);
                         }
                     }
                 }
@@ -75,9 +80,29 @@ fn product<S: Simd, const V: usize, const Q: usize>(
             }
         }
     }
-    for (grads, sums) in grads.chunks_exact_mut(4).zip(sums) {
+    for (grads, sums) in grads.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
+        add_lanes(simd, sums, grads);
+    }
+}
+
+/// Adds to each of `grads` the lanes of its sum.
+#[inline(always)]
+fn add_lanes<S: Simd>(simd: S, sums: [S::f32s; 4], grads: &mut [f32; 4]) {
+    if S::IS_SCALAR {
         for (grad, sum) in grads.iter_mut().zip(sums) {
             *grad += simd.reduce_sum_f32s(sum);
         }
+    } else {
+        // Four lanes of each sum beside one another: adding vectors then does for all four at once.
+        let [a, b, c, d] = simd.deinterleave_shfl_f32s(sums);
+        let quarters = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
+        let quarters = bytemuck::cast_slice::<S::f32s, [f32; 4]>(std::slice::from_ref(&quarters));
+        let mut total = *grads;
+        for quarter in quarters {
+            for (total, part) in total.iter_mut().zip(quarter) {
+                *total += part;
+            }
+        }
+        *grads = total;
     }
 }

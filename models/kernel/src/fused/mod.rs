@@ -103,6 +103,18 @@ impl Work {
         x: &[f32],
         last: &mut [f32],
     ) {
+        self.forward_on(Arch::new(), lstm, steps, batch, x, last);
+    }
+
+    fn forward_on(
+        &mut self,
+        arch: Arch,
+        lstm: &Lstm,
+        steps: usize,
+        batch: usize,
+        x: &[f32],
+        last: &mut [f32],
+    ) {
         self.shape = Shape {
             steps,
             input: lstm.input,
@@ -110,7 +122,7 @@ impl Work {
         };
         self.batch = batch;
         pack(lstm, self.shape, &mut self.packed);
-        Arch::new().dispatch(ForwardPass {
+        arch.dispatch(ForwardPass {
             work: self,
             x,
             last,
@@ -119,8 +131,12 @@ impl Work {
 
     /// Adds to `grads`, in the layout of the weights, what d_last `[batch, hidden]` sends back.
     pub(crate) fn backward(&mut self, d_last: &[f32], grads: &mut [f32]) {
+        self.backward_on(Arch::new(), d_last, grads);
+    }
+
+    fn backward_on(&mut self, arch: Arch, d_last: &[f32], grads: &mut [f32]) {
         pack_recurrent(self.shape, &self.packed, &mut self.recurrent);
-        Arch::new().dispatch(BackwardPass {
+        arch.dispatch(BackwardPass {
             work: self,
             d_last,
             grads,
@@ -133,13 +149,19 @@ fn pack(lstm: &Lstm, shape: Shape, packed: &mut Aligned) {
     let (input, hidden) = (shape.input, shape.hidden);
     packed.resize(shape.weights());
     for (j, unit) in packed.chunks_exact_mut(4 * shape.rows()).enumerate() {
-        for gate in 0..4 {
-            let row = gate * hidden + j;
-            let values = std::iter::once(lstm.b_ih[row] + lstm.b_hh[row])
-                .chain(lstm.w_ih[row * input..][..input].iter().copied())
-                .chain(lstm.w_hh[row * hidden..][..hidden].iter().copied());
-            for (slot, value) in unit.iter_mut().skip(gate).step_by(4).zip(values) {
-                *slot = value;
+        let rows: [usize; 4] = std::array::from_fn(|gate| gate * hidden + j);
+        let (unit, _) = unit.as_chunks_mut::<4>();
+        let (bias, unit) = unit.split_at_mut(1);
+        bias[0] = rows.map(|row| lstm.b_ih[row] + lstm.b_hh[row]);
+        let (from_input, from_state) = unit.split_at_mut(input);
+        for (weights, slots, width) in [
+            (&lstm.w_ih, from_input, input),
+            (&lstm.w_hh, from_state, hidden),
+        ] {
+            let [a, b, c, d] = rows.map(|row| &weights[row * width..][..width]);
+            let values = a.iter().zip(b).zip(c).zip(d);
+            for (slot, (((a, b), c), d)) in slots.iter_mut().zip(values) {
+                *slot = [*a, *b, *c, *d];
             }
         }
     }
@@ -155,14 +177,16 @@ pub(crate) fn unpack(
 ) {
     let (input, hidden) = (shape.input, shape.hidden);
     for (j, unit) in packed.chunks_exact(4 * shape.rows()).enumerate() {
+        let (first, rest) = unit.as_chunks::<4>().0.split_at(1);
+        let (from_input, from_state) = rest.split_at(input);
         for gate in 0..4 {
             let row = gate * hidden + j;
-            let mut values = unit.iter().skip(gate).step_by(4);
-            let slots = std::iter::once(&mut bias[row])
-                .chain(&mut w_ih[row * input..][..input])
-                .chain(&mut w_hh[row * hidden..][..hidden]);
-            for (slot, value) in slots.zip(&mut values) {
-                *slot = *value;
+            bias[row] = first[0][gate];
+            for (slot, values) in w_ih[row * input..][..input].iter_mut().zip(from_input) {
+                *slot = values[gate];
+            }
+            for (slot, values) in w_hh[row * hidden..][..hidden].iter_mut().zip(from_state) {
+                *slot = values[gate];
             }
         }
     }
@@ -326,14 +350,10 @@ impl Shard {
             .enumerate()
         {
             state[..columns].fill(1.0);
-            for (i, row) in state[columns..]
-                .chunks_exact_mut(columns)
-                .take(input)
-                .enumerate()
-            {
-                let values = x[t * input + i..].iter().step_by(width);
-                for (slot, value) in row.iter_mut().zip(values).take(used) {
-                    *slot = *value;
+            let rows = state[columns..].chunks_exact_mut(columns).take(input);
+            for (i, row) in rows.enumerate() {
+                for (slot, window) in row.iter_mut().zip(x.chunks_exact(width).take(used)) {
+                    *slot = window[t * input + i];
                 }
                 row[used..].fill(0.0);
             }
@@ -375,3 +395,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
