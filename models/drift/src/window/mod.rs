@@ -12,8 +12,8 @@ mod column;
 mod random;
 mod whiten;
 
-pub use column::{Compared, Moved};
-pub use whiten::Grid;
+pub use column::{Compared, FEW, Moved};
+pub use whiten::{Grid, Whitener};
 
 use serde::Serialize;
 
