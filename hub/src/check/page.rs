@@ -34,7 +34,7 @@ pub fn page(title: &str, drift: bool, about: &[String], lines: &[Line]) -> Strin
     for line in lines {
         let class = if line.drift { " class=\"drift\"" } else { "" };
         let Some(column) = &line.column else {
-            let _ = writeln!(out, "<p>{}</p>", escape(&line.words));
+            let _ = writeln!(out, "<p{class}>{}</p>", escape(&line.words));
             continue;
         };
         let _ = write!(

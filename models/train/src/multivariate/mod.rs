@@ -93,7 +93,7 @@ impl Joint {
 /// Compares the columns of numbers of two tables as a whole, or says why not.
 ///
 /// # Errors
-/// Fewer than two columns of numbers, or too few rows; the reason reads on from "columns together are not compared: there are".
+/// Fewer than two columns of numbers, or too few rows; says what was found and what is needed.
 pub fn compare(
     columns: &[Column],
     reference: &Grid,

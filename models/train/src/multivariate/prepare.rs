@@ -77,7 +77,7 @@ pub(super) fn prepare(
     });
     if freed.len() < 2 {
         return Err(format!(
-            "{} columns of numbers without too many gaps, two are needed",
+            "columns of numbers that vary and have few gaps: {}, two are needed",
             freed.len()
         ));
     }
