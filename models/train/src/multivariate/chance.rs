@@ -7,6 +7,8 @@ use crate::diebold_mariano::student_two_sided;
 
 /// Windows that are cut.
 pub(super) const WINDOWS: usize = 50;
+/// Smallest probability that is told: how far beyond fifty windows chance reaches is a guess.
+const LEAST: f64 = 1e-6;
 /// Places that are looked at for a block, of which the one nearest in the season is taken.
 const PLACES: usize = 12;
 
@@ -77,7 +79,7 @@ impl Chance {
         if away.is_nan() {
             return 1.0;
         }
-        student_two_sided(away, self.freedom.max(2.0))
+        student_two_sided(away, self.freedom.max(2.0)).max(LEAST)
     }
 
     /// The probability of a statistic as large.

@@ -15,6 +15,8 @@ const TREES: usize = 16;
 const DEPTH: u16 = 5;
 /// Fewest rows of a leaf.
 const LEAF: usize = 5;
+/// Most columns that a split chooses from: what bounds the time of a wide table.
+const CHOICE: usize = 8;
 /// Times a column is shuffled.
 const SHUFFLES: usize = 4;
 
@@ -76,7 +78,7 @@ impl Part {
             .with_n_trees(TREES)
             .with_max_depth(DEPTH)
             .with_min_samples_leaf(LEAF)
-            .with_m(reference.width.div_ceil(2))
+            .with_m(reference.width.div_ceil(2).min(CHOICE))
             .with_seed(seed.wrapping_add(fold as u64));
         let forest = RandomForestRegressor::fit(&matrix(&all)?, &label, parameters)?;
         Ok(Self {

@@ -109,7 +109,7 @@ pub(super) fn prepare(
         let mut values = Vec::with_capacity(rows.len() * freed.len());
         for row in rows {
             for (one, median) in freed.iter().zip(&medians) {
-                let value = side(one)[*row];
+                let value = side(one).get(*row).copied().unwrap_or(f64::NAN);
                 filled += usize::from(value.is_nan());
                 values.push(if value.is_nan() { *median } else { value });
             }
