@@ -82,6 +82,84 @@ fn the_exit_code_tells_stable_from_drift_from_error() {
     }
 }
 
+/// Hours in which humidity and load go together, in the last `turned` rows against each other.
+fn pair(count: u64, turned: u64) -> Vec<String> {
+    let mut random = 7_u64;
+    let mut noise = || {
+        let mut next = || {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 11) as f64 * 2f64.powi(-53)
+        };
+        (0..12).map(|_| next()).sum::<f64>() - 6.0
+    };
+    let (mut humidity, mut load, mut wind) = (0.0, 0.0, 0.0);
+    (0..count)
+        .map(|i| {
+            let common = noise();
+            let sign = if i + turned < count { 1.0 } else { -1.0 };
+            humidity = 0.8 * humidity + common + 0.4 * noise();
+            load = 0.8 * load + sign * common + 0.4 * noise();
+            wind = 0.8 * wind + noise();
+            let day = 4.0 * (i as f64 / 24.0 * std::f64::consts::TAU).sin();
+            let time = 1_767_225_600 + i * 3_600;
+            format!(
+                "{time},{:.3},{:.3},{wind:.3}\n",
+                50.0 + humidity + day,
+                9.0 + load - day
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_change_that_no_column_shows_is_seen_in_the_columns_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, rows: &[String]| {
+        let text = format!("time,humidity,load,wind\n{}", rows.concat());
+        std::fs::write(dir.path().join(name), text).unwrap();
+    };
+    let (turned, quiet) = (pair(1_120, 120), pair(1_120, 0));
+    write("a.csv", &turned[..1_000]);
+    write("turned.csv", &turned[1_000..]);
+    write("same.csv", &quiet[1_000..]);
+    let check = |current: &str, more: &[&str]| {
+        let files = ["--reference", "a.csv", "--current", current];
+        run(dir.path(), &[files.as_slice(), more].concat())
+    };
+    let (code, said, _) = check("same.csv", &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("columns together are as they were"), "{said}");
+    let (code, said, _) = check("turned.csv", &["--html", "p.html"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("columns together: ")
+            && (said.contains("chiefly by humidity and load; each by itself is as it was")
+                || said.contains("chiefly by load and humidity; each by itself is as it was"))
+            && said.contains("load is as it was"),
+        "{said}"
+    );
+    let html = std::fs::read_to_string(dir.path().join("p.html")).unwrap();
+    assert!(
+        html.contains("<p class=\"drift\">columns together")
+            && html.contains("drift: 0 of 3 columns drifted, and the columns together"),
+        "{html}"
+    );
+    let (code, said, _) = check("turned.csv", &["--no-multivariate", "--json"]);
+    assert!(code == 0 && !said.contains("together"), "{said}");
+    let (_, said, _) = check("turned.csv", &["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(report["together"]["drift"], true);
+    assert_eq!(report["drift"], true);
+    assert!(report["together"]["auc"].as_f64().unwrap() > 0.7, "{said}");
+    let one = ["--column", "wind", "--json"];
+    let (_, said, _) = check("turned.csv", &one);
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let why = report["together"]["skipped"].as_str().unwrap();
+    assert!(why.contains("two are needed"), "{said}");
+}
+
 #[test]
 fn what_cannot_be_compared_is_an_error_that_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use fieldcast_drift::preset::{Column, Decision, Values, Version, decide};
 use fieldcast_drift::window::{Check, Options, Skipped, check};
+use fieldcast_train::multivariate::{Joint, compare};
 use serde::Serialize;
 
 use crate::page::{Bars, Course, Panel};
@@ -28,6 +29,8 @@ pub struct Request {
     pub time_column: Option<String>,
     /// Rows of a season; none: hours of the day or the week where there are times.
     pub season: Option<usize>,
+    /// Whether columns are compared each by itself only, not together too.
+    pub alone: bool,
 }
 
 /// Two files that fit each other.
@@ -57,8 +60,30 @@ pub struct Report {
     /// The verdict.
     #[serde(flatten)]
     pub check: Check,
+    /// The columns together, unless they were not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub together: Option<Together>,
     /// The same in words.
     pub words: Vec<String>,
+}
+
+/// What is said of the columns together.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Together {
+    /// They were compared.
+    Compared {
+        /// Whether the joint distribution drifted.
+        drift: bool,
+        /// The comparison.
+        #[serde(flatten)]
+        joint: Box<Joint>,
+    },
+    /// They were not.
+    Skipped {
+        /// Why.
+        skipped: String,
+    },
 }
 
 /// Reads both files and pairs their columns.
@@ -165,13 +190,25 @@ pub fn judge(request: &Request, pair: &Pair, options: Options) -> Result<(Report
     let mut verdict =
         check(&data, &reference, &current, options).with_context(|| files(request))?;
     verdict.skipped.extend(skipped);
-    let lines = words::lines(&verdict, &pair.columns);
+    // One family of questions with the columns, so that the stated rate holds for the whole check.
+    let together =
+        (!request.alone).then(
+            || match compare(&data, &reference, &current, options.seed) {
+                Ok(joint) => Together::Compared {
+                    drift: verdict.join(joint.p),
+                    joint: Box::new(joint),
+                },
+                Err(skipped) => Together::Skipped { skipped },
+            },
+        );
+    let lines = words::lines(&verdict, together.as_ref(), &pair.columns);
     let report = Report {
         reference: request.reference.clone(),
         current: request.current.clone(),
         season,
         words: lines.iter().map(|l| l.words.clone()).collect(),
         check: verdict,
+        together,
     };
     Ok((report, lines))
 }

@@ -2,6 +2,9 @@
 
 use fieldcast_drift::preset::{Column, Decision};
 use fieldcast_drift::window::{Check, Moved, Verdict};
+use fieldcast_train::multivariate::Joint;
+
+use super::Together;
 
 /// How far a mean must move, in deviations, before that is what is said first.
 const MOVED: f64 = 0.1;
@@ -11,16 +14,16 @@ const SPREAD: f64 = 1.1;
 /// A column's line of a report.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// The column; empty for one that is not compared.
+    /// The column; empty for one that is not compared, and for the columns together.
     pub column: Option<Column>,
-    /// Whether it drifted.
+    /// Whether it drifted, or they did.
     pub drift: bool,
     /// What is said.
     pub words: String,
 }
 
-/// A line for each column, drifted or not, then those that are not compared.
-pub(super) fn lines(check: &Check, columns: &[Column]) -> Vec<Line> {
+/// A line for each column, drifted or not, one for the columns together, then those that are not compared.
+pub(super) fn lines(check: &Check, together: Option<&Together>, columns: &[Column]) -> Vec<Line> {
     let find = |name: &str| columns.iter().find(|c| c.name == name).cloned();
     let mut lines: Vec<Line> = check
         .columns
@@ -31,12 +34,66 @@ pub(super) fn lines(check: &Check, columns: &[Column]) -> Vec<Line> {
             words: sentence(v),
         })
         .collect();
+    lines.extend(together.map(|t| joined(t, check)));
     lines.extend(check.skipped.iter().map(|s| Line {
         column: None,
         drift: false,
         words: format!("{} is not compared: it {}", s.name, s.reason),
     }));
     lines
+}
+
+fn joined(together: &Together, check: &Check) -> Line {
+    let (drift, words) = match together {
+        Together::Compared { drift: true, joint } => (true, changed(joint, check)),
+        Together::Compared { joint, .. } => (
+            false,
+            format!(
+                "columns together are as they were (AUC {}, p {})",
+                short(joint.auc),
+                short(joint.p)
+            ),
+        ),
+        Together::Skipped { skipped } => (
+            false,
+            format!("columns together are not compared: {skipped}"),
+        ),
+    };
+    Line {
+        column: None,
+        drift,
+        words,
+    }
+}
+
+fn changed(joint: &Joint, check: &Check) -> String {
+    let what = if joint.p_auc <= joint.p_reconstruction {
+        "a forest tells the current rows from the reference's".to_owned()
+    } else {
+        let times = joint.reconstruction / joint.reconstruction_reference;
+        format!(
+            "the reference's principal components rebuild the current rows with {} times the error",
+            short(times)
+        )
+    };
+    let moved = |name: &str| check.columns.iter().any(|v| v.name == name && v.drift);
+    let chiefly = joint.chiefly();
+    let each = if chiefly.iter().any(|name| moved(name)) {
+        ""
+    } else {
+        "; each by itself is as it was"
+    };
+    let (last, others) = chiefly.split_last().unwrap_or((&"none", &[]));
+    let names = match others {
+        [] => (*last).to_owned(),
+        _ => format!("{} and {last}", others.join(", ")),
+    };
+    format!(
+        "columns together: {what} (AUC {}, chance is {}), chiefly by {names}{each} (p {})",
+        short(joint.auc),
+        short(joint.auc_chance),
+        short(joint.p)
+    )
 }
 
 fn sentence(verdict: &Verdict) -> String {
@@ -127,9 +184,15 @@ pub(super) fn evidently(decision: &Decision, columns: &[Column]) -> Vec<Line> {
 #[must_use]
 pub fn said(lines: &[Line], drift: bool) -> String {
     let compared = lines.iter().filter(|l| l.column.is_some()).count();
-    let drifted = lines.iter().filter(|l| l.drift).count();
+    let drifted = lines.iter().filter(|l| l.drift && l.column.is_some());
+    let drifted = drifted.count();
     let verdict = if drift { "drift" } else { "stable" };
-    format!("{verdict}: {drifted} of {compared} columns drifted")
+    let together = if lines.iter().any(|l| l.drift && l.column.is_none()) {
+        ", and the columns together"
+    } else {
+        ""
+    };
+    format!("{verdict}: {drifted} of {compared} columns drifted{together}")
 }
 
 /// Three digits that count.

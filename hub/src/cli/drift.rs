@@ -79,6 +79,9 @@ struct Check {
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 1, conflicts_with = "preset")]
     seed: u64,
+    /// Compare columns each by itself only, not together too.
+    #[arg(long, conflicts_with = "preset")]
+    no_multivariate: bool,
 }
 
 /// Runs the command; drift is an exit code, not an error.
@@ -93,6 +96,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<ExitCode> {
         columns: args.columns.clone(),
         time_column: args.time_column.clone(),
         season: args.season,
+        alone: args.no_multivariate,
     };
     let pair = check::read(&request)?;
     let drift = match args.preset {

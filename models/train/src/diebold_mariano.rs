@@ -92,7 +92,7 @@ fn with_lags(
 }
 
 /// P(|T| > |t|) for Student's t: the regularised incomplete beta I_x(df/2, 1/2) at x = df / (df + t²).
-fn student_two_sided(t: f64, df: f64) -> f64 {
+pub(crate) fn student_two_sided(t: f64, df: f64) -> f64 {
     incomplete_beta(df / 2.0, 0.5, df / (df + t * t))
 }
 

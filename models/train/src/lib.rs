@@ -28,6 +28,7 @@ mod highway;
 pub mod importance;
 mod learner;
 mod linalg;
+pub mod multivariate;
 mod network;
 mod normalise;
 pub mod plain;

@@ -25,6 +25,9 @@ pub(crate) struct DriftArgs {
     /// Simulated windows for each rate.
     #[arg(long, default_value_t = 2_000)]
     windows: usize,
+    /// Simulated windows of several columns for each rate; each takes about half a second.
+    #[arg(long, default_value_t = 200)]
+    together: usize,
     /// Turns that ours and theirs take, one after the other.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -35,11 +38,16 @@ pub(crate) struct DriftArgs {
 
 pub(crate) fn run(args: &DriftArgs) -> Result<()> {
     ensure!(
-        args.windows > 0 && args.rounds > 0,
-        "--windows and --rounds are at least 1"
+        args.windows > 0 && args.together > 0 && args.rounds > 0,
+        "--windows, --together and --rounds are at least 1"
     );
     // With the features of the whole workspace, so that nothing is built twice.
-    let examples = ["--example=window", "--example=cost", "--bin=fieldcast-hub"];
+    let examples = [
+        "--example=window",
+        "--example=cost",
+        "--example=multivariate",
+        "--bin=fieldcast-hub",
+    ];
     execute(
         cargo()?
             .args(["build", "--release", "--workspace"])
@@ -51,6 +59,7 @@ pub(crate) fn run(args: &DriftArgs) -> Result<()> {
         "figure", "value", "unit", "ratio"
     );
     rates(&release, args.windows)?;
+    together(&release, args.together)?;
     detectors(&release)?;
     if !args.alone {
         check(&release, args.rounds)?;
@@ -79,6 +88,42 @@ fn rates(release: &Path, windows: usize) -> Result<()> {
         };
         let of = format!("plain KS {plain:.2} % {goal}");
         line(&format!("window_{name}"), ours, "%", ours / plain, &of);
+    }
+    Ok(())
+}
+
+/// False alarms, power and time of the columns together; the ratio is to the columns each by itself.
+fn together(release: &Path, windows: usize) -> Result<()> {
+    let text =
+        output(Command::new(release.join("examples/multivariate")).arg(windows.to_string()))?;
+    for row in text.lines() {
+        let mut words = row.split(' ');
+        let name = words.next().unwrap_or_default();
+        let figures = words.map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+        let [joint, all, single, _, _, time] = figures.as_slice() else {
+            continue;
+        };
+        let goal = if name.starts_with("false") {
+            "(at most 7)"
+        } else {
+            ""
+        };
+        let of = |what: &str| format!("{what}, {time:.0} ms each {goal}");
+        let alone = format!("columns by themselves {single:.2} %");
+        line(
+            &format!("together_{name}"),
+            *joint,
+            "%",
+            joint / single,
+            &of(&alone),
+        );
+        line(
+            &format!("check_{name}"),
+            *all,
+            "%",
+            all / single,
+            &of("the whole check"),
+        );
     }
     Ok(())
 }

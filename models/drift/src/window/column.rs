@@ -13,7 +13,7 @@ use crate::special::chi_square_tail;
 use crate::two_sample::wasserstein;
 
 /// Most different values of a column of numbers that is compared as categories.
-const FEW: usize = 5;
+pub const FEW: usize = 5;
 /// Share of different values from which words are free text.
 const FREE_TEXT: f64 = 0.5;
 

@@ -13,9 +13,9 @@ pub(crate) mod random;
 mod season;
 mod whiten;
 
-pub use column::{Compared, Moved, compare};
+pub use column::{Compared, FEW, Moved, compare};
 pub use season::Season;
-pub use whiten::Grid;
+pub use whiten::{Grid, Whitener};
 
 use serde::Serialize;
 
@@ -69,7 +69,7 @@ pub struct Skipped {
 /// What is said of two tables.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Check {
-    /// Whether any column drifted.
+    /// Whether any column drifted, or a question that joined them ([`Check::join`]).
     pub drift: bool,
     /// Rate of false discoveries that was asked for.
     pub rate: f64,
@@ -77,6 +77,22 @@ pub struct Check {
     pub columns: Vec<Verdict>,
     /// Columns that are not compared.
     pub skipped: Vec<Skipped>,
+}
+
+impl Check {
+    /// Takes the p-value of one more question about the same tables into the procedure, as if it had been a column all along:
+    /// every column is judged anew. Whether that question is answered by drift.
+    pub fn join(&mut self, p: f64) -> bool {
+        let mut all: Vec<f64> = self.columns.iter().map(|v| v.compared.p).collect();
+        all.push(p);
+        let mut found = discoveries(&all, self.rate);
+        let joined = found.pop().unwrap_or(false);
+        for (verdict, drift) in self.columns.iter_mut().zip(found) {
+            verdict.drift = drift;
+        }
+        self.drift = joined || self.columns.iter().any(|v| v.drift);
+        joined
+    }
 }
 
 /// Compares the columns of a window with those of a reference.
@@ -149,6 +165,7 @@ pub fn discoveries(p: &[f64], rate: f64) -> Vec<bool> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -159,5 +176,29 @@ mod tests {
         let p = [0.01, 0.037, 0.03, 0.5];
         assert_eq!(discoveries(&p, 0.05), [true, true, true, false]);
         assert!(discoveries(&[], 0.05).is_empty());
+    }
+
+    #[test]
+    fn another_question_takes_its_share_of_the_rate() {
+        let mut random = random::Random::new(2);
+        let mut values = |shift: f64, n: usize| crate::preset::Values::Numbers {
+            values: (0..n).map(|_| random.normal() + shift).collect(),
+            whole: false,
+        };
+        let column = Column {
+            name: "a".into(),
+            reference: values(0.0, 400),
+            current: values(0.3, 60),
+        };
+        let grid = Grid::default();
+        let of = |rate| {
+            let options = Options { rate, seed: 1 };
+            check(std::slice::from_ref(&column), &grid, &grid, options).unwrap()
+        };
+        let p = of(0.05).columns[0].compared.p;
+        let mut check = of((1.5 * p).min(0.9));
+        assert!(check.drift);
+        assert!(!check.join(1.0) && !check.drift && !check.columns[0].drift);
+        assert!(check.join(0.0) && check.drift);
     }
 }

@@ -37,9 +37,9 @@ impl Grid {
     }
 }
 
-/// What a reference expects of its next value.
+/// What a reference expects of its next value: means by slot of the season, and an autoregression.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Whitener {
+pub struct Whitener {
     means: Vec<f64>,
     scales: Vec<f64>,
     past: Past,
@@ -58,7 +58,8 @@ struct Past {
 
 impl Whitener {
     /// Learns from rows, of which non-finite ones are missing.
-    pub(super) fn fit(values: &[f64], grid: &Grid) -> Self {
+    #[must_use]
+    pub fn fit(values: &[f64], grid: &Grid) -> Self {
         let means = slot_means(values, grid).unwrap_or_default();
         let mut whitener = Self {
             means,
@@ -71,16 +72,21 @@ impl Whitener {
         whitener
     }
 
-    pub(super) fn lags(&self) -> usize {
+    /// How many past values it looks at.
+    #[must_use]
+    pub fn lags(&self) -> usize {
         self.past.weights.len() - 1
     }
 
-    pub(super) fn seasonal(&self) -> bool {
+    /// Whether the season has means.
+    #[must_use]
+    pub fn seasonal(&self) -> bool {
         !self.means.is_empty()
     }
 
     /// What each row brought that its slot and the rows before it did not say; NaN where they are missing.
-    pub(super) fn apply(&self, values: &[f64], grid: &Grid) -> Vec<f64> {
+    #[must_use]
+    pub fn apply(&self, values: &[f64], grid: &Grid) -> Vec<f64> {
         let mut out = self.innovations(&self.without_season(values, grid), grid);
         if !self.scales.is_empty() {
             for (value, slot) in out.iter_mut().zip(&grid.slots) {
