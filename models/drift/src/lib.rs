@@ -10,6 +10,7 @@ pub mod ks;
 pub mod monitor;
 pub mod preset;
 pub mod reference;
+pub mod run;
 pub mod sensor;
 pub mod special;
 pub mod stream;

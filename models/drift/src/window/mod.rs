@@ -9,8 +9,8 @@
 
 mod blocks;
 mod column;
-mod random;
-mod whiten;
+pub(crate) mod random;
+pub(crate) mod whiten;
 
 pub use column::{Compared, Moved};
 pub use whiten::Grid;

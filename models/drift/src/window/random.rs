@@ -1,14 +1,14 @@
 //! SplitMix64: owns the seeded random numbers of the bootstrap, never a global state.
 
 /// A seeded generator.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -17,12 +17,12 @@ impl Random {
     }
 
     /// Below `n`, which is not 0.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 
     #[cfg(test)]
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         let unit = |bits: u64| (bits >> 11) as f64 * 2f64.powi(-53);
         let radius = (-2.0 * (1.0 - unit(self.next())).ln()).sqrt();
         radius * (std::f64::consts::TAU * unit(self.next())).cos()

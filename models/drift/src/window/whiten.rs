@@ -1,7 +1,7 @@
 //! Whitening: owns the seasonal means and the autoregression of a reference and what they leave of other rows, never a test.
 
 /// Highest order of the autoregression.
-const MOST_LAGS: usize = 8;
+pub(crate) const MOST_LAGS: usize = 8;
 /// Rows a coefficient needs at least.
 const ROWS_PER_LAG: usize = 25;
 /// Seasons that a reference must hold before its slots have means.
@@ -39,7 +39,7 @@ impl Grid {
 
 /// What a reference expects of its next value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Whitener {
+pub(crate) struct Whitener {
     means: Vec<f64>,
     scales: Vec<f64>,
     past: Past,
@@ -58,7 +58,7 @@ struct Past {
 
 impl Whitener {
     /// Learns from rows, of which non-finite ones are missing.
-    pub(super) fn fit(values: &[f64], grid: &Grid) -> Self {
+    pub(crate) fn fit(values: &[f64], grid: &Grid) -> Self {
         let means = slot_means(values, grid).unwrap_or_default();
         let mut whitener = Self {
             means,
@@ -71,16 +71,21 @@ impl Whitener {
         whitener
     }
 
-    pub(super) fn lags(&self) -> usize {
+    pub(crate) fn lags(&self) -> usize {
         self.past.weights.len() - 1
     }
 
-    pub(super) fn seasonal(&self) -> bool {
+    pub(crate) fn seasonal(&self) -> bool {
         !self.means.is_empty()
     }
 
+    /// Means and deviations by slot (empty = none), intercept and weights of the lags.
+    pub(crate) fn into_parts(self) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        (self.means, self.scales, self.past.weights)
+    }
+
     /// What each row brought that its slot and the rows before it did not say; NaN where they are missing.
-    pub(super) fn apply(&self, values: &[f64], grid: &Grid) -> Vec<f64> {
+    pub(crate) fn apply(&self, values: &[f64], grid: &Grid) -> Vec<f64> {
         let mut out = self.innovations(&self.without_season(values, grid), grid);
         if !self.scales.is_empty() {
             for (value, slot) in out.iter_mut().zip(&grid.slots) {
