@@ -12,6 +12,7 @@ pub mod ks;
 pub mod monitor;
 pub mod preset;
 pub mod reference;
+pub mod run;
 pub mod sensor;
 pub mod sketch;
 pub mod special;

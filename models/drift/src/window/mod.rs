@@ -11,7 +11,7 @@ mod blocks;
 mod column;
 pub(crate) mod random;
 mod season;
-mod whiten;
+pub(crate) mod whiten;
 
 pub use column::{Compared, FEW, Moved, compare};
 pub use season::Season;

@@ -1,7 +1,7 @@
 //! Whitening: owns the seasonal means and the autoregression of a reference and what they leave of other rows, never a test.
 
 /// Highest order of the autoregression.
-const MOST_LAGS: usize = 8;
+pub(crate) const MOST_LAGS: usize = 8;
 /// Rows a coefficient needs at least.
 const ROWS_PER_LAG: usize = 25;
 /// Seasons that a reference must hold before its slots have means.
@@ -82,6 +82,11 @@ impl Whitener {
     #[must_use]
     pub fn seasonal(&self) -> bool {
         !self.means.is_empty()
+    }
+
+    /// Means and deviations by slot (empty = none), intercept and weights of the lags.
+    pub(crate) fn into_parts(self) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        (self.means, self.scales, self.past.weights)
     }
 
     /// What each row brought that its slot and the rows before it did not say; NaN where they are missing.
