@@ -4,6 +4,8 @@
 use fieldcast_drift::days::{DayFold, DayReference, DayScale};
 use fieldcast_drift::inputs::{Aspect, InputEvent, InputMonitor};
 use fieldcast_drift::reference::ReferenceStats;
+use fieldcast_drift::run::RunReference;
+use fieldcast_drift::run::channel::{DETECTOR, RowWatch};
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
 use fieldcast_wire::{Sha256, pb};
 use serde::{Deserialize, Serialize};
@@ -22,9 +24,14 @@ struct Expected {
 struct Input {
     day: DayFold,
     monitors: Vec<(Aspect, InputMonitor)>,
+    #[serde(default)]
+    rows: RowWatch,
     /// Comes with the bundle, which is loaded anew at each start.
     #[serde(skip)]
     expected: Vec<Expected>,
+    /// The same of its rows; none where the bundle does not know the device.
+    #[serde(skip)]
+    run: Option<(RunReference, DayReference, DayScale)>,
 }
 
 /// Watches the inputs of one bundle; empty for a device's own baselines.
@@ -69,7 +76,12 @@ impl InputWatch {
         };
         let input = |name| {
             let expected: Vec<Expected> = expected(name);
+            let run = reference
+                .channel(name)
+                .and_then(|channel| run(channel.rows.as_ref()?, &expected));
             Input {
+                rows: RowWatch::default(),
+                run,
                 day: DayFold::default(),
                 monitors: expected
                     .iter()
@@ -94,6 +106,7 @@ impl InputWatch {
         }
         for (new, old) in self.inputs.iter_mut().zip(before.inputs) {
             new.day = old.day;
+            new.rows = old.rows;
             for (aspect, monitor) in &mut new.monitors {
                 if let Some((_, seen)) = old.monitors.iter().find(|(a, _)| a == aspect) {
                     monitor.clone_from(seen);
@@ -103,7 +116,7 @@ impl InputWatch {
         self
     }
 
-    /// Positions of the inputs that differ at present.
+    /// Positions of the inputs that differ at present by their days; a sudden shift is told, and is no state.
     pub fn raised(&self) -> impl Iterator<Item = usize> {
         let differs = |input: &Input| input.monitors.iter().any(|(_, m)| m.is_raised());
         self.inputs
@@ -118,6 +131,11 @@ impl InputWatch {
         let (period, version) = (self.period, self.version);
         for (i, input) in self.inputs.iter_mut().enumerate() {
             let value = row.value(i).unwrap_or(f64::NAN);
+            if let Some((reference, days, scale)) = &input.run {
+                let known = (reference, days, *scale);
+                let event = input.rows.update(known, period, row.time, value);
+                signals.extend(event.map(|event| (i, signal(&event, DETECTOR, version))));
+            }
             let Some(day) = input.day.push(period, row.time, value) else {
                 continue;
             };
@@ -128,17 +146,28 @@ impl InputWatch {
                 let monitor = input.monitors.iter_mut().find(|(a, _)| *a == e.aspect);
                 let event =
                     monitor.and_then(|(_, m)| m.update(&e.reference, e.scale, day.day, value));
-                signals.extend(event.map(|event| (i, signal(&event, e.aspect, version))));
+                signals
+                    .extend(event.map(|event| (i, signal(&event, e.aspect.detector(), version))));
             }
         }
         signals
     }
 }
 
-fn signal(event: &InputEvent, aspect: Aspect, version: u64) -> pb::DriftSignal {
+/// What the rows are watched by, where the bundle says it and knows the device.
+fn run(
+    reference: &RunReference,
+    expected: &[Expected],
+) -> Option<(RunReference, DayReference, DayScale)> {
+    let days = expected.iter().find(|e| e.aspect == Aspect::Mean)?;
+    reference.validate().ok()?;
+    Some((reference.clone(), days.reference.clone(), days.scale?))
+}
+
+fn signal(event: &InputEvent, detector: &str, version: u64) -> pb::DriftSignal {
     pb::DriftSignal {
         kind: pb::DriftKind::Covariate as i32,
-        detector: aspect.detector().into(),
+        detector: detector.into(),
         statistic: event.statistic,
         threshold: event.threshold,
         severity: event.shift,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
 use chrono::DateTime;
-use fieldcast_drift::fleet::{Rules, Series, Verdict, confirm, judge};
+use fieldcast_drift::fleet::{Changed, Rules, Series, Verdict, confirm, judge};
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::drift_reports::OpenSignal;
@@ -159,9 +159,16 @@ async fn check(
         return Ok(());
     }
     let errors = errors(store, spec, champion).await?;
-    let said = words(&verdict, look.version, errors);
+    let raised = store.raised_inputs(&spec.name, look.version).await?;
+    let agree = |c: &&Changed| {
+        let own = |(d, s): &(String, String)| *d == c.device && *s == c.sensor;
+        raised.iter().any(own)
+    };
+    let agreeing = verdict.changed.iter().filter(agree).count();
+    let said = words(&verdict, look.version, agreeing, errors);
     let panels = panels(store, look, &verdict).await?;
-    let report = json!({"words": said, "verdict": verdict, "panels": panels});
+    let report =
+        json!({"words": said, "verdict": verdict, "devices_agree": agreeing, "panels": panels});
     let time = |ms| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let onset = verdict
         .changed

@@ -32,9 +32,9 @@ enum Way {
     Other,
 }
 
-/// The verdict in words.
+/// The verdict in words; `agreeing` of the changed sensors are raised by their own device's monitors too.
 #[must_use]
-pub(super) fn words(verdict: &Verdict, version: i64, errors: Errors) -> String {
+pub(super) fn words(verdict: &Verdict, version: i64, agreeing: usize, errors: Errors) -> String {
     if verdict.changed.is_empty() {
         return format!(
             "inputs are again as version {version} was trained on: none of {} sensors has changed over the last {} windows",
@@ -62,7 +62,15 @@ pub(super) fn words(verdict: &Verdict, version: i64, errors: Errors) -> String {
              usual (an estimate); no retraining"
         ),
     };
-    format!("{}; {errors}", said.join("; "))
+    let agreeing = if agreeing > 0 {
+        format!(
+            " (the device's own monitors say so too: {agreeing} of {})",
+            verdict.changed.len()
+        )
+    } else {
+        String::new()
+    };
+    format!("{}{agreeing}; {errors}", said.join("; "))
 }
 
 fn shift(one: &Changed) -> Option<(f64, Option<f64>)> {
@@ -182,15 +190,15 @@ mod tests {
             rules: Rules::default(),
         };
         assert_eq!(
-            words(&verdict, 3, Errors::NotWorse),
+            words(&verdict, 3, 0, Errors::NotWorse),
             "humidity at 3 devices (a, b, c) has moved up by 12 %, since 3 March 2026; load of a takes other values, or \
              changes in another way, about the same mean, since 3 March 2026; forecasts are not worse; no retraining"
         );
         verdict.changed.truncate(1);
         assert!(
-            words(&verdict, 3, Errors::Worse).starts_with("humidity of a has moved up by 10 %")
+            words(&verdict, 3, 0, Errors::Worse).starts_with("humidity of a has moved up by 10 %")
         );
         verdict.changed.clear();
-        assert!(words(&verdict, 3, Errors::NotWorse).contains("again as version 3"));
+        assert!(words(&verdict, 3, 0, Errors::NotWorse).contains("again as version 3"));
     }
 }

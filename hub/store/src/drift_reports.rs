@@ -82,7 +82,8 @@ pub struct InputSignal {
 }
 
 impl Store {
-    /// Raised warnings about inputs that have no report yet, oldest first, at most 100.
+    /// Raised warnings about inputs that have no report yet, oldest first, at most 100. A sudden shift (`cusum_rows`) is no warning by
+    /// itself: each device may see one a month where nothing is.
     ///
     /// # Errors
     /// The database.
@@ -90,12 +91,35 @@ impl Store {
         sqlx::query_as(
             "SELECT id, device, forecaster, sensor, detector, statistic, threshold, severity, time, onset,
                 model_version, data_count FROM drift_signals s
-             WHERE kind = 'covariate' AND raised AND NOT EXISTS (SELECT FROM drift_reports r WHERE r.signal = s.id)
+             WHERE kind = 'covariate' AND raised AND detector <> 'cusum_rows' AND NOT EXISTS (SELECT FROM drift_reports r WHERE r.signal = s.id)
              ORDER BY id LIMIT 100",
         )
         .fetch_all(self.pool())
         .await
         .during("read warnings about inputs")
+    }
+
+    /// Devices and sensors of a forecaster whose own monitors of inputs stand raised.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn raised_inputs(
+        &self,
+        forecaster: &str,
+        model_version: i64,
+    ) -> Result<Vec<(String, String)>> {
+        sqlx::query_as(
+            "SELECT DISTINCT device, sensor FROM (
+                SELECT DISTINCT ON (device, sensor, detector) device, sensor, raised FROM drift_signals
+                WHERE kind = 'covariate' AND forecaster = $1 AND model_version = $2
+                ORDER BY device, sensor, detector, id DESC) newest
+             WHERE raised",
+        )
+        .bind(forecaster)
+        .bind(model_version)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read what devices say of the inputs of {forecaster}"))
     }
 
     /// Stores the report of a warning, once however often it is told.

@@ -42,7 +42,7 @@ const QUERIES: [(&str, &str, &str); 7] = [
         "Inputs of devices that differ from what the champion was trained on.",
         "SELECT '{forecaster=\"' || n.forecaster || '\"}', count(DISTINCT (n.device, n.sensor))::float8 FROM (
             SELECT DISTINCT ON (device, forecaster, sensor, detector) device, forecaster, sensor, raised, model_version
-            FROM drift_signals WHERE kind = 'covariate' ORDER BY device, forecaster, sensor, detector, id DESC) n
+            FROM drift_signals WHERE kind = 'covariate' AND detector <> 'cusum_rows' ORDER BY device, forecaster, sensor, detector, id DESC) n
          JOIN champions c ON c.forecaster = n.forecaster AND c.grp = 'all' AND c.version = n.model_version
          WHERE n.raised GROUP BY 1",
     ),

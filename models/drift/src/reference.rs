@@ -7,6 +7,8 @@ use crate::bins::normalise;
 use crate::days::{DayFold, DayReference};
 use crate::inputs::Aspect;
 use crate::ks::{Ks, ks};
+use crate::run::RunReference;
+use crate::run::channel::learn;
 use crate::two_sample::{finite, js_shares, psi_shares, wasserstein};
 
 /// Most values of the sorted sample a channel.
@@ -38,6 +40,9 @@ pub struct ChannelReference {
     /// What its days look like, by aspect; empty where nothing is known of days.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub days: Vec<(Aspect, DayReference)>,
+    /// What its rows look like to a detector of sudden shifts, in deviations of the days' means; none where too few are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RunReference>,
 }
 
 /// One device's rows: its name, and (time ms, one value a channel) in ascending order.
@@ -100,6 +105,7 @@ impl ChannelReference {
             edges,
             sample,
             days: Vec::new(),
+            rows: None,
         }
     }
 
@@ -172,9 +178,10 @@ impl ReferenceStats {
         Self { channels }
     }
 
-    /// Adds what the days of each channel look like, from the same rows by device; `period` is their distance, ms.
+    /// Adds what the days and rows of each channel look like, from the same rows by device; `period` is their distance, ms.
     #[must_use]
     pub fn with_days(mut self, period: i64, devices: &[DeviceRows<'_>]) -> Self {
+        let count = self.channels.len();
         for (c, channel) in self.channels.iter_mut().enumerate() {
             let mut aspects = Aspect::ALL.map(|aspect| (aspect, Vec::new()));
             for (device, rows) in devices {
@@ -194,6 +201,14 @@ impl ReferenceStats {
                 .into_iter()
                 .filter_map(|(aspect, series)| Some((aspect, DayReference::fit(&series)?)))
                 .collect();
+            let value = |row: &[f64]| row.get(c).copied().unwrap_or(f64::NAN);
+            let rows: Vec<(&str, Vec<(i64, f64)>)> = devices
+                .iter()
+                .map(|(device, rows)| (*device, rows.iter().map(|(t, r)| (*t, value(r))).collect()))
+                .collect();
+            channel.rows = channel
+                .days(Aspect::Mean)
+                .and_then(|days| learn(period, days, &rows, count));
         }
         self
     }

@@ -7,6 +7,7 @@
 //! their tails, their skewness and what order they still have are in it.
 
 mod bootstrap;
+pub mod channel;
 mod monitor;
 
 use serde::{Deserialize, Serialize};
