@@ -13,6 +13,7 @@ use fieldcast_store::model_versions::ModelVersionRow;
 use serde_json::{Value, json};
 
 use super::fleet_words::{Errors, words};
+use super::together::{self, Together};
 use crate::check::words::moved;
 use crate::page::{Bars, Course, Panel};
 use crate::training::snapshot;
@@ -134,14 +135,26 @@ async fn check(
     champion: &ModelVersionRow,
     look: &Look,
 ) -> Result<()> {
-    let (mut known, mut skipped) = (Vec::new(), Vec::new());
-    for device in &look.devices {
+    let (mut known, mut skipped, mut joint) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, device) in look.devices.iter().enumerate() {
+        let mut own = Vec::new();
         for sensor in &look.sensors {
-            let series = look.series(store, device, sensor).await?;
-            let (end, rules) = (look.end, look.rules);
-            let judged = tokio::task::spawn_blocking(move || judge(&series, end, &rules))
-                .await
-                .context("compare windows; this is a defect: keep the log and report it")?;
+            own.push(look.series(store, device, sensor).await?);
+        }
+        let (end, rules) = (look.end, look.rules);
+        let asked = together::is_asked(i, look.devices.len());
+        let judged = tokio::task::spawn_blocking(move || {
+            let each: Vec<_> = own.iter().map(|s| judge(s, end, &rules)).collect();
+            (
+                each,
+                asked.then(|| together::judge(&own, end, &rules)).flatten(),
+            )
+        });
+        let (each, all) = judged
+            .await
+            .context("compare windows; this is a defect: keep the log and report it")?;
+        joint.extend(all);
+        for judged in each {
             match judged {
                 Ok(judged) => known.push(judged),
                 Err(why) => skipped.push(why),
@@ -149,12 +162,13 @@ async fn check(
         }
     }
     let verdict = confirm(&known, skipped, look.end, &look.rules);
+    let joint = together::found(joint, &look.rules);
     let before = store.newest_fleet_report(&spec.name).await?;
     let was = before
         .as_ref()
         .map(|r| members(&r.report))
         .unwrap_or_default();
-    let is = members(&json!({"verdict": verdict}));
+    let is = members(&json!({"verdict": verdict, "together": joint}));
     if was == is {
         return Ok(());
     }
@@ -165,10 +179,10 @@ async fn check(
         raised.iter().any(own)
     };
     let agreeing = verdict.changed.iter().filter(agree).count();
-    let said = words(&verdict, look.version, agreeing, errors);
+    let joined: Vec<String> = joint.iter().map(Together::words).collect();
+    let said = words(&verdict, look.version, (agreeing, &joined), errors);
     let panels = panels(store, look, &verdict).await?;
-    let report =
-        json!({"words": said, "verdict": verdict, "devices_agree": agreeing, "panels": panels});
+    let report = json!({"words": said, "verdict": verdict, "devices_agree": agreeing, "together": joint, "panels": panels});
     let time = |ms| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let onset = verdict
         .changed
@@ -182,18 +196,19 @@ async fn check(
             &spec.name,
             look.version,
             (time(onset), time(look.end)),
-            !verdict.changed.is_empty(),
+            !is.is_empty(),
             &report,
         )
         .await?;
     Ok(())
 }
 
-/// Device and sensor of all that a report calls changed.
+/// Device and sensor of all that a report calls changed; no sensor where it is all of them together.
 fn members(report: &Value) -> Vec<(String, String)> {
     let changed = report["verdict"]["changed"].as_array();
     let name = |one: &Value, what: &str| one[what].as_str().unwrap_or_default().to_owned();
-    let each = changed.into_iter().flatten();
+    let joint = report["together"].as_array();
+    let each = changed.into_iter().chain(joint).flatten();
     let mut all: Vec<_> = each
         .map(|c| (name(c, "device"), name(c, "sensor")))
         .collect();

@@ -32,10 +32,16 @@ enum Way {
     Other,
 }
 
-/// The verdict in words; `agreeing` of the changed sensors are raised by their own device's monitors too.
+/// The verdict in words; `agreeing` of the changed sensors are raised by their own device's monitors too;
+/// `joined` says where inputs changed together.
 #[must_use]
-pub(super) fn words(verdict: &Verdict, version: i64, agreeing: usize, errors: Errors) -> String {
-    if verdict.changed.is_empty() {
+pub(super) fn words(
+    verdict: &Verdict,
+    version: i64,
+    (agreeing, joined): (usize, &[String]),
+    errors: Errors,
+) -> String {
+    if verdict.changed.is_empty() && joined.is_empty() {
         return format!(
             "inputs are again as version {version} was trained on: none of {} sensors has changed over the last {} windows",
             verdict.compared, verdict.rules.windows
@@ -70,7 +76,12 @@ pub(super) fn words(verdict: &Verdict, version: i64, agreeing: usize, errors: Er
     } else {
         String::new()
     };
-    format!("{}{agreeing}; {errors}", said.join("; "))
+    let parts: Vec<String> = (!said.is_empty())
+        .then(|| format!("{}{agreeing}", said.join("; ")))
+        .into_iter()
+        .chain(joined.iter().cloned())
+        .collect();
+    format!("{}; {errors}", parts.join("; "))
 }
 
 fn shift(one: &Changed) -> Option<(f64, Option<f64>)> {
@@ -190,15 +201,16 @@ mod tests {
             rules: Rules::default(),
         };
         assert_eq!(
-            words(&verdict, 3, 0, Errors::NotWorse),
+            words(&verdict, 3, (0, &[]), Errors::NotWorse),
             "humidity at 3 devices (a, b, c) has moved up by 12 %, since 3 March 2026; load of a takes other values, or \
              changes in another way, about the same mean, since 3 March 2026; forecasts are not worse; no retraining"
         );
         verdict.changed.truncate(1);
         assert!(
-            words(&verdict, 3, 0, Errors::Worse).starts_with("humidity of a has moved up by 10 %")
+            words(&verdict, 3, (0, &[]), Errors::Worse)
+                .starts_with("humidity of a has moved up by 10 %")
         );
         verdict.changed.clear();
-        assert!(words(&verdict, 3, 0, Errors::NotWorse).contains("again as version 3"));
+        assert!(words(&verdict, 3, (0, &[]), Errors::NotWorse).contains("again as version 3"));
     }
 }

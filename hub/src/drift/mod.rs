@@ -4,6 +4,7 @@ pub mod estimate;
 pub mod fleet;
 mod fleet_words;
 pub mod inputs;
+mod together;
 pub mod verdict;
 
 use std::collections::{BTreeMap, HashMap};

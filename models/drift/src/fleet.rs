@@ -313,20 +313,27 @@ impl Line {
     }
 }
 
+/// Whether the reference saw the season of the year that the windows lie in.
+#[must_use]
+pub fn season_is_known(series: &Series, end: i64, rules: &Rules) -> bool {
+    let first = end - rules.window_ms * i64::try_from(rules.windows).unwrap_or(1);
+    let seen: BTreeSet<i64> = series
+        .reference
+        .iter()
+        .map(|(t, _)| day_of_year(*t))
+        .collect();
+    let step = usize::try_from(rules.window_ms.max(1)).unwrap_or(usize::MAX);
+    let mut middles = (first + rules.window_ms / 2..end).step_by(step);
+    series.reference.is_empty() || middles.all(|middle| in_season(&seen, middle))
+}
+
 /// What the windows are compared with: the reference, or the weeks before them in a season of the year that it never saw.
 fn reference(
     series: &Series,
     (first, end): (i64, i64),
     rules: &Rules,
 ) -> Result<(Vec<(i64, f64)>, Against), String> {
-    let seen: BTreeSet<i64> = series
-        .reference
-        .iter()
-        .map(|(t, _)| day_of_year(*t))
-        .collect();
-    let middles =
-        (first + rules.window_ms / 2..end).step_by(rules.window_ms.unsigned_abs() as usize);
-    if series.reference.is_empty() || middles.into_iter().all(|middle| in_season(&seen, middle)) {
+    if season_is_known(series, end, rules) {
         return Ok((series.reference.clone(), Against::Reference));
     }
     let from = first - BEFORE_MS;
