@@ -139,9 +139,11 @@ impl RunReference {
         }
         let offset = moments(&residuals).0;
         residuals.iter_mut().for_each(|value| *value -= offset);
+        // The cube root keeps what order is left and still mixes the reference's few excursions (Hall, Horowitz and Jing
+        // 1995): in longer blocks only those would be counted over and over.
         let length = season
             .max(4 * lags)
-            .max((residuals.len() as f64).sqrt().ceil() as usize)
+            .max((residuals.len() as f64).cbrt().ceil() as usize)
             .min(residuals.len() / 4);
         let blocks = bootstrap::Blocks {
             residuals: &residuals,
