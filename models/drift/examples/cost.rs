@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use fieldcast_drift::preset::layout::report;
 use fieldcast_drift::preset::{Column, Values, Version, decide};
-use fieldcast_drift::stream::{Adwin, Kswin, PageHinkley};
+use fieldcast_drift::stream::{Adwin, ErrorGlr, Kswin, PageHinkley};
 use fieldcast_drift::window::{Grid, Options, check};
 
 /// The generator of `tests/peers/cases.py`, so that both sides check the same data.
@@ -112,17 +112,21 @@ fn detectors() {
     };
     let (mut page_hinkley, mut adwin, mut kswin) =
         (PageHinkley::default(), Adwin::default(), Kswin::seeded(1));
+    let mut glr = ErrorGlr::default();
     let times = [
         time(&mut |x| page_hinkley.update(x)),
         time(&mut |x| adwin.update(x)),
         time(&mut |x| kswin.update(x)),
+        // One of five is an error.
+        time(&mut |x| glr.update(f64::from(x > 0.84))),
     ];
     let bytes = [
         size_of::<PageHinkley>(),
         adwin.bytes(),
         size_of::<Kswin>() + 100 * size_of::<f64>(),
+        glr.bytes(),
     ];
-    for (name, (time, bytes)) in ["page_hinkley", "adwin", "kswin"]
+    for (name, (time, bytes)) in ["page_hinkley", "adwin", "kswin", "glr"]
         .iter()
         .zip(times.iter().zip(bytes))
     {

@@ -1,5 +1,7 @@
 //! `cargo xtask bench drift`: owns the figures of drift and their goals, never a statistic; it runs examples of the crate.
 
+mod streams;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -28,6 +30,12 @@ pub(crate) struct DriftArgs {
     /// Simulated windows of several columns for each rate; each takes about half a second.
     #[arg(long, default_value_t = 200)]
     together: usize,
+    /// Made streams of each kind.
+    #[arg(long, default_value_t = 100)]
+    streams: usize,
+    /// References of each process whose run times are measured.
+    #[arg(long, default_value_t = 200)]
+    references: usize,
     /// Turns that ours and theirs take, one after the other.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -38,14 +46,19 @@ pub(crate) struct DriftArgs {
 
 pub(crate) fn run(args: &DriftArgs) -> Result<()> {
     ensure!(
-        args.windows > 0 && args.together > 0 && args.rounds > 0,
-        "--windows, --together and --rounds are at least 1"
+        [args.windows, args.together, args.streams, args.references, args.rounds]
+            .iter()
+            .all(|n| *n > 0),
+        "--windows, --together, --streams, --references and --rounds are at least 1"
     );
     // With the features of the whole workspace, so that nothing is built twice.
     let examples = [
         "--example=window",
         "--example=cost",
         "--example=multivariate",
+        "--example=streams",
+        "--example=run",
+        "--example=planted",
         "--bin=fieldcast-hub",
     ];
     execute(
@@ -61,6 +74,9 @@ pub(crate) fn run(args: &DriftArgs) -> Result<()> {
     rates(&release, args.windows)?;
     together(&release, args.together)?;
     detectors(&release)?;
+    streams::streams(&release, args.streams)?;
+    streams::run_times(&release, args.references)?;
+    streams::planted(&release)?;
     if !args.alone {
         check(&release, args.rounds)?;
     }
@@ -68,7 +84,19 @@ pub(crate) fn run(args: &DriftArgs) -> Result<()> {
 }
 
 fn line(name: &str, value: f64, unit: &str, ratio: f64, of: &str) {
-    println!("{name:34}{value:>10.2} {unit:8}{ratio:>9.2}x {of}");
+    // Nothing over nothing is no ratio, and what was never found has no delay.
+    let shown = |number: f64, end: &str| {
+        if number.is_finite() {
+            format!("{number:.2}{end}")
+        } else {
+            "-".into()
+        }
+    };
+    println!(
+        "{name:34}{:>10} {unit:8}{:>10} {of}",
+        shown(value, ""),
+        shown(ratio, "x")
+    );
 }
 
 /// False alarms and power of the default policy, beside plain Kolmogorov-Smirnov at the same rate.
