@@ -46,9 +46,15 @@ pub(crate) struct DriftArgs {
 
 pub(crate) fn run(args: &DriftArgs) -> Result<()> {
     ensure!(
-        [args.windows, args.together, args.streams, args.references, args.rounds]
-            .iter()
-            .all(|n| *n > 0),
+        [
+            args.windows,
+            args.together,
+            args.streams,
+            args.references,
+            args.rounds
+        ]
+        .iter()
+        .all(|n| *n > 0),
         "--windows, --together, --streams, --references and --rounds are at least 1"
     );
     // With the features of the whole workspace, so that nothing is built twice.
@@ -59,6 +65,7 @@ pub(crate) fn run(args: &DriftArgs) -> Result<()> {
         "--example=streams",
         "--example=run",
         "--example=planted",
+        "--example=fleet",
         "--bin=fieldcast-hub",
     ];
     execute(
@@ -77,6 +84,7 @@ pub(crate) fn run(args: &DriftArgs) -> Result<()> {
     streams::streams(&release, args.streams)?;
     streams::run_times(&release, args.references)?;
     streams::planted(&release)?;
+    streams::fleet(&release)?;
     if !args.alone {
         check(&release, args.rounds)?;
     }

@@ -173,3 +173,25 @@ pub(super) fn planted(release: &Path) -> Result<()> {
     share("taken_for_drift", drift, all - anyway, "(at most 5 %)");
     Ok(())
 }
+
+/// Alarms of the hub's look at inputs on years in which nothing changed.
+pub(super) fn fleet(release: &Path) -> Result<()> {
+    let text = output(&mut Command::new(release.join("examples/fleet")))?;
+    for row in text.lines() {
+        let (name, alarms) = row
+            .split_once(' ')
+            .with_context(|| format!("read `{row}` as alarms of a series"))?;
+        let alarms: f64 = alarms
+            .trim()
+            .parse()
+            .with_context(|| format!("read `{row}`"))?;
+        line(
+            &format!("fleet_alarms_{name}"),
+            alarms,
+            "a month",
+            alarms,
+            "the goal 1 (at most 1; 0.33)",
+        );
+    }
+    Ok(())
+}
