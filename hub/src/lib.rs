@@ -23,6 +23,7 @@ pub mod rollout;
 pub mod signing;
 pub mod tls;
 pub mod training;
+pub mod triggers;
 
 /// Version of the program, with the commit it was built from where that is known.
 pub const CODE_VERSION: &str = env!("FIELDCAST_CODE_VERSION");

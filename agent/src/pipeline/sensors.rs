@@ -423,11 +423,13 @@ mod tests {
         let mut s = sensors("0", 50.0);
         s.meet("t", None);
         let (mut records, mut state) = (Vec::new(), Vec::new());
+        let mut value = 20.0;
         let mut one = |time, trusted| {
+            value += 0.1;
             let mut reading = Reading {
                 sensor: "t".into(),
                 time,
-                value: 20.0,
+                value,
                 quality: 0,
                 time_source: pb::TimeSource::Device,
             };

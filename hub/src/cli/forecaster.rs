@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use fieldcast_features::ForecasterSpec;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
+use crate::triggers::policy::Policy;
 
 /// Options of `forecaster`.
 #[derive(Debug, clap::Args)]
@@ -31,11 +32,11 @@ enum Command {
     },
 }
 
-/// Reads and checks a definition.
+/// Reads and checks a definition: what is forecast, and when it is retrained (the table `retraining`).
 ///
 /// # Errors
 /// The file, its syntax with the place, or the first field that breaks its rule.
-pub fn read(file: &PathBuf) -> Result<ForecasterSpec> {
+pub fn read(file: &PathBuf) -> Result<(ForecasterSpec, Policy)> {
     let text = std::fs::read_to_string(file).with_context(|| {
         format!(
             "read {}; give the path of a TOML or JSON file",
@@ -43,15 +44,42 @@ pub fn read(file: &PathBuf) -> Result<ForecasterSpec> {
         )
     })?;
     let json = file.extension().is_some_and(|e| e == "json");
-    let spec: ForecasterSpec = if json {
-        serde_json::from_str(&text)
-            .with_context(|| format!("read forecaster from {}", file.display()))?
+    let (spec, policy) = if json {
+        parts(
+            &text,
+            |t| Ok(serde_json::from_str(t)?),
+            |t| Ok(serde_json::from_str(t)?),
+        )
     } else {
-        toml::from_str(&text).with_context(|| format!("read forecaster from {}", file.display()))?
-    };
+        parts(
+            &text,
+            |t| Ok(toml::from_str(t)?),
+            |t| Ok(toml::from_str(t)?),
+        )
+    }
+    .with_context(|| format!("read forecaster from {}", file.display()))?;
     spec.validate()
         .with_context(|| format!("in {}", file.display()))?;
-    Ok(spec)
+    policy
+        .validate()
+        .with_context(|| format!("in {}", file.display()))?;
+    Ok((spec, policy))
+}
+
+/// Both parts of a definition; without a policy its own reader names the place of what is wrong.
+fn parts(
+    text: &str,
+    whole: impl Fn(&str) -> Result<ForecasterSpec>,
+    table: impl Fn(&str) -> Result<serde_json::Map<String, Value>>,
+) -> Result<(ForecasterSpec, Policy)> {
+    let Ok(mut fields) = table(text) else {
+        return Ok((whole(text)?, Policy::default()));
+    };
+    let Some(policy) = fields.remove("retraining") else {
+        return Ok((whole(text)?, Policy::default()));
+    };
+    let policy = serde_json::from_value(policy).context("in its table `retraining`")?;
+    Ok((serde_json::from_value(Value::Object(fields))?, policy))
 }
 
 /// Runs the command.
@@ -67,8 +95,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let store = database.store();
     match args.command {
         Command::Apply { .. } => {
-            let Some(spec) = spec else { return Ok(()) };
-            let (version, new) = store.apply_forecaster(&spec).await?;
+            let Some((spec, policy)) = spec else {
+                return Ok(());
+            };
+            let (version, new) = store.apply_forecaster(&spec, &json!(policy)).await?;
             let answer = json!({"name": spec.name, "version": version, "changed": new});
             ctx.print(&answer, || {
                 let what = if new { "applied" } else { "unchanged" };
@@ -97,7 +127,12 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             let Some(row) = store.forecaster(&name).await? else {
                 bail!("forecaster `{name}` is not defined; see `fieldcast-hub forecaster list`")
             };
-            ctx.print(&row, || toml::to_string(&row.spec).unwrap_or_default())
+            let policy: Policy = serde_json::from_value(row.retraining.clone()).unwrap_or_default();
+            ctx.print(&row, || {
+                let spec = toml::to_string(&row.spec).unwrap_or_default();
+                let policy = toml::to_string(&policy).unwrap_or_default();
+                format!("{spec}\n[retraining]\n{policy}")
+            })
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::config::ServeConfig;
 use crate::drift;
 use crate::jobs::Worker;
 use crate::rollout::driver::Driver;
+use crate::triggers;
 
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
@@ -106,6 +107,7 @@ fn spawn_loop(running: &mut app::Running) {
         drift::verdict::Rules::default(),
         hub.end.clone(),
     ));
+    running.spawn(triggers::run(hub.store.clone(), hub.end.clone()));
     let driver = Driver {
         store: hub.store,
         signer: hub.signer,

@@ -17,12 +17,14 @@ use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::drift_reports::OpenSignal;
+use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::page::{Course, Panel};
 use crate::training::{self, Request, snapshot};
+use crate::triggers;
 use verdict::{Decision, DeviceDays, LastRetrain, Rules, Verdict, decide};
 
 const DAY_MS: Millis = 86_400_000;
@@ -30,6 +32,8 @@ const DAY_MS: Millis = 86_400_000;
 const BEFORE_MS: Millis = 90 * DAY_MS;
 /// Most devices that a report draws.
 const DRAWN: usize = 20;
+/// A champion that no device complains of is looked at this often.
+const WEEK_MS: Millis = 7 * DAY_MS;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Checks open signals until cancelled.
@@ -52,7 +56,8 @@ pub async fn run(store: Store, rules: Rules, cancel: CancellationToken) {
     }
 }
 
-/// Checks every forecaster with open signals; one whose data has not grown by a day since the last look is left alone.
+/// Checks every forecaster with open signals, and each week of data those without; one whose data have not grown by a day since
+/// the last look is left alone.
 ///
 /// # Errors
 /// The database.
@@ -67,73 +72,66 @@ pub async fn check_all(
             .or_default()
             .push(signal);
     }
-    for (name, signals) in open {
-        let Some(champion) = store.champion(&name).await? else {
+    let rollouts = store.open_rollouts().await?;
+    let jobs = store.live_jobs().await?;
+    for forecaster in store.forecasters().await? {
+        let name = &forecaster.name;
+        let busy = rollouts.iter().any(|r| r.forecaster == *name)
+            || jobs.iter().any(|j| j.subject == *name);
+        let Some(champion) = store.champion(name).await? else {
             continue;
         };
         // A signal about a model that no longer runs is answered already.
-        let signals: Vec<_> = signals
-            .into_iter()
-            .filter(|s| s.model_version == champion.version)
-            .collect();
-        let Some(onset) = signals.iter().map(|s| s.onset).min() else {
-            continue;
-        };
-        let Some(forecaster) = store.forecaster(&name).await? else {
-            continue;
-        };
-        if !store
-            .open_rollouts()
-            .await?
+        let mut signals = open.remove(name).unwrap_or_default();
+        signals.retain(|s| s.model_version == champion.version);
+        let until = champion.lineage["data_until"].as_i64();
+        let Some(onset) = signals
             .iter()
-            .all(|r| r.forecaster != name)
-            || store.live_jobs().await?.iter().any(|j| j.subject == name)
-        {
-            continue;
-        }
-        let Some(now) = newest(store, &forecaster.spec).await? else {
+            .map(|s| s.onset.timestamp_millis())
+            .min()
+            .or(until)
+        else {
             continue;
         };
-        let last = seen.get(&name).copied();
-        if last.is_some_and(|(version, at)| version == champion.version && now - at < DAY_MS) {
+        if busy {
             continue;
         }
-        check(
-            store,
-            rules,
-            &forecaster.spec,
-            &champion,
-            &signals,
-            (onset.timestamp_millis(), now),
-        )
-        .await?;
-        seen.insert(name, (champion.version, now));
+        let Some(now) = snapshot::newest(store, &forecaster.spec).await? else {
+            continue;
+        };
+        let last = seen
+            .get(name)
+            .filter(|(version, _)| *version == champion.version)
+            .map(|(_, at)| *at);
+        let wait = if signals.is_empty() { WEEK_MS } else { DAY_MS };
+        let since = last.or(signals.is_empty().then_some(onset));
+        if since.is_some_and(|since| now - since < wait) {
+            continue;
+        }
+        check(store, rules, &forecaster, &champion, &signals, (onset, now)).await?;
+        seen.insert(name.clone(), (champion.version, now));
     }
     Ok(())
-}
-
-/// Newest data time of the target on any selected device.
-async fn newest(store: &Store, spec: &ForecasterSpec) -> Result<Option<Millis>> {
-    let sensors = [spec.sensor_of(&spec.target).to_owned()];
-    let mut newest = None;
-    for device in snapshot::devices(store, spec).await? {
-        let last = store
-            .reading_span(&device, &sensors)
-            .await?
-            .map(|(_, last)| last);
-        newest = newest.max(last);
-    }
-    Ok(newest)
 }
 
 async fn check(
     store: &Store,
     rules: &Rules,
-    spec: &ForecasterSpec,
+    forecaster: &ForecasterRow,
     champion: &ModelVersionRow,
     signals: &[OpenSignal],
     (signalled, now): (Millis, Millis),
 ) -> Result<()> {
+    let spec = &forecaster.spec;
+    let policy = triggers::policy_of(forecaster)?;
+    let (trigger, asked) = if signals.is_empty() {
+        ("error", policy.error)
+    } else {
+        ("drift", policy.drift)
+    };
+    if signals.is_empty() && (!asked || champion.manifest["calibration"]["daily"].is_null()) {
+        return Ok(());
+    }
     let promise: DailyErrors = serde_json::from_value(
         champion.manifest["calibration"]["daily"].clone(),
     )
@@ -145,6 +143,10 @@ async fn check(
     })?;
     let days = daily_errors(store, spec, champion.version, signalled - BEFORE_MS).await?;
     let judged = verdict::verdict(signalled, &days, &promise, rules);
+    // Nobody asked: what is as it should be need not be written down each week.
+    if signals.is_empty() && !judged.confirmed {
+        return Ok(());
+    }
     let last = store.last_decision(&spec.name, "retrain").await?;
     let last = last.and_then(|d| {
         let crowned = d.job.is_some() && champion.lineage["training_run"].as_i64() == d.job;
@@ -153,7 +155,12 @@ async fn check(
             crowned,
         })
     });
+    let rules = &Rules {
+        cool_down_days: policy.cool_down_days(),
+        ..*rules
+    };
     let decision = decide(&judged, now, last, rules);
+    let today = triggers::today(store, &spec.name).await?;
     let report = document(&judged, signals, &promise, rules, &days);
     let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let id = store
@@ -166,9 +173,23 @@ async fn check(
         )
         .await?;
     let (word, reason, job) = match decision {
+        Decision::Retrain if !asked => {
+            let why = format!(
+                "{}; the forecaster's policy asks for no retraining on {trigger}",
+                judged.words
+            );
+            ("wait", why, None)
+        }
+        Decision::Retrain if today >= policy.a_day => {
+            let why = format!(
+                "{today} retrainings in the last 24 hours, {} are allowed",
+                policy.a_day
+            );
+            ("budget", why, None)
+        }
         Decision::Retrain => {
             let request = Request {
-                trigger: "drift".into(),
+                trigger: trigger.into(),
                 reason: judged.words.clone(),
                 onset: Some(judged.onset),
                 seed: u64::try_from(champion.version).unwrap_or(1) + 1,

@@ -37,6 +37,23 @@ pub async fn devices(store: &Store, spec: &ForecasterSpec) -> Result<Vec<String>
     }
 }
 
+/// Newest data time of the target on any selected device.
+///
+/// # Errors
+/// The database.
+pub async fn newest(store: &Store, spec: &ForecasterSpec) -> Result<Option<Millis>> {
+    let sensors = [spec.sensor_of(&spec.target).to_owned()];
+    let mut newest = None;
+    for device in devices(store, spec).await? {
+        let last = store
+            .reading_span(&device, &sensors)
+            .await?
+            .map(|(_, last)| last);
+        newest = newest.max(last);
+    }
+    Ok(newest)
+}
+
 /// A device's rows with grid times in `(from, to]`, made from its readings as the device makes them. Readings whose time
 /// nobody vouches for stay out, and bad ones count as missing.
 ///

@@ -14,7 +14,7 @@ pub struct DecisionRow {
     pub id: i64,
     /// Forecaster.
     pub forecaster: String,
-    /// One word: `retrain`, `wait`, `not_confirmed`, `cool_down`, `promote`, `keep`.
+    /// One word: `retrain`, `wait`, `not_confirmed`, `cool_down`, `budget`, `promote`, `keep`.
     pub decision: String,
     /// Why, in words.
     pub reason: String,
@@ -121,5 +121,26 @@ impl Store {
         .fetch_optional(self.pool())
         .await
         .during(format!("read decisions on {}", forecaster))
+    }
+
+    /// How many decisions of one kind were taken since a time.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn decisions_since(
+        &self,
+        forecaster: &str,
+        decision: &str,
+        since: DateTime<Utc>,
+    ) -> Result<i64> {
+        sqlx::query_scalar(
+            "SELECT count(*) FROM decisions WHERE forecaster = $1 AND decision = $2 AND decided_at >= $3",
+        )
+        .bind(forecaster)
+        .bind(decision)
+        .bind(since)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("count decisions on {forecaster}"))
     }
 }

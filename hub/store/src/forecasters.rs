@@ -19,11 +19,14 @@ pub struct ForecasterRow {
     /// The definition.
     #[sqlx(json)]
     pub spec: ForecasterSpec,
+    /// When it is retrained, as the hub's triggers have it.
+    pub retraining: serde_json::Value,
     /// When it was applied.
     pub created_at: DateTime<Utc>,
 }
 
-const CURRENT: &str = "SELECT DISTINCT ON (name) name, version, spec, created_at FROM forecasters";
+const CURRENT: &str =
+    "SELECT DISTINCT ON (name) name, version, spec, retraining, created_at FROM forecasters";
 
 impl Store {
     /// Stores a definition as the next version where it differs from the one in force.
@@ -31,7 +34,11 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn apply_forecaster(&self, spec: &ForecasterSpec) -> Result<(i64, bool)> {
+    pub async fn apply_forecaster(
+        &self,
+        spec: &ForecasterSpec,
+        retraining: &serde_json::Value,
+    ) -> Result<(i64, bool)> {
         let failed = |source: sqlx::Error| StoreError {
             operation: format!("apply forecaster {}", spec.name),
             source,
@@ -42,26 +49,30 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        let newest: Option<(i64, Json<ForecasterSpec>)> = sqlx::query_as(
-            "SELECT version, spec FROM forecasters WHERE name = $1 ORDER BY version DESC LIMIT 1",
+        let newest: Option<(i64, Json<ForecasterSpec>, serde_json::Value)> = sqlx::query_as(
+            "SELECT version, spec, retraining FROM forecasters WHERE name = $1 ORDER BY version DESC LIMIT 1",
         )
         .bind(&spec.name)
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed)?;
-        if let Some((version, old)) = &newest
+        if let Some((version, old, before)) = &newest
             && old.0 == *spec
+            && before == retraining
         {
             return Ok((*version, false));
         }
-        let version = newest.map_or(0, |(v, _)| v) + 1;
-        sqlx::query("INSERT INTO forecasters (name, version, spec) VALUES ($1, $2, $3)")
-            .bind(&spec.name)
-            .bind(version)
-            .bind(Json(spec))
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
+        let version = newest.map_or(0, |(v, _, _)| v) + 1;
+        sqlx::query(
+            "INSERT INTO forecasters (name, version, spec, retraining) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(&spec.name)
+        .bind(version)
+        .bind(Json(spec))
+        .bind(retraining)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         Ok((version, true))
     }

@@ -1,0 +1,148 @@
+//! What asks for a retraining beside drift: owns the loop over forecasters, never the decision.
+
+pub mod policy;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, TimeDelta};
+use fieldcast_features::{ForecasterSpec, Millis};
+use fieldcast_store::Store;
+use fieldcast_store::decisions::NewDecision;
+use fieldcast_store::forecasters::ForecasterRow;
+use fieldcast_store::model_versions::ModelVersionRow;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::training::{self, Request, snapshot};
+use policy::{Facts, Policy, due, held};
+
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The decision that was recorded last, by forecaster: the same one is not recorded over and over.
+pub type Said = HashMap<String, String>;
+
+/// Looks at every forecaster until cancelled.
+pub async fn run(store: Store, cancel: CancellationToken) {
+    let mut said = Said::new();
+    while !cancel.is_cancelled() {
+        if let Err(e) = look(&store, &mut said).await {
+            tracing::warn!("triggers of retraining: {e:#}");
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// Looks once: where volume or time asks for a retraining it is enqueued, or the reason why not is recorded.
+///
+/// # Errors
+/// The database, or a policy that cannot be read.
+pub async fn look(store: &Store, said: &mut Said) -> Result<()> {
+    let rollouts = store.open_rollouts().await?;
+    let jobs = store.live_jobs().await?;
+    for forecaster in store.forecasters().await? {
+        let name = &forecaster.name;
+        let busy = rollouts.iter().any(|r| r.forecaster == *name)
+            || jobs.iter().any(|j| j.subject == *name);
+        let Some(champion) = store.champion(name).await? else {
+            continue;
+        };
+        if busy {
+            continue;
+        }
+        let policy = policy_of(&forecaster)?;
+        let Some(facts) = facts(store, &forecaster.spec, &champion).await? else {
+            continue;
+        };
+        let Some((trigger, why)) = due(&policy, &facts) else {
+            said.remove(name);
+            continue;
+        };
+        let (word, reason, job) = match held(&policy, &facts) {
+            Some((word, wait)) => (word, format!("{}: {why}; {wait}", trigger.name()), None),
+            None => {
+                let request = Request {
+                    trigger: trigger.name().into(),
+                    reason: why.clone(),
+                    onset: champion.lineage["onset"].as_i64(),
+                    seed: u64::try_from(champion.version).unwrap_or(1) + 1,
+                    config: None,
+                };
+                let (job, _) = store.enqueue(training::KIND, name, &json!(request)).await?;
+                ("retrain", why, Some(job))
+            }
+        };
+        // The days in a reason change all the time; what is held back is told once.
+        let key = format!("{word} {}", trigger.name());
+        if job.is_none() && said.get(name) == Some(&key) {
+            continue;
+        }
+        tracing::info!(forecaster = name, decision = word, reason, "retraining");
+        let new = NewDecision {
+            forecaster: name,
+            decision: word,
+            reason: &reason,
+            job,
+            data_time: DateTime::from_timestamp_millis(facts.now),
+            decided_by: "triggers",
+            ..NewDecision::default()
+        };
+        store.record_decision(&new).await?;
+        said.insert(name.clone(), key);
+    }
+    Ok(())
+}
+
+/// The policy of a forecaster as it was applied.
+///
+/// # Errors
+/// A policy that a newer hub wrote.
+pub fn policy_of(forecaster: &ForecasterRow) -> Result<Policy> {
+    serde_json::from_value(forecaster.retraining.clone()).with_context(|| {
+        format!(
+            "read when {} is retrained; apply its definition again",
+            forecaster.name
+        )
+    })
+}
+
+/// Retrainings that were decided on in the last 24 hours of process time.
+///
+/// # Errors
+/// The database.
+pub async fn today(store: &Store, forecaster: &str) -> Result<u32> {
+    let since = crate::clock::now() - TimeDelta::hours(24);
+    let count = store.decisions_since(forecaster, "retrain", since).await?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+async fn facts(
+    store: &Store,
+    spec: &ForecasterSpec,
+    champion: &ModelVersionRow,
+) -> Result<Option<Facts>> {
+    let number = |key: &str| champion.lineage[key].as_i64();
+    let Some(world) = number("onset").or_else(|| number("data_from")) else {
+        return Ok(None);
+    };
+    let Some(until) = number("data_until") else {
+        return Ok(None);
+    };
+    let Some(now) = snapshot::newest(store, spec).await? else {
+        return Ok(None);
+    };
+    let last = store.last_decision(&spec.name, "retrain").await?;
+    let last: Option<Millis> = last.and_then(|d| d.data_time).map(|t| t.timestamp_millis());
+    Ok(Some(Facts {
+        now,
+        world,
+        // What was tried on as many data and was no better is not tried again on the same.
+        learnt: last.map_or(until, |last| last.max(until)),
+        last,
+        today: today(store, &spec.name).await?,
+    }))
+}
