@@ -1,0 +1,144 @@
+//! What asks for a retraining beside drift, with a real database: each decision is recorded with its reason, once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod support;
+
+use fieldcast_hub::ingest::Ingestor;
+use fieldcast_hub::triggers::{Said, look};
+use fieldcast_store::Store;
+use serde_json::{Value, json};
+use support::{Bed, add_device, bed, define, epoch, job, payload, psql, reading, register};
+
+const START: i64 = 1_767_225_600_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// A forecaster whose champion was made for a world that began on day 400, from its first twelve days.
+async fn champion() -> Bed {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    define(&bed.store, "f", json!({})).await;
+    register(&bed.store, "f", 1).await;
+    let day = |n: i64| START + n * DAY_MS;
+    let lineage = json!({"data_from": day(0), "onset": day(400), "data_until": day(412)});
+    psql(
+        &bed,
+        &format!("UPDATE model_versions SET lineage = '{lineage}'"),
+    );
+    bed
+}
+
+async fn reach(store: &Store, day: i64) {
+    let bytes = payload(
+        epoch(1),
+        day as u64,
+        day as u64,
+        vec![reading("demand", START + day * DAY_MS, 1.0)],
+    );
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    assert_eq!(
+        ingestor
+            .write(&[job("a", &bytes)])
+            .await
+            .unwrap()
+            .acks
+            .len(),
+        1
+    );
+}
+
+async fn decisions(store: &Store) -> Vec<(String, String)> {
+    let all = store.decisions(Some("f"), None, 100).await.unwrap();
+    all.into_iter()
+        .filter(|d| d.decided_by == "triggers")
+        .map(|d| (d.decision, d.reason))
+        .collect()
+}
+
+fn policy(bed: &Bed, policy: &Value) {
+    psql(
+        bed,
+        &format!("UPDATE forecasters SET retraining = '{policy}'"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twice_the_data_of_a_world_ask_for_one_training_and_never_for_two_at_once() {
+    let bed = champion().await;
+    let store = &bed.store;
+    let mut said = Said::new();
+    reach(store, 423).await;
+    look(store, &mut said).await.unwrap();
+    assert!(decisions(store).await.is_empty());
+    reach(store, 424).await;
+    for _ in 0..3 {
+        look(store, &mut said).await.unwrap();
+    }
+    let told = decisions(store).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].0 == "retrain" && told[0].1.starts_with("24 days"),
+        "{told:?}"
+    );
+    let jobs = store.live_jobs().await.unwrap();
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(jobs[0].payload["trigger"], "volume");
+    assert_eq!(jobs[0].payload["onset"], START + 400 * DAY_MS);
+    // It made no better model: not again before what it had has doubled in turn.
+    psql(&bed, "UPDATE jobs SET status = 'succeeded'");
+    reach(store, 447).await;
+    look(store, &mut said).await.unwrap();
+    assert_eq!(decisions(store).await.len(), 1);
+    reach(store, 448).await;
+    look(store, &mut said).await.unwrap();
+    assert_eq!(decisions(store).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_told_once_with_its_reason() {
+    let bed = champion().await;
+    let store = &bed.store;
+    let mut said = Said::new();
+    policy(
+        &bed,
+        &json!({"growth": null, "every": "20d", "cool_down": "30d"}),
+    );
+    reach(store, 431).await;
+    look(store, &mut said).await.unwrap();
+    assert!(decisions(store).await.is_empty());
+    reach(store, 432).await;
+    look(store, &mut said).await.unwrap();
+    assert_eq!(decisions(store).await[0].0, "retrain");
+    psql(&bed, "UPDATE jobs SET status = 'succeeded'");
+    reach(store, 453).await;
+    for _ in 0..2 {
+        look(store, &mut said).await.unwrap();
+    }
+    let told = decisions(store).await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].0 == "cool_down" && told[0].1.contains("schedule: 21 days"),
+        "{told:?}"
+    );
+    policy(
+        &bed,
+        &json!({"growth": null, "every": "20d", "cool_down": "1d", "a_day": 1}),
+    );
+    look(store, &mut said).await.unwrap();
+    let told = decisions(store).await;
+    assert!(
+        told[0].0 == "budget" && told[0].1.contains("1 are allowed"),
+        "{told:?}"
+    );
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    policy(&bed, &json!({"later": 1}));
+    let refused = look(store, &mut said).await.unwrap_err();
+    assert!(
+        format!("{refused:#}").contains("apply its definition again"),
+        "{refused:#}"
+    );
+}
