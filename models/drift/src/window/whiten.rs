@@ -78,6 +78,13 @@ impl Whitener {
         self.past.weights.len() - 1
     }
 
+    /// About how many rows it takes until a value is forgotten: the sum of what one shock leaves behind; at most 1,000.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let kept: f64 = self.past.weights[1..].iter().sum();
+        (1.0 / (1.0 - kept).max(1e-3)).ceil() as usize
+    }
+
     /// Whether the season has means.
     #[must_use]
     pub fn seasonal(&self) -> bool {
@@ -337,6 +344,7 @@ mod tests {
         let x = ar(2_000, 0.9, 1);
         let whitener = Whitener::fit(&x, &Grid::default());
         assert_eq!(whitener.lags(), 1);
+        assert!((8..=13).contains(&whitener.memory()));
         assert!((whitener.past.weights[1] - 0.9).abs() < 0.03);
         let season = |i: usize| 5.0 * ((i % 24) as f64 / 24.0 * std::f64::consts::TAU).sin();
         let y: Vec<f64> = x.iter().enumerate().map(|(i, v)| v + season(i)).collect();

@@ -15,6 +15,9 @@ const PART: usize = 3;
 /// Blocks of the reference, each of which is freed of season and past by what the others know: what was learnt from a row
 /// fits it better than any new row.
 const FOLDS: usize = 10;
+/// Blocks are so many times as long as the slowest column remembers: what the error of its coefficients does to a window
+/// lasts as long.
+const MEMORIES: usize = 4;
 /// Farthest that a value may lie, in deviations: one torn reading is no change of the whole.
 const FARTHEST: f64 = 5.0;
 
@@ -38,6 +41,7 @@ struct Freed {
     reference: Vec<f64>,
     current: Vec<f64>,
     lags: usize,
+    memory: usize,
 }
 
 pub(super) fn prepare(
@@ -97,7 +101,7 @@ pub(super) fn prepare(
     let thinning = rows.len().div_ceil(MOST.0);
     let (rows, fresh) = (thin(rows, MOST.0, &mut rng), thin(fresh, most, &mut rng));
     let season = reference.slots.iter().max().map_or(1, |s| s + 1);
-    let lags = freed.iter().map(|one| one.lags).max().unwrap_or(0);
+    let memory = freed.iter().map(|one| one.memory).max().unwrap_or(1);
     let slots = |grid: &Grid, rows: &[usize]| -> Vec<usize> {
         rows.iter()
             .filter_map(|i| grid.slots.get(*i).copied())
@@ -128,7 +132,7 @@ pub(super) fn prepare(
         left_out,
         filled: filled as f64 / (all.values.len() + new.values.len()) as f64,
         slots: (slots(reference, &rows), slots(current, &fresh)),
-        block: season.max(4 * lags).div_ceil(thinning),
+        block: season.max(MEMORIES * memory).div_ceil(thinning),
         reference: all,
         current: new,
     })
@@ -173,6 +177,7 @@ fn free(column: &Column, reference: &Grid, current: &Grid) -> Result<Freed, &'st
         reference: left,
         current: fresh,
         lags: whole.lags(),
+        memory: whole.memory(),
     })
 }
 
