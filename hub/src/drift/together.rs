@@ -23,10 +23,6 @@ pub(super) struct Together {
 }
 
 impl Together {
-    pub(super) fn device(&self) -> &str {
-        &self.device
-    }
-
     pub(super) fn words(&self) -> String {
         format!(
             "at {} the inputs no longer go together as they did, chiefly {} (AUC {}, chance is {})",
@@ -40,7 +36,7 @@ impl Together {
 
 /// Whether the `i`-th of `n` devices is asked about.
 pub(super) fn is_asked(i: usize, n: usize) -> bool {
-    i % n.div_ceil(MOST).max(1) == 0
+    i.is_multiple_of(n.div_ceil(MOST).max(1))
 }
 
 /// Compares all windows of a device's sensors as one with their reference; none where that says nothing: a single sensor, a
