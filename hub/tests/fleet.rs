@@ -17,6 +17,7 @@ use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 use support::process::Process;
 use support::{Bed, add_device, bed, define, epoch, http, job, payload, psql, reading, register};
+use tokio_util::sync::CancellationToken;
 
 /// 2025-01-06, a Monday.
 const START: i64 = 1_736_121_600_000;
@@ -91,7 +92,9 @@ async fn a_change_at_some_devices_is_told_once_with_its_day_and_so_is_its_end() 
     let bed = fleet().await;
     let store = &bed.store;
     let mut seen = Seen::new();
-    check_all(store, &mut seen).await.unwrap();
+    check_all(store, &mut seen, &CancellationToken::new())
+        .await
+        .unwrap();
     let reports = async || {
         store
             .drift_reports(Some("f"), None, None, 10)
@@ -104,7 +107,9 @@ async fn a_change_at_some_devices_is_told_once_with_its_day_and_so_is_its_end() 
         send(store, device, (from, to), warmer).await;
     }
     for mut seen in [seen, Seen::new()] {
-        check_all(store, &mut seen).await.unwrap();
+        check_all(store, &mut seen, &CancellationToken::new())
+            .await
+            .unwrap();
         assert_eq!(
             reports().await.len(),
             1,
@@ -121,7 +126,7 @@ async fn a_change_at_some_devices_is_told_once_with_its_day_and_so_is_its_end() 
     assert!(
         words.starts_with("temperature at 2 devices (")
             && words.contains("has moved up by 1")
-            && words.ends_with("forecasts are not worse; no retraining"),
+            && words.ends_with("whether forecasts are worse is not known yet; no retraining"),
         "{words}"
     );
     let began = START + (KNOWN + 14) * DAY_MS;
@@ -152,7 +157,9 @@ async fn a_change_at_some_devices_is_told_once_with_its_day_and_so_is_its_end() 
     for device in ["a", "b", "c"] {
         send(store, device, (to, 24 * (KNOWN + 42)), 0.0).await;
     }
-    check_all(store, &mut Seen::new()).await.unwrap();
+    check_all(store, &mut Seen::new(), &CancellationToken::new())
+        .await
+        .unwrap();
     let after = reports().await;
     assert_eq!(after.len(), 2);
     assert!(!after[0].confirmed, "{:?}", after[0].report["words"]);

@@ -105,7 +105,7 @@ async fn what_waits_is_told_once_with_its_reason() {
     let mut said = Said::new();
     policy(
         &bed,
-        &json!({"growth": null, "every": "20d", "cool_down": "30d"}),
+        &json!({"growth": 0, "every": "20d", "cool_down": "30d"}),
     );
     reach(store, 431).await;
     look(store, &mut said).await.unwrap();
@@ -126,7 +126,7 @@ async fn what_waits_is_told_once_with_its_reason() {
     );
     policy(
         &bed,
-        &json!({"growth": null, "every": "20d", "cool_down": "1d", "a_day": 1}),
+        &json!({"growth": 0, "every": "20d", "cool_down": "1d", "a_day": 1}),
     );
     look(store, &mut said).await.unwrap();
     let told = decisions(store).await;
@@ -135,10 +135,34 @@ async fn what_waits_is_told_once_with_its_reason() {
         "{told:?}"
     );
     assert!(store.live_jobs().await.unwrap().is_empty());
+    // What a newer hub wrote stops nobody else's.
     policy(&bed, &json!({"later": 1}));
-    let refused = look(store, &mut said).await.unwrap_err();
+    define(store, "g", json!({})).await;
+    register(store, "g", 1).await;
+    let day = |n: i64| START + n * DAY_MS;
+    let lineage = json!({"data_from": day(0), "data_until": day(200)});
+    psql(
+        &bed,
+        &format!("UPDATE model_versions SET lineage = '{lineage}' WHERE forecaster = 'g'"),
+    );
+    look(store, &mut said).await.unwrap();
+    let live = store.live_jobs().await.unwrap();
+    assert_eq!(
+        live.iter().map(|j| j.subject.as_str()).collect::<Vec<_>>(),
+        ["g"]
+    );
+    // A training that failed is not begun again at once.
+    psql(
+        &bed,
+        "UPDATE jobs SET status = 'failed' WHERE subject = 'g'",
+    );
+    for _ in 0..2 {
+        look(store, &mut said).await.unwrap();
+    }
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    let told = store.decisions(Some("g"), None, 10).await.unwrap();
     assert!(
-        format!("{refused:#}").contains("apply its definition again"),
-        "{refused:#}"
+        told[0].reason.contains("failed or was cancelled"),
+        "{told:?}"
     );
 }

@@ -12,8 +12,6 @@ pub const SEAL_BYTES: usize = 256 * 1024;
 pub const MAX_NAME: usize = 64;
 /// Longest free text (reason, message), bytes; longer ones are cut by the sender, refused by the receiver.
 pub const MAX_TEXT: usize = 1_024;
-/// Largest sketch of a sensor's readings, bytes.
-pub const MAX_SKETCH: usize = 6 * 1_024;
 /// Most steps times quantile levels of one forecast.
 pub const MAX_FORECAST_VALUES: usize = 32 * 1_024;
 /// Block of a bundle sent over MQTT, bytes.

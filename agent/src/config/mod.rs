@@ -225,7 +225,14 @@ impl Config {
 /// Unreadable, not TOML, unknown or missing key, or a field that breaks its rule.
 pub fn load_forecaster(file: &Path) -> Result<ForecasterSpec, ConfigError> {
     let text = error::read(file)?;
-    let spec: ForecasterSpec = toml::from_str(&text).map_err(|e| error::toml(file, &text, &e))?;
+    let parsed = toml::from_str::<toml::Table>(&text).and_then(|mut table| {
+        // When the hub retrains is in the same file, and none of a device's business.
+        match table.remove("retraining") {
+            Some(_) => table.try_into(),
+            None => toml::from_str(&text),
+        }
+    });
+    let spec: ForecasterSpec = parsed.map_err(|e| error::toml(file, &text, &e))?;
     spec.validate().map_err(|e| {
         error::value(
             file,

@@ -257,7 +257,9 @@ impl Engine {
             self.meet(&reading.sensor).await;
         }
         let mut found = Vec::new();
-        let trusted = self.parts.clock.synchronised();
+        // Data that carry their own time are of no clock here.
+        let trusted =
+            self.parts.clock.synchronised() && reading.time_source == pb::TimeSource::Device;
         self.parts
             .sensors
             .judge(&mut reading, (now, trusted), &mut found, &mut step.state);
@@ -270,7 +272,8 @@ impl Engine {
         {
             f.reading(&reading.sensor, reading.time, value);
         }
-        if !self.parts.sketches.knows(&reading.sensor) && self.parts.sensors.knows(&reading.sensor)
+        if !self.parts.sketches.knows(&reading.sensor)
+            && self.parts.sensors.watches(&reading.sensor)
         {
             let stored = self
                 .parts

@@ -46,6 +46,12 @@ impl Sensors {
         self.watched.contains_key(sensor) || self.watched.len() >= MAX_SENSORS
     }
 
+    /// Whether the sensor is watched.
+    #[must_use]
+    pub fn watches(&self, sensor: &str) -> bool {
+        self.watched.contains_key(sensor)
+    }
+
     /// Sensors of the configuration that have no monitor yet.
     #[must_use]
     pub fn unmet(&self) -> Vec<String> {

@@ -13,8 +13,9 @@ use fieldcast_wire::{Reading, RecordBody, message, pb};
 const WEEK_MS: Millis = 7 * 86_400_000;
 /// 1970-01-05, a Monday.
 const MONDAY_MS: Millis = 4 * 86_400_000;
-/// Readings after which an open week is stored: a crash costs its statistics no more of them.
+/// Readings, and at most an hour of data, after which an open week is stored: a restart costs its statistics no more of them.
 const STORE_EVERY: u32 = 128;
+const HOUR_MS: Millis = 3_600_000;
 
 /// Open weeks of all sensors.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ struct Week {
     sketch: Sketch,
     left_out: u64,
     unsaved: u32,
+    /// Hour in which it was stored last.
+    stored: Millis,
 }
 
 impl Sketches {
@@ -63,6 +66,7 @@ impl Sketches {
                 sketch: Sketch::try_from(stored).ok()?,
                 left_out: m.left_out,
                 unsaved: 0,
+                stored: Millis::MIN,
             })
         });
         let begin = || Week {
@@ -70,6 +74,7 @@ impl Sketches {
             sketch: Sketch::default(),
             left_out: 0,
             unsaved: 0,
+            stored: Millis::MIN,
         };
         self.open
             .insert(sensor.to_owned(), read.unwrap_or_else(begin));
@@ -87,7 +92,9 @@ impl Sketches {
             return;
         };
         let number = number_of(reading.time);
-        if number < week.number {
+        // A bad reading's time may be as wrong as its value.
+        let bad = reading.quality == Quality::Bad.as_u8();
+        if number < week.number || (bad && number > week.number) {
             return;
         }
         let ended = number > week.number && week.sketch.count() + week.left_out > 0;
@@ -100,6 +107,7 @@ impl Sketches {
                 sketch: Sketch::default(),
                 left_out: 0,
                 unsaved: 0,
+                stored: Millis::MIN,
             };
         }
         if reading.quality == Quality::Good.as_u8() {
@@ -108,8 +116,9 @@ impl Sketches {
             week.left_out += 1;
         }
         week.unsaved += 1;
-        if ended || week.unsaved >= STORE_EVERY {
-            week.unsaved = 0;
+        let hour = reading.time.div_euclid(HOUR_MS);
+        if ended || week.unsaved >= STORE_EVERY || hour != week.stored {
+            (week.unsaved, week.stored) = (0, hour);
             let bytes = message::encode(&week.message(&reading.sensor));
             state.push((Self::key(&reading.sensor), bytes));
         }

@@ -353,7 +353,7 @@ mod tests {
         let (name, [a, b]) = grids(&hours(200), &hours(30), None).unwrap();
         assert_eq!(name.unwrap(), "hours of the day");
         assert_eq!((a.slots[25], b.slots[29], a.breaks.len()), (1, 5, 0));
-        let (name, [a, _]) = grids(&hours(1_500), &hours(30), None).unwrap();
+        let (name, [a, _]) = grids(&hours(2_100), &hours(30), None).unwrap();
         assert_eq!(name.unwrap(), "hours of the week");
         assert_eq!(a.slots.iter().max(), Some(&167));
         assert!(grids(&hours(30), &hours(30), Some(24)).is_err());

@@ -66,6 +66,15 @@ pub fn read(file: &PathBuf) -> Result<(ForecasterSpec, Policy)> {
     Ok((spec, policy))
 }
 
+/// The usual policy is stored as nothing, so that it follows what is usual.
+fn stored(policy: &Policy) -> Value {
+    if *policy == Policy::default() {
+        json!({})
+    } else {
+        json!(policy)
+    }
+}
+
 /// Both parts of a definition; without a policy its own reader names the place of what is wrong.
 fn parts(
     text: &str,
@@ -98,7 +107,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             let Some((spec, policy)) = spec else {
                 return Ok(());
             };
-            let (version, new) = store.apply_forecaster(&spec, &json!(policy)).await?;
+            let (version, new) = store.apply_forecaster(&spec, &stored(&policy)).await?;
             let answer = json!({"name": spec.name, "version": version, "changed": new});
             ctx.print(&answer, || {
                 let what = if new { "applied" } else { "unchanged" };

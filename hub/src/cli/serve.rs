@@ -105,9 +105,19 @@ fn spawn_loop(running: &mut app::Running) {
     running.spawn(drift::run(
         hub.store.clone(),
         drift::verdict::Rules::default(),
+        hub.leads.clone(),
         hub.end.clone(),
     ));
-    running.spawn(triggers::run(hub.store.clone(), hub.end.clone()));
+    running.spawn(drift::fleet::run(
+        hub.store.clone(),
+        hub.leads.clone(),
+        hub.end.clone(),
+    ));
+    running.spawn(triggers::run(
+        hub.store.clone(),
+        hub.leads.clone(),
+        hub.end.clone(),
+    ));
     let driver = Driver {
         store: hub.store,
         signer: hub.signer,

@@ -1,7 +1,7 @@
 //! How wrong forecasts are where nobody has measured yet: owns the days of a champion's intervals and what is said of them, never
 //! a formula ([`fieldcast_drift::estimate`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use fieldcast_drift::estimate::{Estimate, Kept, WidthErrors};
@@ -12,6 +12,7 @@ use fieldcast_store::model_versions::ModelVersionRow;
 use serde::Serialize;
 
 use super::daily_errors;
+use crate::training::snapshot;
 
 const DAY_MS: Millis = 86_400_000;
 /// Days that are looked at.
@@ -39,7 +40,7 @@ pub struct Errors {
     pub model_version: i64,
     /// In words.
     pub words: String,
-    /// Newest days of which no device has measured anything; 0: all is measured that can be.
+    /// Newest days that some device has not measured; 0: all is measured that can be.
     pub unmeasured_days: usize,
     /// Estimated over usual error on those days, geometric mean over the devices; none where there are none.
     pub estimated_ratio: Option<f64>,
@@ -74,9 +75,6 @@ pub async fn errors(
     // The newest day is still under way.
     let to = newest.div_euclid(DAY_MS) * DAY_MS;
     let from = to - DAYS * DAY_MS;
-    let quantiles = store
-        .quantiles_of(&spec.name, champion.version, (from, to))
-        .await?;
     let measured = daily_errors(store, spec, champion.version, from).await?;
     let measured: BTreeMap<(&str, Millis), f64> = measured
         .iter()
@@ -86,27 +84,34 @@ pub async fn errors(
                 .map(|(day, error)| ((d.device.as_str(), *day), *error))
         })
         .collect();
-    let days: Vec<Day> = daily_widths(&quantiles)
-        .into_iter()
-        .filter_map(|((device, day), width)| {
-            Some(Day {
-                estimated: widths.estimate(device, width)?,
-                measured: measured.get(&(device, day)).copied(),
-                device: device.to_owned(),
-                day,
-            })
-        })
-        .collect();
+    let mut days: Vec<Day> = Vec::new();
+    for device in snapshot::devices(store, spec).await? {
+        let quantiles = store
+            .quantiles_of(&spec.name, champion.version, &device, (from, to))
+            .await?;
+        days.extend(
+            daily_widths(&quantiles)
+                .into_iter()
+                .filter_map(|(day, width)| {
+                    Some(Day {
+                        estimated: widths.estimate(&device, width)?,
+                        measured: measured.get(&(device.as_str(), day)).copied(),
+                        device: device.clone(),
+                        day,
+                    })
+                }),
+        );
+    }
     let horizon = spec.period_ms() * Millis::try_from(spec.horizon).unwrap_or(1);
     Ok(Some(summary(champion.version, days, to - horizon)))
 }
 
-/// Mean width of the widest interval by device and day of the origins.
-fn daily_widths(forecasts: &[StoredQuantiles]) -> BTreeMap<(&str, Millis), f64> {
-    let mut sums: BTreeMap<(&str, Millis), (f64, f64)> = BTreeMap::new();
+/// Mean width of the widest interval by day of the origins.
+fn daily_widths(forecasts: &[StoredQuantiles]) -> BTreeMap<Millis, f64> {
+    let mut sums: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
     for forecast in forecasts.iter().filter(|f| f.levels.len() >= 2) {
         let day = forecast.origin.div_euclid(DAY_MS) * DAY_MS;
-        let sum = sums.entry((&forecast.device, day)).or_default();
+        let sum = sums.entry(day).or_default();
         for row in forecast.quantiles.chunks_exact(forecast.levels.len()) {
             *sum = (sum.0 + row[row.len() - 1] - row[0], sum.1 + 1.0);
         }
@@ -118,15 +123,18 @@ fn daily_widths(forecasts: &[StoredQuantiles]) -> BTreeMap<(&str, Millis), f64> 
 
 /// `due` is until when actual values could have come for whole forecasts.
 fn summary(version: i64, days: Vec<Day>, due: Millis) -> Errors {
-    let last = days
-        .iter()
-        .filter(|d| d.measured.is_some())
-        .map(|d| d.day)
-        .max();
+    let mut last: BTreeMap<&str, Millis> = BTreeMap::new();
+    for day in days.iter().filter(|d| d.measured.is_some()) {
+        let newest = last.entry(&day.device).or_insert(day.day);
+        *newest = day.day.max(*newest);
+    }
     let open: Vec<&Day> = days
         .iter()
-        .filter(|d| d.day + DAY_MS <= due && last.is_none_or(|last| d.day > last))
+        .filter(|d| d.day + DAY_MS <= due)
+        .filter(|d| last.get(d.device.as_str()).is_none_or(|last| d.day > *last))
         .collect();
+    let silent: BTreeSet<&str> = open.iter().map(|d| d.device.as_str()).collect();
+    let silent = silent.into_iter().collect::<Vec<_>>().join(", ");
     let mut numbers: Vec<Millis> = open.iter().map(|d| d.day).collect();
     numbers.sort_unstable();
     numbers.dedup();
@@ -154,7 +162,7 @@ fn summary(version: i64, days: Vec<Day>, due: Millis) -> Errors {
     let words = match ratio {
         None => format!("errors are measured; {check}"),
         Some(ratio) => format!(
-            "no actual values on the newest {unmeasured} days: by the width of its intervals the error is estimated at {ratio:.2} \
+            "no actual values on the newest {unmeasured} days at {silent}: by the width of its intervals the error is estimated at {ratio:.2} \
              times the usual one; {check}"
         ),
     };
@@ -213,7 +221,6 @@ mod tests {
     #[test]
     fn widths_are_of_the_widest_interval_by_day() {
         let one = |hour: Millis, quantiles: Vec<f64>| StoredQuantiles {
-            device: "a".into(),
             origin: hour * 3_600_000,
             levels: vec![0.1, 0.5, 0.9],
             quantiles,
@@ -224,7 +231,7 @@ mod tests {
             one(30, vec![1.0, 1.0, 2.0]),
         ];
         let widths = daily_widths(&all);
-        assert_eq!(widths[&("a", 0)], 4.0);
-        assert_eq!(widths[&("a", DAY_MS)], 1.0);
+        assert_eq!(widths[&0], 4.0);
+        assert_eq!(widths[&DAY_MS], 1.0);
     }
 }

@@ -2,6 +2,7 @@
 //! trained on, never the verdict. It warns, and trains nothing.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::DateTime;
@@ -9,8 +10,11 @@ use fieldcast_drift::fleet::{Changed, Rules, Series, Verdict, confirm, judge};
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::drift_reports::OpenSignal;
+use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::fleet_words::{Errors, words};
 use super::together::{self, Together};
@@ -19,6 +23,7 @@ use crate::page::{Bars, Course, Panel};
 use crate::training::snapshot;
 
 const DAY_MS: Millis = 86_400_000;
+const EVERY: Duration = Duration::from_secs(10);
 /// Means over at least this long are compared: what is quicker is noise, or the device's to watch.
 const SPAN_MS: Millis = 3_600_000;
 /// Most of the past that is a reference: one year.
@@ -33,25 +38,58 @@ const DRAWN: usize = 20;
 /// What was looked at last, by forecaster: model version and end of the newest window.
 pub type Seen = HashMap<String, (i64, Millis)>;
 
-/// Judges each forecaster whose data have grown by a window since the last look; a report is written on change only.
+/// Looks until cancelled, while this hub leads.
+pub async fn run(store: Store, leads: watch::Receiver<bool>, cancel: CancellationToken) {
+    let mut seen = Seen::new();
+    while !cancel.is_cancelled() {
+        if *leads.borrow()
+            && let Err(e) = check_all(&store, &mut seen, &cancel).await
+        {
+            tracing::warn!("inputs of the fleet: {e:#}");
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// Judges each forecaster whose data have grown by a window since the last look; a report is written on change only. A
+/// forecaster that cannot be judged keeps no other from it.
 ///
 /// # Errors
 /// The database.
-pub async fn check_all(store: &Store, seen: &mut Seen) -> Result<()> {
+pub async fn check_all(store: &Store, seen: &mut Seen, cancel: &CancellationToken) -> Result<()> {
     for forecaster in store.forecasters().await? {
-        let Some(champion) = store.champion(&forecaster.name).await? else {
-            continue;
-        };
-        let Some(look) = Look::new(store, &forecaster.spec, &champion).await? else {
-            continue;
-        };
-        let now = (champion.version, look.end);
-        if seen.get(&forecaster.name) != Some(&now) {
-            check(store, &forecaster.spec, &champion, &look).await?;
-            seen.insert(forecaster.name, now);
+        if cancel.is_cancelled() {
+            return Ok(());
+        }
+        if let Err(e) = look_at(store, &forecaster, seen, cancel).await {
+            tracing::warn!("inputs of {}: {e:#}", forecaster.name);
         }
     }
     Ok(())
+}
+
+async fn look_at(
+    store: &Store,
+    forecaster: &ForecasterRow,
+    seen: &mut Seen,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let Some(champion) = store.champion(&forecaster.name).await? else {
+        return Ok(());
+    };
+    let Some(look) = Look::new(store, &forecaster.spec, &champion).await? else {
+        return Ok(());
+    };
+    let now = (champion.version, look.end);
+    if seen.get(&forecaster.name) == Some(&now) {
+        return Ok(());
+    }
+    // Before the look: one that fails is made again with the next window, not each moment.
+    seen.insert(forecaster.name.clone(), now);
+    check(store, &forecaster.spec, &champion, &look, cancel).await
 }
 
 /// What one look compares.
@@ -88,13 +126,13 @@ impl Look {
             .collect();
         sensors.sort();
         sensors.dedup();
-        let devices = snapshot::devices(store, spec).await?;
-        let mut newest = Millis::MIN;
-        for device in &devices {
-            if let Some((_, last)) = store.reading_span(device, &sensors).await? {
-                newest = newest.max(last);
-            }
-        }
+        // A window is over when most devices are past it: what was stored while offline has come then.
+        let newest = snapshot::newest_by_device(store, spec, &sensors).await?;
+        let (devices, mut ends): (Vec<String>, Vec<Millis>) = newest.into_iter().unzip();
+        ends.sort_unstable();
+        let Some(newest) = ends.get(ends.len() / 2).copied() else {
+            return Ok(None);
+        };
         let windows = newest.saturating_sub(until) / rules.window_ms;
         if windows < Millis::try_from(rules.windows).unwrap_or(Millis::MAX) {
             return Ok(None);
@@ -117,7 +155,8 @@ impl Look {
 
     async fn series(&self, store: &Store, device: &str, sensor: &str) -> Result<Series> {
         let (from, until) = self.reference;
-        let recent = (until.max(self.end - RECENT_MS), self.end);
+        let windows = self.rules.window_ms * Millis::try_from(self.rules.windows).unwrap_or(1);
+        let recent = (until.max(self.end - RECENT_MS.max(2 * windows)), self.end);
         Ok(Series {
             device: device.to_owned(),
             sensor: sensor.to_owned(),
@@ -134,9 +173,13 @@ async fn check(
     spec: &ForecasterSpec,
     champion: &ModelVersionRow,
     look: &Look,
+    cancel: &CancellationToken,
 ) -> Result<()> {
     let (mut known, mut skipped, mut joint) = (Vec::new(), Vec::new(), Vec::new());
     for (i, device) in look.devices.iter().enumerate() {
+        if cancel.is_cancelled() {
+            return Ok(());
+        }
         let mut own = Vec::new();
         for sensor in &look.sensors {
             own.push(look.series(store, device, sensor).await?);
@@ -168,7 +211,20 @@ async fn check(
         .as_ref()
         .map(|r| members(&r.report))
         .unwrap_or_default();
-    let is = members(&json!({"verdict": verdict, "together": joint}));
+    // What had changed and can no longer be judged is not as it was.
+    let skipped = |(d, s): &&(String, String)| {
+        verdict
+            .skipped
+            .iter()
+            .any(|k| k.device == *d && k.sensor == *s)
+            || !look.devices.contains(d)
+    };
+    let kept: Vec<Value> = was
+        .iter()
+        .filter(skipped)
+        .map(|(device, sensor)| json!({"device": device, "sensor": sensor}))
+        .collect();
+    let is = members(&json!({"verdict": verdict, "together": joint, "kept": kept}));
     if was == is {
         return Ok(());
     }
@@ -180,9 +236,14 @@ async fn check(
     };
     let agreeing = verdict.changed.iter().filter(agree).count();
     let joined: Vec<String> = joint.iter().map(Together::words).collect();
-    let said = words(&verdict, look.version, (agreeing, &joined), errors);
+    let said = words(
+        &verdict,
+        look.version,
+        (agreeing, &joined, kept.len()),
+        errors,
+    );
     let panels = panels(store, look, &verdict).await?;
-    let report = json!({"words": said, "verdict": verdict, "devices_agree": agreeing, "together": joint, "panels": panels});
+    let report = json!({"words": said, "verdict": verdict, "devices_agree": agreeing, "together": joint, "kept": kept, "panels": panels});
     let time = |ms| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let onset = verdict
         .changed
@@ -208,7 +269,8 @@ fn members(report: &Value) -> Vec<(String, String)> {
     let changed = report["verdict"]["changed"].as_array();
     let name = |one: &Value, what: &str| one[what].as_str().unwrap_or_default().to_owned();
     let joint = report["together"].as_array();
-    let each = changed.into_iter().chain(joint).flatten();
+    let kept = report["kept"].as_array();
+    let each = changed.into_iter().chain(joint).chain(kept).flatten();
     let mut all: Vec<_> = each
         .map(|c| (name(c, "device"), name(c, "sensor")))
         .collect();
@@ -228,9 +290,13 @@ async fn errors(
         return Ok(Errors::Worse);
     }
     let known = super::estimate::errors(store, spec, champion).await?;
-    Ok(match known.and_then(|known| known.estimated_ratio) {
-        Some(ratio) => Errors::Unmeasured(ratio),
-        None => Errors::NotWorse,
+    Ok(match known {
+        None => Errors::Unknown,
+        Some(known) => match known.estimated_ratio {
+            Some(ratio) => Errors::Unmeasured(ratio),
+            None if known.kept.is_some() => Errors::NotWorse,
+            None => Errors::Unknown,
+        },
     })
 }
 

@@ -20,6 +20,8 @@ pub(super) enum Errors {
     Worse,
     /// They do not.
     NotWorse,
+    /// Nothing is known of them.
+    Unknown,
     /// Nobody has measured them lately; estimated over usual error.
     Unmeasured(f64),
 }
@@ -33,15 +35,15 @@ enum Way {
 }
 
 /// The verdict in words; `agreeing` of the changed sensors are raised by their own device's monitors too;
-/// `joined` says where inputs changed together.
+/// `joined` says where inputs changed together, `kept` counts those that had changed and can no longer be judged.
 #[must_use]
 pub(super) fn words(
     verdict: &Verdict,
     version: i64,
-    (agreeing, joined): (usize, &[String]),
+    (agreeing, joined, kept): (usize, &[String], usize),
     errors: Errors,
 ) -> String {
-    if verdict.changed.is_empty() && joined.is_empty() {
+    if verdict.changed.is_empty() && joined.is_empty() && kept == 0 {
         return format!(
             "inputs are again as version {version} was trained on: none of {} sensors has changed over the last {} windows",
             verdict.compared, verdict.rules.windows
@@ -63,6 +65,7 @@ pub(super) fn words(
             "forecasts are worse as well, which is looked into by itself and may retrain".to_owned()
         }
         Errors::NotWorse => "forecasts are not worse; no retraining".to_owned(),
+        Errors::Unknown => "whether forecasts are worse is not known yet; no retraining".to_owned(),
         Errors::Unmeasured(ratio) => format!(
             "no actual values have come lately: by the width of their intervals forecasts err {ratio:.2} times as much as \
              usual (an estimate); no retraining"
@@ -80,6 +83,9 @@ pub(super) fn words(
         .then(|| format!("{}{agreeing}", said.join("; ")))
         .into_iter()
         .chain(joined.iter().cloned())
+        .chain((kept > 0).then(|| {
+            format!("{kept} that had changed can no longer be judged: too few readings, or none")
+        }))
         .collect();
     format!("{}; {errors}", parts.join("; "))
 }
@@ -201,16 +207,16 @@ mod tests {
             rules: Rules::default(),
         };
         assert_eq!(
-            words(&verdict, 3, (0, &[]), Errors::NotWorse),
+            words(&verdict, 3, (0, &[], 0), Errors::NotWorse),
             "humidity at 3 devices (a, b, c) has moved up by 12 %, since 3 March 2026; load of a takes other values, or \
              changes in another way, about the same mean, since 3 March 2026; forecasts are not worse; no retraining"
         );
         verdict.changed.truncate(1);
         assert!(
-            words(&verdict, 3, (0, &[]), Errors::Worse)
+            words(&verdict, 3, (0, &[], 0), Errors::Worse)
                 .starts_with("humidity of a has moved up by 10 %")
         );
         verdict.changed.clear();
-        assert!(words(&verdict, 3, (0, &[]), Errors::NotWorse).contains("again as version 3"));
+        assert!(words(&verdict, 3, (0, &[], 0), Errors::NotWorse).contains("again as version 3"));
     }
 }

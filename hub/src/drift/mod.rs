@@ -20,6 +20,7 @@ use fieldcast_store::drift_reports::OpenSignal;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::page::{Course, Panel};
@@ -34,20 +35,30 @@ const BEFORE_MS: Millis = 90 * DAY_MS;
 const DRAWN: usize = 20;
 /// A champion that no device complains of is looked at this often.
 const WEEK_MS: Millis = 7 * DAY_MS;
+/// Turns of the loop between two looks at what nobody complains of.
+const UNASKED_TURNS: u32 = 60;
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Checks open signals until cancelled.
-pub async fn run(store: Store, rules: Rules, cancel: CancellationToken) {
-    let (mut seen, mut fleets) = (HashMap::new(), fleet::Seen::new());
+/// Checks what devices say until cancelled, while this hub leads: two would tell everything twice.
+pub async fn run(
+    store: Store,
+    rules: Rules,
+    leads: watch::Receiver<bool>,
+    cancel: CancellationToken,
+) {
+    let mut seen = HashMap::new();
+    let mut turn = 0_u32;
     while !cancel.is_cancelled() {
-        if let Err(e) = check_all(&store, &rules, &mut seen).await {
-            tracing::warn!("drift: {e:#}");
-        }
-        if let Err(e) = inputs::report_all(&store).await {
-            tracing::warn!("drift of inputs: {e:#}");
-        }
-        if let Err(e) = fleet::check_all(&store, &mut fleets).await {
-            tracing::warn!("inputs of the fleet: {e:#}");
+        if *leads.borrow() {
+            // What nobody complains of is looked at less often: it is looked for on every device.
+            let all = turn.is_multiple_of(UNASKED_TURNS);
+            if let Err(e) = check_all(&store, &rules, &mut seen, all).await {
+                tracing::warn!("drift: {e:#}");
+            }
+            if let Err(e) = inputs::report_all(&store).await {
+                tracing::warn!("drift of inputs: {e:#}");
+            }
+            turn = turn.wrapping_add(1);
         }
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -56,8 +67,8 @@ pub async fn run(store: Store, rules: Rules, cancel: CancellationToken) {
     }
 }
 
-/// Checks every forecaster with open signals, and each week of data those without; one whose data have not grown by a day since
-/// the last look is left alone.
+/// Checks every forecaster with open signals, and with `unasked` each week of data those without; one whose data have not grown
+/// by a day since the last look is left alone. A forecaster that cannot be checked keeps no other from it.
 ///
 /// # Errors
 /// The database.
@@ -65,6 +76,7 @@ pub async fn check_all(
     store: &Store,
     rules: &Rules,
     seen: &mut HashMap<String, (i64, Millis)>,
+    unasked: bool,
 ) -> Result<()> {
     let mut open: BTreeMap<String, Vec<OpenSignal>> = BTreeMap::new();
     for signal in store.open_concept_signals().await? {
@@ -93,18 +105,24 @@ pub async fn check_all(
         else {
             continue;
         };
-        if busy {
+        if busy || (signals.is_empty() && !unasked) {
             continue;
         }
         let Some(now) = snapshot::newest(store, &forecaster.spec).await? else {
             continue;
+        };
+        // No further back than is needed, where nobody says since when.
+        let onset = if signals.is_empty() {
+            onset.max(now - BEFORE_MS)
+        } else {
+            onset
         };
         let last = seen
             .get(name)
             .filter(|(version, _)| *version == champion.version)
             .map(|(_, at)| *at);
         let wait = if signals.is_empty() { WEEK_MS } else { DAY_MS };
-        let since = last.or(signals.is_empty().then_some(onset));
+        let since = last.or(until.filter(|_| signals.is_empty()));
         if since.is_some_and(|since| now - since < wait) {
             continue;
         }
@@ -141,8 +159,25 @@ async fn check(
             spec.name, champion.version
         )
     })?;
-    let days = daily_errors(store, spec, champion.version, signalled - BEFORE_MS).await?;
-    let judged = verdict::verdict(signalled, &days, &promise, rules);
+    let from = if signals.is_empty() {
+        signalled
+    } else {
+        signalled - BEFORE_MS
+    };
+    let mut days = daily_errors(store, spec, champion.version, from).await?;
+    if signals.is_empty() {
+        // Of a device that was not learnt from nobody knows what is usual.
+        days.retain(|d| promise.levels.contains_key(&d.device));
+    }
+    let asked_for = Rules {
+        min_t: if signals.is_empty() {
+            rules.min_t_unasked
+        } else {
+            rules.min_t
+        },
+        ..*rules
+    };
+    let judged = verdict::verdict(signalled, &days, &promise, &asked_for);
     // Nobody asked: what is as it should be need not be written down each week.
     if signals.is_empty() && !judged.confirmed {
         return Ok(());
@@ -195,10 +230,14 @@ async fn check(
                 seed: u64::try_from(champion.version).unwrap_or(1) + 1,
                 config: None,
             };
-            let (job, _) = store
+            let (job, new) = store
                 .enqueue(training::KIND, &spec.name, &json!(request))
                 .await?;
-            ("retrain", judged.words.clone(), Some(job))
+            if new {
+                ("retrain", judged.words.clone(), Some(job))
+            } else {
+                ("wait", format!("training {job} is under way"), None)
+            }
         }
         Decision::Wait(why) => ("wait", why, None),
         Decision::NotConfirmed => ("not_confirmed", judged.words.clone(), None),
@@ -228,17 +267,15 @@ async fn daily_errors(
 ) -> Result<Vec<DeviceDays>> {
     let period = spec.period_ms();
     let horizon = Millis::try_from(spec.horizon).unwrap_or(1);
-    let forecasts = store.forecasts_of(&spec.name, version, onset).await?;
     let mut devices: Vec<DeviceDays> = Vec::new();
-    let mut start = 0;
-    while let Some(first) = forecasts.get(start) {
-        let device = first.device.clone();
-        let count = forecasts[start..]
-            .iter()
-            .take_while(|f| f.device == device)
-            .count();
-        let own = &forecasts[start..start + count];
-        start += count;
+    for device in snapshot::devices(store, spec).await? {
+        // One after the other: a fleet's forecasts are never in memory at once.
+        let own = store
+            .forecasts_of(&spec.name, version, &device, onset)
+            .await?;
+        if own.is_empty() {
+            continue;
+        }
         let rows = snapshot::rows(
             store,
             spec,

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use fieldcast_drift::fleet::{Rules, Series, season_is_known};
+use fieldcast_drift::fleet::{Rules, Series};
 use fieldcast_drift::preset::{Column, Values};
-use fieldcast_drift::window::{Grid, Season, discoveries};
+use fieldcast_drift::window::{Season, discoveries};
 use fieldcast_features::Millis;
 use fieldcast_train::multivariate::{Joint, compare};
 use serde::Serialize;
 
 use crate::check::words::short;
 
+/// Hours before the windows that are their reference: as many as are compared without thinning. What the training saw is of
+/// other seasons, in which sensors go together otherwise.
+const REFERENCE: usize = 1_500;
+/// By how much stricter than single sensors they are judged: what drives all sensors at once, such as weather, comes and goes.
+const STRICTER: f64 = 5.0;
 /// Most devices that one look asks about, evenly taken from all: a forest is grown for each.
 const MOST: usize = 50;
 
@@ -39,58 +44,70 @@ pub(super) fn is_asked(i: usize, n: usize) -> bool {
     i.is_multiple_of(n.div_ceil(MOST).max(1))
 }
 
-/// Compares all windows of a device's sensors as one with their reference; none where that says nothing: a single sensor, a
-/// season that was never seen, too few rows.
+/// Compares each window of a device's sensors with the weeks before the windows, and keeps the one that differs least; none
+/// where that says nothing: a single sensor, too few rows.
 pub(super) fn judge(series: &[Series], end: Millis, rules: &Rules) -> Option<Together> {
     let device = series.first()?.device.clone();
-    if series.len() < 2 || !series.iter().all(|s| season_is_known(s, end, rules)) {
+    if series.len() < 2 {
         return None;
     }
-    let from = end - rules.window_ms * Millis::try_from(rules.windows).ok()?;
-    let reference = table(series, |s| &s.reference, Millis::MIN, end);
-    let current = table(series, |s| &s.recent, from, end);
-    let times = |table: &BTreeMap<Millis, Vec<f64>>| table.keys().copied().collect::<Vec<_>>();
+    let count = Millis::try_from(rules.windows).ok()?;
+    let first = end - rules.window_ms * count;
+    let mut reference = table(series, Millis::MIN, first);
+    while reference.len() > REFERENCE {
+        reference.pop_first();
+    }
     let season = Season::of(&times(&reference), None)?;
-    let column = |i: usize, of: &BTreeMap<Millis, Vec<f64>>| Values::Numbers {
-        values: of.values().map(|row| row[i]).collect(),
-        whole: false,
-    };
-    let columns: Vec<Column> = series
-        .iter()
-        .enumerate()
-        .map(|(i, s)| Column {
-            name: s.sensor.clone(),
-            reference: column(i, &reference),
-            current: column(i, &current),
-        })
-        .collect();
-    let grids: (Grid, Grid) = (
-        season.grid(&times(&reference)),
-        season.grid(&times(&current)),
-    );
-    let joint = compare(&columns, &grids.0, &grids.1, rules.seed).ok()?;
+    let place = season.grid(&times(&reference));
+    let mut least: Option<Joint> = None;
+    for window in 0..count {
+        let from = first + window * rules.window_ms;
+        let current = table(series, from, from + rules.window_ms);
+        let columns: Vec<Column> = series
+            .iter()
+            .enumerate()
+            .map(|(i, s)| Column {
+                name: s.sensor.clone(),
+                reference: column(i, &reference),
+                current: column(i, &current),
+            })
+            .collect();
+        let grid = season.grid(&times(&current));
+        let joint = compare(&columns, &place, &grid, rules.seed).ok()?;
+        if least.as_ref().is_none_or(|l| joint.p > l.p) {
+            least = Some(joint);
+        }
+    }
+    let joint = least?;
     Some(Together { device, joint })
 }
 
-/// Those of all that are asked about whose difference is a discovery at the rules' rate.
+fn times(table: &BTreeMap<Millis, Vec<f64>>) -> Vec<Millis> {
+    table.keys().copied().collect()
+}
+
+fn column(i: usize, of: &BTreeMap<Millis, Vec<f64>>) -> Values {
+    Values::Numbers {
+        values: of.values().map(|row| row[i]).collect(),
+        whole: false,
+    }
+}
+
+/// Those of all that are asked about whose difference is a discovery at a stricter rate than the rules'.
 pub(super) fn found(all: Vec<Together>, rules: &Rules) -> Vec<Together> {
     let p: Vec<f64> = all.iter().map(|t| t.joint.p).collect();
-    let drift = discoveries(&p, rules.rate);
+    let drift = discoveries(&p, rules.rate / STRICTER);
     let both = all.into_iter().zip(drift);
     both.filter_map(|(one, drift)| drift.then_some(one))
         .collect()
 }
 
-/// Rows by time, NaN where a sensor has no value.
-fn table<'a>(
-    series: &'a [Series],
-    side: impl Fn(&'a Series) -> &'a Vec<(Millis, f64)>,
-    from: Millis,
-    to: Millis,
-) -> BTreeMap<Millis, Vec<f64>> {
+/// Rows of a span by time, NaN where a sensor has no value.
+fn table(series: &[Series], from: Millis, to: Millis) -> BTreeMap<Millis, Vec<f64>> {
     let mut rows: BTreeMap<Millis, Vec<f64>> = BTreeMap::new();
     for (i, one) in series.iter().enumerate() {
-        for (time, value) in side(one).iter().filter(|(t, _)| *t > from && *t <= to) {
+        let all = one.reference.iter().chain(&one.recent);
+        for (time, value) in all.filter(|(t, _)| *t > from && *t <= to) {
             let row = rows
                 .entry(*time)
                 .or_insert_with(|| vec![f64::NAN; series.len()]);

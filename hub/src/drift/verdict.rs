@@ -15,6 +15,8 @@ pub struct Rules {
     pub min_ratio: f64,
     /// Smallest t of the daily log errors against the calibration.
     pub min_t: f64,
+    /// The same where no device complains: the best of many days is looked for each week, so chance finds larger ones.
+    pub min_t_unasked: f64,
     /// Fewest days of data since the onset before a retraining.
     pub min_new_days: usize,
     /// Days of data between a retraining that gave a champion and the next.
@@ -38,6 +40,7 @@ impl Default for Rules {
             min_days: 7,
             min_ratio: 1.15,
             min_t: 3.0,
+            min_t_unasked: 5.0,
             min_new_days: 14,
             cool_down_days: 14,
             growth: 1.4,

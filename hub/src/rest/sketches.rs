@@ -92,8 +92,11 @@ pub(super) async fn sketches(
             asked.sensor
         )));
     }
-    let answer = merge(&rows)
-        .map_err(|e| Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let broken = |e: String| Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, e);
+    let answer = tokio::task::spawn_blocking(move || merge(&rows))
+        .await
+        .map_err(|e| broken(e.to_string()))?
+        .map_err(|e| broken(e.to_string()))?;
     Ok(Json(answer))
 }
 

@@ -37,21 +37,27 @@ pub async fn devices(store: &Store, spec: &ForecasterSpec) -> Result<Vec<String>
     }
 }
 
-/// Newest data time of the target on any selected device.
+/// Newest usable data time of some sensors on each selected device that has one.
+///
+/// # Errors
+/// The database.
+pub async fn newest_by_device(
+    store: &Store,
+    spec: &ForecasterSpec,
+    sensors: &[String],
+) -> Result<Vec<(String, Millis)>> {
+    let devices = devices(store, spec).await?;
+    store.newest_by_device(&devices, sensors).await
+}
+
+/// Newest usable data time of the target on any selected device.
 ///
 /// # Errors
 /// The database.
 pub async fn newest(store: &Store, spec: &ForecasterSpec) -> Result<Option<Millis>> {
     let sensors = [spec.sensor_of(&spec.target).to_owned()];
-    let mut newest = None;
-    for device in devices(store, spec).await? {
-        let last = store
-            .reading_span(&device, &sensors)
-            .await?
-            .map(|(_, last)| last);
-        newest = newest.max(last);
-    }
-    Ok(newest)
+    let all = newest_by_device(store, spec, &sensors).await?;
+    Ok(all.into_iter().map(|(_, newest)| newest).max())
 }
 
 /// A device's rows with grid times in `(from, to]`, made from its readings as the device makes them. Readings whose time

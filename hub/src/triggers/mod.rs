@@ -13,6 +13,7 @@ use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::training::{self, Request, snapshot};
@@ -23,11 +24,13 @@ const EVERY: Duration = Duration::from_secs(5);
 /// The decision that was recorded last, by forecaster: the same one is not recorded over and over.
 pub type Said = HashMap<String, String>;
 
-/// Looks at every forecaster until cancelled.
-pub async fn run(store: Store, cancel: CancellationToken) {
+/// Looks at every forecaster until cancelled, while this hub leads.
+pub async fn run(store: Store, leads: watch::Receiver<bool>, cancel: CancellationToken) {
     let mut said = Said::new();
     while !cancel.is_cancelled() {
-        if let Err(e) = look(&store, &mut said).await {
+        if *leads.borrow()
+            && let Err(e) = look(&store, &mut said).await
+        {
             tracing::warn!("triggers of retraining: {e:#}");
         }
         tokio::select! {
@@ -37,10 +40,11 @@ pub async fn run(store: Store, cancel: CancellationToken) {
     }
 }
 
-/// Looks once: where volume or time asks for a retraining it is enqueued, or the reason why not is recorded.
+/// Looks once: where volume or time asks for a retraining it is enqueued, or the reason why not is recorded. A forecaster that
+/// cannot be looked at keeps no other from it.
 ///
 /// # Errors
-/// The database, or a policy that cannot be read.
+/// The database.
 pub async fn look(store: &Store, said: &mut Said) -> Result<()> {
     let rollouts = store.open_rollouts().await?;
     let jobs = store.live_jobs().await?;
@@ -48,52 +52,70 @@ pub async fn look(store: &Store, said: &mut Said) -> Result<()> {
         let name = &forecaster.name;
         let busy = rollouts.iter().any(|r| r.forecaster == *name)
             || jobs.iter().any(|j| j.subject == *name);
-        let Some(champion) = store.champion(name).await? else {
-            continue;
-        };
         if busy {
             continue;
         }
-        let policy = policy_of(&forecaster)?;
-        let Some(facts) = facts(store, &forecaster.spec, &champion).await? else {
-            continue;
-        };
-        let Some((trigger, why)) = due(&policy, &facts) else {
-            said.remove(name);
-            continue;
-        };
-        let (word, reason, job) = match held(&policy, &facts) {
-            Some((word, wait)) => (word, format!("{}: {why}; {wait}", trigger.name()), None),
-            None => {
-                let request = Request {
-                    trigger: trigger.name().into(),
-                    reason: why.clone(),
-                    onset: champion.lineage["onset"].as_i64(),
-                    seed: u64::try_from(champion.version).unwrap_or(1) + 1,
-                    config: None,
-                };
-                let (job, _) = store.enqueue(training::KIND, name, &json!(request)).await?;
-                ("retrain", why, Some(job))
-            }
-        };
-        // The days in a reason change all the time; what is held back is told once.
-        let key = format!("{word} {}", trigger.name());
-        if job.is_none() && said.get(name) == Some(&key) {
-            continue;
+        if let Err(e) = look_at(store, &forecaster, said).await {
+            tracing::warn!("triggers of retraining {name}: {e:#}");
         }
-        tracing::info!(forecaster = name, decision = word, reason, "retraining");
-        let new = NewDecision {
-            forecaster: name,
-            decision: word,
-            reason: &reason,
-            job,
-            data_time: DateTime::from_timestamp_millis(facts.now),
-            decided_by: "triggers",
-            ..NewDecision::default()
-        };
-        store.record_decision(&new).await?;
-        said.insert(name.clone(), key);
     }
+    Ok(())
+}
+
+async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> Result<()> {
+    let name = &forecaster.name;
+    let Some(champion) = store.champion(name).await? else {
+        return Ok(());
+    };
+    let policy = policy_of(forecaster)?;
+    let Some(facts) = facts(store, &forecaster.spec, &champion).await? else {
+        return Ok(());
+    };
+    let Some((trigger, why)) = due(&policy, &facts) else {
+        said.remove(name);
+        return Ok(());
+    };
+    let held = if store.training_failed_lately(name).await? {
+        let wait =
+            "a training failed or was cancelled within the last day; see `fieldcast-hub run list`";
+        Some(("wait", wait.to_owned()))
+    } else {
+        held(&policy, &facts)
+    };
+    let (word, reason, job) = match held {
+        Some((word, wait)) => (word, format!("{}: {why}; {wait}", trigger.name()), None),
+        None => {
+            let request = Request {
+                trigger: trigger.name().into(),
+                reason: why.clone(),
+                onset: champion.lineage["onset"].as_i64(),
+                seed: u64::try_from(champion.version).unwrap_or(1) + 1,
+                config: None,
+            };
+            let (job, new) = store.enqueue(training::KIND, name, &json!(request)).await?;
+            if !new {
+                return Ok(());
+            }
+            ("retrain", why, Some(job))
+        }
+    };
+    // The days in a reason change all the time; what is held back is told once.
+    let key = format!("{word} {}", trigger.name());
+    if job.is_none() && said.get(name) == Some(&key) {
+        return Ok(());
+    }
+    tracing::info!(forecaster = name, decision = word, reason, "retraining");
+    let new = NewDecision {
+        forecaster: name,
+        decision: word,
+        reason: &reason,
+        job,
+        data_time: DateTime::from_timestamp_millis(facts.now),
+        decided_by: "triggers",
+        ..NewDecision::default()
+    };
+    store.record_decision(&new).await?;
+    said.insert(name.clone(), key);
     Ok(())
 }
 

@@ -14,9 +14,9 @@ pub struct Policy {
     pub drift: bool,
     /// When the hub finds that errors have grown beyond the calibration, without a device's word.
     pub error: bool,
-    /// When the data since the world last changed are so many times what was learnt from; none: never. 2 retrains ever more
+    /// When the data since the world last changed are so many times what was learnt from; 0: never. 2 retrains ever more
     /// seldom: a model that had two weeks of a new world gets four, then eight.
-    pub growth: Option<f64>,
+    pub growth: f64,
     /// When so much data time has passed since the newest data that were learnt from, as `90d`; none: never.
     pub every: Option<String>,
     /// Data time from one retraining to the next, whatever asks for it.
@@ -30,10 +30,10 @@ impl Default for Policy {
         Self {
             drift: true,
             error: true,
-            growth: Some(2.0),
+            growth: 2.0,
             every: None,
             cool_down: "14d".into(),
-            a_day: 4,
+            a_day: 24,
         }
     }
 }
@@ -87,11 +87,8 @@ impl Policy {
     /// The field and what is allowed.
     pub fn validate(&self) -> Result<(), PolicyError> {
         let refuse = |field, problem: String| Err(PolicyError { field, problem });
-        if self.growth.is_some_and(|g| !(1.1..=100.0).contains(&g)) {
-            return refuse(
-                "growth",
-                "must be 1.1 to 100; leave it out for never".into(),
-            );
+        if self.growth != 0.0 && !(1.1..=100.0).contains(&self.growth) {
+            return refuse("growth", "must be 1.1 to 100, or 0 for never".into());
         }
         let texts = [
             ("every", self.every.as_ref()),
@@ -126,10 +123,8 @@ impl Policy {
 pub fn due(policy: &Policy, facts: &Facts) -> Option<(Trigger, String)> {
     let days = |span: Millis| span / DAY_MS;
     let (had, has) = (facts.learnt - facts.world, facts.now - facts.world);
-    if let Some(growth) = policy.growth
-        && had > 0
-        && has as f64 >= growth * had as f64
-    {
+    let growth = policy.growth;
+    if growth > 0.0 && had > 0 && has as f64 >= growth * had as f64 {
         let why = format!(
             "{} days of the present world are there, the last training had {} of them (asked: {growth} times)",
             days(has),
@@ -195,7 +190,7 @@ mod tests {
         // A year learnt: not before another year.
         assert_eq!(due(&policy, &facts(700, 0, 365)), None);
         let never = Policy {
-            growth: None,
+            growth: 0.0,
             ..policy
         };
         assert_eq!(due(&never, &facts(9_000, 400, 412)), None);
@@ -206,7 +201,7 @@ mod tests {
     #[test]
     fn time_cool_down_and_budget() {
         let policy = Policy {
-            growth: None,
+            growth: 0.0,
             every: Some("90d".into()),
             ..Policy::default()
         };
@@ -219,7 +214,7 @@ mod tests {
         assert!(word == "cool_down" && why.contains("5 days"), "{why}");
         facts.last = Some(176 * DAY_MS);
         assert_eq!(held(&policy, &facts), None);
-        facts.today = 4;
+        facts.today = 24;
         assert_eq!(held(&policy, &facts).unwrap().0, "budget");
     }
 

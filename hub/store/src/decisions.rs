@@ -143,4 +143,19 @@ impl Store {
         .await
         .during(format!("count decisions on {forecaster}"))
     }
+
+    /// Whether a training that was decided on within the last day failed or was cancelled.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn training_failed_lately(&self, forecaster: &str) -> Result<bool> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM decisions d JOIN jobs j ON j.id = d.job WHERE d.forecaster = $1
+                AND d.decision = 'retrain' AND d.decided_at >= now() - interval '1 day' AND j.status IN ('failed', 'cancelled'))",
+        )
+        .bind(forecaster)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("look for failed trainings of {forecaster}"))
+    }
 }

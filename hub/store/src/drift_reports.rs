@@ -260,7 +260,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<DriftReportRow>> {
         sqlx::query_as(
-            "SELECT id, forecaster, model_version, kind, onset, data_time, confirmed, report - 'panels' AS report, created_at
+            "SELECT id, forecaster, model_version, kind, onset, data_time, confirmed, (report - 'panels') #- '{verdict,skipped}' AS report, created_at
              FROM drift_reports WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::boolean IS NULL OR confirmed = $2)
              AND ($3::bigint IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
         )

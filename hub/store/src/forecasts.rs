@@ -10,22 +10,18 @@ use crate::{Result, Store};
 /// A stored forecast: origin and mean of each step.
 #[derive(Debug, Clone)]
 pub struct StoredForecast {
-    /// Device.
-    pub device: String,
     /// Origin.
     pub origin: Millis,
     /// Mean of each step.
     pub mean: Vec<f64>,
 }
 
-/// Device, origin, levels and quantiles.
-type Columns = (String, DateTime<Utc>, Vec<f64>, Vec<f64>);
+/// Origin, levels and quantiles.
+type Columns = (DateTime<Utc>, Vec<f64>, Vec<f64>);
 
 /// A stored forecast's quantiles.
 #[derive(Debug, Clone)]
 pub struct StoredQuantiles {
-    /// Device.
-    pub device: String,
     /// Origin.
     pub origin: Millis,
     /// Levels, ascending.
@@ -35,7 +31,7 @@ pub struct StoredQuantiles {
 }
 
 impl Store {
-    /// Forecasts that model `version` made, not in shadow, with origins from `from` on, by device and origin.
+    /// Forecasts that model `version` made on a device, not in shadow, with origins from `from` on, by origin.
     ///
     /// # Errors
     /// The database.
@@ -43,22 +39,23 @@ impl Store {
         &self,
         forecaster: &str,
         version: i64,
+        device: &str,
         from: Millis,
     ) -> Result<Vec<StoredForecast>> {
-        let rows: Vec<(String, DateTime<Utc>, Vec<f64>)> = sqlx::query_as(
-            "SELECT device, origin, mean FROM forecasts
-             WHERE forecaster = $1 AND model_version = $2 AND NOT shadow AND origin >= $3 ORDER BY device, origin",
+        let rows: Vec<(DateTime<Utc>, Vec<f64>)> = sqlx::query_as(
+            "SELECT origin, mean FROM forecasts
+             WHERE forecaster = $1 AND model_version = $2 AND device = $4 AND NOT shadow AND origin >= $3 ORDER BY origin",
         )
         .bind(forecaster)
         .bind(version)
         .bind(timestamp(from))
+        .bind(device)
         .fetch_all(self.pool())
         .await
-        .during(format!("read the forecasts of {forecaster}"))?;
+        .during(format!("read the forecasts of {forecaster} on {device}"))?;
         Ok(rows
             .into_iter()
-            .map(|(device, origin, mean)| StoredForecast {
-                device,
+            .map(|(origin, mean)| StoredForecast {
                 origin: millis(origin),
                 mean,
             })
@@ -73,24 +70,25 @@ impl Store {
         &self,
         forecaster: &str,
         version: i64,
+        device: &str,
         (from, to): (Millis, Millis),
     ) -> Result<Vec<StoredQuantiles>> {
         let rows: Vec<Columns> = sqlx::query_as(
-            "SELECT device, origin, levels, quantiles FROM forecasts
-             WHERE forecaster = $1 AND model_version = $2 AND NOT shadow AND origin >= $3 AND origin < $4
-             ORDER BY device, origin",
+            "SELECT origin, levels, quantiles FROM forecasts
+             WHERE forecaster = $1 AND model_version = $2 AND device = $5 AND NOT shadow AND origin >= $3 AND origin < $4
+             ORDER BY origin",
         )
         .bind(forecaster)
         .bind(version)
         .bind(timestamp(from))
         .bind(timestamp(to))
+        .bind(device)
         .fetch_all(self.pool())
         .await
-        .during(format!("read the quantiles of {forecaster}"))?;
+        .during(format!("read the quantiles of {forecaster} on {device}"))?;
         Ok(rows
             .into_iter()
-            .map(|(device, origin, levels, quantiles)| StoredQuantiles {
-                device,
+            .map(|(origin, levels, quantiles)| StoredQuantiles {
                 origin: millis(origin),
                 levels,
                 quantiles,

@@ -9,7 +9,7 @@ use crate::{Result, Store};
 
 impl Store {
     /// Means of a sensor's good and suspect readings over `(t - span, t]`, at each `t` in `(from, to]` that has any, by time.
-    /// Readings whose time nobody vouches for stay out.
+    /// Readings whose time nobody vouches for stay out, and values that no mean could hold.
     ///
     /// # Errors
     /// The database.
@@ -29,7 +29,7 @@ impl Store {
                 WHERE s.device = $1 AND s.name = $2 AND j.time > $3 AND j.time <= $4 AND j.quality < 2)
              SELECT date_bin($5::float8 * interval '1 millisecond', time - interval '1 microsecond', timestamptz 'epoch')
                     + $5::float8 * interval '1 millisecond' AS bin, avg(value)
-             FROM known WHERE value > '-Infinity' AND value < 'Infinity' GROUP BY bin ORDER BY bin",
+             FROM known WHERE abs(value) < 1e150 GROUP BY bin ORDER BY bin",
         )
         .bind(device)
         .bind(sensor)

@@ -187,6 +187,32 @@ impl Store {
         Ok(from.zip(to).map(|(from, to)| (millis(from), millis(to))))
     }
 
+    /// When each device's newest usable reading of some sensors was: one that is not bad, whose time somebody vouches for,
+    /// and that does not lie more than a day ahead of the database's clock. Devices without any are left out.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn newest_by_device(
+        &self,
+        devices: &[String],
+        sensors: &[String],
+    ) -> Result<Vec<(String, Millis)>> {
+        let rows: Vec<(String, Option<DateTime<Utc>>)> = sqlx::query_as(
+            "SELECT s.device, max(greatest(
+                (SELECT max(time) FROM readings WHERE sensor = s.id AND quality < 2 AND time_quality > 0
+                    AND time <= now() + interval '1 day'),
+                (SELECT max(time) FROM json_readings WHERE sensor = s.id AND quality < 2 AND time <= now() + interval '1 day')))
+             FROM sensors s WHERE s.device = ANY($1) AND s.name = ANY($2) GROUP BY s.device",
+        )
+        .bind(devices)
+        .bind(sensors)
+        .fetch_all(self.pool())
+        .await
+        .during("find the newest readings of devices")?;
+        let known = rows.into_iter().filter_map(|(d, t)| Some((d, millis(t?))));
+        Ok(known.collect())
+    }
+
     /// Readings of things that run no agent; one that is there already (same sensor, same time) stays as it is.
     /// Returns the new ones: sensor number, time, value.
     ///

@@ -315,7 +315,7 @@ impl Line {
 
 /// Whether the reference saw the season of the year that the windows lie in.
 #[must_use]
-pub fn season_is_known(series: &Series, end: i64, rules: &Rules) -> bool {
+fn season_is_known(series: &Series, end: i64, rules: &Rules) -> bool {
     let first = end - rules.window_ms * i64::try_from(rules.windows).unwrap_or(1);
     let seen: BTreeSet<i64> = series
         .reference

@@ -382,7 +382,8 @@ fn forecaster_of(device: &str) -> &'static str {
 fn spec(forecaster: &str) -> String {
     format!(
         "name = \"{forecaster}\"\ntarget = \"demand\"\ninputs = [\"temperature\", \"humidity\", \"demand\"]\n\
-         period = \"1h\"\nlookback = 48\nhorizon = 24\n[selector.labels]\ngroup = \"{forecaster}\"\n"
+         period = \"1h\"\nlookback = 48\nhorizon = 24\n[selector.labels]\ngroup = \"{forecaster}\"\n\
+         [retraining]\ngrowth = 0\n"
     )
 }
 

@@ -27,7 +27,8 @@ const WEEKS: i64 = 8;
 const QUIET_DAYS: i64 = 7;
 
 /// Learns from rows by device, each (time ms, value) ascending on the grid; `days` is what the days of the same rows look
-/// like, `channels` how many are watched beside each other. None where nothing can be learnt.
+/// like, `channels` how many are watched beside each other. None where nothing can be learnt, and where a month is more rows
+/// than a threshold can be found for (some ten minutes of five channels).
 #[must_use]
 pub fn learn(
     period: i64,
@@ -71,7 +72,15 @@ pub fn learn(
         let mut last: Option<i64> = None;
         for (time, value) in rows {
             let row = time.div_euclid(period);
-            let missing = last.map_or(0, |last| (row - last - 1).clamp(0, MOST_ROWS as i64));
+            // A long gap keeps its place in the season and no more.
+            let missing = last.map_or(0, |last| {
+                let gap = (row - last - 1).max(0);
+                if gap > 2 * season.max(MOST_ROWS as i64) {
+                    MOST_ROWS as i64 + (gap - MOST_ROWS as i64).rem_euclid(season.max(1))
+                } else {
+                    gap
+                }
+            });
             values.extend((0..missing).map(|_| f64::NAN));
             values.push(standard(days, scale, *time, *value));
             last = Some(row);
@@ -79,7 +88,7 @@ pub fn learn(
     }
     let asked = DAYS * a_day.max(1) as f64 * channels.max(1) as f64;
     let options = RunOptions {
-        run_length: asked.clamp(20.0, 20_000.0),
+        run_length: asked.max(20.0),
         season: usize::try_from(season).unwrap_or(0),
         ..RunOptions::default()
     };
@@ -131,7 +140,8 @@ impl RowWatch {
                 onset: at(alarm.onset),
                 statistic: alarm.statistic,
                 threshold: alarm.threshold,
-                shift: alarm.shift,
+                // Where it lies now: what a lasting shift would come to is far beyond a slow sensor's reach.
+                shift: alarm.value,
                 days: alarm.rows,
             });
         }

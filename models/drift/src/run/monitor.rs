@@ -16,6 +16,8 @@ pub struct RunEvent {
     pub rows: u64,
     /// Lasting shift of the channel that the rows since the onset speak for, in the channel's unit; negative downwards.
     pub shift: f64,
+    /// The row's value less its season.
+    pub value: f64,
     /// The sum.
     pub statistic: f64,
     /// What it had to pass.
@@ -84,10 +86,15 @@ impl RunMonitor {
             self.past[0] = flat;
             self.known = (self.known + 1).min(MOST_LAGS);
         }
-        self.judge(reference, row, judged??)
+        self.judge(reference, (row, flat), judged??)
     }
 
-    fn judge(&mut self, reference: &RunReference, row: i64, z: f64) -> Option<RunEvent> {
+    fn judge(
+        &mut self,
+        reference: &RunReference,
+        (row, value): (i64, f64),
+        z: f64,
+    ) -> Option<RunEvent> {
         self.sums.add(z, reference.k);
         let innovation = z * reference.deviation * reference.scale(row);
         self.up.add(row, innovation, self.sums.up > 0.0);
@@ -106,6 +113,7 @@ impl RunMonitor {
             onset: side.onset,
             rows: side.rows,
             shift: side.sum / side.rows.max(1) as f64 * reference.gain(),
+            value,
             statistic,
             threshold: reference.threshold,
         })

@@ -5,8 +5,8 @@ use super::whiten::Grid;
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
 const WEEK: i64 = 7 * DAY;
-/// Weeks a reference must span before the hours of the week are compared.
-const WEEKS: i64 = 8;
+/// Weeks a reference must span before the hours of the week are compared: fewer know too little of 168 means.
+const WEEKS: i64 = 12;
 
 /// Which rows are alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Season {
 }
 
 impl Season {
-    /// By ascending times (ms UTC) of a reference: hours of the week from eight weeks on, else hours of the day; weekdays
+    /// By ascending times (ms UTC) of a reference: hours of the week from twelve weeks on, else hours of the day; weekdays
     /// of daily rows. `rows` names the length of a season instead. None without two different times.
     #[must_use]
     pub fn of(times: &[i64], rows: Option<usize>) -> Option<Self> {
