@@ -14,7 +14,7 @@ use fieldcast_store::Store;
 use serde_json::{Value, json};
 use support::{Bed, add_device, bed, define, epoch, job, payload, psql, reading, register};
 
-const START: i64 = 1_767_225_600_000;
+const START: i64 = 1_704_067_200_000;
 const DAY_MS: i64 = 86_400_000;
 
 /// A forecaster whose champion was made for a world that began on day 400, from its first twelve days.

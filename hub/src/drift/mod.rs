@@ -126,7 +126,10 @@ pub async fn check_all(
         if since.is_some_and(|since| now - since < wait) {
             continue;
         }
-        check(store, rules, &forecaster, &champion, &signals, (onset, now)).await?;
+        let found = check(store, rules, &forecaster, &champion, &signals, (onset, now)).await;
+        if let Err(e) = found {
+            tracing::warn!("drift of {name}: {e:#}");
+        }
         seen.insert(name.clone(), (champion.version, now));
     }
     Ok(())
