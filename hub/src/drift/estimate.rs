@@ -89,18 +89,20 @@ pub async fn errors(
         let quantiles = store
             .quantiles_of(&spec.name, champion.version, &device, (from, to))
             .await?;
-        days.extend(
-            daily_widths(&quantiles)
-                .into_iter()
-                .filter_map(|(day, width)| {
-                    Some(Day {
-                        estimated: widths.estimate(&device, width)?,
-                        measured: measured.get(&(device.as_str(), day)).copied(),
-                        device: device.clone(),
-                        day,
-                    })
-                }),
-        );
+        let wide = daily_widths(&quantiles);
+        let known = wide
+            .iter()
+            .filter(|(day, _)| measured.contains_key(&(device.as_str(), **day)));
+        let known: Vec<f64> = known.map(|(_, width)| *width).collect();
+        let usual = widths.usual_width(&device, &known);
+        days.extend(wide.into_iter().filter_map(|(day, width)| {
+            Some(Day {
+                estimated: widths.estimate(&device, usual, width)?,
+                measured: measured.get(&(device.as_str(), day)).copied(),
+                device: device.clone(),
+                day,
+            })
+        }));
     }
     let horizon = spec.period_ms() * Millis::try_from(spec.horizon).unwrap_or(1);
     Ok(Some(summary(champion.version, days, to - horizon)))

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Fewest days that say how errors follow widths.
 const FEWEST: usize = 14;
+/// Fewest measured days whose widths say what is usual now.
+const FEWEST_MEASURED: usize = 5;
 /// Days for which the error is as a usual model's, slope 0: few days say little.
 const DRAWN: f64 = 5.0;
 /// Steepest slope that is believed: errors that follow widths in proportion have 1.
@@ -135,16 +137,28 @@ impl WidthErrors {
         })
     }
 
-    /// The error of a day whose intervals are `width` wide on average; none for a width that is none.
+    /// ln of a device's usual width: of the measured days, where there are five, since intervals adapt on the device to what
+    /// it missed and are no longer those of the training; else as it was learnt.
     #[must_use]
-    pub fn estimate(&self, device: &str, width: f64) -> Option<Estimate> {
+    pub fn usual_width(&self, device: &str, measured: &[f64]) -> f64 {
+        let logs = || measured.iter().map(|w| w.ln()).filter(|l| l.is_finite());
+        let n = logs().count();
+        if n >= FEWEST_MEASURED {
+            return logs().sum::<f64>() / n as f64;
+        }
+        self.devices.get(device).map_or(self.width, |level| level.0)
+    }
+
+    /// The error of a day whose intervals are `width` wide on average, on a device whose usual width is
+    /// [`Self::usual_width`]; none for a width that is none.
+    #[must_use]
+    pub fn estimate(&self, device: &str, usual: f64, width: f64) -> Option<Estimate> {
         if !(width.is_finite() && width > 0.0) {
             return None;
         }
-        let usual = (self.width, self.error);
-        let level = self.devices.get(device).copied().unwrap_or(usual);
-        let beyond = self.slope * (width.ln() - level.0);
-        let log = level.1 + beyond;
+        let level = self.devices.get(device).map_or(self.error, |level| level.1);
+        let beyond = self.slope * (width.ln() - usual);
+        let log = level + beyond;
         let reach = EIGHTY * self.scatter;
         let whole = Estimate {
             error: log.exp(),
@@ -201,6 +215,10 @@ mod tests {
             .collect()
     }
 
+    fn estimate(fit: &WidthErrors, device: &str, width: f64) -> Option<Estimate> {
+        fit.estimate(device, fit.usual_width(device, &[]), width)
+    }
+
     fn fit(days: &[(&'static str, f64, f64)]) -> Option<WidthErrors> {
         let each = days.iter().map(|(device, width, error)| WidthDay {
             device,
@@ -220,14 +238,14 @@ mod tests {
         let later = days(0.8, 400, 2);
         let pairs: Vec<(Estimate, f64)> = later
             .iter()
-            .map(|(device, width, error)| (fit.estimate(device, *width).unwrap(), *error))
+            .map(|(device, width, error)| (estimate(&fit, device, *width).unwrap(), *error))
             .collect();
         let kept = Kept::of(&pairs).unwrap();
         assert!(
             (kept.ratio - 1.0).abs() < 0.05 && (0.74..0.86).contains(&kept.inside),
             "{kept:?}"
         );
-        let wide = fit.estimate("b", 3.0 * 40.0 * 2.0).unwrap();
+        let wide = estimate(&fit, "b", 3.0 * 40.0 * 2.0).unwrap();
         assert!(
             (wide.ratio - 2f64.powf(fit.slope)).abs() < 0.1 && wide.error > 50.0,
             "{wide:?}"
@@ -238,7 +256,7 @@ mod tests {
     fn widths_that_say_nothing_leave_what_was_promised() {
         let fit = fit(&days(0.0, 200, 3)).unwrap();
         assert!(fit.slope < 0.12, "{fit:?}");
-        let wide = fit.estimate("a", 30.0).unwrap();
+        let wide = estimate(&fit, "a", 30.0).unwrap();
         assert!((0.8..1.35).contains(&wide.error), "{wide:?}");
         let constant: Vec<_> = days(0.0, 60, 4)
             .into_iter()
@@ -248,13 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn intervals_that_have_adapted_are_usual_where_they_were_measured() {
+        let fit = fit(&days(0.8, 200, 1)).unwrap();
+        let learnt = fit.usual_width("a", &[6.0; 4]);
+        assert!((learnt - 3f64.ln()).abs() < 0.2, "{learnt}");
+        let adapted = fit.usual_width("a", &[6.0; 5]);
+        assert_eq!(adapted, 6f64.ln());
+        assert_eq!(fit.estimate("a", adapted, 6.0).unwrap().ratio, 1.0);
+    }
+
+    #[test]
     fn too_little_is_none_and_no_width_is_none() {
         assert_eq!(fit(&days(1.0, 13, 5)), None);
         let fit = fit(&days(1.0, 60, 6)).unwrap();
         for width in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert_eq!(fit.estimate("a", width), None, "{width}");
+            assert_eq!(estimate(&fit, "a", width), None, "{width}");
         }
         assert_eq!(Kept::of(&[]), None);
-        assert!(fit.estimate("unknown", 20.0).is_some());
+        assert!(estimate(&fit, "unknown", 20.0).is_some());
     }
 }
