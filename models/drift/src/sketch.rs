@@ -229,10 +229,22 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(0_u8..=255, 0..200), count in 0_u64..300) {
-            let stored = Stored { count, mean: 0.0, squares: 1.0, kll: bytes };
-            if let Ok(sketch) = Sketch::try_from(stored) {
-                let _ = (sketch.quantile(0.5), sketch.range());
+        fn damaged_bytes_are_read_or_refused(
+            values in proptest::collection::vec(-1e6_f64..1e6, 0..700),
+            flips in proptest::collection::vec((0_usize..6_000, 0_u8..=255), 0..4),
+            cut in 0_usize..6_000,
+        ) {
+            let mut stored = Stored::from(of(&values));
+            let length = stored.kll.len().max(1);
+            for (at, byte) in flips {
+                if let Some(place) = stored.kll.get_mut(at % length) {
+                    *place = byte;
+                }
+            }
+            stored.kll.truncate(if cut < 5_000 { length } else { cut % length });
+            if let Ok(mut sketch) = Sketch::try_from(stored) {
+                let whole = of(&[1.0, 2.0]);
+                let _ = (sketch.merge(&whole), sketch.quantile(0.5), sketch.range());
             }
         }
     }
