@@ -25,8 +25,6 @@ pub(super) fn run<S: Simd, const V: usize, const Q: usize>(
             let gates = S::as_simd_f32s(&shard.gates).0;
             let strides = (shape.state_stride() * V, shape.gate_stride() * V);
             let rows = shape.rows();
-            let state = &state[steps.start * strides.0..];
-            let gates = &gates[steps.start * strides.1..];
             for first in (0..rows).step_by(Q) {
                 // Rows that fill no tile go with the one before them, which has their gates in the cache.
                 let left = rows - first;
@@ -34,22 +32,31 @@ pub(super) fn run<S: Simd, const V: usize, const Q: usize>(
                 if width < Q && first > 0 {
                     break;
                 }
+                // The state before the first step is zero and adds nothing.
+                let begin = if first > shape.input {
+                    steps.start.max(1)
+                } else {
+                    steps.start
+                };
+                let count = steps.end.saturating_sub(begin);
+                let state = &state[begin * strides.0..];
+                let gates = &gates[begin.min(shape.steps - 1) * strides.1..];
                 for (j, grads) in grads.chunks_exact_mut(4 * rows).enumerate() {
                     let gates = (&gates[4 * j * V..], strides.1);
                     let mut state = &state[first * V..];
                     let mut tiles = grads[4 * first..][..4 * width].chunks_exact_mut(4 * Q);
                     for grads in tiles.by_ref() {
-                        product::<S, V, Q>(simd, steps.len(), gates, (state, strides.0), grads);
+                        product::<S, V, Q>(simd, count, gates, (state, strides.0), grads);
                         state = &state[Q * V..];
                     }
                     // A single row would wait for its own sums: each of its four takes a new one every latency.
                     for grads in tiles.into_remainder().chunks_mut(8) {
                         let operand = (state, strides.0);
                         if grads.len() == 8 {
-                            product::<S, V, 2>(simd, steps.len(), gates, operand, grads);
+                            product::<S, V, 2>(simd, count, gates, operand, grads);
                             state = &state[2 * V..];
                         } else {
-                            product::<S, V, 1>(simd, steps.len(), gates, operand, grads);
+                            product::<S, V, 1>(simd, count, gates, operand, grads);
                         }
                     }
                 }
