@@ -7,11 +7,16 @@ use pulp::{Simd, bytemuck};
 use super::tile::product;
 use super::{Shape, Shard};
 
+/// Bytes of the gates that one tile after the other reads before the next part of them: they should stay in the
+/// first-level cache.
+const BLOCK: usize = 32 * 1024;
+
 /// Replaces `shard.gates` by the gradients of the gates before activation, for `steps` and the one before them, from the
 /// last to the first. Where `steps` do not end the sequence, the call before has left those of their last step.
 ///
 /// A tile of the product with the weights gives `d_hidden` of a few units, which go a step further back at once: what
-/// that reads lies outside the cache, and arrives while the next tile is computed.
+/// that reads lies outside the cache, and arrives while the next tile is computed. Gates that would not stay in the first
+/// cache from tile to tile are taken in parts, and `d_hidden` keeps what the parts before have given.
 #[inline(always)]
 pub(super) fn run<S: Simd, const V: usize, const N: usize>(
     simd: S,
@@ -28,7 +33,7 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
             let gates = S::as_mut_simd_f32s(&mut shard.gates).0;
             let cell = S::as_simd_f32s(&shard.cell).0;
             let tanh_cell = S::as_simd_f32s(&shard.tanh_cell).0;
-            let d_hidden = S::as_simd_f32s(&shard.d_hidden).0;
+            let d_hidden = S::as_mut_simd_f32s(&mut shard.d_hidden).0;
             let d_cell = S::as_mut_simd_f32s(&mut shard.d_cell).0;
             if steps.end == shape.steps {
                 let t = steps.end - 1;
@@ -41,27 +46,51 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
                     step::<S, V>(simd, gates, before, tanh, 0, d_hidden, d_cell);
                 }
             }
+            let blocks = (4 * hidden * V * size_of::<S::f32s>()).div_ceil(BLOCK);
+            let block = (4 * hidden).div_ceil(blocks).next_multiple_of(2);
             for t in steps.rev().take_while(|t| *t > 0) {
                 let (earlier, now) = gates.split_at_mut(t * gate_stride);
                 let now = &now[..4 * hidden * V];
                 let earlier = &mut earlier[(t - 1) * gate_stride..][..4 * hidden * V];
-                let tiles = earlier
-                    .chunks_mut(16 * V)
-                    .zip(cell[(t - 1) * hidden * V..][..hidden * V].chunks(4 * V))
-                    .zip(tanh_cell[(t - 1) * hidden * V..].chunks(4 * V))
-                    .zip(d_cell.chunks_mut(4 * V))
-                    .zip(recurrent.chunks_exact(16 * hidden));
-                for ((((gates, before), tanh), d_cell), weights) in tiles {
-                    for from in (0..V).step_by(N) {
-                        let ahead = [bytemuck::cast_slice(gates)];
-                        let sums = product::<S, V, N, 1>(simd, weights, now, from, ahead);
-                        let units = gates
-                            .chunks_exact_mut(4 * V)
-                            .zip(before.chunks_exact(V))
-                            .zip(tanh.chunks_exact(V))
-                            .zip(sums.iter().zip(d_cell.chunks_exact_mut(V)));
-                        for (((gates, before), tanh), (d_hidden, d_cell)) in units {
-                            step::<S, V>(simd, gates, before, tanh, from, d_hidden, d_cell);
+                for (n, rows) in now.chunks(block * V).enumerate() {
+                    let weights = recurrent.chunks_exact(16 * hidden);
+                    let tiles = earlier
+                        .chunks_mut(16 * V)
+                        .zip(cell[(t - 1) * hidden * V..][..hidden * V].chunks(4 * V))
+                        .zip(tanh_cell[(t - 1) * hidden * V..].chunks(4 * V))
+                        .zip(
+                            d_hidden
+                                .chunks_exact_mut(4 * V)
+                                .zip(d_cell.chunks_mut(4 * V)),
+                        )
+                        .zip(weights.map(|tile| &tile[4 * n * block..][..4 * rows.len() / V]));
+                    for ((((gates, before), tanh), (d_hidden, d_cell)), weights) in tiles {
+                        for from in (0..V).step_by(N) {
+                            let mut sums = [[simd.splat_f32s(0.0); N]; 4];
+                            if n > 0 {
+                                for (sum, kept) in sums.iter_mut().zip(d_hidden.chunks_exact(V)) {
+                                    sum.copy_from_slice(&kept[from..from + N]);
+                                }
+                            }
+                            if (n + 1) * block < 4 * hidden {
+                                let sums =
+                                    product::<S, V, N, 0>(simd, weights, rows, from, [], sums);
+                                for (kept, sum) in d_hidden.chunks_exact_mut(V).zip(&sums) {
+                                    kept[from..from + N].copy_from_slice(sum);
+                                }
+                                continue;
+                            }
+                            let ahead = [bytemuck::cast_slice(gates)];
+                            let sums =
+                                product::<S, V, N, 1>(simd, weights, rows, from, ahead, sums);
+                            let units = gates
+                                .chunks_exact_mut(4 * V)
+                                .zip(before.chunks_exact(V))
+                                .zip(tanh.chunks_exact(V))
+                                .zip(sums.iter().zip(d_cell.chunks_exact_mut(V)));
+                            for (((gates, before), tanh), (d_hidden, d_cell)) in units {
+                                step::<S, V>(simd, gates, before, tanh, from, d_hidden, d_cell);
+                            }
                         }
                     }
                 }

@@ -50,8 +50,9 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
                         .zip(weights.chunks_exact(4 * shape.rows()));
                     for (gates, weights) in units {
                         for from in (0..V).step_by(N) {
-                            let sums =
-                                product::<S, V, N, 0>(simd, &weights[..4 * rows], now, from, []);
+                            let none = [[simd.splat_f32s(0.0); N]; 4];
+                            let weights = &weights[..4 * rows];
+                            let sums = product::<S, V, N, 0>(simd, weights, now, from, [], none);
                             for (gate, sums) in gates.chunks_exact_mut(V).zip(&sums) {
                                 gate[from..from + N].copy_from_slice(sums);
                             }

@@ -63,7 +63,7 @@ struct Shard {
     cell: Aligned,
     /// [steps][hidden][column]: tanh of the cell after the step.
     tanh_cell: Aligned,
-    /// [hidden, to a multiple of 4][column]
+    /// [hidden, to a multiple of 4][column]: of the last step; further back, products that are not yet whole.
     d_hidden: Aligned,
     /// [hidden][column]
     d_cell: Aligned,

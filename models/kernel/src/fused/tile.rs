@@ -7,7 +7,10 @@ use pulp::Simd;
 /// Floats of a cache line.
 const LINE: usize = 16;
 
-/// Four sums for `N` of the `V` vectors of every row, from vector `from` on: `sum[r] = Σ weights[row][r] rows[row]`.
+/// Four sums of `N` vectors each.
+pub(super) type Sums<V, const N: usize> = [[V; N]; 4];
+
+/// Adds to four sums, for `N` of the `V` vectors of every row, from vector `from` on: `sum[r] += Σ weights[row][r] rows[row]`.
 ///
 /// Over the gates of a unit forwards, over four units of the state backwards. 4 x `N` sums, `N` operands and a weight
 /// must fit into the registers: `N` is 2 where there are 16 and 4 where there are 32.
@@ -21,8 +24,8 @@ pub(super) fn product<S: Simd, const V: usize, const N: usize, const A: usize>(
     rows: &[S::f32s],
     from: usize,
     ahead: [&[f32]; A],
-) -> [[S::f32s; N]; 4] {
-    let mut sums = [[simd.splat_f32s(0.0); N]; 4];
+    mut sums: Sums<S::f32s, N>,
+) -> Sums<S::f32s, N> {
     let mut weights = weights.as_chunks::<4>().0;
     let mut rows = rows;
     for ahead in ahead {
@@ -50,7 +53,7 @@ fn add<S: Simd, const N: usize>(
     simd: S,
     weights: &[f32; 4],
     row: &[S::f32s],
-    sums: &mut [[S::f32s; N]; 4],
+    sums: &mut Sums<S::f32s, N>,
 ) {
     for (sums, w) in sums.iter_mut().zip(weights) {
         let w = simd.splat_f32s(*w);
