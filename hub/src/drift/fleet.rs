@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result};
 use chrono::DateTime;
 use fieldcast_drift::fleet::{Changed, Rules, Series, Verdict, confirm, judge};
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_store::Store;
 use fieldcast_store::drift_reports::OpenSignal;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_store::{Store, StoreError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,10 @@ pub async fn check_all(store: &Store, seen: &mut Seen, cancel: &CancellationToke
         }
         if let Err(e) = look_at(store, &forecaster, seen, cancel).await {
             tracing::warn!("inputs of {}: {e:#}", forecaster.name);
+            // The database may answer the next time; what cannot be judged now cannot be judged then.
+            if e.is::<StoreError>() {
+                seen.remove(&forecaster.name);
+            }
         }
     }
     Ok(())
@@ -87,7 +91,7 @@ async fn look_at(
     if seen.get(&forecaster.name) == Some(&now) {
         return Ok(());
     }
-    // Before the look: one that fails is made again with the next window, not each moment.
+    // Before the look: one that cannot be made is made again with the next window, not each moment.
     seen.insert(forecaster.name.clone(), now);
     check(store, &forecaster.spec, &champion, &look, cancel).await
 }
@@ -253,9 +257,9 @@ async fn check(
         .unwrap_or(look.end);
     tracing::warn!(forecaster = spec.name, "{said}");
     store
-        .add_fleet_report(
-            &spec.name,
-            look.version,
+        .add_drift_report(
+            "inputs",
+            (&spec.name, look.version),
             (time(onset), time(look.end)),
             !is.is_empty(),
             &report,

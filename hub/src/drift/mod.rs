@@ -14,11 +14,11 @@ use anyhow::{Context as _, Result};
 use chrono::DateTime;
 use fieldcast_bundle::DailyErrors;
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::drift_reports::OpenSignal;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_store::{Store, StoreError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -129,6 +129,10 @@ pub async fn check_all(
         let found = check(store, rules, &forecaster, &champion, &signals, (onset, now)).await;
         if let Err(e) = found {
             tracing::warn!("drift of {name}: {e:#}");
+            // The database may answer the next time; what cannot be read now cannot be read then.
+            if e.is::<StoreError>() {
+                continue;
+            }
         }
         seen.insert(name.clone(), (champion.version, now));
     }
@@ -203,8 +207,8 @@ async fn check(
     let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let id = store
         .add_drift_report(
-            &spec.name,
-            champion.version,
+            "concept",
+            (&spec.name, champion.version),
             (time(judged.onset), time(now)),
             judged.confirmed,
             &report,

@@ -162,49 +162,21 @@ impl Store {
         .during("read open drift signals")
     }
 
-    /// Stores a report.
+    /// Stores what the hub found by itself: of `concept` or `inputs`.
     ///
     /// # Errors
     /// The database.
     pub async fn add_drift_report(
         &self,
-        forecaster: &str,
-        model_version: i64,
-        times: (DateTime<Utc>, DateTime<Utc>),
-        confirmed: bool,
-        report: &Value,
-    ) -> Result<i64> {
-        let (id,): (i64,) = sqlx::query_as(
-            "INSERT INTO drift_reports (forecaster, model_version, onset, data_time, confirmed, report)
-             VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
-        )
-        .bind(forecaster)
-        .bind(model_version)
-        .bind(times.0)
-        .bind(times.1)
-        .bind(confirmed)
-        .bind(report)
-        .fetch_one(self.pool())
-        .await
-        .during(format!("store a drift report of {}", forecaster))?;
-        Ok(id)
-    }
-
-    /// Stores what the hub found of a fleet's inputs.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn add_fleet_report(
-        &self,
-        forecaster: &str,
-        model_version: i64,
+        kind: &str,
+        (forecaster, model_version): (&str, i64),
         times: (DateTime<Utc>, DateTime<Utc>),
         confirmed: bool,
         report: &Value,
     ) -> Result<i64> {
         let (id,): (i64,) = sqlx::query_as(
             "INSERT INTO drift_reports (forecaster, model_version, onset, data_time, confirmed, report, kind)
-             VALUES ($1, $2, $3, $4, $5, $6, 'inputs') RETURNING id",
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
         )
         .bind(forecaster)
         .bind(model_version)
@@ -212,9 +184,10 @@ impl Store {
         .bind(times.1)
         .bind(confirmed)
         .bind(report)
+        .bind(kind)
         .fetch_one(self.pool())
         .await
-        .during(format!("store a report of the inputs of {forecaster}"))?;
+        .during(format!("store a drift report of {}", forecaster))?;
         Ok(id)
     }
 
