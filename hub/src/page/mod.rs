@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 pub use bars::Bars;
 pub use course::Course;
+use fieldcast_train::plot::escape;
 use serde::{Deserialize, Serialize};
 
 const WIDTH: f64 = 560.0;
@@ -67,13 +68,6 @@ pub fn page(title: &str, drift: bool, about: &[String], panels: &[Panel]) -> Str
          over time; the dashed line is where a change most likely began.</p>\n</body>\n</html>\n",
     );
     out
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

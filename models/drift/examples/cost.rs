@@ -1,6 +1,9 @@
 //! Times for `cargo xtask bench drift`: owns what is run between two looks at the clock, never a goal.
 #![allow(clippy::expect_used, reason = "a program for measuring")]
 
+#[path = "../tests/support/mmix.rs"]
+mod mmix;
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Instant;
@@ -9,27 +12,10 @@ use fieldcast_drift::preset::layout::report;
 use fieldcast_drift::preset::{Column, Values, Version, decide};
 use fieldcast_drift::stream::{Adwin, ErrorGlr, Kswin, PageHinkley};
 use fieldcast_drift::window::{Grid, Options, check};
-
-/// The generator of `tests/peers/cases.py`, so that both sides check the same data.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 * 2f64.powi(-53)
-    }
-
-    fn normal(&mut self) -> f64 {
-        (0..12).fold(0.0, |sum, _| sum + self.next()) - 6.0
-    }
-}
+use mmix::Random;
 
 fn tables(rows: usize, current: usize, columns: usize) -> [Vec<Vec<f64>>; 2] {
-    let mut random = Random(1);
-    random.next();
+    let mut random = Random::new(1);
     [rows, current].map(|n| {
         (0..columns)
             .map(|_| (0..n).map(|_| random.normal()).collect())

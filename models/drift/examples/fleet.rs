@@ -4,11 +4,15 @@
 //! stationary bootstrap (Politis and Romano, 1994; rows of all columns together, blocks of a week on average), so that
 //! nothing can have changed. One drawn year is the reference, the next is judged week by week.
 
+#[path = "../tests/support/splitmix.rs"]
+mod splitmix;
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::f64::consts::TAU;
 
 use fieldcast_drift::fleet::{Rules, Series, confirm, judge};
+use splitmix::Random;
 
 const HOUR: i64 = 3_600_000;
 const YEAR: usize = 365 * 24;
@@ -16,18 +20,6 @@ const YEAR: usize = 365 * 24;
 const BLOCK: f64 = 168.0;
 /// 2017-01-02, a Monday: hours of the week begin with row 0.
 const START: i64 = 1_483_315_200_000;
-
-struct Random(u64);
-
-impl Random {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 * 2f64.powi(-53)
-    }
-}
 
 /// A column's course and what it leaves.
 struct Column {

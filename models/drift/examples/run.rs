@@ -4,11 +4,15 @@
 //! and prints process, asked run time, and the quartiles of the actual one over it, measured on fresh rows of the same
 //! process; and how soon a step of the series by one of its deviations is found (median rows).
 
+#[path = "../tests/support/splitmix.rs"]
+mod splitmix;
+
 use std::f64::consts::TAU;
 use std::hint::black_box;
 use std::time::Instant;
 
 use fieldcast_drift::run::{RunMonitor, RunOptions, RunReference};
+use splitmix::Random;
 
 /// Run times that are asked for.
 const ASKED: [f64; 2] = [240.0, 720.0];
@@ -17,27 +21,10 @@ const ALARMS: f64 = 200.0;
 /// Rows that a step is looked for.
 const STEP: usize = 2_000;
 
-struct Random(u64);
-
-impl Random {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 * 2f64.powi(-53)
-    }
-
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (TAU * self.unit()).cos()
-    }
-
-    /// Student's t with three degrees of freedom.
-    fn t3(&mut self) -> f64 {
-        let squares: f64 = (0..3).map(|_| self.normal().powi(2)).sum();
-        self.normal() / (squares / 3.0).sqrt()
-    }
+/// Student's t with three degrees of freedom.
+fn t3(random: &mut Random) -> f64 {
+    let squares: f64 = (0..3).map(|_| random.normal().powi(2)).sum();
+    random.normal() / (squares / 3.0).sqrt()
 }
 
 /// A made process: weights of its past, its season, its innovations and what is read of it.
@@ -111,7 +98,7 @@ impl<'a> Source<'a> {
 
     fn next(&mut self) -> (i64, f64) {
         let innovation = if self.process.heavy {
-            self.random.t3()
+            t3(&mut self.random)
         } else {
             self.random.normal()
         };

@@ -4,10 +4,14 @@
 //! stream and alarms into a directory; `streams made N` judges N streams of each kind that are made here, and ours also
 //! at the run length that gives it about as many false alarms as each other detector has.
 
+#[path = "../tests/support/splitmix.rs"]
+mod splitmix;
+
 use std::path::Path;
 use std::process::ExitCode;
 
 use fieldcast_drift::stream::{Adwin, Ddm, Eddm, ErrorGlr, HddmA, HddmW, Kswin, PageHinkley};
+use splitmix::Random;
 
 /// Rows after a drift in which its first alarm finds it.
 const SINE_WINDOW: usize = 250;
@@ -225,20 +229,8 @@ fn data(errors_to: Option<&Path>) -> Result<(), String> {
     Ok(())
 }
 
-struct Random(u64);
-
-impl Random {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 * 2f64.powi(-53)
-    }
-
-    fn flip(&mut self, class: bool, noise: f64) -> bool {
-        class ^ (self.unit() < noise)
-    }
+fn flip(random: &mut Random, class: bool, noise: f64) -> bool {
+    class ^ (random.unit() < noise)
 }
 
 /// Circles, whose inside and outside change places: the size of change that SINE1 has, with another concept.
@@ -252,7 +244,7 @@ fn circles(random: &mut Random) -> Stream {
         // For the first rows of a concept the one before still turns up.
         let old = concept > 0 && random.unit() > after / width;
         let reversed = (concept + usize::from(old)) % 2 == 1;
-        (vec![x, y], random.flip(inside ^ reversed, 0.1))
+        (vec![x, y], flip(random, inside ^ reversed, 0.1))
     });
     Stream {
         rows: rows.collect(),
@@ -277,7 +269,7 @@ fn sums(random: &mut Random) -> Stream {
         loop {
             let x: Vec<f64> = (0..3).map(|_| 10.0 * random.unit()).collect();
             if (x[0] + x[1] <= thresholds[i / each]) == wanted {
-                return (x, random.flip(wanted, 0.2));
+                return (x, flip(random, wanted, 0.2));
             }
         }
     });

@@ -1,30 +1,17 @@
 //! Simulated windows for `cargo xtask bench drift`: owns the made series and the rates, never a goal.
 
+#[path = "../tests/support/splitmix.rs"]
+mod splitmix;
+
 use fieldcast_drift::preset::{Column, Values};
 use fieldcast_drift::two_sample::ks;
 use fieldcast_drift::window::{Grid, Options, check};
+use splitmix::Random;
 
 /// Rows of the reference and of a window, and the rate asked for.
 const REFERENCE: usize = 1_000;
 const WINDOW: usize = 100;
 const RATE: f64 = 0.05;
-
-struct Random(u64);
-
-impl Random {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 * 2f64.powi(-53)
-    }
-
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
-    }
-}
 
 /// A reference and the window that comes a random while after it.
 fn series(random: &mut Random, phi: f64, season: usize) -> (Vec<f64>, Vec<f64>, usize) {

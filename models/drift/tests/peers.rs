@@ -10,6 +10,8 @@
 
 #[path = "peers/cases.rs"]
 mod cases;
+#[path = "support/mmix.rs"]
+mod mmix;
 #[path = "peers/python.rs"]
 mod python;
 

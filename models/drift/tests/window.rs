@@ -1,25 +1,13 @@
 //! The default policy on made series: few false alarms where plain tests cry wolf, and drift is still found.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
+#[path = "support/mmix.rs"]
+mod mmix;
+
 use fieldcast_drift::preset::{Column, Values};
 use fieldcast_drift::two_sample::ks;
 use fieldcast_drift::window::{Check, Grid, Moved, Options, check};
-
-struct Random(u64);
-
-impl Random {
-    fn unit(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 * 2f64.powi(-53)
-    }
-
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
-    }
-}
+use mmix::Random;
 
 /// Unit deviation, correlation `phi` from row to row.
 fn slow(random: &mut Random, phi: f64, n: usize) -> Vec<f64> {

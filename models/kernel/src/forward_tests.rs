@@ -1,18 +1,8 @@
 //! The fused forward pass against the layer's own, on every kind of vector that this machine has.
 
 use super::*;
+use crate::archs::archs;
 use crate::{LstmTape, Rng};
-
-fn archs() -> Vec<Arch> {
-    let all = vec![Arch::Scalar, Arch::new()];
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    let all = [
-        all,
-        pulp::x86::V3::try_new().map(Arch::V3).into_iter().collect(),
-    ]
-    .concat();
-    all
-}
 
 #[test]
 fn every_size_computes_what_the_layer_computes() {

@@ -5,6 +5,8 @@
 
 mod activation;
 mod aligned;
+#[cfg(test)]
+mod archs;
 mod forward;
 mod fused;
 mod linear;

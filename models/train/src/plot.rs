@@ -161,7 +161,9 @@ fn draw(panel: &Shown, out: &mut String) {
     }
 }
 
-fn escape(text: &str) -> String {
+/// Text as it stands in SVG and HTML.
+#[must_use]
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -3,28 +3,7 @@
 use fieldcast_drift::preset::{Column, Values};
 use serde_json::Value;
 
-/// Knuth's MMIX generator, the upper 53 bits.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        let mut random = Self(seed);
-        random.next();
-        random
-    }
-
-    fn next(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 * 2f64.powi(-53)
-    }
-
-    fn normal(&mut self) -> f64 {
-        (0..12).fold(0.0, |sum, _| sum + self.next()) - 6.0
-    }
-}
+use super::mmix::Random;
 
 fn values(random: &mut Random, shape: &str, n: usize, current: bool) -> Vec<f64> {
     let either = |current_value: f64, reference_value: f64| {
@@ -36,18 +15,18 @@ fn values(random: &mut Random, shape: &str, n: usize, current: bool) -> Vec<f64>
     };
     let mut level = 0.0;
     let one = |i: usize| match shape {
-        "uniform" => random.next(),
+        "uniform" => random.unit(),
         "shift" => random.normal() + either(0.3, 0.0),
         "scale" => random.normal() * either(1.5, 1.0),
-        "ties" => (random.next() * 8.0).floor(),
-        "quarters" => (random.next() * either(44.0, 40.0)).floor() / 4.0,
-        "few" => (random.next() * 3.0).floor(),
-        "two" => f64::from(u8::from(random.next() < either(0.6, 0.5))),
+        "ties" => (random.unit() * 8.0).floor(),
+        "quarters" => (random.unit() * either(44.0, 40.0)).floor() / 4.0,
+        "few" => (random.unit() * 3.0).floor(),
+        "two" => f64::from(u8::from(random.unit() < either(0.6, 0.5))),
         "constant" => 2.5,
         "constants" => either(2.75, 2.5),
-        "heavy" => 1.0 / (random.next() + 0.001),
-        "offset" => 1e6 + random.next(),
-        "tiny" => 1e-9 * random.next(),
+        "heavy" => 1.0 / (random.unit() + 0.001),
+        "offset" => 1e6 + random.unit(),
+        "tiny" => 1e-9 * random.unit(),
         "holes" => {
             let v = random.normal();
             match i {
@@ -57,12 +36,12 @@ fn values(random: &mut Random, shape: &str, n: usize, current: bool) -> Vec<f64>
                 _ => v,
             }
         }
-        "apart" => random.next() + either(0.9, 0.0),
+        "apart" => random.unit() + either(0.9, 0.0),
         "walk" => {
-            level += random.next() - 0.5;
+            level += random.unit() - 0.5;
             level
         }
-        "counts" => (random.next() * either(13.0, 12.0)).floor(),
+        "counts" => (random.unit() * either(13.0, 12.0)).floor(),
         other => panic!("no shape `{other}`"),
     };
     (0..n).map(one).collect()
@@ -89,11 +68,11 @@ pub(crate) fn stream(case: &Value) -> Vec<f64> {
     let one = |i: u64| match case["kind"].as_str().unwrap() {
         "step" => random.normal() + late(i, 1.0, 0.0),
         "quiet" => random.normal(),
-        "ramp" => random.next() + i as f64 / n as f64,
+        "ramp" => random.unit() + i as f64 / n as f64,
         "noise" => random.normal() * late(i, 3.0, 1.0),
-        "errors" => f64::from(u8::from(random.next() < late(i, 0.5, 0.2))),
-        "fewer" => f64::from(u8::from(random.next() < late(i, 0.1, 0.4))),
-        _ => random.next() * late(i, 1.0, 0.7),
+        "errors" => f64::from(u8::from(random.unit() < late(i, 0.5, 0.2))),
+        "fewer" => f64::from(u8::from(random.unit() < late(i, 0.1, 0.4))),
+        _ => random.unit() * late(i, 1.0, 0.7),
     };
     (0..n).map(one).collect()
 }

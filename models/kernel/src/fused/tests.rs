@@ -2,17 +2,7 @@
 
 use super::*;
 use crate::Rng;
-
-fn archs() -> Vec<Arch> {
-    let all = vec![Arch::Scalar, Arch::new()];
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    let all = [
-        all,
-        pulp::x86::V3::try_new().map(Arch::V3).into_iter().collect(),
-    ]
-    .concat();
-    all
-}
+use crate::archs::archs;
 
 #[test]
 fn every_kind_of_vector_gives_the_same_states_and_gradients() {
