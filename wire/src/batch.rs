@@ -99,7 +99,7 @@ pub fn encode(header: &Header, records: &[Record]) -> Result<Vec<u8>, BatchError
         }
     }
     let body = body(first.seq, records);
-    let schema = if body.sketches.is_empty() {
+    let schema = if body.sketches.is_empty() && body.paired.is_empty() {
         1
     } else {
         BATCH_SCHEMA
@@ -168,6 +168,7 @@ fn body(first_seq: u64, records: &[Record]) -> pb::BatchBody {
             RecordBody::Clock(m) => body.clocks.push(pb::ClockFact { seq, ..m.clone() }),
             RecordBody::Outcome(m) => body.outcomes.push(pb::Outcome { seq, ..m.clone() }),
             RecordBody::Sketch(m) => body.sketches.push(pb::SensorSketch { seq, ..m.clone() }),
+            RecordBody::Paired(m) => body.paired.push(pb::PairedLosses { seq, ..m.clone() }),
         }
     }
     body.readings = sensors
@@ -277,6 +278,10 @@ fn records(body: pb::BatchBody, first: u64, last: u64) -> Result<Vec<Record>, Ba
     out.extend(body.sketches.into_iter().map(|m| Record {
         seq: m.seq,
         body: RecordBody::Sketch(m),
+    }));
+    out.extend(body.paired.into_iter().map(|m| Record {
+        seq: m.seq,
+        body: RecordBody::Paired(m),
     }));
     if out.len() != capacity {
         return Err(malformed(format!(

@@ -33,5 +33,5 @@ pub mod pb;
 
 /// Version of the layouts of `up/sync` and `dn/ack` that this crate writes; it reads this one and the two before it.
 pub const SCHEMA: u32 = 1;
-/// The same of batches. 2 came with sketches; a batch without any is written as 1, which older hubs read.
+/// The same of batches. 2 came with sketches and paired losses; a batch without either is written as 1, which older hubs read.
 pub const BATCH_SCHEMA: u32 = 2;

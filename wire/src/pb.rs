@@ -62,6 +62,9 @@ pub struct BatchBody {
     /// from schema 2 on
     #[prost(message, repeated, tag = "9")]
     pub sketches: ::prost::alloc::vec::Vec<SensorSketch>,
+    /// from schema 2 on
+    #[prost(message, repeated, tag = "10")]
+    pub paired: ::prost::alloc::vec::Vec<PairedLosses>,
 }
 /// Readings of one sensor, as columns of equal length.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -224,6 +227,46 @@ pub struct SensorSketch {
     /// quantiles: KLL of doubles, compact form of Apache DataSketches
     #[prost(bytes = "vec", tag = "9")]
     pub kll: ::prost::alloc::vec::Vec<u8>,
+}
+/// How the running model and the one that watches did on the same windows: all pairs of forecasts with from_ms <= origin < to_ms
+/// and every step whose actual value came. A block is as long as the longer of horizon and season, in data time, and begins at a
+/// multiple of its length; it is sent once, when the last of its actual values came or can no longer come.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PairedLosses {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(string, tag = "2")]
+    pub forecaster: ::prost::alloc::string::String,
+    /// SHA-256 of the bundle in charge; empty: a baseline of the device
+    #[prost(bytes = "vec", tag = "3")]
+    pub running: ::prost::alloc::vec::Vec<u8>,
+    /// SHA-256 of the bundle in shadow
+    #[prost(bytes = "vec", tag = "4")]
+    pub watching: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    pub running_version: u64,
+    #[prost(uint64, tag = "6")]
+    pub watching_version: u64,
+    #[prost(sint64, tag = "7")]
+    pub from_ms: i64,
+    #[prost(sint64, tag = "8")]
+    pub to_ms: i64,
+    /// pairs of forecasts behind it
+    #[prost(uint32, tag = "9")]
+    pub origins: u32,
+    /// pairs of steps behind it
+    #[prost(uint32, tag = "10")]
+    pub steps: u32,
+    /// mean absolute error, in the target's unit
+    #[prost(double, tag = "11")]
+    pub running_abs: f64,
+    #[prost(double, tag = "12")]
+    pub watching_abs: f64,
+    /// mean quantile loss over the levels that both have
+    #[prost(double, tag = "13")]
+    pub running_quantile: f64,
+    #[prost(double, tag = "14")]
+    pub watching_quantile: f64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Alarm {

@@ -47,4 +47,6 @@ pub enum RecordBody {
     Outcome(pb::Outcome),
     /// What a sensor's readings of a span were.
     Sketch(pb::SensorSketch),
+    /// How the running and the watching model did on the same windows.
+    Paired(pb::PairedLosses),
 }

@@ -20,6 +20,7 @@ pub(super) fn encode(body: &RecordBody) -> Option<(i64, Vec<u8>)> {
         RecordBody::Clock(m) => (6, message::encode(m)),
         RecordBody::Outcome(m) => (7, message::encode(m)),
         RecordBody::Sketch(m) => (8, message::encode(m)),
+        RecordBody::Paired(m) => (9, message::encode(m)),
     })
 }
 
@@ -37,6 +38,7 @@ pub(super) fn decode(kind: i64, bytes: &[u8]) -> Result<RecordBody, BufferError>
         6 => RecordBody::Clock(message::decode("clock fact", bytes).map_err(damaged)?),
         7 => RecordBody::Outcome(message::decode("outcome", bytes).map_err(damaged)?),
         8 => RecordBody::Sketch(message::decode("sketch", bytes).map_err(damaged)?),
+        9 => RecordBody::Paired(message::decode("paired losses", bytes).map_err(damaged)?),
         _ => {
             return Err(BufferError::Damaged {
                 what: format!("a record of unknown kind {kind}"),

@@ -91,6 +91,11 @@ fn batch_json(bytes: &[u8]) -> Result<Value> {
             RecordBody::Alarm(m) => json!({"seq": r.seq, "kind": "alarm", "message": debug(m)}),
             RecordBody::Clock(m) => json!({"seq": r.seq, "kind": "clock", "message": debug(m)}),
             RecordBody::Sketch(m) => json!({"seq": r.seq, "kind": "sketch", "message": debug(m)}),
+            RecordBody::Paired(m) => json!({"seq": r.seq, "kind": "paired_losses", "forecaster": m.forecaster,
+                "running": hex(&m.running), "watching": hex(&m.watching), "running_version": m.running_version,
+                "watching_version": m.watching_version, "from_ms": m.from_ms, "to_ms": m.to_ms, "origins": m.origins,
+                "steps": m.steps, "running_abs": m.running_abs, "watching_abs": m.watching_abs,
+                "running_quantile": m.running_quantile, "watching_quantile": m.watching_quantile}),
             RecordBody::Outcome(m) => json!({"seq": r.seq, "kind": "outcome", "message": debug(m)}),
         })
         .collect();

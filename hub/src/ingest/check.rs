@@ -68,6 +68,15 @@ pub fn refusal(record: &RecordBody) -> Option<String> {
             .or_else(|| number("count", m.count))
             .or_else(|| number("left out", m.left_out))
             .or_else(|| Sketch::try_from(stored(m)).err().map(|e| e.to_string())),
+        RecordBody::Paired(m) => name("forecaster", &m.forecaster)
+            .or_else(|| time("from", m.from_ms))
+            .or_else(|| time("to", m.to_ms))
+            .or_else(|| (m.to_ms <= m.from_ms).then(|| "a block without length".to_owned()))
+            .or_else(|| (m.steps == 0).then(|| "no pairs of steps".to_owned()))
+            .or_else(|| (m.watching.len() != 32).then(|| "no bundle that watches".to_owned()))
+            .or_else(|| losses(m))
+            .or_else(|| number("running version", m.running_version))
+            .or_else(|| number("watching version", m.watching_version)),
         RecordBody::Outcome(m) => text("subject", &m.subject)
             .or_else(|| text("message", &m.message))
             .or_else(|| time("time", m.time_ms)),
@@ -81,6 +90,17 @@ fn stored(m: &pb::SensorSketch) -> Stored {
         squares: m.squares,
         kll: m.kll.clone(),
     }
+}
+
+fn losses(m: &pb::PairedLosses) -> Option<String> {
+    let losses = [
+        m.running_abs,
+        m.watching_abs,
+        m.running_quantile,
+        m.watching_quantile,
+    ];
+    let negative = losses.iter().find(|v| **v < 0.0);
+    finite("loss", &losses).or_else(|| negative.map(|v| format!("loss {v} is negative")))
 }
 
 fn shape(m: &pb::Forecast) -> Option<String> {

@@ -61,6 +61,11 @@ const SKETCHES: &str = insert_sql!(
     "sensor_sketches",
     "device, sensor, from_time, to_time, count, left_out, mean, squares, kll, received_at"
 );
+const PAIRED: &str = insert_sql!(
+    "paired_losses",
+    "device, forecaster, running, watching, running_version, watching_version, from_time, to_time, origins, steps, \
+     running_abs, watching_abs, running_quantile, watching_quantile, received_at"
+);
 const OUTCOMES: &str = insert_sql!(
     "outcomes",
     "device, subject, ok, message, time, received_at"
@@ -149,6 +154,7 @@ fn row(record: &RecordBody) -> Option<(&'static str, &'static str, Value)> {
             json!({ "sensor": m.sensor, "from_time": at(m.from_ms), "to_time": at(m.to_ms), "count": m.count,
                     "left_out": m.left_out, "mean": m.mean, "squares": m.squares, "kll": bytea(&m.kll) }),
         ),
+        RecordBody::Paired(m) => ("paired_losses", PAIRED, paired(m)),
         RecordBody::Outcome(m) => (
             "outcomes",
             OUTCOMES,
@@ -172,6 +178,16 @@ fn residual(m: &pb::ResidualSummary) -> Value {
         "count": m.count, "mean_error": m.mean_error, "mean_abs_error": m.mean_abs_error,
         "mean_squared_error": m.mean_squared_error, "naive_mean_abs_error": m.naive_mean_abs_error,
         "covered": m.covered,
+    })
+}
+
+fn paired(m: &pb::PairedLosses) -> Value {
+    json!({
+        "forecaster": m.forecaster, "running": bytea(&m.running), "watching": bytea(&m.watching),
+        "running_version": m.running_version, "watching_version": m.watching_version, "from_time": at(m.from_ms),
+        "to_time": at(m.to_ms), "origins": m.origins, "steps": m.steps, "running_abs": m.running_abs,
+        "watching_abs": m.watching_abs, "running_quantile": m.running_quantile,
+        "watching_quantile": m.watching_quantile,
     })
 }
 

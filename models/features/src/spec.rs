@@ -184,6 +184,16 @@ impl ForecasterSpec {
         crate::grid::parse_period(&self.period).unwrap_or(0)
     }
 
+    /// Length of the blocks, milliseconds, over which two models are compared on the same windows: the longer of horizon and
+    /// season. Blocks begin at multiples of it.
+    #[must_use]
+    pub fn block_ms(&self) -> i64 {
+        let steps = self.horizon.max(self.season_steps());
+        i64::try_from(steps)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(self.period_ms())
+    }
+
     /// Steps of one season: as configured, or a day (a week for periods of a day and more).
     #[must_use]
     pub fn season_steps(&self) -> usize {
@@ -250,6 +260,7 @@ pub(crate) mod tests {
         let good = spec("1h", &["a"], "a");
         assert_eq!(good.validate(), Ok(()));
         assert_eq!(good.season_steps(), 24);
+        assert_eq!(good.block_ms(), 24 * 3_600_000);
         let field = |change: &dyn Fn(&mut ForecasterSpec)| {
             let mut s = good.clone();
             change(&mut s);
