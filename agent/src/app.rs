@@ -82,6 +82,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     });
     let buffer = Buffer::start(limits(&config), clock.clone())?;
     let handle = buffer.handle.clone();
+    handle.set_linked(false).await?;
     crate::update::floor::restore(&handle, &clock).await?;
 
     let (ingests, ingest_inbox) = mpsc::channel(INGEST_QUEUE);
@@ -248,6 +249,7 @@ fn limits(config: &Config) -> Limits {
         },
         tail_bytes: b.tail_bytes,
         seal_after: Duration::from_millis(b.seal_after_ms),
+        seal_after_unlinked: Duration::from_millis(b.seal_after_unlinked_ms.max(b.seal_after_ms)),
         seal_records: b.seal_records,
         recent_rows: b.recent_rows,
         ..Limits::new(&config.data_dir)

@@ -28,7 +28,7 @@ struct Floors {
 pub struct Clock {
     boot_id: Arc<str>,
     floors: Arc<Floors>,
-    /// The monotonic time of a simulation, in place of the machine's.
+    /// The monotonic time of a simulation, in place of the machine's; its wall clock goes on with it.
     #[cfg(test)]
     simulated: Option<Arc<AtomicI64>>,
 }
@@ -88,6 +88,10 @@ impl Clock {
     /// What the wall clock says, uncorrected.
     #[must_use]
     pub fn raw_wall_ms(&self) -> Millis {
+        #[cfg(test)]
+        if let Some(time) = &self.simulated {
+            return BUILD_FLOOR_MS + time.load(Ordering::Relaxed);
+        }
         millis(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
     }
 

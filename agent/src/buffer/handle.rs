@@ -130,6 +130,20 @@ impl BufferHandle {
         .await
     }
 
+    /// Says whether the hub can be told of batches now; without a connection records wait longer for theirs. Where it begins, all
+    /// that waits is sealed; answers the place of the newest batch.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub async fn set_linked(&self, linked: bool) -> Result<i64, BufferError> {
+        self.ask(move |s| {
+            s.linked = linked;
+            while linked && s.has_pending() && s.seal()?.is_some() {}
+            s.newest_order()
+        })
+        .await
+    }
+
     /// The sealed bytes of a batch; none where it is not held.
     ///
     /// # Errors
@@ -299,12 +313,18 @@ fn run(mut store: Store, mut inbox: mpsc::Receiver<Request>, sealed: &watch::Sen
 }
 
 impl Store {
+    fn seal_after(&self) -> Duration {
+        match self.linked {
+            true => self.limits.seal_after,
+            false => self.limits.seal_after_unlinked,
+        }
+    }
+
     fn patience(&self, waiting_since: Option<Millis>) -> Duration {
         match waiting_since {
             Some(since) => {
                 let waited = u64::try_from(self.clock.monotonic_ms() - since).unwrap_or(0);
-                self.limits
-                    .seal_after
+                self.seal_after()
                     .saturating_sub(Duration::from_millis(waited))
             }
             None => Duration::from_secs(60),
@@ -321,7 +341,7 @@ impl Store {
             *since = Some(now);
         }
         let age = since.map_or(0, |s| u64::try_from(now - s).unwrap_or(0));
-        let old = self.has_pending() && Duration::from_millis(age) >= self.limits.seal_after;
+        let old = self.has_pending() && Duration::from_millis(age) >= self.seal_after();
         let mut newest = None;
         if old || self.seal_due() {
             while old && self.has_pending() || self.seal_due() {

@@ -17,6 +17,7 @@ mod rows;
 mod salvage;
 mod schema;
 mod seal;
+mod stamp;
 mod store;
 #[cfg(test)]
 mod tests;

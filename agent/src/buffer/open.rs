@@ -11,7 +11,7 @@ use super::error::{BufferError, sql};
 use super::seal;
 use super::store::{Current, Store};
 use super::types::Limits;
-use super::{number, salvage, schema, unsigned};
+use super::{number, salvage, schema, stamp, unsigned};
 use crate::clock::Clock;
 
 /// Files up to this size are checked at every start; larger ones only after an unclean end.
@@ -122,6 +122,7 @@ impl Store {
             )
             .map_err(&step)?;
         let last_stamp = last_stamp.unwrap_or(i64::MIN);
+        let noted = stamp::load(&db)?;
         set(&db, "clean", 0).map_err(&step)?;
         sync_folder(&limits.dir);
         let mut store = Self {
@@ -137,6 +138,8 @@ impl Store {
             pending: 0,
             pending_bytes: 0,
             last_stamp,
+            noted,
+            linked: true,
             since_trim: 0,
             commits: 0,
         };

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, Row, params};
 use super::error::{BufferError, sql};
 use super::store::{self, Store};
 use super::types::Limits;
-use super::{number, policy, seal, unsigned};
+use super::{number, policy, seal, stamp, unsigned};
 use crate::clock::Clock;
 
 /// Damaged files kept for who wants to look into them; the older ones go, since each may be as large as the cap.
@@ -302,9 +302,12 @@ pub(super) fn take_over(
                 .collect::<Vec<_>>();
             for mut run in runs(rest) {
                 while !run.is_empty() {
-                    let mut clock = clock.stamp();
+                    let kept = state.iter().find(|(key, _)| key == stamp::KEY);
+                    let kept = kept.and_then(|(_, value)| stamp::decode(value));
+                    let mut clock = kept.unwrap_or_else(|| clock.stamp());
                     // Acks name batches by this time, so no two may share it.
                     clock.monotonic_ms += number(next_batch);
+                    clock.wall_ms += number(next_batch);
                     let header = Header {
                         epoch: e.epoch,
                         number: next_batch,

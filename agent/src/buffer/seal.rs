@@ -51,7 +51,7 @@ impl Store {
             (self.pending, self.pending_bytes) = (0, 0);
             return Ok(None);
         };
-        let clock = self.stamp();
+        let clock = self.seal_stamp();
         let tx = self.db.transaction().map_err(&step)?;
         let next: i64 = tx
             .query_row(
@@ -147,7 +147,13 @@ impl Store {
     /// The clocks now, with a monotonic time that nothing else of this boot has: acks name what they answer by it.
     pub(super) fn stamp(&mut self) -> pb::ClockStamp {
         let mut stamp = self.clock.stamp();
-        stamp.monotonic_ms = stamp.monotonic_ms.max(self.last_stamp.saturating_add(1));
+        let moved = self
+            .last_stamp
+            .saturating_add(1)
+            .saturating_sub(stamp.monotonic_ms)
+            .max(0);
+        stamp.monotonic_ms = stamp.monotonic_ms.saturating_add(moved);
+        stamp.wall_ms = stamp.wall_ms.saturating_add(moved);
         self.last_stamp = stamp.monotonic_ms;
         stamp
     }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use fieldcast_wire::{Epoch, Reading, Record, RecordBody};
+use fieldcast_wire::{Epoch, Reading, Record, RecordBody, pb};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::error::{BufferError, sql};
 use super::rows::{self, READING};
+use super::stamp;
 use super::types::{Commit, Depth, Limits};
 use super::{number, unsigned};
 use crate::clock::Clock;
@@ -36,6 +37,10 @@ pub struct Store {
     pub(super) pending: u64,
     pub(super) pending_bytes: u64,
     pub(super) last_stamp: i64,
+    /// The clock of the records that wait.
+    pub(super) noted: Option<pb::ClockStamp>,
+    /// Whether the hub can be told of a batch now.
+    pub(super) linked: bool,
     pub(super) since_trim: u64,
     pub(super) commits: u64,
 }
@@ -63,6 +68,10 @@ impl Store {
 
     fn commit_once(&mut self, commits: &[Commit]) -> Result<Vec<RangeInclusive<u64>>, BufferError> {
         let step = sql("commit");
+        let clock = self.new_clock();
+        if clock.is_some() {
+            while self.has_pending() && self.seal()?.is_some() {}
+        }
         for body in commits.iter().flat_map(|c| &c.records) {
             rows::check(body)?;
         }
@@ -108,7 +117,13 @@ impl Store {
         tx.prepare_cached("UPDATE epochs SET next_seq = ?2 WHERE id = ?1")
             .and_then(|mut s| s.execute(params![self.current.id, number(next)]))
             .map_err(&step)?;
+        if let Some(clock) = &clock {
+            stamp::keep(&tx, clock).map_err(&step)?;
+        }
         tx.commit().map_err(&step)?;
+        if clock.is_some() {
+            self.noted = clock;
+        }
         // Only now: an id of a transaction that failed names no row, or later another sensor's.
         self.sensors.extend(
             new_sensors

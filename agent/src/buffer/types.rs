@@ -43,6 +43,8 @@ pub struct Limits {
     pub tail_age_ms: i64,
     /// Unsealed records become a batch after this much process time.
     pub seal_after: Duration,
+    /// The same while there is no connection: nobody waits for a batch, and large ones take less room.
+    pub seal_after_unlinked: Duration,
     /// Records that make a batch at once.
     pub seal_records: u64,
     /// Readings of each sensor kept for the windows.
@@ -63,6 +65,7 @@ impl Limits {
             tail_bytes: 32 << 20,
             tail_age_ms: 7 * 86_400_000,
             seal_after: Duration::from_secs(1),
+            seal_after_unlinked: Duration::from_secs(300),
             seal_records: 2_000,
             recent_rows: 20_000,
             recent_age_ms: 120 * 86_400_000,

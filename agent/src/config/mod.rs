@@ -83,6 +83,8 @@ pub struct BufferConfig {
     pub tail_bytes: u64,
     /// Oldest age of unsealed records before they become a batch, milliseconds of process time.
     pub seal_after_ms: u64,
+    /// The same while there is no connection to the hub.
+    pub seal_after_unlinked_ms: u64,
     /// Records that make a batch at once.
     pub seal_records: u64,
     /// Readings of each sensor kept for the windows.
@@ -97,6 +99,7 @@ impl Default for BufferConfig {
             policy: FullPolicy::DropOldest,
             tail_bytes: 32 << 20,
             seal_after_ms: 1_000,
+            seal_after_unlinked_ms: 300_000,
             seal_records: 2_000,
             recent_rows: 20_000,
         }

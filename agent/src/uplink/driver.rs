@@ -203,7 +203,7 @@ impl Driver {
             connection.publish(topic, true, payload);
             connection.close().await;
         }
-        self.gone(None);
+        self.gone(None).await;
     }
 
     async fn feed(&mut self, event: Event) {
@@ -232,14 +232,15 @@ impl Driver {
                 match Connection::open(&self.identity, &self.clock, will) {
                     Ok(connection) => self.connection = Some(connection),
                     Err(e) => {
-                        self.gone(Some(e));
+                        self.gone(Some(e)).await;
                         return Ok(Some(Event::Lost));
                     }
                 }
             }
             Output::Disconnect => {
                 self.connection = None;
-                self.gone(Some("no answer from the hub in time".into()));
+                self.gone(Some("no answer from the hub in time".into()))
+                    .await;
             }
             Output::Sync => {
                 let mut heads = self.buffer.sync_heads().await?;
@@ -306,7 +307,10 @@ impl Driver {
         (topic, message::encode(&presence))
     }
 
-    fn gone(&self, error: Option<String>) {
+    async fn gone(&self, error: Option<String>) {
+        if let Err(e) = self.buffer.set_linked(false).await {
+            tracing::debug!("{e}");
+        }
         if let Some(e) = &error {
             tracing::warn!(broker = %self.identity.broker.host, "uplink lost: {e}");
         }
@@ -335,7 +339,8 @@ impl Driver {
                     .is_some_and(|c| c.subscribe(filter))
                 {
                     self.connection = None;
-                    self.gone(Some("the subscription could not be sent".into()));
+                    self.gone(Some("the subscription could not be sent".into()))
+                        .await;
                     return Some(Event::Lost);
                 }
                 None
@@ -352,12 +357,18 @@ impl Driver {
                 });
                 tracing::info!(broker = %self.identity.broker.host, session, "connected to the hub's broker");
                 let _ = self.events.send(UplinkEvent::Connected);
-                let newest = *self.buffer.sealed().borrow();
+                let newest = match self.buffer.set_linked(true).await {
+                    Ok(newest) => newest,
+                    Err(e) => {
+                        tracing::error!("{e}");
+                        *self.buffer.sealed().borrow()
+                    }
+                };
                 Some(Event::Connected { newest })
             }
             LinkEvent::Lost(why) => {
                 self.connection = None;
-                self.gone(Some(why));
+                self.gone(Some(why)).await;
                 Some(Event::Lost)
             }
             LinkEvent::Message { topic, payload } => self.message(&topic, &payload).await,

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use super::machine::{Event, Output, Settings, State, step};
 use super::model_hub::Hub;
-use crate::buffer::{BatchKey, Commit, Limits, Store, SyncHead};
+use crate::buffer::{BatchKey, Commit, Limits, SealedInfo, Store, SyncHead};
 use crate::clock::Clock;
 
 enum Packet {
@@ -129,8 +129,14 @@ impl World {
             records: vec![RecordBody::Reading(reading)],
             ..Commit::default()
         };
+        let before = self.store().unacked(0, usize::MAX).unwrap();
         self.store().commit(&[commit]).unwrap();
         self.produced.insert(time);
+        // A commit under another clock seals what the clock before it left.
+        let newest = before.last().map_or(0, |info| info.order);
+        for info in self.store().unacked(newest, usize::MAX).unwrap() {
+            self.note(&info);
+        }
         if self.store().seal_due() {
             self.seal();
         }
@@ -138,14 +144,18 @@ impl World {
 
     fn seal(&mut self) {
         if let Some(info) = self.store().seal().unwrap() {
-            let payload = self.store().batch(info.key).unwrap().unwrap();
-            for record in batch::decode(&payload).unwrap().records {
-                if let RecordBody::Reading(r) = record.body {
-                    let home = (info.key.epoch, record.seq);
-                    self.homes.entry(r.time).or_default().push(home);
-                }
-            }
+            self.note(&info);
             self.feed(Event::Sealed { newest: info.order });
+        }
+    }
+
+    fn note(&mut self, info: &SealedInfo) {
+        let payload = self.store().batch(info.key).unwrap().unwrap();
+        for record in batch::decode(&payload).unwrap().records {
+            if let RecordBody::Reading(r) = record.body {
+                let home = (info.key.epoch, record.seq);
+                self.homes.entry(r.time).or_default().push(home);
+            }
         }
     }
 
