@@ -3,6 +3,7 @@
 pub mod check;
 pub mod dating;
 pub mod decide;
+mod group;
 pub mod json;
 mod lift;
 pub mod out;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fieldcast_store::clocks::Anchor;
-use fieldcast_store::ledger::{Ingest, NewBatch, RejectedRecord};
+use fieldcast_store::ledger::{Ingest, Key, NewBatch, RejectedRecord};
 use fieldcast_store::partitions::Month;
 use fieldcast_store::quarantine::Quarantined;
 use fieldcast_store::readings::ReadingColumns;
@@ -49,9 +49,16 @@ struct Answer {
 }
 
 /// A batch and what is known of its readings' time.
-struct Dated<'a> {
-    job: Cow<'a, Job>,
+pub(super) struct Dated<'a> {
+    pub(super) job: Cow<'a, Job>,
     dating: Dating,
+}
+
+/// What a batch becomes.
+pub(super) struct Plan<'a> {
+    pub(super) columns: ReadingColumns,
+    pub(super) others: Vec<(u64, &'a RecordBody)>,
+    pub(super) rejected: Vec<RejectedRecord>,
 }
 
 impl Dated<'_> {
@@ -67,7 +74,7 @@ impl Dated<'_> {
 }
 
 /// What became of one batch.
-enum Outcome {
+pub(super) enum Outcome {
     Written(Vec<RejectedRecord>),
     Again(Vec<RejectedRecord>),
     Conflict,
@@ -137,9 +144,9 @@ impl Ingestor {
         self.prepare(&jobs).await?;
         let mut tx = self.store.begin_ingest().await?;
         let mut answers: BTreeMap<(DeviceId, Epoch), Answer> = BTreeMap::new();
-        for dated in &jobs {
+        let outcomes = self.outcomes(&mut tx, &jobs).await?;
+        for (dated, outcome) in jobs.iter().zip(outcomes) {
             let job = dated.job.as_ref();
-            let outcome = self.batch(&mut tx, dated).await?;
             let answer = answers
                 .entry((job.device.clone(), job.batch.epoch))
                 .or_default();
@@ -171,20 +178,23 @@ impl Ingestor {
                 }
             }
         }
-        for ((device, epoch), answer) in answers {
-            let committed = tx.committed(device.as_str(), epoch).await?;
+        let epochs: Vec<(&str, Epoch)> = answers.keys().map(|(d, e)| (d.as_str(), *e)).collect();
+        let committed = tx.all_committed(&epochs).await?;
+        let mut marks = Vec::new();
+        for (((device, epoch), answer), committed) in answers.iter_mut().zip(committed) {
             let (through, ranges) = watermark(&committed, &answer.committed);
             if through > committed.through {
-                tx.set_through(device.as_str(), epoch, through).await?;
+                marks.push((device.as_str(), *epoch, through));
             }
-            let clock = answer.newest.map(|(_, clock)| clock).unwrap_or_default();
-            let reason = answer.conflict.or(committed.spent);
+            let clock = answer.newest.take().map(|(_, clock)| clock);
+            let clock = clock.unwrap_or_default();
+            let reason = answer.conflict.take().or(committed.spent);
             let ack = pb::Ack {
                 schema: SCHEMA,
                 epoch: epoch.to_vec(),
                 through,
                 ranges,
-                rejected: answer.rejected,
+                rejected: std::mem::take(&mut answer.rejected),
                 hub_instance: self.instance.clone(),
                 hub_time_ms: now_ms(),
                 echo_monotonic_ms: clock.monotonic_ms,
@@ -192,8 +202,9 @@ impl Ingestor {
                 new_epoch: reason.is_some(),
                 reason: reason.unwrap_or_default(),
             };
-            written.acks.push((device, ack));
+            written.acks.push((device.clone(), ack));
         }
+        tx.set_watermarks(&marks).await?;
         tx.commit().await?;
         self.lift.run(&self.store).await;
         if let Err(error) = self.store.seen(&names).await {
@@ -255,31 +266,26 @@ impl Ingestor {
         Ok(())
     }
 
-    async fn batch(&self, tx: &mut Ingest, dated: &Dated<'_>) -> Result<Outcome> {
-        let (job, dating) = (dated.job.as_ref(), dated.dating);
+    /// One batch by itself: slower, and where the database refuses a record, only that record is left out.
+    pub(super) async fn batch(&self, tx: &mut Ingest, dated: &Dated<'_>) -> Result<Outcome> {
+        let job = dated.job.as_ref();
         let batch = &job.batch;
-        let row = tx
-            .ledger_row(job.device.as_str(), batch.epoch, batch.number)
-            .await?;
-        match decide(row.as_ref(), &job.digest) {
+        match self.look(tx, job).await? {
             Decision::AlreadyCommitted(rejected) => return Ok(Outcome::Again(rejected)),
             Decision::DigestConflict => return Ok(Outcome::Conflict),
             Decision::Write => {}
         }
-        let mut rejected = job.rejected.clone();
-        let mut columns = ReadingColumns::default();
-        let mut others = Vec::new();
-        for record in &batch.records {
-            let refused = check::refusal(&record.body).or_else(|| match &record.body {
-                RecordBody::Reading(r) => self.column(job, dating, r, &mut columns),
-                other => {
-                    others.push((record.seq, other));
-                    None
-                }
-            });
-            if let Some(reason) = refused {
-                rejected.push(RejectedRecord::new(record.seq, reason));
-            }
+        let Plan {
+            mut columns,
+            others,
+            mut rejected,
+        } = self.plan(dated);
+        let clock = &batch.clock;
+        if waits(&columns, clock) {
+            let device = job.device.as_str();
+            let noted =
+                tx.insert_unanchored(device, &clock.boot_id, clock.monotonic_ms, clock.wall_ms);
+            columns.wait_for(noted.await?);
         }
         tx.savepoint().await?;
         match self.rows(tx, job, &columns, &others, &rejected).await {
@@ -321,13 +327,39 @@ impl Ingestor {
     /// Another hub committed the batch while this one looked: its row says what is to be acknowledged.
     async fn overtaken(&self, tx: &mut Ingest, job: &Job) -> Result<Outcome> {
         tx.back().await?;
-        let row = tx
-            .ledger_row(job.device.as_str(), job.batch.epoch, job.batch.number)
-            .await?;
-        Ok(match decide(row.as_ref(), &job.digest) {
+        Ok(match self.look(tx, job).await? {
             Decision::AlreadyCommitted(rejected) => Outcome::Again(rejected),
             _ => Outcome::Conflict,
         })
+    }
+
+    async fn look(&self, tx: &mut Ingest, job: &Job) -> Result<Decision> {
+        let key = key(job);
+        let rows = tx.ledger_rows(std::slice::from_ref(&key)).await?;
+        Ok(decide(rows.get(&key), &job.digest))
+    }
+
+    /// What a batch becomes: rows of readings, other records, and what is refused of it.
+    pub(super) fn plan<'a>(&self, dated: &'a Dated<'_>) -> Plan<'a> {
+        let job = dated.job.as_ref();
+        let mut plan = Plan {
+            columns: ReadingColumns::default(),
+            others: Vec::new(),
+            rejected: job.rejected.clone(),
+        };
+        for record in &job.batch.records {
+            let refused = check::refusal(&record.body).or_else(|| match &record.body {
+                RecordBody::Reading(r) => self.column(job, dated.dating, r, &mut plan.columns),
+                other => {
+                    plan.others.push((record.seq, other));
+                    None
+                }
+            });
+            if let Some(reason) = refused {
+                plan.rejected.push(RejectedRecord::new(record.seq, reason));
+            }
+        }
+        plan
     }
 
     fn column(
@@ -364,18 +396,7 @@ impl Ingestor {
         rejected: &[RejectedRecord],
     ) -> Result<bool> {
         let device = job.device.as_str();
-        let batch = NewBatch {
-            device,
-            epoch: job.batch.epoch,
-            number: job.batch.number,
-            digest: job.digest,
-            first_seq: job.batch.first_seq,
-            last_seq: job.batch.last_seq,
-            boot_id: &job.batch.clock.boot_id,
-            monotonic_ms: job.batch.clock.monotonic_ms,
-            rejected,
-        };
-        if !tx.insert_batch(&batch).await? {
+        if !tx.insert_batches(&[entry(job, rejected)]).await? {
             return Ok(false);
         }
         if let Some(whole) = rejected.iter().find(|r| r.seq == 0) {
@@ -390,22 +411,15 @@ impl Ingestor {
             tx.quarantine(&kept).await?;
             return Ok(true);
         }
+        tx.insert_readings(columns).await?;
         let clock = &job.batch.clock;
-        let waits = if columns.any_unknown_time() && !clock.boot_id.is_empty() {
-            let noted =
-                tx.insert_unanchored(device, &clock.boot_id, clock.monotonic_ms, clock.wall_ms);
-            Some(noted.await?)
-        } else {
-            None
-        };
-        tx.insert_readings(columns, waits).await?;
         for fact in facts(job) {
             if let Some(anchor) = anchor(clock, fact, now_ms()) {
                 tx.insert_anchor(device, &clock.boot_id, &anchor).await?;
             }
         }
-        tx.insert_records(device, others.iter().map(|(_, body)| *body))
-            .await?;
+        let others: Vec<_> = others.iter().map(|(_, body)| (device, *body)).collect();
+        tx.insert_records(&others).await?;
         Ok(true)
     }
 
@@ -423,6 +437,31 @@ impl Ingestor {
     }
 }
 
+/// The key of a batch in the ledger.
+pub(super) fn key(job: &Job) -> Key {
+    (job.device.to_string(), job.batch.epoch, job.batch.number)
+}
+
+/// What the ledger keeps of a batch.
+pub(super) fn entry<'a>(job: &'a Job, rejected: &'a [RejectedRecord]) -> NewBatch<'a> {
+    NewBatch {
+        device: job.device.as_str(),
+        epoch: job.batch.epoch,
+        number: job.batch.number,
+        digest: job.digest,
+        first_seq: job.batch.first_seq,
+        last_seq: job.batch.last_seq,
+        boot_id: &job.batch.clock.boot_id,
+        monotonic_ms: job.batch.clock.monotonic_ms,
+        rejected,
+    }
+}
+
+/// Whether readings of a batch wait for their boot to be anchored.
+pub(super) fn waits(columns: &ReadingColumns, clock: &pb::ClockStamp) -> bool {
+    columns.any_unknown_time() && !clock.boot_id.is_empty()
+}
+
 /// Tries each record by itself and keeps those that the database takes.
 async fn sieve<'a>(
     tx: &mut Ingest,
@@ -433,9 +472,7 @@ async fn sieve<'a>(
     let mut taken = Vec::new();
     for (seq, body) in others {
         tx.savepoint().await?;
-        let tried = tx
-            .insert_records(job.device.as_str(), std::iter::once(body))
-            .await;
+        let tried = tx.insert_records(&[(job.device.as_str(), body)]).await;
         tx.back().await?;
         match tried {
             Ok(()) => taken.push((seq, body)),
@@ -459,7 +496,7 @@ impl Answer {
 }
 
 /// Clock facts of a batch.
-fn facts(job: &Job) -> impl Iterator<Item = &pb::ClockFact> {
+pub(super) fn facts(job: &Job) -> impl Iterator<Item = &pb::ClockFact> {
     job.batch.records.iter().filter_map(|r| match &r.body {
         RecordBody::Clock(fact) => Some(fact),
         _ => None,

@@ -2,12 +2,13 @@
 
 use fieldcast_wire::{Epoch, RecordBody, Sha256};
 use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
 
 use crate::error::{Context as _, Result};
 use crate::readings::ReadingColumns;
-use crate::{Store, readings, records};
+use crate::{Store, readings_copy, records};
+
+pub use crate::ledger_group::Key;
 
 /// A record that was refused by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,11 +89,11 @@ pub struct SealedAt {
     pub monotonic_ms: i64,
 }
 
-fn number(n: i64) -> u64 {
+pub(crate) fn number(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
-fn signed(n: u64) -> i64 {
+pub(crate) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
@@ -144,33 +145,6 @@ impl Store {
 }
 
 impl Ingest {
-    /// The ledger's row of a batch; none where it was never committed.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn ledger_row(
-        &mut self,
-        device: &str,
-        epoch: Epoch,
-        n: u64,
-    ) -> Result<Option<LedgerRow>> {
-        let row: Option<(Vec<u8>, Json<Vec<RejectedRecord>>)> = sqlx::query_as(
-            "SELECT digest, rejected FROM batches WHERE device = $1 AND epoch = $2 AND number = $3",
-        )
-        .bind(device)
-        .bind(epoch.0)
-        .bind(signed(n))
-        .fetch_optional(&mut *self.tx)
-        .await
-        .during(format!("read the ledger of device {device}"))?;
-        Ok(row.and_then(|(digest, rejected)| {
-            Some(LedgerRow {
-                digest: Sha256::from_slice(&digest)?,
-                rejected: rejected.0,
-            })
-        }))
-    }
-
     /// Sets a savepoint; [`Self::release`] or [`Self::back`] ends it.
     ///
     /// # Errors
@@ -204,64 +178,20 @@ impl Ingest {
             .during(sql)
     }
 
-    /// Writes the ledger row; false where another hub committed the batch in the meantime.
+    /// Writes readings; their partitions must exist.
     ///
     /// # Errors
     /// The database.
-    pub async fn insert_batch(&mut self, batch: &NewBatch<'_>) -> Result<bool> {
-        let failed = || {
-            format!(
-                "enter batch {} of device {} into the ledger",
-                batch.number, batch.device
-            )
-        };
-        sqlx::query("INSERT INTO epochs (device, epoch) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(batch.device)
-            .bind(batch.epoch.0)
-            .execute(&mut *self.tx)
-            .await
-            .during(failed())?;
-        let done = sqlx::query(
-            "INSERT INTO batches (device, epoch, number, digest, first_seq, last_seq, boot_id, monotonic_ms, rejected)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
-        )
-        .bind(batch.device)
-        .bind(batch.epoch.0)
-        .bind(signed(batch.number))
-        .bind(&batch.digest.0[..])
-        .bind(signed(batch.first_seq))
-        .bind(signed(batch.last_seq))
-        .bind(batch.boot_id)
-        .bind(batch.monotonic_ms)
-        .bind(Json(batch.rejected))
-        .execute(&mut *self.tx)
-        .await
-        .during(failed())?;
-        Ok(done.rows_affected() == 1)
+    pub async fn insert_readings(&mut self, rows: &ReadingColumns) -> Result<()> {
+        readings_copy::copy(&mut self.tx, rows).await
     }
 
-    /// Writes readings; their partitions must exist. `unanchored` is the row that those of unknown time wait for.
+    /// Writes records of devices that are no readings.
     ///
     /// # Errors
     /// The database.
-    pub async fn insert_readings(
-        &mut self,
-        rows: &ReadingColumns,
-        unanchored: Option<i64>,
-    ) -> Result<()> {
-        readings::insert(&mut self.tx, rows, unanchored).await
-    }
-
-    /// Writes a device's records that are no readings.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn insert_records<'a>(
-        &mut self,
-        device: &str,
-        records: impl Iterator<Item = &'a RecordBody>,
-    ) -> Result<()> {
-        records::insert(&mut self.tx, device, records).await
+    pub async fn insert_records(&mut self, records: &[(&str, &RecordBody)]) -> Result<()> {
+        records::insert(&mut self.tx, records).await
     }
 
     /// What is committed of an epoch, with what this transaction has written.
@@ -269,31 +199,8 @@ impl Ingest {
     /// # Errors
     /// The database.
     pub async fn committed(&mut self, device: &str, epoch: Epoch) -> Result<Committed> {
-        let failed = || format!("read the watermark of device {device}");
-        let row: Option<(i64, Option<String>)> = sqlx::query_as(
-            "SELECT through, spent FROM epochs WHERE device = $1 AND epoch = $2 FOR NO KEY UPDATE",
-        )
-        .bind(device)
-        .bind(epoch.0)
-        .fetch_optional(&mut *self.tx)
-        .await
-        .during(failed())?;
-        let (through, spent) = row.unwrap_or_default();
-        let beyond: Vec<i64> = sqlx::query_scalar(
-            "SELECT number FROM batches WHERE device = $1 AND epoch = $2 AND number > $3
-             ORDER BY number LIMIT 4096",
-        )
-        .bind(device)
-        .bind(epoch.0)
-        .bind(through)
-        .fetch_all(&mut *self.tx)
-        .await
-        .during(failed())?;
-        Ok(Committed {
-            through: number(through),
-            beyond: beyond.into_iter().map(number).collect(),
-            spent,
-        })
+        let mut one = self.all_committed(&[(device, epoch)]).await?;
+        Ok(one.pop().unwrap_or_default())
     }
 
     /// Stores the watermark of an epoch; it never goes back.
@@ -301,17 +208,7 @@ impl Ingest {
     /// # Errors
     /// The database.
     pub async fn set_through(&mut self, device: &str, epoch: Epoch, through: u64) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO epochs (device, epoch, through) VALUES ($1, $2, $3)
-             ON CONFLICT (device, epoch) DO UPDATE SET through = greatest(epochs.through, excluded.through)",
-        )
-        .bind(device)
-        .bind(epoch.0)
-        .bind(signed(through))
-        .execute(&mut *self.tx)
-        .await
-        .map(drop)
-        .during(format!("store the watermark of device {device}"))
+        self.set_watermarks(&[(device, epoch, through)]).await
     }
 
     /// Marks an epoch as spent; returns whether it was not before.

@@ -1,8 +1,7 @@
-//! Tables `readings` and `json_readings`: owns writing and reading values, never their meaning.
+//! Tables `readings` and `json_readings`: owns reading values and writing JSON ones, never their meaning.
 
 use chrono::{DateTime, Utc};
 use fieldcast_features::Millis;
-use sqlx::PgConnection;
 
 use crate::Store;
 use crate::error::{Context as _, Result};
@@ -23,6 +22,8 @@ pub struct ReadingColumns {
     pub time_qualities: Vec<i16>,
     /// What the device's clock said, where the data time is corrected.
     pub device_times: Vec<Option<DateTime<Utc>>>,
+    /// The row of `unanchored` that each waits for, where its time is unknown.
+    pub unanchored: Vec<Option<i64>>,
 }
 
 impl ReadingColumns {
@@ -34,12 +35,31 @@ impl ReadingColumns {
         self.qualities.push(quality);
         self.time_qualities.push(time_quality);
         self.device_times.push(None);
+        self.unanchored.push(None);
+    }
+
+    /// Appends the rows of another one.
+    pub fn append(&mut self, other: &Self) {
+        self.sensors.extend_from_slice(&other.sensors);
+        self.times.extend_from_slice(&other.times);
+        self.values.extend_from_slice(&other.values);
+        self.qualities.extend_from_slice(&other.qualities);
+        self.time_qualities.extend_from_slice(&other.time_qualities);
+        self.device_times.extend_from_slice(&other.device_times);
+        self.unanchored.extend_from_slice(&other.unanchored);
     }
 
     /// Says what the device's clock said of the reading appended last.
     pub fn corrected_from(&mut self, device_time: Millis) {
         if let Some(last) = self.device_times.last_mut() {
             *last = Some(timestamp(device_time));
+        }
+    }
+
+    /// Lets those of unknown time wait for a row of `unanchored`.
+    pub fn wait_for(&mut self, row: i64) {
+        for (waits, quality) in self.unanchored.iter_mut().zip(&self.time_qualities) {
+            *waits = (*quality == 0).then_some(row);
         }
     }
 
@@ -60,33 +80,6 @@ impl ReadingColumns {
     pub fn is_empty(&self) -> bool {
         self.sensors.is_empty()
     }
-}
-
-pub(crate) async fn insert(
-    connection: &mut PgConnection,
-    rows: &ReadingColumns,
-    unanchored: Option<i64>,
-) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO readings (sensor, time, value, quality, time_quality, device_time, unanchored)
-         SELECT n.*, CASE WHEN n.time_quality = 0 THEN $7::bigint END
-         FROM unnest($1::int4[], $2::timestamptz[], $3::float8[], $4::int2[], $5::int2[], $6::timestamptz[])
-              AS n(sensor, time, value, quality, time_quality, device_time)",
-    )
-    .bind(&rows.sensors)
-    .bind(&rows.times)
-    .bind(&rows.values)
-    .bind(&rows.qualities)
-    .bind(&rows.time_qualities)
-    .bind(&rows.device_times)
-    .bind(unanchored)
-    .execute(connection)
-    .await
-    .map(drop)
-    .during(format!("insert {} readings", rows.len()))
 }
 
 /// A stored reading.

@@ -87,11 +87,10 @@ fn maybe_at(millis: i64) -> Option<String> {
     (millis != 0).then(|| at(millis))
 }
 
-/// Inserts the records of one device that are no readings, one statement a table.
-pub(crate) async fn insert<'a>(
+/// Inserts records of devices that are no readings, one statement a table.
+pub(crate) async fn insert(
     connection: &mut PgConnection,
-    device: &str,
-    records: impl Iterator<Item = &'a RecordBody>,
+    records: &[(&str, &RecordBody)],
 ) -> Result<()> {
     let mut tables: Vec<Rows> = Vec::new();
     #[allow(
@@ -99,12 +98,12 @@ pub(crate) async fn insert<'a>(
         reason = "when it came in is process time, and this is where it comes in"
     )]
     let received_at = chrono::Utc::now().to_rfc3339();
-    for record in records {
+    for (device, record) in records {
         let Some((table, sql, mut row)) = row(record) else {
             continue;
         };
         if let Some(fields) = row.as_object_mut() {
-            fields.insert("device".into(), device.into());
+            fields.insert("device".into(), (*device).into());
             fields.insert("received_at".into(), received_at.as_str().into());
         }
         match tables.iter_mut().find(|rows| rows.table == table) {
@@ -121,10 +120,7 @@ pub(crate) async fn insert<'a>(
             .bind(Json(&rows))
             .execute(&mut *connection)
             .await
-            .during(format!(
-                "insert {} rows into {table} for device {device}",
-                rows.len()
-            ))?;
+            .during(format!("insert {} rows into {table}", rows.len()))?;
     }
     Ok(())
 }
