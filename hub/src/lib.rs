@@ -19,6 +19,7 @@ pub mod page;
 pub mod pg;
 pub mod registry;
 pub mod rest;
+pub mod retention;
 pub mod rollout;
 pub mod signing;
 pub mod tls;

@@ -258,12 +258,19 @@ async fn json_readings_wait_for_a_database_that_is_away() {
     let pid = bed.cluster.pid().unwrap().to_string();
     let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
     assert!(killed.success());
-    let topic = Topics::new(&site()).device(&device("a"), DeviceTopic::Json);
-    let json = br#"{"sensor":"t","time":1767225600000,"value":1}"#;
-    a.publish(topic, QoS::AtLeastOnce, false, json.to_vec())
+    let topics = Topics::new(&site());
+    let topic = topics.device(&device("a"), DeviceTopic::Json);
+    let receipts = topics.device(&device("a"), DeviceTopic::JsonReceipt);
+    a.subscribe(receipts.clone(), QoS::AtLeastOnce)
         .await
         .unwrap();
-    let polling = tokio::spawn(async move { while events.poll().await.is_ok() {} });
+    let json = br#"{"sensor":"t","time":1767225600000,"value":1}"#;
+    a.publish(topic.clone(), QoS::AtLeastOnce, false, json.to_vec())
+        .await
+        .unwrap();
+    let (client, awaited) = (a.clone(), receipts.clone());
+    let receipt =
+        tokio::spawn(async move { (answer(&mut events, &awaited, &client, &[]).await, events) });
     log.says(mark, "takes no JSON readings; trying again").await;
     assert!(bed.cluster.revive().unwrap());
     let until = deadline();
@@ -271,7 +278,27 @@ async fn json_readings_wait_for_a_database_that_is_away() {
         assert!(std::time::Instant::now() < until, "lost");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    polling.abort();
+    let (receipt, mut events) = receipt.await.unwrap();
+    let receipt: serde_json::Value = serde_json::from_slice(&receipt).unwrap();
+    let sha256 = fieldcast_wire::Sha256::of(json).to_string();
+    assert_eq!(
+        (&receipt["sha256"], &receipt["new"]),
+        (&sha256.into(), &1.into())
+    );
+
+    // What cannot be read is kept, and its sender learns why.
+    let rubbish = br#"{"sensor":"t","time":"yesterday","value":1}"#.to_vec();
+    a.publish(topic, QoS::AtLeastOnce, false, rubbish.clone())
+        .await
+        .unwrap();
+    let refused = answer(&mut events, &receipts, &a, &[]).await;
+    let refused: serde_json::Value = serde_json::from_slice(&refused).unwrap();
+    assert!(refused["error"].as_str().unwrap().contains("RFC 3339"));
+    let kept = bed.store.quarantined(Some("a"), 0, 10).await.unwrap();
+    let digest = fieldcast_wire::Sha256::of(&rubbish);
+    assert_eq!((kept.len(), &kept[0].digest[..]), (1, &digest.0[..]));
+    let bytes = bed.store.quarantined_bytes("a", digest).await.unwrap();
+    assert_eq!(bytes, Some(rubbish));
     end.cancel();
     broker.stop().await;
 }

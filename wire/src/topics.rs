@@ -25,6 +25,8 @@ pub enum DeviceTopic {
     Blob,
     /// Readings as JSON from things that run no agent.
     Json,
+    /// What became of such readings, as JSON.
+    JsonReceipt,
     /// Commit acknowledgements.
     Ack,
     /// Signed orders.
@@ -53,6 +55,7 @@ impl Topics {
             DeviceTopic::Presence => "up/presence".to_owned(),
             DeviceTopic::Blob => "up/blob".to_owned(),
             DeviceTopic::Json => "up/json".to_owned(),
+            DeviceTopic::JsonReceipt => "dn/json".to_owned(),
             DeviceTopic::Ack => "dn/ack".to_owned(),
             DeviceTopic::Desired => "dn/desired".to_owned(),
             DeviceTopic::Block(sha, n) => format!("dn/blob/{sha}/{n}"),
@@ -122,6 +125,7 @@ impl Topics {
             "up/presence" => DeviceTopic::Presence,
             "up/blob" => DeviceTopic::Blob,
             "up/json" => DeviceTopic::Json,
+            "dn/json" => DeviceTopic::JsonReceipt,
             "dn/ack" => DeviceTopic::Ack,
             "dn/desired" => DeviceTopic::Desired,
             _ => {

@@ -14,6 +14,7 @@ use crate::app;
 use crate::config::ServeConfig;
 use crate::drift;
 use crate::jobs::Worker;
+use crate::retention::{self, Retention};
 use crate::rollout::driver::Driver;
 use crate::triggers;
 
@@ -32,6 +33,8 @@ pub struct Args {
     /// PEM file of the authority that signed the broker's certificate.
     #[arg(long, value_name = "FILE")]
     broker_ca: Option<PathBuf>,
+    #[command(flatten)]
+    retention: Retention,
 }
 
 /// Runs the hub until SIGINT or SIGTERM.
@@ -60,7 +63,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let listener = crate::rest::bind(serve.listen).await?;
     let mut running = app::start(&ctx.config, &serve, end).await?;
     let file = ctx.config.serve_file();
-    let served = serve_until_ended(&mut running, listener, &file).await;
+    let served = serve_until_ended(&mut running, listener, &file, args.retention).await;
     let _ = std::fs::remove_file(&file);
     tracing::info!("stopping");
     let stopped = running.stop().await;
@@ -71,6 +74,7 @@ async fn serve_until_ended(
     running: &mut app::Running,
     listener: TcpListener,
     file: &Path,
+    retention: Retention,
 ) -> Result<()> {
     let rest = crate::rest::serve(running, listener)?;
     let described = json!({
@@ -83,6 +87,8 @@ async fn serve_until_ended(
     tracing::info!(rest = %format!("http://{rest}"), broker = %running.broker_url, "serving");
     if running.begin().await? {
         tracing::info!("the database answers; data is taken");
+        let hub = running.hub.clone();
+        running.spawn(retention::run(hub.store, retention, hub.leads, hub.end));
         spawn_loop(running);
         running.hub.end.cancelled().await;
     }

@@ -22,7 +22,9 @@ pub enum Decision {
 pub fn decide(ledger: Option<&LedgerRow>, digest: &Sha256) -> Decision {
     match ledger {
         None => Decision::Write,
-        Some(row) if row.digest == *digest => Decision::AlreadyCommitted(row.rejected.clone()),
+        Some(row) if row.digest.is_none_or(|known| known == *digest) => {
+            Decision::AlreadyCommitted(row.rejected.clone())
+        }
         Some(_) => Decision::DigestConflict,
     }
 }
@@ -124,7 +126,7 @@ mod tests {
     fn the_same_batch_is_acknowledged_again_and_another_one_under_its_key_is_not() {
         let (a, b) = (Sha256::of(b"a"), Sha256::of(b"b"));
         let row = LedgerRow {
-            digest: a,
+            digest: Some(a),
             rejected: vec![RejectedRecord::new(3, "x")],
         };
         assert_eq!(decide(None, &a), Decision::Write);

@@ -74,7 +74,7 @@ enum Time {
 pub struct Stored {
     /// Readings that were new.
     pub new: u64,
-    /// Readings that were there already.
+    /// Readings that were there already, with this value.
     pub known: u64,
     /// Readings refused by themselves: index in the document and reason.
     pub rejected: Vec<(usize, String)>,
@@ -180,6 +180,11 @@ pub async fn store(
             .await?;
         stored.new = new.len() as u64;
         stored.known = (columns.len() - new.len()) as u64;
+        let known: Vec<_> = keys.iter().map(|(_, key, _)| *key).collect();
+        let known = match stored.known {
+            0 => BTreeMap::new(),
+            _ => store.json_values(&known).await?,
+        };
         // Of several readings of one time the database took one: the one with its value.
         let mut new: BTreeMap<_, _> = new.into_iter().map(|(id, t, v)| ((id, t), v)).collect();
         for (index, key, value) in keys {
@@ -189,6 +194,11 @@ pub async fn store(
             {
                 new.remove(&key);
                 stored.taken.push(index);
+            } else if let Some(first) = known.get(&key).filter(|v| v.to_bits() != value.to_bits()) {
+                stored.known -= 1;
+                let why =
+                    format!("the sensor has the value {first} at this time; the first one counts");
+                stored.rejected.push((index, why));
             }
         }
     }

@@ -5,6 +5,7 @@ pub mod dating;
 pub mod decide;
 mod group;
 pub mod json;
+mod json_mqtt;
 mod lift;
 pub mod out;
 mod writer;
@@ -156,7 +157,7 @@ async fn take(
                         ingestor.store(),
                         &delivery.device,
                         &delivery.payload,
-                        &error,
+                        &error.to_string(),
                         out,
                     )
                     .await;
@@ -173,7 +174,7 @@ async fn take(
         publish(written, downlink, out, events).await;
     }
     for (device, payload) in documents {
-        json_document(ingestor.store(), &device, &payload, out, events).await;
+        json_mqtt::document(ingestor.store(), downlink, &device, &payload, out, events).await;
     }
     for receipt in receipts {
         receipt.done().await;
@@ -227,15 +228,15 @@ async fn write(ingestor: &mut Ingestor, jobs: Vec<Job>) -> Vec<Written> {
     all
 }
 
-/// Keeps bytes that name no batch. They cannot be acknowledged.
+/// Keeps bytes that could not become rows and name no batch.
 async fn stray(
     store: &Store,
     device: &DeviceId,
     payload: &[u8],
-    error: &BatchError,
+    reason: &str,
     out: &mpsc::Sender<out::Message>,
 ) {
-    let reason = RejectedRecord::new(0, error.to_string()).reason;
+    let reason = RejectedRecord::new(0, reason).reason;
     let kept = Quarantined {
         device: device.as_str(),
         digest: Sha256::of(payload),
@@ -285,36 +286,5 @@ async fn publish(
     }
     for event in written.events {
         let _ = events.send(event);
-    }
-}
-
-async fn json_document(
-    store: &Store,
-    device: &DeviceId,
-    payload: &[u8],
-    out: &mpsc::Sender<out::Message>,
-    events: &broadcast::Sender<HubEvent>,
-) {
-    let readings = match json::parse(payload) {
-        Ok(readings) => readings,
-        Err(error) => {
-            tracing::warn!(%device, %error, "JSON readings not taken");
-            return;
-        }
-    };
-    let mut backoff = Backoff::new();
-    let stored = loop {
-        match json::store(store, device, &readings).await {
-            // Nothing sends these again: they wait for the database, unacknowledged.
-            Err(error) if error.is_transient() => {
-                tracing::warn!(%device, %error, "the database takes no JSON readings; trying again");
-                backoff.wait().await;
-            }
-            done => break done,
-        }
-    };
-    match stored {
-        Ok(stored) => json::tell(device, &readings, &stored, out, events),
-        Err(error) => tracing::warn!(%device, %error, "JSON readings not stored"),
     }
 }

@@ -28,8 +28,8 @@ pub struct Page {
     cursor: Option<String>,
     /// Only of this forecaster (not devices, alarms, gaps).
     forecaster: Option<String>,
-    /// Only of this device (readings, forecasts, alarms, gaps).
-    device: Option<String>,
+    /// Only of this device (readings, forecasts, alarms, gaps, quarantined).
+    pub(super) device: Option<String>,
     /// Only of this sensor (readings).
     sensor: Option<String>,
     /// Only from this time on (readings, forecasts), RFC 3339.
@@ -78,7 +78,7 @@ impl Page {
     }
 
     /// Where a page begins, and how many rows show whether there is another behind it.
-    fn window(&self) -> Result<(i64, i64), Problem> {
+    pub(super) fn window(&self) -> Result<(i64, i64), Problem> {
         Ok((self.number()?.unwrap_or(0), self.limit()? + 1))
     }
 
@@ -124,7 +124,7 @@ fn value_of(row: &impl Serialize) -> Value {
 }
 
 /// A page of rows of which one more was read than belongs to it; `cursor` is told the last row of the page.
-fn page<T: Serialize>(
+pub(super) fn page<T: Serialize>(
     mut rows: Vec<T>,
     read: i64,
     cursor: impl FnOnce(&T) -> String,
@@ -139,7 +139,7 @@ fn page<T: Serialize>(
 }
 
 /// The cursor of lists that go on at a place.
-fn place<T>((offset, read): (i64, i64)) -> impl FnOnce(&T) -> String {
+pub(super) fn place<T>((offset, read): (i64, i64)) -> impl FnOnce(&T) -> String {
     move |_| offset.saturating_add(read - 1).to_string()
 }
 

@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod predict;
 pub mod problem;
 pub mod push;
+mod quarantine;
 mod reports;
 mod sketches;
 
@@ -100,6 +101,8 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::decisions))
         .routes(routes!(lists::alarms))
         .routes(routes!(lists::gaps))
+        .routes(routes!(quarantine::quarantined))
+        .routes(routes!(quarantine::quarantined_payload))
         .routes(routes!(lists::rollouts))
         .routes(routes!(lists::rollout))
         .routes(routes!(lists::readings, push::push_readings))

@@ -38,8 +38,8 @@ impl RejectedRecord {
 /// A batch that is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerRow {
-    /// SHA-256 of its bytes.
-    pub digest: Sha256,
+    /// SHA-256 of its bytes; none where it is so old that only its number is known.
+    pub digest: Option<Sha256>,
     /// What was refused of it.
     pub rejected: Vec<RejectedRecord>,
 }
@@ -113,7 +113,8 @@ impl Store {
         Ok(Ingest { tx })
     }
 
-    /// What the ledger holds at or beyond `number` of an epoch, ascending, at most 1,000.
+    /// What the ledger holds at or beyond `number` of an epoch, ascending, at most 1,000. Where retention took rows of it, one
+    /// without a boot stands for them.
     ///
     /// # Errors
     /// The database.
@@ -125,7 +126,10 @@ impl Store {
     ) -> Result<Vec<SealedAt>> {
         let rows: Vec<(i64, String, i64)> = sqlx::query_as(
             "SELECT number, boot_id, monotonic_ms FROM batches
-             WHERE device = $1 AND epoch = $2 AND number >= $3 ORDER BY number LIMIT 1000",
+             WHERE device = $1 AND epoch = $2 AND number >= $3
+             UNION ALL SELECT pruned_through, '', 0 FROM epochs
+             WHERE device = $1 AND epoch = $2 AND pruned_through >= $3
+             ORDER BY number LIMIT 1000",
         )
         .bind(device)
         .bind(epoch.0)

@@ -12,13 +12,19 @@ use crate::ledger::{Committed, Ingest, LedgerRow, NewBatch, RejectedRecord, numb
 /// Device, epoch and number of a batch.
 pub type Key = (String, Epoch, u64);
 
-type Row = (String, Uuid, i64, Vec<u8>, Json<Vec<RejectedRecord>>);
+type Row = (
+    String,
+    Uuid,
+    i64,
+    Option<Vec<u8>>,
+    Option<Json<Vec<RejectedRecord>>>,
+);
 
 /// Most numbers beyond the watermark that are read of an epoch.
 const BEYOND: i64 = 4_096;
 
 impl Ingest {
-    /// The ledger's rows of batches; one that was never committed has none.
+    /// The ledger's rows of batches; one that was never committed has none. Of those that retention took only the number counts.
     ///
     /// # Errors
     /// The database.
@@ -27,9 +33,10 @@ impl Ingest {
         let epochs: Vec<Uuid> = keys.iter().map(|(_, epoch, _)| epoch.0).collect();
         let numbers: Vec<i64> = keys.iter().map(|(.., n)| signed(*n)).collect();
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT b.device, b.epoch, b.number, b.digest, b.rejected
+            "SELECT k.device, k.epoch, k.number, b.digest, b.rejected
              FROM unnest($1::text[], $2::uuid[], $3::int8[]) AS k(device, epoch, number)
-             JOIN batches b USING (device, epoch, number)",
+             LEFT JOIN batches b USING (device, epoch, number) LEFT JOIN epochs e USING (device, epoch)
+             WHERE b.number IS NOT NULL OR e.pruned_through >= k.number",
         )
         .bind(devices)
         .bind(epochs)
@@ -40,9 +47,13 @@ impl Ingest {
         Ok(rows
             .into_iter()
             .filter_map(|(device, epoch, n, digest, rejected)| {
+                let digest = match digest {
+                    Some(bytes) => Some(Sha256::from_slice(&bytes)?),
+                    None => None,
+                };
                 let row = LedgerRow {
-                    digest: Sha256::from_slice(&digest)?,
-                    rejected: rejected.0,
+                    digest,
+                    rejected: rejected.map(|Json(r)| r).unwrap_or_default(),
                 };
                 Some(((device, Epoch(epoch), number(n)), row))
             })

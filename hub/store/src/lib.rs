@@ -27,6 +27,7 @@ pub mod quarantine;
 pub mod readings;
 mod readings_copy;
 pub mod records;
+pub mod retention;
 pub mod rollouts;
 pub mod sensors;
 pub mod sketches;

@@ -1,4 +1,4 @@
-//! Monthly partitions of `readings`: owns their names and creation, never drops one.
+//! Monthly partitions of `readings`: owns their names and creation, never what is in them.
 
 use std::collections::BTreeSet;
 
@@ -25,6 +25,22 @@ impl Month {
             year: time.year(),
             month: time.month(),
         })
+    }
+
+    /// The month of a partition's name, such as `2026_01`.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (year, month) = name.split_once('_')?;
+        let month = Self {
+            year: year.parse().ok()?,
+            month: month.parse().ok()?,
+        };
+        month.start().map(|_| month)
+    }
+
+    /// Whether all of it lies before a time.
+    pub(crate) fn ended_by(self, time: DateTime<Utc>) -> bool {
+        let end = self.next().start();
+        end.is_some_and(|end| end <= time.date_naive())
     }
 
     fn start(self) -> Option<NaiveDate> {
@@ -90,6 +106,11 @@ mod tests {
         let december = Month::of(1_798_675_200_000).unwrap();
         assert_eq!(december.start().unwrap().to_string(), "2026-12-01");
         assert_eq!(december.next().start().unwrap().to_string(), "2027-01-01");
+        assert_eq!(Month::parse("2026_12"), Some(december));
+        assert_eq!(Month::parse("late"), None);
+        assert_eq!(Month::parse("2026_13"), None);
+        let newyear = timestamp(1_798_761_600_000);
+        assert!(december.ended_by(newyear) && !december.next().ended_by(newyear));
         assert_eq!(Month::of(-1), None, "1969 is in the early partition");
         assert_eq!(Month::of(i64::MAX), None);
     }

@@ -3,8 +3,12 @@
 use crate::Store;
 use crate::error::{Context as _, Result};
 use crate::ledger::Ingest;
+use chrono::{DateTime, Utc};
 use fieldcast_wire::{Epoch, Sha256};
 use sqlx::PgConnection;
+
+/// Payloads that name no batch, kept of each device: the newest ones.
+const STRAYS: i64 = 200;
 
 /// A payload that is kept because it cannot become rows.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +23,25 @@ pub struct Quarantined<'a> {
     pub reason: &'a str,
     /// All of it.
     pub bytes: &'a [u8],
+}
+
+/// A quarantined payload without its bytes.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct QuarantinedRow {
+    /// Whose.
+    pub device: String,
+    /// SHA-256 of its bytes.
+    pub digest: Vec<u8>,
+    /// Epoch of the batch it is; none where that cannot be read.
+    pub epoch: Option<String>,
+    /// Its number.
+    pub number: Option<i64>,
+    /// Why.
+    pub reason: String,
+    /// How many bytes.
+    pub bytes: i32,
+    /// When.
+    pub received_at: DateTime<Utc>,
 }
 
 impl Ingest {
@@ -44,19 +67,39 @@ impl Store {
         Ok(new)
     }
 
-    /// Bytes of a device's quarantined payloads, oldest first, at most `limit`.
+    /// Quarantined payloads of one device or of all, newest first, after the first `skip`.
     ///
     /// # Errors
     /// The database.
-    pub async fn quarantined(&self, device: &str, limit: i64) -> Result<Vec<Vec<u8>>> {
-        sqlx::query_scalar(
-            "SELECT bytes FROM quarantined WHERE device = $1 ORDER BY received_at, digest LIMIT $2",
+    pub async fn quarantined(
+        &self,
+        device: Option<&str>,
+        skip: i64,
+        limit: i64,
+    ) -> Result<Vec<QuarantinedRow>> {
+        sqlx::query_as(
+            "SELECT device, digest, epoch::text, number, reason, octet_length(bytes) AS bytes, received_at FROM quarantined
+             WHERE ($1::text IS NULL OR device = $1) ORDER BY received_at DESC, device, digest OFFSET $2 LIMIT $3",
         )
         .bind(device)
+        .bind(skip)
         .bind(limit)
         .fetch_all(self.pool())
         .await
-        .during(format!("read quarantined payloads of device {device}"))
+        .during("list quarantined payloads")
+    }
+
+    /// The bytes of a quarantined payload; none where there is no such.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn quarantined_bytes(&self, device: &str, digest: Sha256) -> Result<Option<Vec<u8>>> {
+        sqlx::query_scalar("SELECT bytes FROM quarantined WHERE device = $1 AND digest = $2")
+            .bind(device)
+            .bind(&digest.0[..])
+            .fetch_optional(self.pool())
+            .await
+            .during(format!("read a quarantined payload of device {device}"))
     }
 }
 
@@ -79,6 +122,19 @@ async fn insert(connection: &mut PgConnection, kept: &Quarantined<'_>) -> Result
     .during(format!("quarantine a payload of device {}", kept.device))?
     .rows_affected()
         == 1;
+    if new && kept.batch.is_none() {
+        // Nobody was told that these bytes are kept: a device that only sends rubbish must not fill the disk.
+        sqlx::query(
+            "DELETE FROM quarantined WHERE device = $1 AND number IS NULL AND digest IN (
+                SELECT digest FROM quarantined WHERE device = $1 AND number IS NULL
+                ORDER BY received_at DESC, digest OFFSET $2)",
+        )
+        .bind(kept.device)
+        .bind(STRAYS)
+        .execute(&mut *connection)
+        .await
+        .during(format!("quarantine a payload of device {}", kept.device))?;
+    }
     if new {
         crate::alarms::raise(connection, kept.device, "quarantined", kept.reason).await?;
     }

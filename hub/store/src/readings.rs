@@ -1,5 +1,7 @@
 //! Tables `readings` and `json_readings`: owns reading values and writing JSON ones, never their meaning.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use fieldcast_features::Millis;
 
@@ -204,6 +206,31 @@ impl Store {
         .during("find the newest readings of devices")?;
         let known = rows.into_iter().filter_map(|(d, t)| Some((d, millis(t?))));
         Ok(known.collect())
+    }
+
+    /// What JSON readings of sensors and times say.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn json_values(
+        &self,
+        keys: &[(i32, Millis)],
+    ) -> Result<BTreeMap<(i32, Millis), f64>> {
+        let sensors: Vec<i32> = keys.iter().map(|(sensor, _)| *sensor).collect();
+        let times: Vec<DateTime<Utc>> = keys.iter().map(|(_, time)| timestamp(*time)).collect();
+        let rows: Vec<(i32, DateTime<Utc>, f64)> = sqlx::query_as(
+            "SELECT j.sensor, j.time, j.value FROM unnest($1::int4[], $2::timestamptz[]) AS k(sensor, time)
+             JOIN json_readings j USING (sensor, time)",
+        )
+        .bind(sensors)
+        .bind(times)
+        .fetch_all(self.pool())
+        .await
+        .during("read JSON readings")?;
+        let keyed = rows
+            .into_iter()
+            .map(|(sensor, time, value)| ((sensor, millis(time)), value));
+        Ok(keyed.collect())
     }
 
     /// Readings of things that run no agent; one that is there already (same sensor, same time) stays as it is.

@@ -1,0 +1,153 @@
+//! Forgetting by age: owns the SQL that drops and deletes, never how old is old.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::Store;
+use crate::error::{Context as _, Result};
+use crate::partitions::Month;
+
+/// Rows deleted in one statement: short enough to be in nobody's way.
+const CHUNK: i64 = 10_000;
+/// How long a partition's removal may wait for readers before it is left for the next time.
+const LOCK: &str = "SET LOCAL lock_timeout = '3s'";
+
+/// Tables of what devices tell that is neither reading nor gap, and who may be asked for less of it.
+const RECORDS: [&str; 7] = [
+    "forecasts",
+    "residual_summaries",
+    "paired_losses",
+    "sensor_sketches",
+    "drift_signals",
+    "alarms",
+    "outcomes",
+];
+
+impl Store {
+    /// Removes the months of readings that ended before a time, and JSON readings before it; answers the removed months.
+    ///
+    /// # Errors
+    /// The database, or a month that is in use for longer than a few seconds.
+    pub async fn forget_readings(&self, before: DateTime<Utc>) -> Result<Vec<String>> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = 'readings'::regclass ORDER BY 1",
+        )
+        .fetch_all(self.pool())
+        .await
+        .during("list the partitions of readings")?;
+        let mut removed = Vec::new();
+        for name in names {
+            let month = name.strip_prefix("readings_").and_then(Month::parse);
+            if !month.is_some_and(|month| month.ended_by(before)) {
+                continue;
+            }
+            let failed = || format!("remove the partition {name}");
+            let mut tx = self.pool().begin().await.during(failed())?;
+            sqlx::raw_sql(LOCK)
+                .execute(&mut *tx)
+                .await
+                .during(failed())?;
+            // The name was parsed as year and month, so nothing else can be in it.
+            let sql = sqlx::AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}"));
+            sqlx::raw_sql(sql)
+                .execute(&mut *tx)
+                .await
+                .during(failed())?;
+            tx.commit().await.during(failed())?;
+            removed.push(name);
+        }
+        self.delete("json_readings", "time", before).await?;
+        Ok(removed)
+    }
+
+    /// Deletes what devices told before a time, readings and gaps apart; answers how many rows.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn forget_records(&self, before: DateTime<Utc>) -> Result<u64> {
+        let mut deleted = 0;
+        for table in RECORDS {
+            deleted += self.delete(table, "received_at", before).await?;
+        }
+        deleted += self.delete("quarantined", "received_at", before).await?;
+        Ok(deleted)
+    }
+
+    /// Deletes ledger rows that came before a time and lie below their epoch's watermark; what they proved is kept as one number
+    /// an epoch. Answers how many.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn forget_batches(&self, before: DateTime<Utc>) -> Result<u64> {
+        let failed = || "forget old batches of the ledger".to_owned();
+        let mut deleted = 0;
+        loop {
+            let mut tx = self.pool().begin().await.during(failed())?;
+            let gone: Vec<(String, Uuid, i64)> = sqlx::query_as(
+                "WITH old AS (
+                    SELECT b.device, b.epoch, b.number FROM batches b JOIN epochs e USING (device, epoch)
+                    WHERE b.received_at < $1 AND b.number <= e.through LIMIT $2)
+                 DELETE FROM batches b USING old
+                 WHERE b.device = old.device AND b.epoch = old.epoch AND b.number = old.number
+                 RETURNING b.device, b.epoch, b.number",
+            )
+            .bind(before)
+            .bind(CHUNK)
+            .fetch_all(&mut *tx)
+            .await
+            .during(failed())?;
+            let mut devices = Vec::with_capacity(gone.len());
+            let mut epochs = Vec::with_capacity(gone.len());
+            let mut numbers = Vec::with_capacity(gone.len());
+            for (device, epoch, number) in gone {
+                devices.push(device);
+                epochs.push(epoch);
+                numbers.push(number);
+            }
+            sqlx::query(
+                "UPDATE epochs e SET pruned_through = greatest(e.pruned_through, g.number)
+                 FROM (SELECT device, epoch, max(number) AS number
+                       FROM unnest($1::text[], $2::uuid[], $3::int8[]) AS k(device, epoch, number)
+                       GROUP BY device, epoch) g
+                 WHERE e.device = g.device AND e.epoch = g.epoch",
+            )
+            .bind(&devices)
+            .bind(&epochs)
+            .bind(&numbers)
+            .execute(&mut *tx)
+            .await
+            .during(failed())?;
+            tx.commit().await.during(failed())?;
+            deleted += numbers.len() as u64;
+            if numbers.len() < usize::try_from(CHUNK).unwrap_or(usize::MAX) {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    async fn delete(
+        &self,
+        table: &'static str,
+        column: &'static str,
+        before: DateTime<Utc>,
+    ) -> Result<u64> {
+        let sql = format!(
+            "DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+                SELECT ctid FROM {table} WHERE {column} < $1 LIMIT {CHUNK}))"
+        );
+        let mut deleted = 0;
+        loop {
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
+                .bind(before)
+                .execute(self.pool())
+                .await
+                .during(format!("delete old rows of {table}"))?
+                .rows_affected();
+            deleted += rows;
+            if rows < u64::try_from(CHUNK).unwrap_or(u64::MAX) {
+                return Ok(deleted);
+            }
+        }
+    }
+}
