@@ -21,6 +21,8 @@ pub mod registry;
 pub mod rest;
 pub mod rollout;
 pub mod signing;
+pub mod simulate;
+pub mod sockets;
 pub mod tls;
 pub mod training;
 pub mod triggers;
