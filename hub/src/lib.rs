@@ -22,6 +22,8 @@ pub mod rest;
 pub mod retention;
 pub mod rollout;
 pub mod signing;
+pub mod simulate;
+pub mod sockets;
 pub mod tls;
 pub mod training;
 pub mod triggers;

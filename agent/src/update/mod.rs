@@ -5,6 +5,7 @@ pub mod download;
 pub mod driver;
 pub mod engine_check;
 pub mod floor;
-pub mod machine;
+
+pub use fieldcast_device::update as machine;
 
 pub use machine::{Event, Installed, Machine, Output, Phase, Target};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fieldcast_device::clock::offset;
 use fieldcast_wire::caps::MAX_BLOCKS_ASKED;
 use fieldcast_wire::{DeviceTopic, RecordBody, SCHEMA, Sha256, Topics, message, pb};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Connection, LinkEvent};
 use super::machine::{self, Event, Lane, Output, Settings, State};
 use crate::buffer::{BufferError, BufferHandle, Commit};
-use crate::clock::{self, Clock, Millis};
+use crate::clock::{Clock, Millis};
 use crate::identity::Identity;
 
 /// What comes from the hub, and whether it can be reached.
@@ -446,7 +447,7 @@ impl Driver {
         let (mono, wall) = (self.clock.monotonic_ms(), self.clock.wall_ms());
         if ack.echo_boot_id == self.clock.boot_id()
             && let Some((offset, error)) =
-                clock::offset(ack.echo_monotonic_ms, ack.hub_time_ms, mono, wall)
+                offset(ack.echo_monotonic_ms, ack.hub_time_ms, mono, wall)
         {
             let news = self
                 .anchor

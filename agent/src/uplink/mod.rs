@@ -4,11 +4,12 @@
 
 mod client;
 mod driver;
-pub mod machine;
 #[cfg(test)]
 mod model_hub;
 #[cfg(test)]
 mod tests;
+
+pub use fieldcast_device::uplink as machine;
 
 pub use driver::{LinkStatus, UplinkEvent, UplinkHandle, start};
 pub use machine::Settings;

@@ -129,7 +129,8 @@ async fn run_list(ctx: &Context) -> Result<()> {
     database.close().await
 }
 
-fn running_broker(ctx: &Context) -> Option<String> {
+/// Broker of the hub that runs on this data directory.
+pub(super) fn running_broker(ctx: &Context) -> Option<String> {
     let text = std::fs::read_to_string(ctx.config.serve_file()).ok()?;
     let serve: Value = serde_json::from_str(&text).ok()?;
     serve["broker"].as_str().map(str::to_owned)

@@ -13,6 +13,7 @@ pub mod run;
 pub mod search;
 pub mod serve;
 pub mod simulate;
+pub mod simulate_fleet;
 mod tables;
 pub mod train;
 pub mod worker;
@@ -62,7 +63,7 @@ enum Command {
     Device(device::Args),
     /// Import history from files.
     Import(import::Args),
-    /// Write generated data as CSV.
+    /// Write generated data as CSV, or let a made fleet connect.
     Simulate(simulate::Args),
     /// Print a binary payload as JSON.
     Decode(decode::Args),

@@ -1,21 +1,24 @@
-//! `fieldcast-hub simulate`: writes generated data as CSV; owns its options and files, never the numbers.
+//! `fieldcast-hub simulate`: writes generated data as CSV; owns its options and files, never the numbers; hands a fleet on.
 
 use std::io::BufWriter;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
 use fieldcast_sim::{Period, SimSpec, csv};
 use serde_json::json;
 
-use super::Context;
+use super::{Context, simulate_fleet};
 
 /// Options of `simulate`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Folder for one CSV file a device.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    out: Option<PathBuf>,
     /// Devices.
     #[arg(long, default_value_t = 3)]
     devices: u32,
@@ -36,6 +39,12 @@ pub struct Args {
     seed: u64,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Let thousands of made devices speak to a hub.
+    Fleet(Box<simulate_fleet::Args>),
+}
+
 fn period(text: &str) -> Result<Period, String> {
     match text {
         "1h" => Ok(Period::Hour),
@@ -44,11 +53,16 @@ fn period(text: &str) -> Result<Period, String> {
     }
 }
 
-/// Writes the files.
+/// Writes the files, or runs a fleet.
 ///
 /// # Errors
 /// A specification that cannot be generated, or a file that cannot be written.
 pub async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let out = match (args.command, args.out) {
+        (Some(Command::Fleet(fleet)), _) => return simulate_fleet::run(ctx, *fleet).await,
+        (None, Some(out)) => out,
+        (None, None) => bail!("name a folder with --out"),
+    };
     let spec = SimSpec {
         seed: args.seed,
         start: args.start.timestamp_millis(),
@@ -58,11 +72,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         changes: args.change_days,
     };
     spec.validate()?;
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("create folder {}", args.out.display()))?;
+    std::fs::create_dir_all(&out).with_context(|| format!("create folder {}", out.display()))?;
     let mut files = Vec::new();
     for device in 0..spec.devices {
-        let path = args.out.join(csv::file_name(device));
+        let path = out.join(csv::file_name(device));
         let file =
             std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
         csv::write(BufWriter::new(file), spec.rows(device))

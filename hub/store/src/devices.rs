@@ -55,6 +55,34 @@ impl Store {
         .during(format!("add device {id}"))
     }
 
+    /// Adds many devices with one set of labels, or gives them new tokens; a device that is there without the label `mark` is
+    /// left as it is. Returns how many were written.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn put_devices(
+        &self,
+        ids: &[String],
+        labels: &BTreeMap<String, String>,
+        token_hashes: &[Vec<u8>],
+        mark: &str,
+    ) -> Result<u64> {
+        sqlx::query(
+            "INSERT INTO devices (id, labels, token_hash)
+             SELECT n.id, $2, n.hash FROM unnest($1::text[], $3::bytea[]) AS n(id, hash)
+             ON CONFLICT (id) DO UPDATE SET labels = excluded.labels, token_hash = excluded.token_hash
+             WHERE devices.labels ? $4",
+        )
+        .bind(ids)
+        .bind(Json(labels))
+        .bind(token_hashes)
+        .bind(mark)
+        .execute(self.pool())
+        .await
+        .map(|done| done.rows_affected())
+        .during(format!("add {} devices", ids.len()))
+    }
+
     /// One device.
     ///
     /// # Errors

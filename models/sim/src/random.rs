@@ -2,14 +2,15 @@
 
 /// `SplitMix64` (Steele, Lea, Flood 2014): small, and the same on every machine for ever.
 #[derive(Debug, Clone)]
-pub(crate) struct Stream {
+pub struct Stream {
     state: u64,
     spare: Option<f64>,
 }
 
 impl Stream {
     /// A stream of its own for each (seed, purpose).
-    pub(crate) fn new(seed: u64, purpose: u64) -> Self {
+    #[must_use]
+    pub fn new(seed: u64, purpose: u64) -> Self {
         let mut stream = Self {
             state: seed ^ purpose.wrapping_mul(0xA076_1D64_78BD_642F),
             spare: None,
@@ -28,7 +29,7 @@ impl Stream {
     }
 
     /// Uniform in (0, 1): never 0, so that its logarithm is finite.
-    pub(crate) fn uniform(&mut self) -> f64 {
+    pub fn uniform(&mut self) -> f64 {
         #[allow(
             clippy::cast_precision_loss,
             reason = "53 bits are exactly what an f64 holds"

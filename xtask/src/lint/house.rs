@@ -7,6 +7,7 @@ use super::graph::Graph;
 /// Crate -> the crates of the workspace that it may link. Arrows run down only.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("fieldcast-wire", &[]),
+    ("fieldcast-device", &["wire", "features"]),
     ("fieldcast-features", &[]),
     ("fieldcast-drift", &[]),
     ("fieldcast-kernel", &[]),
@@ -26,13 +27,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fieldcast-postgres", &[]),
     (
         "fieldcast-agent",
-        &["wire", "features", "drift", "baseline", "bundle", "runtime"],
+        &[
+            "wire", "device", "features", "drift", "baseline", "bundle", "runtime",
+        ],
     ),
     (
         "fieldcast-hub",
         &[
-            "wire", "features", "drift", "baseline", "onnx", "bundle", "runtime", "train", "sim",
-            "store", "postgres",
+            "wire", "device", "features", "drift", "baseline", "onnx", "bundle", "runtime",
+            "train", "sim", "store", "postgres",
         ],
     ),
     ("fieldcast-tests", &["wire", "features", "sim"]),
@@ -42,6 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates that stay pure: they know no runtime, no database, no network.
 const LEAVES: &[&str] = &[
     "fieldcast-wire",
+    "fieldcast-device",
     "fieldcast-features",
     "fieldcast-drift",
     "fieldcast-kernel",

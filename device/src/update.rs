@@ -533,5 +533,5 @@ impl Machine {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
+#[path = "update_tests.rs"]
 mod tests;

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::buffer::{AckOutcome, BatchKey, SealedInfo};
+use crate::batches::{AckOutcome, BatchKey, SealedInfo};
 
 /// Limits of the uplink. Times in milliseconds of process time.
 #[derive(Debug, Clone)]

@@ -1,0 +1,8 @@
+//! What a device decides: when to send what, which model it runs, what an answer says of its clock. Pure; never a disk, socket or clock.
+//!
+//! The agent carries it out on a device, the hub's simulator for thousands of made ones in one process.
+
+pub mod batches;
+pub mod clock;
+pub mod update;
+pub mod uplink;

@@ -1,0 +1,266 @@
+//! A small made fleet against a real hub process with its embedded broker and a real PostgreSQL.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fieldcast_hub::ingest::Ingestor;
+use fieldcast_hub::rollout::{driver, plan::Plan};
+use fieldcast_hub::training::KIND;
+use fieldcast_sim::{Period, SimSpec};
+use fieldcast_store::Store;
+use serde_json::{Value, json};
+use support::process::{self, Process};
+use support::{Bed, add_device, bed, define, epoch, job, payload, reading};
+
+const LONG: Duration = Duration::from_secs(90);
+
+async fn hub(bed: &Bed) -> Process {
+    let (hub, rest) = Process::serve(&bed.dir.path().join("hub"), &bed.url("t"), &[]).await;
+    hub.ready(&rest, 200).await;
+    hub
+}
+
+/// Runs a fleet to its end; what it prints as JSON.
+async fn fleet(bed: &Bed, options: &str) -> Value {
+    let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
+    let args = format!("--json simulate fleet --verify {options}");
+    let run = move || process::run(&dir, &url, &args.split_whitespace().collect::<Vec<_>>());
+    let out = tokio::task::spawn_blocking(run).await.unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_reading_of_a_fleet_arrives_once_also_where_acks_batches_and_connections_do_not() {
+    let bed = bed().await;
+    let hub = hub(&bed).await;
+    let calm = "--devices 50 --sensors 3 --rate 12 --batch-every 1s --duration 4s --seed 5";
+    let told = fleet(&bed, calm).await;
+    let (sums, verdict) = (&told["fleet"], &told["verify"]);
+    // Each device takes 12 readings at each whole second after its phase.
+    let produced = number(&sums["produced"]);
+    assert!((50 * 3 * 12..=50 * 4 * 12).contains(&produced), "{told}");
+    assert_eq!(number(&sums["acked"]), produced, "{told}");
+    assert_eq!(number(&verdict["once"]), produced, "{told}");
+    assert_eq!(
+        (&sums["resent"], &sums["connections"]),
+        (&json!(0), &json!(50))
+    );
+
+    let wild = "--devices 50 --prefix wild- --sensors 3 --rate 12 --batch-every 500ms --duration 8s --seed 6 \
+                --ack-deadline 1s --fault drop-acks=0.3 --fault repeat=0.2 --fault cut=0.1 --fault storm=3s";
+    let told = fleet(&bed, wild).await;
+    let (sums, verdict) = (&told["fleet"], &told["verify"]);
+    let produced = number(&sums["produced"]);
+    assert!(produced >= 50 * 12 * 6, "{told}");
+    assert_eq!(number(&sums["acked"]), produced, "{told}");
+    assert_eq!(number(&verdict["once"]), produced, "{told}");
+    assert!(number(&sums["resent"]) > 50, "{told}");
+    assert!(number(&sums["connections"]) > 75, "{told}");
+    assert_eq!(
+        (&verdict["lost"], &verdict["twice"]),
+        (&json!(0), &json!(0))
+    );
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_is_taken_away_or_written_twice_is_found() {
+    let bed = bed().await;
+    let hub = hub(&bed).await;
+    let plan = "--devices 2 --sensors 1 --rate 4 --batch-every 1s --duration 3s";
+    let told = fleet(&bed, plan).await;
+    assert_eq!(told["verify"]["lost"], 0);
+    // Once more with readings that a trigger loses and doubles.
+    support::psql(
+        &bed,
+        "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF pg_trigger_depth() > 1 THEN RETURN NEW; END IF;
+             IF extract(epoch FROM NEW.time)::bigint % 3 = 0 THEN RETURN NULL; END IF;
+             IF extract(epoch FROM NEW.time)::bigint % 3 = 1 THEN INSERT INTO readings SELECT NEW.*; END IF;
+             RETURN NEW; END $$;
+         CREATE TRIGGER spoil BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION spoil()",
+    );
+    let args = format!("simulate fleet --verify --prefix other- {plan} --duration 5s");
+    let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
+    let args = args.replacen(" --duration 3s", "", 1);
+    let run = move || process::refused(&dir, &url, &args.split_whitespace().collect::<Vec<_>>());
+    let said = tokio::task::spawn_blocking(run).await.unwrap();
+    assert!(
+        said.contains("is lost") && said.contains("is there twice"),
+        "{said}"
+    );
+    // A name that a device has which is not simulated stays that device's.
+    add_device(&bed.store, "real-00001", Some("secret")).await;
+    let dir = bed.dir.path().join("hub");
+    let taken = ["simulate", "fleet", "--prefix", "real-", "--devices", "2"];
+    let said = process::refused(&dir, &bed.url("t"), &taken);
+    assert!(said.contains("not simulated"), "{said}");
+    hub.stop().await;
+}
+
+/// A fleet that goes on until it is asked to end.
+struct Going(Child);
+
+impl Going {
+    fn start(dir: &Path, url: &str, options: &str) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_fieldcast-hub"))
+            .arg("--data-dir")
+            .arg(dir)
+            .env("DATABASE_URL", url)
+            .args([
+                "--json",
+                "simulate",
+                "fleet",
+                "--verify",
+                "--duration",
+                "300s",
+            ])
+            .args(options.split_whitespace())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn end(mut self) -> Value {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let out = std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap();
+        assert!(self.0.wait().unwrap().success(), "{out}");
+        serde_json::from_str(&out).unwrap()
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Two months of readings from which a model is learnt.
+async fn history(store: &Store) {
+    let sim = SimSpec {
+        seed: 3,
+        start: 1_735_689_600_000,
+        days: 60,
+        period: Period::Hour,
+        devices: 1,
+        changes: Vec::new(),
+    };
+    let readings = sim.rows(0).flat_map(|r| {
+        [
+            reading("temperature", r.time, r.temperature),
+            reading("demand", r.time, r.demand),
+        ]
+    });
+    let bytes = payload(epoch(1), 1, 1, readings.collect());
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    ingestor.write(&[job("a", &bytes)]).await.unwrap();
+}
+
+async fn model(store: &Store) {
+    add_device(store, "a", None).await;
+    define(store, "f", json!({})).await;
+    history(store).await;
+    let mut config = json!(fieldcast_train::TrainConfig::default());
+    config["max_epochs"] = json!(0);
+    let request = json!({"trigger": "person", "reason": "test", "config": config});
+    let id = store.enqueue(KIND, "f", &request).await.unwrap().0;
+    let until = Instant::now() + LONG;
+    loop {
+        let job = store.job(id).await.unwrap().unwrap();
+        match job.status.as_str() {
+            "succeeded" => return,
+            "failed" => panic!("{:?}", job.error),
+            _ => assert!(Instant::now() < until, "training is {}", job.status),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until all devices of a fleet report one of these phases of `f`.
+async fn reach(store: &Store, prefix: &str, devices: u32, phase: &str) {
+    let until = Instant::now() + LONG;
+    loop {
+        let mut states = Vec::new();
+        for n in 1..=devices {
+            let name = format!("{prefix}{n:05}");
+            let state = store.device_state(&name).await.unwrap();
+            states.push(state.map_or(Value::Null, |s| s["forecasters"][0].clone()));
+        }
+        if states.iter().all(|s| s["phase"] == phase) {
+            return;
+        }
+        assert!(Instant::now() < until, "not {phase}: {states:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_obeys_signed_orders_and_misbehaves_as_it_is_told() {
+    let bed = bed().await;
+    let hub = hub(&bed).await;
+    let store = &bed.store;
+    let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
+    model(store).await;
+    let pace = "--batch-every 500ms --rate 4 --speed 36000 --sensors 2";
+    let good = Going::start(&dir, &url, &format!("--devices 6 --prefix good- {pace}"));
+    let added = async |count: usize| {
+        let until = Instant::now() + LONG;
+        while store.devices("", 100).await.unwrap().len() < count {
+            assert!(Instant::now() < until, "the devices were not added");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // All are known before the rollout chooses whom it orders.
+    added(1 + 6).await;
+    let rollout = driver::start(store, "f", 1, Plan::all_at_once(), "ann")
+        .await
+        .unwrap();
+    reach(store, "good-", 6, "healthy").await;
+    let until = Instant::now() + LONG;
+    while store.rollout(rollout).await.unwrap().unwrap().0.status != "succeeded" {
+        assert!(Instant::now() < until, "the rollout does not succeed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Who comes later is ordered the champion.
+    let nan = format!("--devices 2 --prefix nan- {pace} --fault nan=1");
+    let (nan, crash, refuse) = (
+        Going::start(&dir, &url, &nan),
+        Going::start(&dir, &url, &nan.replace("nan", "crash")),
+        Going::start(&dir, &url, &nan.replace("nan", "refuse")),
+    );
+    reach(store, "nan-", 2, "rolled_back").await;
+    reach(store, "crash-", 2, "failed").await;
+    reach(store, "refuse-", 2, "rejected").await;
+    let told = good.end();
+    for fleet in [nan, crash, refuse] {
+        let told = fleet.end();
+        assert_eq!(told["verify"]["lost"], 0, "{told}");
+        assert_eq!(told["fleet"]["disobeyed"], 0, "{told}");
+    }
+    assert_eq!(told["verify"]["lost"], 0, "{told}");
+    assert!(number(&told["fleet"]["blocks"]) >= 6, "{told}");
+    assert_eq!(told["fleet"]["disobeyed"], 0, "{told}");
+    let (_, devices) = store.rollout(rollout).await.unwrap().unwrap();
+    assert_eq!(devices.len(), 6);
+    assert!(store.newest_origin("f", 1).await.unwrap().is_some());
+    hub.stop().await;
+}
