@@ -11,7 +11,7 @@ use super::forecaster::{Forecaster, Note, Step, Stored};
 use super::intervals::Intervals;
 use super::model::Slot;
 use crate::buffer::{BufferError, BufferHandle, Commit};
-use crate::update::driver::{ModelEvent, Request};
+use crate::update::driver::{ModelEvent, Request, Standing};
 use crate::update::machine::{Event, Machine, Output};
 
 /// State key of the forecasters this device has met, with the definition of their newest bundle.
@@ -287,7 +287,12 @@ impl Engine {
         for output in outputs {
             match output {
                 Output::Fetch(target) => requests.push(Request::Fetch(name.to_owned(), target)),
-                Output::Load(bundle) => requests.push(Request::Load(name.to_owned(), bundle)),
+                Output::Take(bundle) => {
+                    requests.push(Request::Load(name.to_owned(), bundle, Standing::New));
+                }
+                Output::Load(bundle) => {
+                    requests.push(Request::Load(name.to_owned(), bundle, Standing::Kept));
+                }
                 Output::Activate(sha) => self.put(name, &sha, false, step).await,
                 Output::Watch(sha) => self.put(name, &sha, true, step).await,
                 Output::Baseline => {

@@ -13,6 +13,7 @@ use fieldcast_wire::{Sha256, caps};
 
 use super::download::read_capped;
 use super::engine_check;
+use super::words::Installed;
 use crate::pipeline::drift::ErrorWatch;
 use crate::pipeline::inputs::InputWatch;
 use crate::pipeline::model::Influence;
@@ -138,17 +139,19 @@ impl Bundles {
         }
     }
 
-    /// Reads, verifies and loads a bundle; its golden vectors are reproduced on this machine.
+    /// Reads, verifies and loads a bundle; its golden vectors are reproduced on this machine. Where `now` is none its expiry does
+    /// not count.
     ///
     /// # Errors
     /// The check that failed, or why none could be made, in words.
     pub fn load(
         &self,
         forecaster: &str,
-        sha: &str,
+        installed: &Installed,
         ring: &KeyRing,
-        now: Millis,
+        now: Option<Millis>,
     ) -> Result<Loaded, NotLoaded> {
+        let sha = installed.sha.as_str();
         let refused = |step: &str, why: String| NotLoaded::Refused(format!("{step}: {why}"));
         let digest = Sha256::from_hex(sha)
             .ok_or_else(|| refused("V7", "the bundle's digest is not one".to_owned()))?;
@@ -167,8 +170,16 @@ impl Bundles {
             agent_version: crate::VERSION,
         };
         let bundle = UnverifiedBundle::parse(&bytes, &Caps::default())
-            .and_then(|b| b.verify(ring, &expected, now))
+            .and_then(|b| b.verify(ring, &expected, now.unwrap_or(Millis::MIN)))
             .map_err(|e| refused(e.step(), e.to_string()))?;
+        let version = bundle.manifest().version;
+        if version != installed.version {
+            let why = format!(
+                "the order is for model version {}, the bundle is version {version}; order it with its own version",
+                installed.version
+            );
+            return Err(refused("V7", why));
+        }
         drop(bytes);
         let model = fieldcast_runtime::load_with(&bundle, |b| self.engines_agree(sha, b))
             .map_err(|e| refused(e.step(), e.to_string()))?;

@@ -29,13 +29,22 @@ const CHECK_AGAIN: Duration = Duration::from_secs(30);
 /// The time floor is kept this often.
 const KEEP_FLOOR: Duration = Duration::from_secs(600);
 
+/// Whether a bundle's own expiry counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is new here: an expired one is refused.
+    New,
+    /// It is in place or proved itself here: expiry must not take the last good model away.
+    Kept,
+}
+
 /// From the engine.
 #[derive(Debug)]
 pub enum Request {
     /// Get a bundle.
     Fetch(String, Target),
     /// Check and load one that is on disk.
-    Load(String, Installed),
+    Load(String, Installed, Standing),
     /// Bundles (digests) that any machine still needs.
     Keep(Vec<String>),
 }
@@ -104,7 +113,7 @@ struct Running {
     fetching: BTreeMap<String, Fetching>,
     needed: Option<Vec<String>>,
     seen: BTreeMap<String, u64>,
-    unchecked: BTreeMap<(String, String), Installed>,
+    unchecked: BTreeMap<(String, String), (Installed, Standing)>,
     checked: Instant,
     floor_kept: Option<Instant>,
 }
@@ -180,7 +189,9 @@ impl Running {
     async fn request(&mut self, request: Request) {
         match request {
             Request::Fetch(forecaster, target) => self.fetch(forecaster, target).await,
-            Request::Load(forecaster, installed) => self.load(&forecaster, installed).await,
+            Request::Load(forecaster, installed, standing) => {
+                self.load(&forecaster, installed, standing).await;
+            }
             Request::Keep(needed) => {
                 let mut all = needed.clone();
                 all.extend(self.fetching.keys().cloned());
@@ -194,15 +205,16 @@ impl Running {
         }
     }
 
-    async fn load(&mut self, forecaster: &str, installed: Installed) {
+    async fn load(&mut self, forecaster: &str, installed: Installed, standing: Standing) {
         let sha = installed.sha.clone();
         let now = self.this.clock.trusted_ms();
         let later = |why: &str| Err(NotLoaded::Unchecked(why.to_owned()));
         let loaded = match &self.ring {
             Some(ring) if ring.version() > 0 => {
                 let (bundles, ring) = (self.this.bundles.clone(), ring.clone());
-                let (forecaster, sha) = (forecaster.to_owned(), sha.clone());
-                aside(move || bundles.load(&forecaster, &sha, &ring, now))
+                let (forecaster, installed) = (forecaster.to_owned(), installed.clone());
+                let now = (standing == Standing::New).then_some(now);
+                aside(move || bundles.load(&forecaster, &installed, &ring, now))
                     .await
                     .unwrap_or_else(|e| Err(NotLoaded::Refused(e)))
             }
@@ -222,7 +234,7 @@ impl Running {
             Err(NotLoaded::Unchecked(reason)) => {
                 tracing::error!(forecaster, bundle = %sha, "bundle not checked: {reason}");
                 let key = (forecaster.to_owned(), sha.clone());
-                self.unchecked.insert(key, installed);
+                self.unchecked.insert(key, (installed, standing));
                 self.tell(forecaster, Event::Unchecked(sha, reason), None)
                     .await;
             }
@@ -242,8 +254,8 @@ impl Running {
             Some(ring) if ring.version() == 0 => self.stored_keys().await,
             Some(_) => {}
         }
-        for ((forecaster, _), installed) in std::mem::take(&mut self.unchecked) {
-            self.load(&forecaster, installed).await;
+        for ((forecaster, _), (installed, standing)) in std::mem::take(&mut self.unchecked) {
+            self.load(&forecaster, installed, standing).await;
         }
     }
 

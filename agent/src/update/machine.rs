@@ -9,157 +9,17 @@
 //!                          Failed              Rejected  Shadowing         RolledBack / Failed          Failed
 //! ```
 //!
+//! Expiry keeps new bundles out; what is in place, or proved itself, is held against no clock.
 //! The state is written before an output is carried out, so that a process that dies finds out what it was doing.
 
-use fieldcast_features::Millis;
-use fieldcast_wire::{Sha256, pb};
 use serde::{Deserialize, Serialize};
+
+pub use super::words::{Event, Installed, Output, Phase, Target};
 
 /// Forecasts in a row that a proven model may fail before the baselines take over.
 const MAX_FAILED: u32 = 3;
 /// Times a process may die while a bundle is on trial.
 const MAX_INTERRUPTED: u32 = 2;
-
-/// Where the newest order stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// No order yet.
-    #[default]
-    None,
-    /// Its bundle is on the way.
-    Downloading,
-    /// Its bundle is here and is being checked and loaded.
-    Verified,
-    /// Its model watches.
-    Shadowing,
-    /// Its model runs, on probation.
-    Active,
-    /// Its model has proved itself.
-    Healthy,
-    /// Its bundle was refused.
-    Rejected,
-    /// Its model failed and the last good one runs again.
-    RolledBack,
-    /// It failed otherwise.
-    Failed,
-}
-
-impl Phase {
-    /// As it goes to the hub.
-    #[must_use]
-    pub fn wire(self) -> pb::ModelPhase {
-        match self {
-            Self::None => pb::ModelPhase::None,
-            Self::Downloading => pb::ModelPhase::Downloading,
-            Self::Verified => pb::ModelPhase::Verified,
-            Self::Shadowing => pb::ModelPhase::Shadowing,
-            Self::Active => pb::ModelPhase::Active,
-            Self::Healthy => pb::ModelPhase::Healthy,
-            Self::Rejected => pb::ModelPhase::Rejected,
-            Self::RolledBack => pb::ModelPhase::RolledBack,
-            Self::Failed => pb::ModelPhase::Failed,
-        }
-    }
-}
-
-/// A bundle that is on this device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Installed {
-    /// Digest, hexadecimal.
-    pub sha: String,
-    /// Model version.
-    pub version: u64,
-}
-
-impl Installed {
-    /// The digest.
-    #[must_use]
-    pub fn digest(&self) -> Option<Sha256> {
-        Sha256::from_hex(&self.sha)
-    }
-}
-
-/// What a verified order asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// The bundle; none orders the device back to its own baselines.
-    pub bundle: Option<Installed>,
-    /// Its bytes.
-    pub size: usize,
-    /// Beside the running model instead of in its place.
-    pub shadow: bool,
-    /// Generation of the order.
-    pub generation: u64,
-    /// Attempt within it.
-    pub attempt: u32,
-    /// From this time on it is given up.
-    pub expires: Millis,
-}
-
-impl Target {
-    fn names(&self, sha: &str) -> bool {
-        Machine::is(self.bundle.as_ref(), sha)
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The process started; `clean` where the last one ended in order.
-    Started {
-        /// Ended in order.
-        clean: bool,
-    },
-    /// A verified order.
-    Ordered(Target),
-    /// A bundle is complete on disk.
-    Fetched(String),
-    /// A bundle will not come.
-    Unfetchable(String, String),
-    /// A bundle passed every check and its model is loaded.
-    Loaded(String),
-    /// A bundle did not pass.
-    Refused(String, String),
-    /// A bundle cannot be checked now: that says nothing about it, and it is checked again later.
-    Unchecked(String, String),
-    /// An order was not obeyed.
-    NotObeyed(String),
-    /// A model has no usable window.
-    NoWindow(String, String),
-    /// A model made a forecast of finite numbers.
-    Forecasted(String),
-    /// A model could not.
-    Failed(String, String),
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Output {
-    /// Get the bundle.
-    Fetch(Target),
-    /// Check and load it from disk.
-    Load(Installed),
-    /// Let the loaded model forecast.
-    Activate(String),
-    /// Let the loaded model watch.
-    Watch(String),
-    /// No model: baselines.
-    Baseline,
-    /// Nothing watches.
-    Unwatch,
-    /// Tell the hub how an order ended.
-    Outcome {
-        /// Generation of the order.
-        generation: u64,
-        /// Attempt within it.
-        attempt: u32,
-        /// Whether it was fulfilled.
-        ok: bool,
-        /// In words.
-        message: String,
-    },
-}
 
 /// State of one forecaster's model, persisted as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -279,11 +139,15 @@ impl Machine {
 
     fn load_target(&self) -> Vec<Output> {
         let target = self.target.as_ref();
-        target
-            .and_then(|t| t.bundle.clone())
-            .map(Output::Load)
-            .into_iter()
-            .collect()
+        let bundle = target.and_then(|t| t.bundle.clone());
+        let load = |bundle| {
+            if self.last_good.as_ref() == Some(&bundle) {
+                Output::Load(bundle)
+            } else {
+                Output::Take(bundle)
+            }
+        };
+        bundle.map(load).into_iter().collect()
     }
 
     fn outcome(&self, ok: bool, message: &str) -> Option<Output> {

@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+use fieldcast_wire::Sha256;
 use proptest::prelude::*;
 
 use super::*;
@@ -62,7 +63,7 @@ fn a_good_bundle_becomes_healthy_after_its_probation() {
     ));
     assert_eq!(
         run(&mut m, vec![Event::Fetched(sha.clone())]),
-        [Output::Load(bundle("a"))]
+        [Output::Take(bundle("a"))]
     );
     assert_eq!(
         run(&mut m, vec![Event::Loaded(sha.clone())]),
@@ -115,6 +116,32 @@ fn a_model_that_fails_on_probation_gives_way_to_the_last_good_one() {
         Phase::RolledBack,
         "the hub must still see what became of its order"
     );
+}
+
+#[test]
+fn only_a_bundle_that_never_proved_itself_is_held_against_the_clock() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let started = || Event::Started { clean: true };
+    assert_eq!(run(&mut m, vec![started()]), [Output::Load(bundle("a"))]);
+    let b = bundle("b").sha;
+    let taken = run(
+        &mut m,
+        vec![order("b", 2, false), Event::Fetched(b.clone())],
+    );
+    assert_eq!(taken, [Output::Take(bundle("b"))]);
+    // Before it is loaded it is still new, after a restart too.
+    let again = run(&mut m, vec![started()]);
+    assert_eq!(
+        again,
+        [Output::Take(bundle("b")), Output::Load(bundle("a"))]
+    );
+    // On probation it is in place.
+    let kept = run(&mut m, vec![Event::Loaded(b), started()]);
+    assert_eq!(kept, [Output::Load(bundle("b"))]);
+    // The way back is to one that proved itself.
+    let back = vec![order("a", 3, false), Event::Fetched(bundle("a").sha)];
+    assert_eq!(run(&mut m, back), [Output::Load(bundle("a"))]);
 }
 
 #[test]
@@ -281,7 +308,7 @@ fn an_old_model_that_fails_does_not_end_the_order_for_a_new_one() {
         assert_eq!(out, [Output::Baseline], "no outcome of the order for b");
         assert_eq!((m.phase, m.active.clone()), (Phase::Downloading, None));
         let out = run(&mut m, vec![Event::Fetched(b.clone())]);
-        assert_eq!(out, [Output::Load(bundle("b"))]);
+        assert_eq!(out, [Output::Take(bundle("b"))]);
     }
 }
 
@@ -379,7 +406,7 @@ proptest! {
                 prop_assert!(m.active.is_some());
             }
             for output in &outputs {
-                if let Output::Load(i) | Output::Fetch(Target { bundle: Some(i), .. }) = output {
+                if let Output::Load(i) | Output::Take(i) | Output::Fetch(Target { bundle: Some(i), .. }) = output {
                     prop_assert!(m.needed().contains(&i.sha.as_str()));
                 }
             }

@@ -1,5 +1,7 @@
 //! Models, bundles and signed orders as a hub would make them: owns their making, never a device.
 
+pub mod device;
+
 use fieldcast_agent::update::driver::FromHub;
 use fieldcast_bundle::{Calibration, GoldenVector, Kind, Manifest, Training, seal, signed};
 use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, calendar};
@@ -70,12 +72,33 @@ pub fn bundle(params: &ModelParams, version: u64, golden_error: f64) -> Vec<u8> 
     bundle_of(spec(), params, version, golden_error)
 }
 
+/// One that may be taken up only before a time.
+pub fn expiring(params: &ModelParams, version: u64, expires: i64) -> Vec<u8> {
+    let mut made = manifest(spec(), params, version, 0.0);
+    made.0.expires = Some(expires);
+    sealed(made)
+}
+
 pub fn bundle_of(
     s: ForecasterSpec,
     params: &ModelParams,
     version: u64,
     golden_error: f64,
 ) -> Vec<u8> {
+    sealed(manifest(s, params, version, golden_error))
+}
+
+/// The reference part is larger than a block, so that a bundle takes several.
+pub fn sealed((manifest, onnx): (Manifest, Vec<u8>)) -> Vec<u8> {
+    seal(manifest, onnx, vec![b' '; 3 * BLOCK], sign(2), "hub").unwrap()
+}
+
+pub fn manifest(
+    s: ForecasterSpec,
+    params: &ModelParams,
+    version: u64,
+    golden_error: f64,
+) -> (Manifest, Vec<u8>) {
     let onnx = build(params, &[]).unwrap();
     let model = fieldcast_runtime::load_onnx(&onnx, &s).unwrap();
     let mut golden = GoldenVector {
@@ -102,8 +125,7 @@ pub fn bundle_of(
         created: 1,
         expires: None,
     };
-    // The reference part is larger than a block, so that a bundle takes several.
-    seal(manifest, onnx, vec![b' '; 3 * BLOCK], sign(2), "hub").unwrap()
+    (manifest, onnx)
 }
 
 pub fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) -> FromHub {
