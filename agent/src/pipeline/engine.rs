@@ -22,6 +22,7 @@ use crate::status::board::Board;
 use crate::update::bundles::Loaded;
 use crate::update::driver::{ModelEvent, Request};
 use crate::update::machine::Machine;
+use crate::update::witness::Death;
 
 /// Runs of readings that share one commit at most.
 const TOGETHER: usize = 16;
@@ -89,11 +90,14 @@ type Answer = (
 );
 
 impl Engine {
-    /// Takes up what the buffer holds; `clean` is read there.
+    /// Takes up what the buffer holds; `death` says with which model at work the process before died.
     ///
     /// # Errors
     /// Where the buffer cannot be read or written.
-    pub async fn start(parts: Parts) -> Result<Self, crate::buffer::BufferError> {
+    pub async fn start(
+        parts: Parts,
+        death: Option<Death>,
+    ) -> Result<Self, crate::buffer::BufferError> {
         let mut engine = Self {
             parts,
             forecasters: BTreeMap::new(),
@@ -104,7 +108,7 @@ impl Engine {
             ahead: None,
             missed: VecDeque::new(),
         };
-        engine.take_up(None).await?;
+        engine.take_up(death).await?;
         Ok(engine)
     }
 
@@ -134,7 +138,6 @@ impl Engine {
         while let Some(ingest) = ingests.recv().await {
             self.ingest(ingest, &mut ingests).await;
         }
-        self.ended_in_order().await;
     }
 
     async fn ingest(&mut self, first: Ingest, queue: &mut mpsc::Receiver<Ingest>) {

@@ -13,11 +13,10 @@ use super::model::Slot;
 use crate::buffer::{BufferError, BufferHandle, Commit};
 use crate::update::driver::{ModelEvent, Request, Standing};
 use crate::update::machine::{Event, Machine, Output};
+use crate::update::witness::Death;
 
 /// State key of the forecasters this device has met, with the definition of their newest bundle.
 const KNOWN: &str = "forecasters";
-/// State key that is there after an end in order.
-const CLEAN: &str = "clean";
 
 /// Explaining costs up to twenty forecasts: no more often than this, however fast history is replayed.
 const EXPLAINED_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
@@ -29,7 +28,7 @@ impl Engine {
     pub(super) async fn catch_up(&mut self) {
         if let Some(before) = &self.ahead {
             let before = before.clone();
-            match self.take_up(Some(true)).await {
+            match self.take_up(None).await {
                 Ok(()) => self.ahead = None,
                 Err(e) => {
                     let problem = e.to_string();
@@ -47,14 +46,9 @@ impl Engine {
         }
     }
 
-    /// Makes forecasters and machines out of what is stored; `clean` none reads it from the buffer (a start).
-    pub(super) async fn take_up(&mut self, clean: Option<bool>) -> Result<(), BufferError> {
+    /// Makes forecasters and machines out of what is stored; `death` is how the process before ended, at a start.
+    pub(super) async fn take_up(&mut self, death: Option<Death>) -> Result<(), BufferError> {
         let buffer = self.parts.buffer.clone();
-        let start = clean.is_none();
-        let clean = match clean {
-            Some(clean) => clean,
-            None => buffer.state(CLEAN).await?.is_some_and(|b| b == b"1"),
-        };
         let known: Known = buffer
             .state(KNOWN)
             .await?
@@ -82,8 +76,8 @@ impl Engine {
             }
         }
         let mut step = Step::default();
-        if start {
-            step.state.push((CLEAN.to_owned(), b"0".to_vec()));
+        if let Some(death) = &death {
+            tracing::error!(bundle = %death.sha, "the process before died {}", death.words());
         }
         for spec in specs.into_values() {
             if let Some(f) = self.make(spec, &mut step).await? {
@@ -96,7 +90,7 @@ impl Engine {
             let mut machine: Machine = stored
                 .and_then(|b| serde_json::from_slice(&b).ok())
                 .unwrap_or_default();
-            let outputs = machine.step(Event::Started { clean }, self.parts.probation);
+            let outputs = machine.step(Event::Started(death.clone()), self.parts.probation);
             self.machines.insert(name.clone(), machine);
             requests.extend(self.apply(&name, outputs, &mut step).await);
             self.keep_machine(&name, &mut step);
@@ -438,7 +432,7 @@ impl Engine {
                 facts.model_version = last.version;
                 let slot = f.and_then(Forecaster::active);
                 facts.engine = slot.map_or_else(String::new, |s| s.engine.clone());
-                facts.phase = format!("{:?}", machine.phase).to_lowercase();
+                machine.phase.name().clone_into(&mut facts.phase);
                 facts.reason = machine.told();
                 facts.generation = machine.generation();
                 let name_of = |i: &Option<crate::update::Installed>| {
@@ -454,16 +448,6 @@ impl Engine {
         }
         // Nobody may listen: without an identity there is no uplink.
         self.parts.states.send_replace(states);
-    }
-
-    pub(super) async fn ended_in_order(&self) {
-        let commit = Commit {
-            state: vec![(CLEAN.to_owned(), b"1".to_vec())],
-            ..Commit::default()
-        };
-        if let Err(e) = self.parts.buffer.commit(commit).await {
-            tracing::error!("{e}");
-        }
     }
 }
 

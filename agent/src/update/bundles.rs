@@ -1,6 +1,7 @@
 //! Bundles on disk: owns their files and the way from a file to a model that may forecast; never decides which one runs.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fieldcast_bundle::{Caps, DailyErrors, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
@@ -13,6 +14,7 @@ use fieldcast_wire::{Sha256, caps};
 
 use super::download::read_capped;
 use super::engine_check;
+use super::witness::{Doing, Witness};
 use super::words::Installed;
 use crate::pipeline::drift::ErrorWatch;
 use crate::pipeline::inputs::InputWatch;
@@ -44,16 +46,33 @@ pub enum NotLoaded {
     Unchecked(String),
 }
 
-struct Runs(LoadedModel);
+/// A loaded model whose work is witnessed.
+struct Runs {
+    model: LoadedModel,
+    sha: Sha256,
+    witness: Witness,
+}
+
+impl Runs {
+    /// A panic is the model's failure like any other where the program unwinds; where it aborts, the witness has seen it.
+    fn work<T>(&self, work: impl FnOnce(&LoadedModel) -> Result<T, String>) -> Result<T, String> {
+        let work = AssertUnwindSafe(|| work(&self.model));
+        self.witness
+            .during(Doing::Forecasting, self.sha, || catch_unwind(work))
+            .unwrap_or_else(|_| Err("the model panicked".to_owned()))
+    }
+}
 
 impl Model for Runs {
     fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
-        let p = self.0.forecast(window).map_err(|e| e.to_string())?;
+        let p = self.work(|m| m.forecast(window).map_err(|e| e.to_string()))?;
         Ok((p.mean, p.quantiles))
     }
 
     fn explain(&self, spec: &ForecasterSpec, window: &Window) -> Vec<Influence> {
-        let Ok(explained) = self.0.explain(window, spec.season_steps()) else {
+        let season = spec.season_steps();
+        let explained = self.work(|m| m.explain(window, season).map_err(|e| e.to_string()));
+        let Ok(explained) = explained else {
             return Vec::new();
         };
         let told = |part: &Part| Influence {
@@ -79,6 +98,7 @@ pub struct Bundles {
     folder: PathBuf,
     device: String,
     checker: Option<PathBuf>,
+    witness: Witness,
 }
 
 impl Bundles {
@@ -89,7 +109,15 @@ impl Bundles {
             folder: data_dir.join("bundles"),
             device: String::new(),
             checker: None,
+            witness: Witness::default(),
         }
+    }
+
+    /// Names who notes that a model is at work.
+    #[must_use]
+    pub fn witnessed_by(mut self, witness: Witness) -> Self {
+        self.witness = witness;
+        self
     }
 
     /// Names the agent's program, for a process that is not it: `checker` compares the engines that can run a model.
@@ -181,7 +209,10 @@ impl Bundles {
             return Err(refused("V7", why));
         }
         drop(bytes);
-        let model = fieldcast_runtime::load_with(&bundle, |b| self.engines_agree(sha, b))
+        let load = || fieldcast_runtime::load_with(&bundle, |b| self.engines_agree(sha, b));
+        let model = self
+            .witness
+            .during(Doing::Loading, digest, load)
             .map_err(|e| refused(e.step(), e.to_string()))?;
         match model.runs_by() {
             RunsBy::Fused => tracing::info!(forecaster, bundle = sha, "runs by fused kernels"),
@@ -189,6 +220,11 @@ impl Bundles {
                 tracing::warn!(forecaster, bundle = sha, "runs by tract: {why}");
             }
         }
+        let model = Runs {
+            model,
+            sha: digest,
+            witness: self.witness.clone(),
+        };
         Ok(loaded(&bundle, model, &self.device))
     }
 
@@ -231,7 +267,7 @@ fn calibration_of(daily: &DailyErrors, device: &str) -> Option<ErrorCalibration>
     })
 }
 
-fn loaded(bundle: &VerifiedBundle, model: LoadedModel, device: &str) -> Loaded {
+fn loaded(bundle: &VerifiedBundle, runs: Runs, device: &str) -> Loaded {
     let manifest = bundle.manifest();
     let calibration = calibration_of(&manifest.calibration.daily, device);
     let sha = bundle.sha256();
@@ -248,8 +284,8 @@ fn loaded(bundle: &VerifiedBundle, model: LoadedModel, device: &str) -> Loaded {
             sha,
             version: manifest.version,
             levels: manifest.forecaster.quantiles.clone(),
-            engine: model.runs_by().to_string(),
-            model: Box::new(Runs(model)),
+            engine: runs.model.runs_by().to_string(),
+            model: Box::new(runs),
         },
         spec: manifest.forecaster.clone(),
     }

@@ -4,22 +4,44 @@
 //!              Ordered                Fetched              Loaded (active)        probation forecasts
 //!   any phase ---------> Downloading ---------> Verified ------------------> Active -----------------> Healthy
 //!                            |                     |  \                        |                          |
-//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed, or the process   | 3 failed
-//!                            v                     v    v                      v died in it twice         v
-//!                          Failed              Rejected  Shadowing         RolledBack / Failed          Failed
+//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed,                  | Failed three times,
+//!                            v                     v    v                      v or two deaths            v or three deaths
+//!                          Failed              Rejected  Shadowing         RolledBack          RolledBack, or Failed
+//!                                                           |                           where no good bundle is left
+//!                                                           v Failed, or two deaths
+//!                                                         Failed
 //! ```
 //!
 //! Expiry keeps new bundles out; what is in place, or proved itself, is held against no clock.
-//! The state is written before an output is carried out, so that a process that dies finds out what it was doing.
+//! The state is written before an output is carried out. A death counts only where a model was at work ([`super::witness`]): a
+//! power cut, or a process that is ended at another moment, says nothing about a model.
 
 use serde::{Deserialize, Serialize};
 
+use super::witness::Death;
 pub use super::words::{Event, Installed, Output, Phase, Target};
 
 /// Forecasts in a row that a proven model may fail before the baselines take over.
 const MAX_FAILED: u32 = 3;
-/// Times a process may die while a bundle is on trial.
-const MAX_INTERRUPTED: u32 = 2;
+/// Times the process may die with a model at work that is on trial.
+const MAX_DEATHS_ON_TRIAL: u32 = 2;
+/// The same with a proven one.
+const MAX_DEATHS: u32 = 3;
+/// After so many forecasts without a death those of before count no more.
+const CALM: u32 = 100;
+
+/// Processes that died with a bundle's model at work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deaths {
+    /// The bundle, hexadecimal.
+    pub sha: String,
+    /// How many.
+    pub times: u32,
+    /// Start of the last of them.
+    pub start: u64,
+    /// Forecasts since.
+    pub calm: u32,
+}
 
 /// State of one forecaster's model, persisted as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -34,14 +56,18 @@ pub struct Machine {
     pub active: Option<Installed>,
     /// The last one that proved itself.
     pub last_good: Option<Installed>,
+    /// The one that had proved itself before it.
+    #[serde(default)]
+    pub before: Option<Installed>,
     /// The watching bundle.
     pub shadow: Option<Installed>,
     /// Forecasts by `active` since it is in place.
     pub forecasts: u64,
     /// Forecasts by `shadow`.
     pub shadow_forecasts: u64,
-    /// Processes that died while the target was on trial.
-    pub interrupted: u32,
+    /// Bundles with which processes died lately.
+    #[serde(default)]
+    pub deaths: Vec<Deaths>,
     /// Forecasts that `active` failed in a row.
     pub failed: u32,
     /// What keeps a bundle that is in place from forecasting; not about the newest order.
@@ -73,7 +99,7 @@ impl Machine {
     #[must_use]
     pub fn needed(&self) -> Vec<&str> {
         let target = self.target.as_ref().map(|t| t.bundle.as_ref());
-        [&self.active, &self.last_good, &self.shadow]
+        [&self.active, &self.last_good, &self.before, &self.shadow]
             .into_iter()
             .flatten()
             .chain(target.flatten())
@@ -93,7 +119,7 @@ impl Machine {
     /// One step; `probation` is how many forecasts prove a model.
     pub fn step(&mut self, event: Event, probation: u32) -> Vec<Output> {
         match event {
-            Event::Started { clean } => self.started(clean),
+            Event::Started(death) => self.started(death),
             Event::Ordered(target) => self.ordered(target),
             Event::Fetched(sha) if self.awaits(&sha, Phase::Downloading) => {
                 self.phase = Phase::Verified;
@@ -140,8 +166,9 @@ impl Machine {
     fn load_target(&self) -> Vec<Output> {
         let target = self.target.as_ref();
         let bundle = target.and_then(|t| t.bundle.clone());
-        let load = |bundle| {
-            if self.last_good.as_ref() == Some(&bundle) {
+        let mut proved = [&self.last_good, &self.before].into_iter().flatten();
+        let load = |bundle: Installed| {
+            if proved.any(|i| *i == bundle) {
                 Output::Load(bundle)
             } else {
                 Output::Take(bundle)
@@ -162,7 +189,6 @@ impl Machine {
     fn end(&mut self, phase: Phase, reason: String) -> Vec<Output> {
         self.phase = phase;
         self.reason = reason.chars().take(500).collect();
-        self.interrupted = 0;
         self.outcome(false, &self.reason).into_iter().collect()
     }
 
@@ -172,33 +198,13 @@ impl Machine {
             return self.end(phase, reason);
         }
         self.hindrance = cut(&reason);
-        self.interrupted = 0;
         Vec::new()
     }
 
-    fn started(&mut self, clean: bool) -> Vec<Output> {
-        let shadow_trial = self.phase == Phase::Shadowing && self.shadow_forecasts == 0;
-        let trial = self.phase == Phase::Verified || shadow_trial || self.on_probation();
-        let mut out = Vec::new();
-        if trial && !clean {
-            self.interrupted += 1;
-            if self.interrupted >= MAX_INTERRUPTED {
-                let reason = format!(
-                    "the process died {MAX_INTERRUPTED} times while this bundle was on trial; the last good one runs"
-                );
-                // The newest one on trial is the first to be blamed.
-                if self.phase == Phase::Verified {
-                    out.extend(self.end(Phase::Failed, reason));
-                } else if shadow_trial {
-                    self.shadow = None;
-                    out.extend(self.end(Phase::Failed, reason));
-                } else if let Some(active) = self.active.take() {
-                    self.active = self.last_good.clone();
-                    self.forecasts = 0;
-                    out.extend(self.give_up(&active.sha, Phase::Failed, reason));
-                }
-            }
-        }
+    fn started(&mut self, death: Option<Death>) -> Vec<Output> {
+        let mut out = death.map_or_else(Vec::new, |death| self.died(death));
+        // Whatever is in place is loaded below.
+        out.retain(|o| !matches!(o, Output::Load(_)));
         if self.phase == Phase::Downloading {
             out.extend(self.target.clone().map(Output::Fetch));
         }
@@ -208,6 +214,68 @@ impl Machine {
         out.extend(self.active.clone().map(Output::Load));
         out.extend(self.shadow.clone().map(Output::Load));
         out
+    }
+
+    /// A process died with one of the bundles at work: after a few times it must not have another chance to.
+    fn died(&mut self, death: Death) -> Vec<Output> {
+        let sha = death.sha.as_str();
+        let runs = Self::is(self.active.as_ref(), sha);
+        let watches = Self::is(self.shadow.as_ref(), sha);
+        let arrives = self.awaits(sha, Phase::Verified);
+        if !(runs || watches || arrives) {
+            return Vec::new();
+        }
+        let most = match runs && !self.on_probation() {
+            true => MAX_DEATHS,
+            false => MAX_DEATHS_ON_TRIAL,
+        };
+        let times = self.count(&death);
+        if times < most {
+            return Vec::new();
+        }
+        self.deaths.retain(|d| d.sha != sha);
+        let reason = format!(
+            "the process died {times} times {}; the bundle is given up",
+            death.words()
+        );
+        if runs {
+            return self.go_back(sha, reason);
+        }
+        let mut out = Vec::new();
+        if watches {
+            self.shadow = None;
+            out.push(Output::Unwatch);
+        }
+        out.extend(self.give_up(sha, Phase::Failed, reason));
+        out
+    }
+
+    fn count(&mut self, death: &Death) -> u32 {
+        let at = match self.deaths.iter().position(|d| d.sha == death.sha) {
+            Some(at) => at,
+            None => {
+                self.deaths.push(Deaths {
+                    sha: death.sha.clone(),
+                    ..Deaths::default()
+                });
+                self.deaths.len() - 1
+            }
+        };
+        let Some(deaths) = self.deaths.get_mut(at) else {
+            return 0;
+        };
+        if deaths.start != death.start {
+            deaths.times += 1;
+            (deaths.start, deaths.calm) = (death.start, 0);
+        }
+        deaths.times
+    }
+
+    fn survived(&mut self, sha: &str) {
+        for deaths in self.deaths.iter_mut().filter(|d| d.sha == sha) {
+            deaths.calm += 1;
+        }
+        self.deaths.retain(|d| d.calm < CALM);
     }
 
     fn ordered(&mut self, target: Target) -> Vec<Output> {
@@ -224,11 +292,12 @@ impl Machine {
         }
         self.reason.clear();
         self.disobeyed.clear();
-        self.interrupted = 0;
         self.target = Some(target.clone());
         let Some(sha) = target.bundle.as_ref().map(|b| b.sha.clone()) else {
             return self.without_model();
         };
+        // Whoever orders a bundle once more gives it all its chances.
+        self.deaths.retain(|d| d.sha != sha);
         let runs = Self::is(self.active.as_ref(), &sha);
         let shadow = target.shadow;
         let mut out = Vec::new();
@@ -263,7 +332,8 @@ impl Machine {
         if self.shadow.take().is_some() {
             out.push(Output::Unwatch);
         }
-        (self.active, self.last_good) = (None, None);
+        (self.active, self.last_good, self.before) = (None, None, None);
+        self.deaths.clear();
         (self.forecasts, self.failed) = (0, 0);
         self.hindrance.clear();
         self.phase = Phase::None;
@@ -311,7 +381,7 @@ impl Machine {
         }
         if Self::is(self.active.as_ref(), sha) {
             let reason = format!("the bundle in place cannot be loaded any more: {reason}");
-            return self.go_back(sha, Phase::RolledBack, reason);
+            return self.go_back(sha, reason);
         }
         if Self::is(self.shadow.as_ref(), sha) {
             self.shadow = None;
@@ -328,25 +398,23 @@ impl Machine {
             || in_place.into_iter().any(|i| Self::is(i.as_ref(), sha))
         {
             self.hindrance = cut(reason);
-            // A bundle whose check never began cannot have ended the process.
-            self.interrupted = 0;
         }
         Vec::new()
     }
 
     fn forecasted(&mut self, sha: &str, probation: u32) -> Vec<Output> {
+        self.survived(sha);
         if Self::is(self.active.as_ref(), sha) {
             self.forecasts += 1;
             self.failed = 0;
             self.hindrance.clear();
             if self.on_probation() && self.forecasts >= u64::from(probation) {
-                self.last_good = self.active.clone();
+                self.before = std::mem::replace(&mut self.last_good, self.active.clone());
                 if self.phase != Phase::Active {
                     // Another order is on its way: this bundle has proved itself all the same.
                     return Vec::new();
                 }
                 self.phase = Phase::Healthy;
-                self.interrupted = 0;
                 let message = format!("{} forecasts were made", self.forecasts);
                 return self.outcome(true, &message).into_iter().collect();
             }
@@ -354,7 +422,6 @@ impl Machine {
             self.shadow_forecasts += 1;
             self.hindrance.clear();
             if self.shadow_forecasts == u64::from(probation) {
-                self.interrupted = 0;
                 return self
                     .outcome(true, "the model watches")
                     .into_iter()
@@ -367,11 +434,8 @@ impl Machine {
     fn failed(&mut self, sha: &str, reason: String) -> Vec<Output> {
         if Self::is(self.active.as_ref(), sha) {
             self.failed += 1;
-            if self.on_probation() {
-                return self.go_back(sha, Phase::RolledBack, reason);
-            }
-            if self.failed >= MAX_FAILED {
-                return self.go_back(sha, Phase::Failed, reason);
+            if self.on_probation() || self.failed >= MAX_FAILED {
+                return self.go_back(sha, reason);
             }
         } else if Self::is(self.shadow.as_ref(), sha) {
             self.shadow = None;
@@ -382,13 +446,19 @@ impl Machine {
         Vec::new()
     }
 
-    /// To the last good bundle, or to the baselines where that is the one that failed.
-    fn go_back(&mut self, sha: &str, phase: Phase, reason: String) -> Vec<Output> {
+    /// To the last good bundle, or the one before where that is the one that failed, or the baselines where there is none.
+    fn go_back(&mut self, sha: &str, reason: String) -> Vec<Output> {
+        let trial = self.on_probation();
         if Self::is(self.last_good.as_ref(), sha) {
-            self.last_good = None;
+            self.last_good = self.before.take().filter(|b| b.sha != sha);
         }
         self.active = self.last_good.clone();
         (self.forecasts, self.failed) = (0, 0);
+        let phase = if trial || self.active.is_some() {
+            Phase::RolledBack
+        } else {
+            Phase::Failed
+        };
         let mut out = vec![Output::Baseline];
         out.extend(self.active.clone().map(Output::Load));
         out.extend(self.give_up(sha, phase, reason));

@@ -9,6 +9,7 @@
 use fieldcast_wire::Sha256;
 use proptest::prelude::*;
 
+use super::super::witness::Doing;
 use super::*;
 
 fn bundle(name: &str) -> Installed {
@@ -122,7 +123,7 @@ fn a_model_that_fails_on_probation_gives_way_to_the_last_good_one() {
 fn only_a_bundle_that_never_proved_itself_is_held_against_the_clock() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);
-    let started = || Event::Started { clean: true };
+    let started = || Event::Started(None);
     assert_eq!(run(&mut m, vec![started()]), [Output::Load(bundle("a"))]);
     let b = bundle("b").sha;
     let taken = run(
@@ -171,8 +172,20 @@ fn a_refused_bundle_leaves_the_running_one_alone() {
     );
 }
 
+fn death(name: &str, start: u64, doing: Doing) -> Event {
+    Event::Started(Some(Death {
+        sha: bundle(name).sha,
+        start,
+        doing,
+    }))
+}
+
+fn crash(name: &str, start: u64) -> Event {
+    death(name, start, Doing::Forecasting)
+}
+
 #[test]
-fn a_process_that_dies_twice_in_a_trial_fails_the_bundle() {
+fn two_deaths_of_a_model_at_work_on_trial_end_it_and_power_cuts_do_not() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);
     let b = bundle("b").sha;
@@ -184,29 +197,83 @@ fn a_process_that_dies_twice_in_a_trial_fails_the_bundle() {
             Event::Loaded(b.clone()),
         ],
     );
-    let once = run(&mut m, vec![Event::Started { clean: false }]);
-    assert_eq!(once, [Output::Load(bundle("b"))]);
-    let clean = run(
-        &mut m,
-        vec![Event::Loaded(b), Event::Started { clean: true }],
-    );
-    assert_eq!(clean, [Output::Load(bundle("b"))]);
-    let twice = run(&mut m, vec![Event::Started { clean: false }]);
+    for _ in 0..9 {
+        let cut = run(&mut m, vec![Event::Started(None)]);
+        assert_eq!(cut, [Output::Load(bundle("b"))]);
+    }
+    for start in [5, 5] {
+        let once = run(&mut m, vec![crash("b", start)]);
+        assert_eq!(once, [Output::Load(bundle("b"))], "one death counts once");
+    }
+    let twice = run(&mut m, vec![crash("b", 6)]);
     assert!(
-        matches!(&twice[..], [Output::Outcome { ok: false, .. }, Output::Load(i)] if *i == bundle("a"))
+        matches!(&twice[..], [Output::Baseline, Output::Outcome { ok: false, .. }, Output::Load(i)] if *i == bundle("a")),
+        "{twice:?}"
     );
-    assert_eq!(m.phase, Phase::Failed);
+    assert_eq!(m.phase, Phase::RolledBack);
+    assert!(m.reason.contains("died 2 times"), "{}", m.reason);
     let mut fresh = Machine::default();
     run(
         &mut fresh,
         vec![order("b", 1, false), Event::Fetched(bundle("b").sha)],
     );
-    run(&mut fresh, vec![Event::Started { clean: false }]);
-    let out = run(&mut fresh, vec![Event::Started { clean: false }]);
+    run(&mut fresh, vec![death("b", 1, Doing::Loading)]);
+    let out = run(&mut fresh, vec![death("b", 2, Doing::Loading)]);
     assert!(
         matches!(&out[..], [Output::Outcome { ok: false, .. }]),
-        "died while it was checked: {out:?}"
+        "died while it was loaded: {out:?}"
     );
+    assert_eq!(fresh.phase, Phase::Failed);
+}
+
+#[test]
+fn a_proven_model_with_which_the_process_dies_again_and_again_gives_way_to_the_one_before() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    install(&mut m, "b", 2);
+    let b = bundle("b").sha;
+    run(&mut m, vec![crash("b", 1), crash("b", 2)]);
+    // Rare deaths, far apart, are no loop.
+    run(&mut m, vec![Event::Forecasted(b); 100]);
+    run(&mut m, vec![crash("b", 3), crash("b", 4), crash("x", 5)]);
+    assert_eq!((m.phase, &m.active), (Phase::Healthy, &Some(bundle("b"))));
+    let out = run(&mut m, vec![crash("b", 6)]);
+    assert!(
+        matches!(&out[..], [Output::Baseline, Output::Outcome { ok: false, generation: 2, .. }, Output::Load(i)] if *i == bundle("a")),
+        "{out:?}"
+    );
+    assert_eq!(m.phase, Phase::RolledBack);
+    // And where that one does the same, the baselines are left.
+    let out = run(&mut m, vec![crash("a", 7), crash("a", 8), crash("a", 9)]);
+    assert_eq!(out, [Output::Baseline]);
+    assert_eq!((&m.active, &m.last_good), (&None, &None));
+    assert!(m.told().contains("died 3 times"), "{}", m.told());
+}
+
+#[test]
+fn a_shadow_with_which_the_process_dies_is_dropped_also_after_its_first_forecasts() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let b = bundle("b").sha;
+    run(
+        &mut m,
+        vec![
+            order("b", 2, true),
+            Event::Fetched(b.clone()),
+            Event::Loaded(b.clone()),
+            Event::Forecasted(b.clone()),
+            Event::Forecasted(b.clone()),
+            Event::Forecasted(b),
+            crash("b", 1),
+        ],
+    );
+    let out = run(&mut m, vec![crash("b", 2)]);
+    assert!(
+        matches!(&out[..], [Output::Unwatch, Output::Outcome { ok: false, generation: 2, .. }, Output::Load(i)] if *i == bundle("a")),
+        "{out:?}"
+    );
+    assert_eq!((m.phase, &m.shadow), (Phase::Failed, &None));
+    assert_eq!(m.active, Some(bundle("a")));
 }
 
 #[test]
@@ -277,7 +344,7 @@ fn a_bundle_that_cannot_be_checked_now_is_neither_dropped_nor_forgotten() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);
     let a = bundle("a").sha;
-    run(&mut m, vec![Event::Started { clean: true }]);
+    run(&mut m, vec![Event::Started(None)]);
     let out = run(
         &mut m,
         vec![Event::Unchecked(a.clone(), "no identity".into())],
@@ -364,13 +431,13 @@ fn an_order_for_no_model_ends_on_the_baselines_and_nothing_comes_back_by_itself(
     assert_eq!((m.phase, m.generation()), (Phase::None, 3));
     assert!(m.needed().is_empty());
     assert_eq!(run(&mut m, vec![Event::Loaded(bundle("a").sha)]), []);
-    assert_eq!(run(&mut m, vec![Event::Started { clean: false }]), []);
+    assert_eq!(run(&mut m, vec![Event::Started(None)]), []);
     install(&mut m, "c", 4);
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c")];
-    (name, 0..10_u8, 1..6_u64).prop_map(|(name, kind, generation)| {
+    (name, 0..11_u8, 1..6_u64).prop_map(|(name, kind, generation)| {
         let sha = bundle(name).sha;
         match kind {
             0 => order(name, generation, false),
@@ -382,9 +449,8 @@ fn event() -> impl Strategy<Value = Event> {
             6 => Event::Failed(sha, "f".into()),
             7 => Event::Unchecked(sha, "u".into()),
             8 => no_model(generation),
-            _ => Event::Started {
-                clean: generation % 2 == 0,
-            },
+            9 => Event::Started(None),
+            _ => crash(name, generation),
         }
     })
 }
@@ -405,6 +471,7 @@ proptest! {
             if m.phase == Phase::Active {
                 prop_assert!(m.active.is_some());
             }
+            prop_assert!(m.before.is_none() || m.before != m.last_good, "two ways back that are one");
             for output in &outputs {
                 if let Output::Load(i) | Output::Take(i) | Output::Fetch(Target { bundle: Some(i), .. }) = output {
                     prop_assert!(m.needed().contains(&i.sha.as_str()));

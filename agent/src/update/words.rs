@@ -4,6 +4,8 @@ use fieldcast_features::Millis;
 use fieldcast_wire::{Sha256, pb};
 use serde::{Deserialize, Serialize};
 
+use super::witness::Death;
+
 /// Where the newest order stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,6 +32,35 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::None,
+        Self::Downloading,
+        Self::Verified,
+        Self::Shadowing,
+        Self::Active,
+        Self::Healthy,
+        Self::Rejected,
+        Self::RolledBack,
+        Self::Failed,
+    ];
+
+    /// As people and metrics read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Downloading => "downloading",
+            Self::Verified => "verified",
+            Self::Shadowing => "shadowing",
+            Self::Active => "active",
+            Self::Healthy => "healthy",
+            Self::Rejected => "rejected",
+            Self::RolledBack => "rolled_back",
+            Self::Failed => "failed",
+        }
+    }
+
     /// As it goes to the hub.
     #[must_use]
     pub fn wire(self) -> pb::ModelPhase {
@@ -92,11 +123,8 @@ impl Target {
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The process started; `clean` where the last one ended in order.
-    Started {
-        /// Ended in order.
-        clean: bool,
-    },
+    /// The process started, the last one having died with a model at work, or not.
+    Started(Option<Death>),
     /// A verified order.
     Ordered(Target),
     /// A bundle is complete on disk.

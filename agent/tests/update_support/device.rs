@@ -15,6 +15,7 @@ use fieldcast_agent::source::{Ingest, Item, RawReading};
 use fieldcast_agent::status::board::Board;
 use fieldcast_agent::update::bundles::Bundles;
 use fieldcast_agent::update::driver::{Ask, FromHub, Updater};
+use fieldcast_agent::update::witness::Witness;
 use fieldcast_wire::caps::BLOCK;
 use fieldcast_wire::{Sha256, pb};
 use ring::signature::KeyPair;
@@ -58,7 +59,8 @@ impl Device {
         let (states_in, states) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
         let board = Arc::new(Board::default());
-        let engine = Engine::start(Parts {
+        let (witness, death) = Witness::open(dir, clock.boot_id(), handle.boot());
+        let parts = Parts {
             buffer: handle.clone(),
             clock: clock.clone(),
             checker: Checker::default(),
@@ -69,9 +71,8 @@ impl Device {
             board: Arc::clone(&board),
             updater: requests,
             states: states_in,
-        })
-        .await
-        .unwrap();
+        };
+        let engine = Engine::start(parts, death).await.unwrap();
         let root: String = key(1)
             .public_key()
             .as_ref()
@@ -84,6 +85,7 @@ impl Device {
         let updater = Updater {
             identity: Some(Identity::parse(std::path::Path::new("id"), &identity).unwrap()),
             bundles: Bundles::new(dir)
+                .witnessed_by(witness)
                 .checked_by(std::path::Path::new(env!("CARGO_BIN_EXE_fieldcast-agent"))),
             buffer: handle.clone(),
             clock: clock.clone(),
