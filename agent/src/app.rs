@@ -102,6 +102,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         sketches: Sketches::default(),
         specs: config.forecasters.clone(),
         probation: config.probation,
+        latency: config.latency,
         board: board.clone(),
         updater: requests,
         states,

@@ -18,66 +18,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fieldcast_agent::config::LatencyConfig;
 use fieldcast_agent::update::witness;
-use fieldcast_features::{ForecasterSpec, calendar};
-use fieldcast_onnx::{DefaultParams, LinearParams, LstmHead, LstmParams, ModelParams};
 use fieldcast_wire::{Sha256, pb};
 use ring::signature::KeyPair;
 use serde_json::Value;
 use update_support::device::{Device, HOUR};
-use update_support::{bundle_of, key, naive_of, spec};
-
-/// A model that computes for some milliseconds.
-const LOOKBACK: usize = 192;
-const HIDDEN: usize = 256;
-
-fn long() -> ForecasterSpec {
-    ForecasterSpec {
-        lookback: LOOKBACK,
-        ..spec()
-    }
-}
-
-/// A recurrent one beside the last value: its weights are so small that they change nothing, and cost what large ones cost.
-fn thorough() -> ModelParams {
-    let s = long();
-    let (h, k) = (s.horizon, calendar::width(&s));
-    let small = |n: usize| vec![1e-6; n];
-    ModelParams::Default(DefaultParams {
-        lookback: LOOKBACK,
-        inputs: 1,
-        horizon: h,
-        future_width: k,
-        target_input: 0,
-        train_dev: vec![10.0],
-        highway: LinearParams {
-            input: LOOKBACK,
-            output: h,
-            weight: vec![0.0; LOOKBACK * h],
-            bias: vec![0.0; h],
-        },
-        future_weight: vec![0.0; h * k],
-        lstm: Some(LstmHead {
-            segment: 1,
-            lstm: LstmParams {
-                input: 1,
-                hidden: HIDDEN,
-                w_ih: small(4 * HIDDEN),
-                w_hh: small(4 * HIDDEN * HIDDEN),
-                b_ih: small(4 * HIDDEN),
-                b_hh: small(4 * HIDDEN),
-            },
-            head: LinearParams {
-                input: HIDDEN,
-                output: h,
-                weight: small(HIDDEN * h),
-                bias: vec![0.0; h],
-            },
-        }),
-        quantiles: s.quantiles.clone(),
-        quantile_offset: [-1.0, 0.0, 1.0].repeat(h),
-    })
-}
+use update_support::{bundle_of, key, long, naive_of, thorough};
 
 /// The agent's program on a data folder.
 struct Agent {
@@ -188,7 +135,12 @@ fn at_work(data: &Path) -> Option<String> {
 async fn proven(dir: &Path, first: &[u8], second: &[u8]) {
     let data = dir.join("data");
     std::fs::create_dir_all(&data).unwrap();
-    let mut device = Device::start(&data).await;
+    // The second one computes much longer than the first, which is not what it is on trial for.
+    let patient = LatencyConfig {
+        budget_ms: Some(60_000),
+        floor_ms: 60_000,
+    };
+    let mut device = Device::start_with(&data, 0, patient).await;
     device.hours(0..260).await;
     for (version, bytes) in [(1, first), (2, second)] {
         device

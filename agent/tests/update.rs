@@ -15,13 +15,15 @@ mod update_support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fieldcast_agent::config::LatencyConfig;
 use fieldcast_agent::source::{Ingest, Item, RawReading};
 use fieldcast_features::ForecasterSpec;
 use fieldcast_wire::{Sha256, pb};
 use tokio::sync::oneshot;
 use update_support::device::{Device, HOUR};
 use update_support::{
-    bundle, bundle_of, desired, expiring, exploding, naive, naive_of, signed_order, spec,
+    bundle, bundle_of, desired, expiring, exploding, long, naive, naive_of, signed_order, spec,
+    thorough,
 };
 
 #[tokio::test]
@@ -183,6 +185,35 @@ async fn expiry_keeps_new_bundles_out_and_the_last_good_one_at_work() {
     later.until_running(&good, hour + 2).await;
     assert_eq!(later.state().last_good, Sha256::of(&good).0);
     later.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_that_computes_far_longer_than_the_last_good_one_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let strict = LatencyConfig {
+        budget_ms: None,
+        floor_ms: 1,
+    };
+    let mut device = Device::start_with(dir.path(), 0, strict).await;
+    device.hours(0..260).await;
+    let good = bundle_of(long(), &naive_of(&long(), 0.0), 1, 0.0);
+    device.order(&good, 1, 1, pb::Stage::Active).await;
+    device.hours(260..268).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    let slow = bundle_of(long(), &thorough(), 2, 0.0);
+    for (generation, stage, ended, hour) in [
+        (2, pb::Stage::Shadow, pb::ModelPhase::Failed, 268),
+        (3, pb::Stage::Active, pb::ModelPhase::RolledBack, 278),
+    ] {
+        device.order(&slow, 2, generation, stage).await;
+        device.hours(hour..hour + 5).await;
+        let state = device.phase(ended).await;
+        assert!(state.reason.starts_with("slow: "), "{}", state.reason);
+        let facts = device.board.facts().forecasters["demand"].clone();
+        assert_eq!(facts.budget_us, 2_000_000);
+        device.until_running(&good, hour + 5).await;
+    }
+    device.stop().await;
 }
 
 #[tokio::test]

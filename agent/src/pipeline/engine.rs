@@ -16,6 +16,7 @@ use super::sensors::Sensors;
 use super::sketches::Sketches;
 use crate::buffer::{BufferHandle, Commit};
 use crate::clock::Clock;
+use crate::config::LatencyConfig;
 use crate::quality::Checker;
 use crate::source::{Accepted, Ingest, Item, NotAccepted};
 use crate::status::board::Board;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub specs: Vec<ForecasterSpec>,
     /// Forecasts that prove a model.
     pub probation: u32,
+    /// How long a model may compute.
+    pub latency: LatencyConfig,
     /// What people see.
     pub board: Arc<Board>,
     /// To the updater.

@@ -13,6 +13,7 @@ use super::model::Slot;
 use crate::buffer::{BufferError, BufferHandle, Commit};
 use crate::update::driver::{ModelEvent, Request, Standing};
 use crate::update::machine::{Event, Machine, Output};
+use crate::update::pace::Terms;
 use crate::update::witness::Death;
 
 /// State key of the forecasters this device has met, with the definition of their newest bundle.
@@ -90,7 +91,7 @@ impl Engine {
             let mut machine: Machine = stored
                 .and_then(|b| serde_json::from_slice(&b).ok())
                 .unwrap_or_default();
-            let outputs = machine.step(Event::Started(death.clone()), self.parts.probation);
+            let outputs = machine.step(Event::Started(death.clone()), &self.terms(&name));
             self.machines.insert(name.clone(), machine);
             requests.extend(self.apply(&name, outputs, &mut step).await);
             self.keep_machine(&name, &mut step);
@@ -186,9 +187,10 @@ impl Engine {
         if let Some(loaded) = loaded {
             self.loaded.insert(loaded.slot.sha.to_string(), loaded);
         }
+        let terms = self.terms(&forecaster);
         let machine = self.machines.entry(forecaster.clone()).or_default();
-        let (before, probation) = (machine.clone(), self.parts.probation);
-        let outputs = machine.step(event, probation);
+        let before = machine.clone();
+        let outputs = machine.step(event, &terms);
         let changed = *machine != before;
         let tidy = before.needed() != machine.needed();
         if changed {
@@ -217,6 +219,12 @@ impl Engine {
         self.publish();
     }
 
+    fn terms(&self, forecaster: &str) -> Terms {
+        let known = self.forecasters.get(forecaster);
+        let period = known.map_or(Millis::MAX, |f| f.spec().period_ms());
+        self.parts.latency.terms(self.parts.probation, period)
+    }
+
     /// A model made a forecast or failed to.
     pub(super) async fn note(&mut self, forecaster: &str, note: Note, step: &mut Step) {
         let event = match note {
@@ -225,6 +233,7 @@ impl Engine {
                 made_by,
                 shadow,
                 origin,
+                took,
             } => {
                 if !shadow {
                     let running = self.forecasters.get(forecaster).and_then(|f| f.active());
@@ -254,7 +263,7 @@ impl Engine {
                     };
                     self.last.insert(forecaster.to_owned(), made);
                 }
-                bundle.map(|sha| Event::Forecasted(sha.to_string()))
+                bundle.map(|sha| Event::Forecasted(sha.to_string(), took))
             }
             Note::Failed {
                 bundle,
@@ -267,9 +276,9 @@ impl Engine {
             Note::NoWindow { bundle, reason } => Some(Event::NoWindow(bundle.to_string(), reason)),
         };
         let Some(event) = event else { return };
-        let probation = self.parts.probation;
+        let terms = self.terms(forecaster);
         let machine = self.machines.entry(forecaster.to_owned()).or_default();
-        let outputs = machine.step(event, probation);
+        let outputs = machine.step(event, &terms);
         // While the commit is on its way nothing but readings is handled, so requests may go out before it.
         let requests = self.apply(forecaster, outputs, step).await;
         self.keep_machine(forecaster, step);
@@ -425,6 +434,7 @@ impl Engine {
                 last_good: sha(&machine.last_good),
             });
             let f = self.forecasters.get(name);
+            let budget_us = self.terms(name).budget_us;
             self.parts.board.update(|b| {
                 let facts = b.forecasters.entry(name.clone()).or_default();
                 facts.running = last.bundle.map_or_else(String::new, |b| b.to_string());
@@ -434,6 +444,12 @@ impl Engine {
                 facts.engine = slot.map_or_else(String::new, |s| s.engine.clone());
                 machine.phase.name().clone_into(&mut facts.phase);
                 facts.reason = machine.told();
+                facts.inference_us = machine.pace.p95();
+                facts.shadow_us = machine
+                    .shadow_pace
+                    .p95()
+                    .filter(|_| machine.shadow.is_some());
+                facts.budget_us = budget_us;
                 facts.generation = machine.generation();
                 let name_of = |i: &Option<crate::update::Installed>| {
                     i.as_ref().map_or_else(String::new, |i| i.sha.clone())

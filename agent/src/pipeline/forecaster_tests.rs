@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 
 use fieldcast_features::window::Window;
+use fieldcast_wire::pb;
 
 use super::*;
-use crate::pipeline::model::Model;
+use crate::pipeline::model::{Computed, Model};
 
 const HOUR: Millis = 3_600_000;
 
@@ -26,11 +27,12 @@ pub(crate) fn spec() -> ForecasterSpec {
 struct Constant(f64);
 
 impl Model for Constant {
-    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
-        Ok((
-            vec![self.0; window.horizon],
-            vec![self.0; window.horizon * 5],
-        ))
+    fn forecast(&self, window: &Window) -> Result<Computed, String> {
+        Ok(Computed {
+            mean: vec![self.0; window.horizon],
+            quantiles: vec![self.0; window.horizon * 5],
+            took_us: 7,
+        })
     }
 }
 
@@ -40,6 +42,7 @@ pub(crate) fn slot(name: &str, value: f64) -> Slot {
         version: 7,
         levels: spec().quantiles,
         engine: String::new(),
+        golden_us: 9,
         model: Box::new(Constant(value)),
     }
 }

@@ -9,16 +9,17 @@ use fieldcast_drift::monitor::ErrorCalibration;
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::window::Window;
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_runtime::{Group, LoadedModel, Part, RunsBy};
+use fieldcast_runtime::{Group, LoadedModel, Part, RunsBy, RuntimeError};
 use fieldcast_wire::{Sha256, caps};
 
 use super::download::read_capped;
 use super::engine_check;
 use super::witness::{Doing, Witness};
 use super::words::Installed;
+use crate::clock;
 use crate::pipeline::drift::ErrorWatch;
 use crate::pipeline::inputs::InputWatch;
-use crate::pipeline::model::Influence;
+use crate::pipeline::model::{Computed, Influence};
 use crate::pipeline::{Model, Slot};
 
 /// Data span whose mean absolute error is one value of the drift monitor: the calibration counts UTC days.
@@ -49,6 +50,7 @@ pub enum NotLoaded {
 /// A loaded model whose work is witnessed.
 struct Runs {
     model: LoadedModel,
+    golden_us: u32,
     sha: Sha256,
     witness: Witness,
 }
@@ -64,9 +66,14 @@ impl Runs {
 }
 
 impl Model for Runs {
-    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
+    fn forecast(&self, window: &Window) -> Result<Computed, String> {
+        let began = clock::processor_us();
         let p = self.work(|m| m.forecast(window).map_err(|e| e.to_string()))?;
-        Ok((p.mean, p.quantiles))
+        Ok(Computed {
+            mean: p.mean,
+            quantiles: p.quantiles,
+            took_us: since(began),
+        })
     }
 
     fn explain(&self, spec: &ForecasterSpec, window: &Window) -> Vec<Influence> {
@@ -209,11 +216,15 @@ impl Bundles {
             return Err(refused("V7", why));
         }
         drop(bytes);
-        let load = || fieldcast_runtime::load_with(&bundle, |b| self.engines_agree(sha, b));
-        let model = self
+        let load = || {
+            let model = fieldcast_runtime::load_with(&bundle, |b| self.engines_agree(sha, b))?;
+            let golden_us = golden_us(&model, &bundle);
+            Ok((model, golden_us))
+        };
+        let (model, golden_us) = self
             .witness
             .during(Doing::Loading, digest, load)
-            .map_err(|e| refused(e.step(), e.to_string()))?;
+            .map_err(|e: RuntimeError| refused(e.step(), e.to_string()))?;
         match model.runs_by() {
             RunsBy::Fused => tracing::info!(forecaster, bundle = sha, "runs by fused kernels"),
             RunsBy::Plain(why) => {
@@ -222,6 +233,7 @@ impl Bundles {
         }
         let model = Runs {
             model,
+            golden_us,
             sha: digest,
             witness: self.witness.clone(),
         };
@@ -247,6 +259,24 @@ impl Bundles {
     fn read(&self, sha: &str) -> io::Result<Vec<u8>> {
         read_capped(&self.path(sha), caps::MAX_BUNDLE)
     }
+}
+
+fn since(began: u64) -> u32 {
+    // A forecast below a microsecond was measured all the same.
+    let took = clock::processor_us().saturating_sub(began).max(1);
+    u32::try_from(took).unwrap_or(u32::MAX)
+}
+
+/// What a forecast takes at best: of a few, since the first ones find nothing in the caches.
+fn golden_us(model: &LoadedModel, bundle: &VerifiedBundle) -> u32 {
+    let Some(golden) = bundle.manifest().golden.first() else {
+        return 0;
+    };
+    let time = |_| {
+        let began = clock::processor_us();
+        model.forecast_golden(golden).ok().map(|_| since(began))
+    };
+    (0..3).filter_map(time).min().unwrap_or(0)
 }
 
 /// What the monitor begins with; none where too few days were measured. A device that was not learnt from has its level
@@ -285,6 +315,7 @@ fn loaded(bundle: &VerifiedBundle, runs: Runs, device: &str) -> Loaded {
             version: manifest.version,
             levels: manifest.forecaster.quantiles.clone(),
             engine: runs.model.runs_by().to_string(),
+            golden_us: runs.golden_us,
             model: Box::new(runs),
         },
         spec: manifest.forecaster.clone(),

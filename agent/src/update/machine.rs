@@ -4,11 +4,11 @@
 //!              Ordered                Fetched              Loaded (active)        probation forecasts
 //!   any phase ---------> Downloading ---------> Verified ------------------> Active -----------------> Healthy
 //!                            |                     |  \                        |                          |
-//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed,                  | Failed three times,
+//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed, slow             | Failed three times, slow
 //!                            v                     v    v                      v or two deaths            v or three deaths
 //!                          Failed              Rejected  Shadowing         RolledBack          RolledBack, or Failed
 //!                                                           |                           where no good bundle is left
-//!                                                           v Failed, or two deaths
+//!                                                           v Failed, slow, or two deaths
 //!                                                         Failed
 //! ```
 //!
@@ -18,6 +18,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::{Pace, Terms, Took};
 use super::witness::Death;
 pub use super::words::{Event, Installed, Output, Phase, Target};
 
@@ -65,6 +66,15 @@ pub struct Machine {
     pub forecasts: u64,
     /// Forecasts by `shadow`.
     pub shadow_forecasts: u64,
+    /// How long forecasts by `active` take.
+    #[serde(default)]
+    pub pace: Pace,
+    /// How long those by `shadow` take.
+    #[serde(default)]
+    pub shadow_pace: Pace,
+    /// What those by `last_good` took, microseconds; 0 where it is not known.
+    #[serde(default)]
+    pub good_us: u32,
     /// Bundles with which processes died lately.
     #[serde(default)]
     pub deaths: Vec<Deaths>,
@@ -116,8 +126,8 @@ impl Machine {
         said.join("; ")
     }
 
-    /// One step; `probation` is how many forecasts prove a model.
-    pub fn step(&mut self, event: Event, probation: u32) -> Vec<Output> {
+    /// One step; `terms` are what a model is held to.
+    pub fn step(&mut self, event: Event, terms: &Terms) -> Vec<Output> {
         match event {
             Event::Started(death) => self.started(death),
             Event::Ordered(target) => self.ordered(target),
@@ -130,7 +140,7 @@ impl Machine {
             }
             Event::Loaded(sha) => self.loaded(sha),
             Event::Refused(sha, reason) => self.refused(&sha, reason),
-            Event::Forecasted(sha) => self.forecasted(&sha, probation),
+            Event::Forecasted(sha, took) => self.forecasted(&sha, took, terms),
             Event::Failed(sha, reason) => self.failed(&sha, reason),
             Event::Unchecked(sha, reason) => self.unchecked(&sha, &reason),
             Event::NoWindow(sha, reason) => {
@@ -241,13 +251,10 @@ impl Machine {
         if runs {
             return self.go_back(sha, reason);
         }
-        let mut out = Vec::new();
         if watches {
-            self.shadow = None;
-            out.push(Output::Unwatch);
+            return self.unwatch(sha, reason);
         }
-        out.extend(self.give_up(sha, Phase::Failed, reason));
-        out
+        self.give_up(sha, Phase::Failed, reason)
     }
 
     fn count(&mut self, death: &Death) -> u32 {
@@ -334,7 +341,8 @@ impl Machine {
         }
         (self.active, self.last_good, self.before) = (None, None, None);
         self.deaths.clear();
-        (self.forecasts, self.failed) = (0, 0);
+        self.begin_anew();
+        self.good_us = 0;
         self.hindrance.clear();
         self.phase = Phase::None;
         out.push(Output::Baseline);
@@ -351,6 +359,7 @@ impl Machine {
             if target.shadow {
                 self.shadow = Some(bundle);
                 self.shadow_forecasts = 0;
+                self.shadow_pace = Pace::default();
                 self.phase = Phase::Shadowing;
                 return vec![Output::Watch(sha)];
             }
@@ -359,7 +368,7 @@ impl Machine {
                 out.push(Output::Unwatch);
             }
             self.active = Some(bundle);
-            (self.forecasts, self.failed) = (0, 0);
+            self.begin_anew();
             self.phase = Phase::Active;
             out.push(Output::Activate(sha));
             return out;
@@ -384,10 +393,7 @@ impl Machine {
             return self.go_back(sha, reason);
         }
         if Self::is(self.shadow.as_ref(), sha) {
-            self.shadow = None;
-            let mut out = vec![Output::Unwatch];
-            out.extend(self.give_up(sha, Phase::Failed, reason));
-            return out;
+            return self.unwatch(sha, reason);
         }
         Vec::new()
     }
@@ -402,33 +408,71 @@ impl Machine {
         Vec::new()
     }
 
-    fn forecasted(&mut self, sha: &str, probation: u32) -> Vec<Output> {
+    fn forecasted(&mut self, sha: &str, took: Took, terms: &Terms) -> Vec<Output> {
         self.survived(sha);
         if Self::is(self.active.as_ref(), sha) {
-            self.forecasts += 1;
-            self.failed = 0;
-            self.hindrance.clear();
-            if self.on_probation() && self.forecasts >= u64::from(probation) {
-                self.before = std::mem::replace(&mut self.last_good, self.active.clone());
-                if self.phase != Phase::Active {
-                    // Another order is on its way: this bundle has proved itself all the same.
-                    return Vec::new();
-                }
-                self.phase = Phase::Healthy;
-                let message = format!("{} forecasts were made", self.forecasts);
-                return self.outcome(true, &message).into_iter().collect();
-            }
+            self.runs_well(sha, took, terms)
         } else if Self::is(self.shadow.as_ref(), sha) {
-            self.shadow_forecasts += 1;
-            self.hindrance.clear();
-            if self.shadow_forecasts == u64::from(probation) {
-                return self
-                    .outcome(true, "the model watches")
-                    .into_iter()
-                    .collect();
+            self.watches_well(sha, took, terms)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn runs_well(&mut self, sha: &str, took: Took, terms: &Terms) -> Vec<Output> {
+        self.forecasts += 1;
+        self.failed = 0;
+        self.hindrance.clear();
+        if took.us > 0 {
+            self.pace.add(took.us);
+        }
+        if !self.on_probation() {
+            if let Some(reason) = self.pace.over_budget(terms) {
+                return self.go_back(sha, reason);
             }
+            self.good_us = self.pace.known().unwrap_or(self.good_us);
+            return Vec::new();
+        }
+        if let Some(reason) = self.pace.slow(terms, self.good_us, took.golden_us) {
+            return self.go_back(sha, reason);
+        }
+        if self.forecasts < u64::from(terms.probation) {
+            return Vec::new();
+        }
+        self.before = std::mem::replace(&mut self.last_good, self.active.clone());
+        self.good_us = self.pace.p95().unwrap_or(0);
+        if self.phase != Phase::Active {
+            // Another order is on its way: this bundle has proved itself all the same.
+            return Vec::new();
+        }
+        self.phase = Phase::Healthy;
+        let message = format!("{} forecasts were made", self.forecasts);
+        self.outcome(true, &message).into_iter().collect()
+    }
+
+    fn watches_well(&mut self, sha: &str, took: Took, terms: &Terms) -> Vec<Output> {
+        self.shadow_forecasts += 1;
+        self.hindrance.clear();
+        if took.us > 0 {
+            self.shadow_pace.add(took.us);
+        }
+        let good_us = self.good_us;
+        if let Some(reason) = self.shadow_pace.slow(terms, good_us, took.golden_us) {
+            return self.unwatch(sha, reason);
+        }
+        if self.shadow_forecasts == u64::from(terms.probation) {
+            let outcome = self.outcome(true, "the model watches");
+            return outcome.into_iter().collect();
         }
         Vec::new()
+    }
+
+    /// A shadow came to its end.
+    fn unwatch(&mut self, sha: &str, reason: String) -> Vec<Output> {
+        self.shadow = None;
+        let mut out = vec![Output::Unwatch];
+        out.extend(self.give_up(sha, Phase::Failed, reason));
+        out
     }
 
     fn failed(&mut self, sha: &str, reason: String) -> Vec<Output> {
@@ -438,12 +482,15 @@ impl Machine {
                 return self.go_back(sha, reason);
             }
         } else if Self::is(self.shadow.as_ref(), sha) {
-            self.shadow = None;
-            let mut out = vec![Output::Unwatch];
-            out.extend(self.give_up(sha, Phase::Failed, reason));
-            return out;
+            return self.unwatch(sha, reason);
         }
         Vec::new()
+    }
+
+    /// Another model is in place: what was counted of the one before says nothing of it.
+    fn begin_anew(&mut self) {
+        (self.forecasts, self.failed) = (0, 0);
+        self.pace = Pace::default();
     }
 
     /// To the last good bundle, or the one before where that is the one that failed, or the baselines where there is none.
@@ -451,9 +498,10 @@ impl Machine {
         let trial = self.on_probation();
         if Self::is(self.last_good.as_ref(), sha) {
             self.last_good = self.before.take().filter(|b| b.sha != sha);
+            self.good_us = 0;
         }
         self.active = self.last_good.clone();
-        (self.forecasts, self.failed) = (0, 0);
+        self.begin_anew();
         let phase = if trial || self.active.is_some() {
             Phase::RolledBack
         } else {

@@ -12,6 +12,18 @@ use proptest::prelude::*;
 use super::super::witness::Doing;
 use super::*;
 
+const TERMS: Terms = Terms {
+    probation: 2,
+    budget_us: 100_000,
+    floor_us: 10_000,
+};
+
+/// A forecast that took so many microseconds.
+fn forecasted(sha: &str, us: u32) -> Event {
+    let took = Took { us, golden_us: 0 };
+    Event::Forecasted(sha.to_owned(), took)
+}
+
 fn bundle(name: &str) -> Installed {
     Installed {
         sha: Sha256::of(name.as_bytes()).to_string(),
@@ -34,7 +46,7 @@ fn order(name: &str, generation: u64, shadow: bool) -> Event {
 fn run(m: &mut Machine, events: Vec<Event>) -> Vec<Output> {
     events
         .into_iter()
-        .map(|e| m.step(e, 2))
+        .map(|e| m.step(e, &TERMS))
         .last()
         .unwrap_or_default()
 }
@@ -47,8 +59,8 @@ fn install(m: &mut Machine, name: &str, generation: u64) {
             order(name, generation, false),
             Event::Fetched(sha.clone()),
             Event::Loaded(sha.clone()),
-            Event::Forecasted(sha.clone()),
-            Event::Forecasted(sha),
+            forecasted(&sha, 0),
+            forecasted(&sha, 0),
         ],
     );
     assert_eq!(m.phase, Phase::Healthy);
@@ -70,8 +82,8 @@ fn a_good_bundle_becomes_healthy_after_its_probation() {
         run(&mut m, vec![Event::Loaded(sha.clone())]),
         [Output::Activate(sha.clone())]
     );
-    assert_eq!(run(&mut m, vec![Event::Forecasted(sha.clone())]), []);
-    let done = run(&mut m, vec![Event::Forecasted(sha.clone())]);
+    assert_eq!(run(&mut m, vec![forecasted(&sha, 0)]), []);
+    let done = run(&mut m, vec![forecasted(&sha, 0)]);
     assert!(matches!(
         &done[..],
         [Output::Outcome {
@@ -172,6 +184,47 @@ fn a_refused_bundle_leaves_the_running_one_alone() {
     );
 }
 
+#[test]
+fn a_model_ten_times_slower_than_the_last_good_one_goes_back_or_is_dropped() {
+    for shadow in [false, true] {
+        let mut m = Machine::default();
+        install(&mut m, "a", 1);
+        let (a, b) = (bundle("a").sha, bundle("b").sha);
+        run(&mut m, vec![forecasted(&a, 5_000); 20]);
+        let out = run(
+            &mut m,
+            vec![
+                order("b", 2, shadow),
+                Event::Fetched(b.clone()),
+                Event::Loaded(b.clone()),
+                forecasted(&b, 50_000),
+                forecasted(&b, 50_000),
+            ],
+        );
+        assert!(m.reason.starts_with("slow: "), "{}", m.reason);
+        assert_eq!(m.active, Some(bundle("a")));
+        if shadow {
+            assert_eq!((out[0].clone(), m.phase), (Output::Unwatch, Phase::Failed));
+        } else {
+            assert_eq!(
+                (out[0].clone(), m.phase),
+                (Output::Baseline, Phase::RolledBack)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_proven_model_over_its_budget_gives_way_too() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let a = bundle("a").sha;
+    assert_eq!(run(&mut m, vec![forecasted(&a, 200_000); 19]), []);
+    let out = run(&mut m, vec![forecasted(&a, 200_000)]);
+    assert_eq!(out[0], Output::Baseline);
+    assert_eq!((m.phase, &m.active), (Phase::Failed, &None));
+}
+
 fn death(name: &str, start: u64, doing: Doing) -> Event {
     Event::Started(Some(Death {
         sha: bundle(name).sha,
@@ -234,7 +287,7 @@ fn a_proven_model_with_which_the_process_dies_again_and_again_gives_way_to_the_o
     let b = bundle("b").sha;
     run(&mut m, vec![crash("b", 1), crash("b", 2)]);
     // Rare deaths, far apart, are no loop.
-    run(&mut m, vec![Event::Forecasted(b); 100]);
+    run(&mut m, vec![forecasted(&b, 0); 100]);
     run(&mut m, vec![crash("b", 3), crash("b", 4), crash("x", 5)]);
     assert_eq!((m.phase, &m.active), (Phase::Healthy, &Some(bundle("b"))));
     let out = run(&mut m, vec![crash("b", 6)]);
@@ -261,9 +314,9 @@ fn a_shadow_with_which_the_process_dies_is_dropped_also_after_its_first_forecast
             order("b", 2, true),
             Event::Fetched(b.clone()),
             Event::Loaded(b.clone()),
-            Event::Forecasted(b.clone()),
-            Event::Forecasted(b.clone()),
-            Event::Forecasted(b),
+            forecasted(&b, 0),
+            forecasted(&b, 0),
+            forecasted(&b, 0),
             crash("b", 1),
         ],
     );
@@ -389,9 +442,9 @@ fn a_model_proves_itself_also_while_its_successor_is_on_the_way() {
             order("a", 1, false),
             Event::Fetched(a.clone()),
             Event::Loaded(a.clone()),
-            Event::Forecasted(a.clone()),
+            forecasted(&a, 0),
             order("b", 2, false),
-            Event::Forecasted(a),
+            forecasted(&a, 0),
             Event::Fetched(b.clone()),
             Event::Loaded(b.clone()),
         ],
@@ -445,7 +498,7 @@ fn event() -> impl Strategy<Value = Event> {
             2 => Event::Fetched(sha),
             3 => Event::Loaded(sha),
             4 => Event::Refused(sha, "r".into()),
-            5 => Event::Forecasted(sha),
+            5 => forecasted(&sha, 0),
             6 => Event::Failed(sha, "f".into()),
             7 => Event::Unchecked(sha, "u".into()),
             8 => no_model(generation),
@@ -462,7 +515,7 @@ proptest! {
         let mut m = Machine::default();
         let mut generation = 0;
         for event in events {
-            let outputs = m.step(event, 2);
+            let outputs = m.step(event, &TERMS);
             prop_assert!(m.generation() >= generation);
             generation = m.generation();
             if m.phase == Phase::Healthy {

@@ -6,6 +6,7 @@ pub mod driver;
 pub mod engine_check;
 pub mod floor;
 pub mod machine;
+pub mod pace;
 pub mod witness;
 pub mod words;
 

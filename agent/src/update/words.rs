@@ -4,6 +4,7 @@ use fieldcast_features::Millis;
 use fieldcast_wire::{Sha256, pb};
 use serde::{Deserialize, Serialize};
 
+use super::pace::Took;
 use super::witness::Death;
 
 /// Where the newest order stands.
@@ -142,7 +143,7 @@ pub enum Event {
     /// A model has no usable window.
     NoWindow(String, String),
     /// A model made a forecast of finite numbers.
-    Forecasted(String),
+    Forecasted(String, Took),
     /// A model could not.
     Failed(String, String),
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fieldcast_agent::buffer::{Buffer, BufferHandle, Limits};
 use fieldcast_agent::clock::Clock;
+use fieldcast_agent::config::LatencyConfig;
 use fieldcast_agent::identity::Identity;
 use fieldcast_agent::pipeline::engine::{Engine, Parts};
 use fieldcast_agent::pipeline::sensors::Sensors;
@@ -47,6 +48,10 @@ impl Device {
 
     /// Not before this time.
     pub async fn start_at(dir: &std::path::Path, floor: i64) -> Self {
+        Self::start_with(dir, floor, LatencyConfig::default()).await
+    }
+
+    pub async fn start_with(dir: &std::path::Path, floor: i64, latency: LatencyConfig) -> Self {
         let clock = Clock::new();
         clock.raise_floor(floor);
         let buffer = Buffer::start(Limits::new(dir), clock.clone()).unwrap();
@@ -68,6 +73,7 @@ impl Device {
             sketches: fieldcast_agent::pipeline::sketches::Sketches::default(),
             specs: vec![spec()],
             probation: 3,
+            latency,
             board: Arc::clone(&board),
             updater: requests,
             states: states_in,

@@ -5,7 +5,9 @@ pub mod device;
 use fieldcast_agent::update::driver::FromHub;
 use fieldcast_bundle::{Calibration, GoldenVector, Kind, Manifest, Training, seal, signed};
 use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, calendar};
-use fieldcast_onnx::{DefaultParams, LinearParams, ModelParams, SeasonalNaiveParams, build};
+use fieldcast_onnx::{
+    DefaultParams, LinearParams, LstmHead, LstmParams, ModelParams, SeasonalNaiveParams, build,
+};
 use fieldcast_wire::caps::BLOCK;
 use fieldcast_wire::{Sha256, message, pb};
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -37,6 +39,57 @@ pub fn naive_of(s: &ForecasterSpec, shift: f64) -> ModelParams {
         season: 24,
         quantiles: s.quantiles.clone(),
         quantile_offset: [-1.0 - shift, 0.0, 1.0 + shift].repeat(s.horizon),
+    })
+}
+
+const LOOKBACK: usize = 192;
+const HIDDEN: usize = 256;
+
+pub fn long() -> ForecasterSpec {
+    ForecasterSpec {
+        lookback: LOOKBACK,
+        ..spec()
+    }
+}
+
+/// A recurrent one beside the last value: its weights are so small that they change nothing, and cost what large ones cost.
+pub fn thorough() -> ModelParams {
+    let s = long();
+    let (h, k) = (s.horizon, calendar::width(&s));
+    let small = |n: usize| vec![1e-6; n];
+    ModelParams::Default(DefaultParams {
+        lookback: LOOKBACK,
+        inputs: 1,
+        horizon: h,
+        future_width: k,
+        target_input: 0,
+        train_dev: vec![10.0],
+        highway: LinearParams {
+            input: LOOKBACK,
+            output: h,
+            weight: vec![0.0; LOOKBACK * h],
+            bias: vec![0.0; h],
+        },
+        future_weight: vec![0.0; h * k],
+        lstm: Some(LstmHead {
+            segment: 1,
+            lstm: LstmParams {
+                input: 1,
+                hidden: HIDDEN,
+                w_ih: small(4 * HIDDEN),
+                w_hh: small(4 * HIDDEN * HIDDEN),
+                b_ih: small(4 * HIDDEN),
+                b_hh: small(4 * HIDDEN),
+            },
+            head: LinearParams {
+                input: HIDDEN,
+                output: h,
+                weight: small(HIDDEN * h),
+                bias: vec![0.0; h],
+            },
+        }),
+        quantiles: s.quantiles.clone(),
+        quantile_offset: [-1.0, 0.0, 1.0].repeat(h),
     })
 }
 
