@@ -22,8 +22,8 @@ use fieldcast_wire::{Sha256, pb};
 use tokio::sync::oneshot;
 use update_support::device::{Device, HOUR};
 use update_support::{
-    bundle, bundle_of, desired, expiring, exploding, long, naive, naive_of, signed_order, spec,
-    thorough,
+    bundle, bundle_of, desired, expiring, exploding, long, naive, naive_of, raised, signed_order,
+    spec, thorough,
 };
 
 #[tokio::test]
@@ -213,6 +213,29 @@ async fn a_model_that_computes_far_longer_than_the_last_good_one_goes_back() {
         assert_eq!(facts.budget_us, 2_000_000);
         device.until_running(&good, hour + 5).await;
     }
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_far_worse_than_the_naive_forecast_goes_back_by_itself_also_when_it_had_proved_itself()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    device.hours(0..60).await;
+    let good = bundle(&naive(0.0), 1, 0.0);
+    device.order(&good, 1, 1, pb::Stage::Active).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    let wrong = bundle(&raised(9.0), 2, 0.0);
+    device.order(&wrong, 2, 2, pb::Stage::Active).await;
+    device.hours(66..72).await;
+    let state = device.phase(pb::ModelPhase::Healthy).await;
+    assert_eq!(state.last_good, Sha256::of(&wrong).0);
+    device.hours(72..94).await;
+    let state = device.phase(pb::ModelPhase::RolledBack).await;
+    assert!(state.reason.contains("naive"), "{}", state.reason);
+    assert_eq!(state.last_good, Sha256::of(&good).0);
+    device.until_running(&good, 94).await;
     device.stop().await;
 }
 

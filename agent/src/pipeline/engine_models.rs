@@ -273,6 +273,10 @@ impl Engine {
                 tracing::error!(forecaster, %bundle, shadow, "the model failed: {reason}");
                 Some(Event::Failed(bundle.to_string(), reason))
             }
+            Note::Worse { bundle, reason } => {
+                tracing::error!(forecaster, %bundle, "{reason}");
+                Some(Event::Worse(bundle.to_string(), reason))
+            }
             Note::NoWindow { bundle, reason } => Some(Event::NoWindow(bundle.to_string(), reason)),
         };
         let Some(event) = event else { return };

@@ -12,6 +12,7 @@ use super::inputs::InputWatch;
 use super::intervals::Intervals;
 use super::jumps::Jumps;
 use super::model::{Influence, Slot};
+use super::naive_bound::NaiveBound;
 use super::pending::Pending;
 use super::residuals::Residuals;
 use super::rows::{Rows, fingerprint};
@@ -54,6 +55,13 @@ pub enum Note {
         /// What is missing.
         reason: String,
     },
+    /// The running model has been far worse than the simplest forecast.
+    Worse {
+        /// Its bundle.
+        bundle: Sha256,
+        /// By how much.
+        reason: String,
+    },
     /// A model gave no usable forecast.
     Failed {
         /// Its bundle.
@@ -75,6 +83,8 @@ struct Kept {
     #[serde(default)]
     inputs: InputWatch,
     forecasts: u64,
+    #[serde(default)]
+    bound: NaiveBound,
 }
 
 /// Stored parts of a forecaster, as read from the buffer.

@@ -38,6 +38,7 @@ fn slot(name: &str, version: u64) -> Slot {
         sha: Sha256::of(name.as_bytes()),
         version,
         levels: spec().quantiles,
+        train_dev: 10.0,
         engine: String::new(),
         golden_us: 0,
         model: Box::new(Always),

@@ -49,6 +49,8 @@ pub struct Slot {
     pub version: u64,
     /// Quantile levels of its outputs.
     pub levels: Vec<f64>,
+    /// The target's deviation over its training part.
+    pub train_dev: f64,
     /// What computes its forecasts, in words.
     pub engine: String,
     /// What a golden vector took when it was loaded, microseconds; 0 where it was not measured.

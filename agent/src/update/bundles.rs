@@ -314,6 +314,7 @@ fn loaded(bundle: &VerifiedBundle, runs: Runs, device: &str) -> Loaded {
             sha,
             version: manifest.version,
             levels: manifest.forecaster.quantiles.clone(),
+            train_dev: manifest.train_dev,
             engine: runs.model.runs_by().to_string(),
             golden_us: runs.golden_us,
             model: Box::new(runs),

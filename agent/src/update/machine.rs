@@ -4,7 +4,7 @@
 //!              Ordered                Fetched              Loaded (active)        probation forecasts
 //!   any phase ---------> Downloading ---------> Verified ------------------> Active -----------------> Healthy
 //!                            |                     |  \                        |                          |
-//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed, slow             | Failed three times, slow
+//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed, slow             | Failed three times, slow, worse
 //!                            v                     v    v                      v or two deaths            v or three deaths
 //!                          Failed              Rejected  Shadowing         RolledBack          RolledBack, or Failed
 //!                                                           |                           where no good bundle is left
@@ -142,6 +142,9 @@ impl Machine {
             Event::Refused(sha, reason) => self.refused(&sha, reason),
             Event::Forecasted(sha, took) => self.forecasted(&sha, took, terms),
             Event::Failed(sha, reason) => self.failed(&sha, reason),
+            Event::Worse(sha, reason) if Self::is(self.active.as_ref(), &sha) => {
+                self.go_back(&sha, reason)
+            }
             Event::Unchecked(sha, reason) => self.unchecked(&sha, &reason),
             Event::NoWindow(sha, reason) => {
                 if Self::is(self.active.as_ref(), &sha) || Self::is(self.shadow.as_ref(), &sha) {
@@ -153,7 +156,7 @@ impl Machine {
                 self.disobeyed = cut(&reason);
                 Vec::new()
             }
-            Event::Fetched(_) | Event::Unfetchable(..) => Vec::new(),
+            Event::Fetched(_) | Event::Unfetchable(..) | Event::Worse(..) => Vec::new(),
         }
     }
 

@@ -215,6 +215,20 @@ fn a_model_ten_times_slower_than_the_last_good_one_goes_back_or_is_dropped() {
 }
 
 #[test]
+fn a_proven_model_that_is_far_worse_than_nothing_gives_way_to_the_one_before() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    install(&mut m, "b", 2);
+    let worse = |name| Event::Worse(bundle(name).sha, "worse".into());
+    assert_eq!(run(&mut m, vec![worse("a")]), [], "it does not run");
+    let out = run(&mut m, vec![worse("b")]);
+    assert_eq!(out[..2], [Output::Baseline, Output::Load(bundle("a"))]);
+    assert_eq!((m.phase, m.told()), (Phase::RolledBack, "worse".to_owned()));
+    let out = run(&mut m, vec![worse("a")]);
+    assert_eq!((out, &m.active), (vec![Output::Baseline], &None));
+}
+
+#[test]
 fn a_proven_model_over_its_budget_gives_way_too() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);
@@ -490,7 +504,7 @@ fn an_order_for_no_model_ends_on_the_baselines_and_nothing_comes_back_by_itself(
 
 fn event() -> impl Strategy<Value = Event> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c")];
-    (name, 0..11_u8, 1..6_u64).prop_map(|(name, kind, generation)| {
+    (name, 0..12_u8, 1..6_u64).prop_map(|(name, kind, generation)| {
         let sha = bundle(name).sha;
         match kind {
             0 => order(name, generation, false),
@@ -503,6 +517,7 @@ fn event() -> impl Strategy<Value = Event> {
             7 => Event::Unchecked(sha, "u".into()),
             8 => no_model(generation),
             9 => Event::Started(None),
+            10 => Event::Worse(sha, "w".into()),
             _ => crash(name, generation),
         }
     })

@@ -146,6 +146,8 @@ pub enum Event {
     Forecasted(String, Took),
     /// A model could not.
     Failed(String, String),
+    /// A model has been far worse than the device's own naive forecast.
+    Worse(String, String),
 }
 
 /// What is to be done.

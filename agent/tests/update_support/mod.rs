@@ -93,6 +93,30 @@ pub fn thorough() -> ModelParams {
     })
 }
 
+/// The last value and so many deviations of the window more.
+pub fn raised(deviations: f32) -> ModelParams {
+    let s = spec();
+    let (h, k) = (s.horizon, calendar::width(&s));
+    ModelParams::Default(DefaultParams {
+        lookback: s.lookback,
+        inputs: 1,
+        horizon: h,
+        future_width: k,
+        target_input: 0,
+        train_dev: vec![10.0],
+        highway: LinearParams {
+            input: s.lookback,
+            output: h,
+            weight: vec![0.0; s.lookback * h],
+            bias: vec![deviations; h],
+        },
+        future_weight: vec![0.0; h * k],
+        lstm: None,
+        quantiles: s.quantiles.clone(),
+        quantile_offset: [-1.0, 0.0, 1.0].repeat(h),
+    })
+}
+
 /// Weights and a deviation so large that only a future whose first two values are equal (as the golden one's) gives finite numbers.
 pub fn exploding() -> ModelParams {
     let s = spec();

@@ -71,6 +71,7 @@ impl Forecaster {
         let (period, target) = (self.spec.period_ms(), self.spec.target_channel());
         let season = i64::try_from(self.spec.season_steps()).unwrap_or(1);
         let (mut sum, mut count) = (0.0, 0_u32);
+        let mut beside_naive = (0.0, 0.0, 0_u32);
         let running = self.active.as_ref().map(|s| s.sha.0.to_vec());
         for (forecast, h) in self.pending.speaking_of(time) {
             let ahead = i64::try_from(h).unwrap_or(0) % season;
@@ -81,8 +82,24 @@ impl Forecaster {
                 intervals.learn(forecast, h, actual, self.pending.stride());
             }
             if !forecast.shadow && running.as_ref().is_some_and(|sha| *sha == forecast.bundle) {
-                sum += (actual - forecast.mean[h]).abs();
+                let error = (actual - forecast.mean[h]).abs();
+                sum += error;
                 count += 1;
+                if let Some(naive) = naive {
+                    beside_naive.0 += error;
+                    beside_naive.1 += (actual - naive).abs();
+                    beside_naive.2 += 1;
+                }
+            }
+        }
+        let (model, naive, pairs) = beside_naive;
+        if let Some(slot) = &self.active
+            && pairs > 0
+        {
+            let means = (model / f64::from(pairs), naive / f64::from(pairs));
+            if let Some(reason) = self.kept.bound.add(&slot.sha, slot.train_dev, means) {
+                let bundle = slot.sha;
+                step.notes.push(Note::Worse { bundle, reason });
             }
         }
         if count > 0
