@@ -119,6 +119,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         identity: identity.clone(),
         bundles: Bundles::new(&config.data_dir)
             .for_device(identity.as_ref().map_or("", |i| i.device.as_str()))
+            .leaving(config.buffer.reserve_bytes)
             .witnessed_by(witness),
         buffer: handle.clone(),
         clock: clock.clone(),

@@ -240,6 +240,35 @@ async fn a_model_far_worse_than_the_naive_forecast_goes_back_by_itself_also_when
 }
 
 #[tokio::test]
+async fn a_bundle_without_room_waits_says_so_and_comes_once_there_is_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let latency = LatencyConfig::default();
+    let more_than_there_is = u64::MAX / 2;
+    let mut full = Device::start_leaving(dir.path(), 0, latency, more_than_there_is).await;
+    full.hours(0..60).await;
+    let bytes = bundle(&naive(0.0), 1, 0.0);
+    let order = desired(&bytes, 1, 1, pb::Stage::Active);
+    full.hub.send(order).await.unwrap();
+    let told = full.states.wait_for(|s| {
+        s.first()
+            .is_some_and(|s| s.reason.contains("no room for the bundle"))
+    });
+    tokio::time::timeout(Duration::from_secs(30), told)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(full.state().phase(), pb::ModelPhase::Downloading);
+    assert!(full.asks.try_recv().is_err(), "no block is asked for");
+    full.stop().await;
+    // Nobody orders it again.
+    let mut device = Device::start(dir.path()).await;
+    device.serve(&bytes, 1).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    device.stop().await;
+}
+
+#[tokio::test]
 async fn an_order_for_another_version_than_the_bundle_says_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut device = Device::start(dir.path()).await;

@@ -106,6 +106,7 @@ pub struct Bundles {
     device: String,
     checker: Option<PathBuf>,
     witness: Witness,
+    reserve: u64,
 }
 
 impl Bundles {
@@ -117,7 +118,34 @@ impl Bundles {
             device: String::new(),
             checker: None,
             witness: Witness::default(),
+            reserve: 0,
         }
+    }
+
+    /// Leaves so much free disk to others, bytes.
+    #[must_use]
+    pub fn leaving(mut self, reserve: u64) -> Self {
+        self.reserve = reserve;
+        self
+    }
+
+    /// Whether a bundle of this size may be fetched.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn room(&self, sha: &str, size: usize) -> Result<(), String> {
+        let here = std::fs::metadata(self.folder.join(format!("{sha}.part")));
+        // What blocks of it are on the disk already takes no more room.
+        let here = here.map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m) * 512);
+        let more = u64::try_from(size).unwrap_or(u64::MAX).saturating_sub(here);
+        let folder = [Some(self.folder.as_path()), self.folder.parent()];
+        let disk = folder
+            .into_iter()
+            .flatten()
+            .find_map(|f| rustix::fs::statvfs(f).ok());
+        // A disk that says nothing may have room: writing the blocks will tell.
+        let free = disk.map_or(u64::MAX, |d| d.f_bavail.saturating_mul(d.f_frsize));
+        enough(free, more, self.reserve)
     }
 
     /// Names who notes that a model is at work.
@@ -279,6 +307,15 @@ fn golden_us(model: &LoadedModel, bundle: &VerifiedBundle) -> u32 {
     (0..3).filter_map(time).min().unwrap_or(0)
 }
 
+fn enough(free: u64, more: u64, reserve: u64) -> Result<(), String> {
+    if free >= more.saturating_add(reserve) {
+        return Ok(());
+    }
+    Err(format!(
+        "no room for the bundle: {free} bytes of the disk are free, it takes {more} more and {reserve} are left to others; free disk space, the download goes on by itself"
+    ))
+}
+
 /// What the monitor begins with; none where too few days were measured. A device that was not learnt from has its level
 /// from the others until it knows its own.
 fn calibration_of(daily: &DailyErrors, device: &str) -> Option<ErrorCalibration> {
@@ -320,5 +357,33 @@ fn loaded(bundle: &VerifiedBundle, runs: Runs, device: &str) -> Loaded {
             model: Box::new(runs),
         },
         spec: manifest.forecaster.clone(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_has_room_where_the_reserve_stays_free() {
+        assert_eq!(enough(150, 100, 50), Ok(()));
+        let why = enough(149, 100, 50).unwrap_err();
+        assert!(
+            why.contains("149") && why.contains("free disk space"),
+            "{why}"
+        );
+        assert!(enough(u64::MAX - 1, 1, u64::MAX).is_err());
+        // This very disk, which holds less than all that can be counted.
+        let dir = tempfile::tempdir().unwrap();
+        let bundles = Bundles::new(dir.path());
+        assert_eq!(bundles.room("x", 1), Ok(()));
+        let greedy = bundles.leaving(u64::MAX / 2);
+        assert!(greedy.room("x", 1).is_err());
+        // What is there already is not counted again.
+        std::fs::create_dir(greedy.folder()).unwrap();
+        std::fs::write(greedy.folder().join("x.part"), vec![1; 8_192]).unwrap();
+        let why = greedy.room("x", 8_192).unwrap_err();
+        assert!(why.contains("takes 0 more"), "{why}");
     }
 }

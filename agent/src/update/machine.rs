@@ -133,7 +133,12 @@ impl Machine {
             Event::Ordered(target) => self.ordered(target),
             Event::Fetched(sha) if self.awaits(&sha, Phase::Downloading) => {
                 self.phase = Phase::Verified;
+                self.hindrance.clear();
                 self.load_target()
+            }
+            Event::Waiting(sha, reason) if self.awaits(&sha, Phase::Downloading) => {
+                self.hindrance = cut(&reason);
+                Vec::new()
             }
             Event::Unfetchable(sha, reason) if self.awaits(&sha, Phase::Downloading) => {
                 self.end(Phase::Failed, reason)
@@ -156,7 +161,9 @@ impl Machine {
                 self.disobeyed = cut(&reason);
                 Vec::new()
             }
-            Event::Fetched(_) | Event::Unfetchable(..) | Event::Worse(..) => Vec::new(),
+            Event::Fetched(_) | Event::Waiting(..) | Event::Unfetchable(..) | Event::Worse(..) => {
+                Vec::new()
+            }
         }
     }
 

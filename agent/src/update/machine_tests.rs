@@ -395,6 +395,25 @@ fn a_proven_model_that_fails_three_times_leaves_the_baselines() {
     assert_eq!((m.phase, m.active.clone()), (Phase::Failed, None));
 }
 
+#[test]
+fn a_download_that_waits_says_so_and_goes_on() {
+    let mut m = Machine::default();
+    let a = bundle("a").sha;
+    let waiting = |why: &str| Event::Waiting(bundle("a").sha, why.into());
+    let out = run(&mut m, vec![order("a", 1, false), waiting("no room")]);
+    assert_eq!((out, m.phase), (vec![], Phase::Downloading));
+    assert_eq!(m.told(), "no room");
+    run(&mut m, vec![waiting("")]);
+    assert_eq!(m.told(), "");
+    let out = run(&mut m, vec![waiting("no room"), Event::Fetched(a)]);
+    assert_eq!(
+        (out, m.told()),
+        (vec![Output::Take(bundle("a"))], String::new())
+    );
+    run(&mut m, vec![waiting("no room")]);
+    assert_eq!(m.told(), "", "it is here");
+}
+
 fn no_model(generation: u64) -> Event {
     Event::Ordered(Target {
         bundle: None,

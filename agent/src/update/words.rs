@@ -130,6 +130,8 @@ pub enum Event {
     Ordered(Target),
     /// A bundle is complete on disk.
     Fetched(String),
+    /// A bundle cannot be fetched now and is tried again later; nothing in words where that is over.
+    Waiting(String, String),
     /// A bundle will not come.
     Unfetchable(String, String),
     /// A bundle passed every check and its model is loaded.

@@ -52,6 +52,16 @@ impl Device {
     }
 
     pub async fn start_with(dir: &std::path::Path, floor: i64, latency: LatencyConfig) -> Self {
+        Self::start_leaving(dir, floor, latency, 0).await
+    }
+
+    /// With so much free disk left to others.
+    pub async fn start_leaving(
+        dir: &std::path::Path,
+        floor: i64,
+        latency: LatencyConfig,
+        reserve: u64,
+    ) -> Self {
         let clock = Clock::new();
         clock.raise_floor(floor);
         let buffer = Buffer::start(Limits::new(dir), clock.clone()).unwrap();
@@ -92,6 +102,7 @@ impl Device {
             identity: Some(Identity::parse(std::path::Path::new("id"), &identity).unwrap()),
             bundles: Bundles::new(dir)
                 .witnessed_by(witness)
+                .leaving(reserve)
                 .checked_by(std::path::Path::new(env!("CARGO_BIN_EXE_fieldcast-agent"))),
             buffer: handle.clone(),
             clock: clock.clone(),
@@ -145,12 +156,17 @@ impl Device {
         answer.await.unwrap().is_ok()
     }
 
-    /// Answers every request for blocks out of `bytes` until the machine leaves downloading.
+    /// Orders a bundle and serves it.
     pub async fn order(&mut self, bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) {
         self.hub
             .send(desired(bytes, version, generation, stage))
             .await
             .unwrap();
+        self.serve(bytes, generation).await;
+    }
+
+    /// Answers every request for blocks out of `bytes` until this order's machine leaves downloading.
+    pub async fn serve(&mut self, bytes: &[u8], generation: u64) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         loop {
             tokio::select! {
