@@ -37,6 +37,7 @@ use crate::status::board::Board;
 use crate::status::server;
 use crate::update::bundles::Bundles;
 use crate::update::driver::{Ask, FromHub, Updater};
+use crate::update::witness::Witness;
 use crate::uplink::{LinkStatus, Settings, UplinkEvent, UplinkHandle};
 
 /// How long each part may take to end.
@@ -93,7 +94,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (states, state_seen) = watch::channel(Vec::new());
     let key_list = Arc::new(AtomicU64::new(0));
 
-    let engine = Engine::start(Parts {
+    let (witness, death) = Witness::open(&config.data_dir, clock.boot_id(), handle.boot());
+    let parts = Parts {
         buffer: handle.clone(),
         clock: clock.clone(),
         checker: Checker::new(config.sensors.clone()),
@@ -101,11 +103,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         sketches: Sketches::default(),
         specs: config.forecasters.clone(),
         probation: config.probation,
+        latency: config.latency,
         board: board.clone(),
         updater: requests,
         states,
-    })
-    .await?;
+    };
+    let engine = Engine::start(parts, death).await?;
     // Sources end first, then what they feed, then the way to the hub.
     let (sources_end, engine_end, uplink_end) = (
         CancellationToken::new(),
@@ -116,7 +119,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let updater = Updater {
         identity: identity.clone(),
         bundles: Bundles::new(&config.data_dir)
-            .for_device(identity.as_ref().map_or("", |i| i.device.as_str())),
+            .for_device(identity.as_ref().map_or("", |i| i.device.as_str()))
+            .leaving(config.buffer.reserve_bytes)
+            .witnessed_by(witness),
         buffer: handle.clone(),
         clock: clock.clone(),
         engine: model_events,

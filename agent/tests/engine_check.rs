@@ -15,7 +15,7 @@ mod update_support;
 use std::path::{Path, PathBuf};
 
 use fieldcast_agent::update::bundles::{Bundles, Loaded};
-use fieldcast_agent::update::engine_check;
+use fieldcast_agent::update::{Installed, engine_check};
 use fieldcast_bundle::KeyRing;
 use fieldcast_wire::Sha256;
 use ring::signature::KeyPair;
@@ -44,7 +44,11 @@ impl Stored {
         let mut ring = KeyRing::new(key(1).public_key().as_ref().try_into().unwrap());
         ring.accept(&key_list()).unwrap();
         let bundles = Bundles::new(self.dir.path()).checked_by(checker);
-        bundles.load("demand", &self.sha, &ring, 1).unwrap()
+        let installed = Installed {
+            sha: self.sha.clone(),
+            version: 1,
+        };
+        bundles.load("demand", &installed, &ring, Some(1)).unwrap()
     }
 
     fn note(&self) -> PathBuf {

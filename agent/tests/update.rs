@@ -6,204 +6,25 @@
     clippy::panic,
     missing_docs,
     unreachable_pub,
-    reason = "tests"
+    dead_code,
+    reason = "tests; not all of the support is used here"
 )]
 
 mod update_support;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use fieldcast_agent::buffer::{Buffer, BufferHandle, Limits};
-use fieldcast_agent::clock::Clock;
-use fieldcast_agent::identity::Identity;
-use fieldcast_agent::pipeline::engine::{Engine, Parts};
-use fieldcast_agent::pipeline::sensors::Sensors;
-use fieldcast_agent::quality::Checker;
+use fieldcast_agent::config::LatencyConfig;
 use fieldcast_agent::source::{Ingest, Item, RawReading};
-use fieldcast_agent::status::board::Board;
-use fieldcast_agent::update::bundles::Bundles;
-use fieldcast_agent::update::driver::{Ask, FromHub, Updater};
 use fieldcast_features::ForecasterSpec;
-use fieldcast_wire::caps::BLOCK;
 use fieldcast_wire::{Sha256, pb};
-use ring::signature::KeyPair;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
+use update_support::device::{Device, HOUR};
 use update_support::{
-    bundle, bundle_of, desired, exploding, key, naive, naive_of, signed_order, spec,
+    bundle, bundle_of, desired, expiring, exploding, long, naive, naive_of, raised, signed_order,
+    spec, thorough,
 };
-
-const HOUR: i64 = 3_600_000;
-
-/// An agent's inside without network; the data folder outlives it.
-struct Device {
-    ingests: mpsc::Sender<Ingest>,
-    hub: mpsc::Sender<FromHub>,
-    asks: mpsc::Receiver<Ask>,
-    states: watch::Receiver<Vec<pb::ForecasterState>>,
-    buffer: Buffer,
-    handle: BufferHandle,
-    engine: tokio::task::JoinHandle<()>,
-    board: Arc<Board>,
-    cancel: CancellationToken,
-}
-
-impl Device {
-    async fn start(dir: &std::path::Path) -> Self {
-        let clock = Clock::new();
-        let buffer = Buffer::start(Limits::new(dir), clock.clone()).unwrap();
-        let handle = buffer.handle.clone();
-        let (ingests, ingest_inbox) = mpsc::channel(8);
-        let (requests, request_inbox) = mpsc::channel(64);
-        let (events, model_inbox) = mpsc::channel(8);
-        let (hub, hub_inbox) = mpsc::channel(64);
-        let (asks_in, asks) = mpsc::channel(16);
-        let (states_in, states) = watch::channel(Vec::new());
-        let cancel = CancellationToken::new();
-        let board = Arc::new(Board::default());
-        let engine = Engine::start(Parts {
-            buffer: handle.clone(),
-            clock: clock.clone(),
-            checker: Checker::default(),
-            sensors: Sensors::new(BTreeMap::new()),
-            sketches: fieldcast_agent::pipeline::sketches::Sketches::default(),
-            specs: vec![spec()],
-            probation: 3,
-            board: Arc::clone(&board),
-            updater: requests,
-            states: states_in,
-        })
-        .await
-        .unwrap();
-        let root: String = key(1)
-            .public_key()
-            .as_ref()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        let identity = format!(
-            "site = \"plant\"\ndevice = \"pi\"\nbroker = \"mqtt://127.0.0.1:1\"\ntoken = \"t\"\nroot_public_key = \"{root}\"\n"
-        );
-        let updater = Updater {
-            identity: Some(Identity::parse(std::path::Path::new("id"), &identity).unwrap()),
-            bundles: Bundles::new(dir)
-                .checked_by(std::path::Path::new(env!("CARGO_BIN_EXE_fieldcast-agent"))),
-            buffer: handle.clone(),
-            clock,
-            engine: events,
-            asks: asks_in,
-            key_list: Arc::new(AtomicU64::new(0)),
-            cancel: cancel.clone(),
-        };
-        tokio::spawn(updater.run(request_inbox, hub_inbox));
-        let engine = tokio::spawn(engine.run(ingest_inbox, model_inbox, cancel.clone()));
-        Self {
-            ingests,
-            hub,
-            asks,
-            states,
-            buffer,
-            handle,
-            engine,
-            board,
-            cancel,
-        }
-    }
-
-    async fn hours(&self, hours: std::ops::Range<i64>) {
-        assert!(self.hours_if_taken(hours).await);
-    }
-
-    async fn hours_if_taken(&self, hours: std::ops::Range<i64>) -> bool {
-        let items = hours.flat_map(|h| {
-            #[allow(clippy::cast_precision_loss, reason = "tests")]
-            let value = 100.0 + (h % 24) as f64;
-            let reading = RawReading {
-                sensor: "demand".into(),
-                time: h * HOUR,
-                value,
-                time_source: pb::TimeSource::External,
-            };
-            [Item::Reading(reading), Item::Complete(h * HOUR + 1)]
-        });
-        let (reply, answer) = oneshot::channel();
-        let ingest = Ingest {
-            source: "test".into(),
-            sensors: Arc::new(["demand".to_owned()]),
-            items: items.collect(),
-            cursor: None,
-            alarms: Vec::new(),
-            reply,
-        };
-        self.ingests.send(ingest).await.unwrap();
-        answer.await.unwrap().is_ok()
-    }
-
-    /// Answers every request for blocks out of `bytes` until the machine leaves downloading.
-    async fn order(&mut self, bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) {
-        self.hub
-            .send(desired(bytes, version, generation, stage))
-            .await
-            .unwrap();
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        loop {
-            tokio::select! {
-                Some(ask) = self.asks.recv() => {
-                    assert_eq!(ask.sha, Sha256::of(bytes));
-                    for n in ask.missing {
-                        let at = n as usize * BLOCK;
-                        let block = bytes[at..bytes.len().min(at + BLOCK)].to_vec();
-                        self.hub.send(FromHub::Block(ask.sha, n, block)).await.unwrap();
-                    }
-                }
-                changed = self.states.changed() => changed.unwrap(),
-                () = tokio::time::sleep_until(deadline) => panic!("{:?}", self.state()),
-            }
-            let s = self.state();
-            let arriving = [
-                pb::ModelPhase::None,
-                pb::ModelPhase::Downloading,
-                pb::ModelPhase::Verified,
-            ];
-            if s.generation == generation && !arriving.contains(&s.phase()) {
-                return;
-            }
-        }
-    }
-
-    fn state(&self) -> pb::ForecasterState {
-        self.states.borrow().first().cloned().unwrap_or_default()
-    }
-
-    async fn phase(&mut self, phase: pb::ModelPhase) -> pb::ForecasterState {
-        let wait = self
-            .states
-            .wait_for(|s| s.first().is_some_and(|s| s.phase() == phase));
-        let found = tokio::time::timeout(Duration::from_secs(30), wait).await;
-        found
-            .map(|s| s.unwrap().first().cloned().unwrap())
-            .unwrap_or_else(|_| panic!("{:?}", self.state()))
-    }
-
-    async fn stop(self) {
-        self.cancel.cancel();
-        self.engine.await.unwrap();
-        drop(self.handle);
-        self.buffer.close().await.unwrap();
-    }
-
-    /// As a power cut would: nothing is told that it ends.
-    async fn die(self) {
-        self.engine.abort();
-        let _ = self.engine.await;
-        self.cancel.cancel();
-        drop(self.handle);
-        self.buffer.close().await.unwrap();
-    }
-}
 
 #[tokio::test]
 async fn a_signed_bundle_is_fetched_in_blocks_verified_and_proves_itself_by_forecasts() {
@@ -316,25 +137,152 @@ async fn what_is_wrong_with_a_bundle_is_refused_and_the_last_good_one_stays_or_c
 }
 
 #[tokio::test]
-async fn a_bundle_in_whose_trial_the_process_dies_twice_is_given_up() {
+async fn power_cuts_on_probation_do_not_fail_a_good_bundle() {
     let dir = tempfile::tempdir().unwrap();
     let mut device = Device::start(dir.path()).await;
-    let good = bundle(&naive(0.0), 1, 0.0);
+    device.hours(0..60).await;
+    let next = bundle(&naive(1.0), 2, 0.0);
+    device.order(&next, 2, 2, pb::Stage::Active).await;
+    device.die().await;
+    for _ in 0..3 {
+        let mut cut = Device::start(dir.path()).await;
+        cut.phase(pb::ModelPhase::Active).await;
+        cut.die().await;
+    }
+    let mut last = Device::start(dir.path()).await;
+    let hour = last.until_running(&next, 60).await;
+    last.hours(hour..hour + 3).await;
+    last.phase(pb::ModelPhase::Healthy).await;
+    last.stop().await;
+}
+
+#[tokio::test]
+async fn expiry_keeps_new_bundles_out_and_the_last_good_one_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    let expires = device.clock.trusted_ms() + 3_600_000;
+    let good = expiring(&naive(0.0), 1, expires);
     device.hours(0..60).await;
     device.order(&good, 1, 1, pb::Stage::Active).await;
     device.hours(60..66).await;
     device.phase(pb::ModelPhase::Healthy).await;
-    let next = bundle(&naive(1.0), 2, 0.0);
-    device.order(&next, 2, 2, pb::Stage::Active).await;
-    device.die().await;
-    let mut once = Device::start(dir.path()).await;
-    once.phase(pb::ModelPhase::Active).await;
-    once.die().await;
-    let mut twice = Device::start(dir.path()).await;
-    let state = twice.phase(pb::ModelPhase::Failed).await;
+    device.stop().await;
+
+    let mut later = Device::start_at(dir.path(), expires + 1).await;
+    later.phase(pb::ModelPhase::Healthy).await;
+    let hour = later.until_running(&good, 66).await;
+    // A new one that has expired is refused, and the old one still runs.
+    let stale = expiring(&naive(1.0), 2, expires);
+    later.order(&stale, 2, 2, pb::Stage::Active).await;
+    let state = later.state();
+    assert_eq!(state.phase(), pb::ModelPhase::Rejected);
+    assert!(state.reason.starts_with("V5"), "{}", state.reason);
+    // One that fails on probation gives way to it, expired as it is.
+    let exploding = bundle(&exploding(), 3, 0.0);
+    later.order(&exploding, 3, 3, pb::Stage::Active).await;
+    later.hours(hour..hour + 2).await;
+    later.phase(pb::ModelPhase::RolledBack).await;
+    later.until_running(&good, hour + 2).await;
+    assert_eq!(later.state().last_good, Sha256::of(&good).0);
+    later.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_that_computes_far_longer_than_the_last_good_one_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let strict = LatencyConfig {
+        budget_ms: None,
+        floor_ms: 1,
+    };
+    let mut device = Device::start_with(dir.path(), 0, strict).await;
+    device.hours(0..260).await;
+    let good = bundle_of(long(), &naive_of(&long(), 0.0), 1, 0.0);
+    device.order(&good, 1, 1, pb::Stage::Active).await;
+    device.hours(260..268).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    let slow = bundle_of(long(), &thorough(), 2, 0.0);
+    for (generation, stage, ended, hour) in [
+        (2, pb::Stage::Shadow, pb::ModelPhase::Failed, 268),
+        (3, pb::Stage::Active, pb::ModelPhase::RolledBack, 278),
+    ] {
+        device.order(&slow, 2, generation, stage).await;
+        device.hours(hour..hour + 5).await;
+        let state = device.phase(ended).await;
+        assert!(state.reason.starts_with("slow: "), "{}", state.reason);
+        let facts = device.board.facts().forecasters["demand"].clone();
+        assert_eq!(facts.budget_us, 2_000_000);
+        device.until_running(&good, hour + 5).await;
+    }
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_far_worse_than_the_naive_forecast_goes_back_by_itself_also_when_it_had_proved_itself()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    device.hours(0..60).await;
+    let good = bundle(&naive(0.0), 1, 0.0);
+    device.order(&good, 1, 1, pb::Stage::Active).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    let wrong = bundle(&raised(9.0), 2, 0.0);
+    device.order(&wrong, 2, 2, pb::Stage::Active).await;
+    device.hours(66..72).await;
+    let state = device.phase(pb::ModelPhase::Healthy).await;
+    assert_eq!(state.last_good, Sha256::of(&wrong).0);
+    device.hours(72..94).await;
+    let state = device.phase(pb::ModelPhase::RolledBack).await;
+    assert!(state.reason.contains("naive"), "{}", state.reason);
     assert_eq!(state.last_good, Sha256::of(&good).0);
-    assert!(state.reason.contains("died"), "{}", state.reason);
-    twice.stop().await;
+    device.until_running(&good, 94).await;
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_bundle_without_room_waits_says_so_and_comes_once_there_is_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let latency = LatencyConfig::default();
+    let more_than_there_is = u64::MAX / 2;
+    let mut full = Device::start_leaving(dir.path(), 0, latency, more_than_there_is).await;
+    full.hours(0..60).await;
+    let bytes = bundle(&naive(0.0), 1, 0.0);
+    let order = desired(&bytes, 1, 1, pb::Stage::Active);
+    full.hub.send(order).await.unwrap();
+    let told = full.states.wait_for(|s| {
+        s.first()
+            .is_some_and(|s| s.reason.contains("no room for the bundle"))
+    });
+    tokio::time::timeout(Duration::from_secs(30), told)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(full.state().phase(), pb::ModelPhase::Downloading);
+    assert!(full.asks.try_recv().is_err(), "no block is asked for");
+    full.stop().await;
+    // Nobody orders it again.
+    let mut device = Device::start(dir.path()).await;
+    device.serve(&bytes, 1).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_for_another_version_than_the_bundle_says_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    device.hours(0..60).await;
+    let bytes = bundle(&naive(0.0), 1, 0.0);
+    device.order(&bytes, 2, 1, pb::Stage::Active).await;
+    let state = device.state();
+    assert_eq!(state.phase(), pb::ModelPhase::Rejected);
+    assert!(
+        state.reason.starts_with("V7") && state.reason.contains("version"),
+        "{}",
+        state.reason
+    );
+    device.stop().await;
 }
 
 #[tokio::test]

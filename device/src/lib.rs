@@ -4,5 +4,8 @@
 
 pub mod batches;
 pub mod clock;
+pub mod death;
+pub mod pace;
 pub mod update;
 pub mod uplink;
+pub mod words;

@@ -4,161 +4,44 @@
 //!              Ordered                Fetched              Loaded (active)        probation forecasts
 //!   any phase ---------> Downloading ---------> Verified ------------------> Active -----------------> Healthy
 //!                            |                     |  \                        |                          |
-//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed, or the process   | 3 failed
-//!                            v                     v    v                      v died in it twice         v
-//!                          Failed              Rejected  Shadowing         RolledBack / Failed          Failed
+//!               Unfetchable  |             Refused |   \ Loaded (shadow)       | Failed, slow             | Failed three times, slow, worse
+//!                            v                     v    v                      v or two deaths            v or three deaths
+//!                          Failed              Rejected  Shadowing         RolledBack          RolledBack, or Failed
+//!                                                           |                           where no good bundle is left
+//!                                                           v Failed, slow, or two deaths
+//!                                                         Failed
 //! ```
 //!
-//! The state is written before an output is carried out, so that a process that dies finds out what it was doing.
+//! Expiry keeps new bundles out; what is in place, or proved itself, is held against no clock.
+//! The state is written before an output is carried out. A death counts only where a model was at work ([`crate::death`]): a
+//! power cut, or a process that is ended at another moment, says nothing about a model.
 
-use fieldcast_features::Millis;
-use fieldcast_wire::{Sha256, pb};
 use serde::{Deserialize, Serialize};
+
+use crate::death::Death;
+use crate::pace::{Pace, Terms, Took};
+pub use crate::words::{Event, Installed, Output, Phase, Target};
 
 /// Forecasts in a row that a proven model may fail before the baselines take over.
 const MAX_FAILED: u32 = 3;
-/// Times a process may die while a bundle is on trial.
-const MAX_INTERRUPTED: u32 = 2;
+/// Times the process may die with a model at work that is on trial.
+const MAX_DEATHS_ON_TRIAL: u32 = 2;
+/// The same with a proven one.
+const MAX_DEATHS: u32 = 3;
+/// After so many forecasts without a death those of before count no more.
+const CALM: u32 = 100;
 
-/// Where the newest order stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// No order yet.
-    #[default]
-    None,
-    /// Its bundle is on the way.
-    Downloading,
-    /// Its bundle is here and is being checked and loaded.
-    Verified,
-    /// Its model watches.
-    Shadowing,
-    /// Its model runs, on probation.
-    Active,
-    /// Its model has proved itself.
-    Healthy,
-    /// Its bundle was refused.
-    Rejected,
-    /// Its model failed and the last good one runs again.
-    RolledBack,
-    /// It failed otherwise.
-    Failed,
-}
-
-impl Phase {
-    /// As it goes to the hub.
-    #[must_use]
-    pub fn wire(self) -> pb::ModelPhase {
-        match self {
-            Self::None => pb::ModelPhase::None,
-            Self::Downloading => pb::ModelPhase::Downloading,
-            Self::Verified => pb::ModelPhase::Verified,
-            Self::Shadowing => pb::ModelPhase::Shadowing,
-            Self::Active => pb::ModelPhase::Active,
-            Self::Healthy => pb::ModelPhase::Healthy,
-            Self::Rejected => pb::ModelPhase::Rejected,
-            Self::RolledBack => pb::ModelPhase::RolledBack,
-            Self::Failed => pb::ModelPhase::Failed,
-        }
-    }
-}
-
-/// A bundle that is on this device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Installed {
-    /// Digest, hexadecimal.
+/// Processes that died with a bundle's model at work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deaths {
+    /// The bundle, hexadecimal.
     pub sha: String,
-    /// Model version.
-    pub version: u64,
-}
-
-impl Installed {
-    /// The digest.
-    #[must_use]
-    pub fn digest(&self) -> Option<Sha256> {
-        Sha256::from_hex(&self.sha)
-    }
-}
-
-/// What a verified order asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// The bundle; none orders the device back to its own baselines.
-    pub bundle: Option<Installed>,
-    /// Its bytes.
-    pub size: usize,
-    /// Beside the running model instead of in its place.
-    pub shadow: bool,
-    /// Generation of the order.
-    pub generation: u64,
-    /// Attempt within it.
-    pub attempt: u32,
-    /// From this time on it is given up.
-    pub expires: Millis,
-}
-
-impl Target {
-    fn names(&self, sha: &str) -> bool {
-        Machine::is(self.bundle.as_ref(), sha)
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The process started; `clean` where the last one ended in order.
-    Started {
-        /// Ended in order.
-        clean: bool,
-    },
-    /// A verified order.
-    Ordered(Target),
-    /// A bundle is complete on disk.
-    Fetched(String),
-    /// A bundle will not come.
-    Unfetchable(String, String),
-    /// A bundle passed every check and its model is loaded.
-    Loaded(String),
-    /// A bundle did not pass.
-    Refused(String, String),
-    /// A bundle cannot be checked now: that says nothing about it, and it is checked again later.
-    Unchecked(String, String),
-    /// An order was not obeyed.
-    NotObeyed(String),
-    /// A model has no usable window.
-    NoWindow(String, String),
-    /// A model made a forecast of finite numbers.
-    Forecasted(String),
-    /// A model could not.
-    Failed(String, String),
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Output {
-    /// Get the bundle.
-    Fetch(Target),
-    /// Check and load it from disk.
-    Load(Installed),
-    /// Let the loaded model forecast.
-    Activate(String),
-    /// Let the loaded model watch.
-    Watch(String),
-    /// No model: baselines.
-    Baseline,
-    /// Nothing watches.
-    Unwatch,
-    /// Tell the hub how an order ended.
-    Outcome {
-        /// Generation of the order.
-        generation: u64,
-        /// Attempt within it.
-        attempt: u32,
-        /// Whether it was fulfilled.
-        ok: bool,
-        /// In words.
-        message: String,
-    },
+    /// How many.
+    pub times: u32,
+    /// Start of the last of them.
+    pub start: u64,
+    /// Forecasts since.
+    pub calm: u32,
 }
 
 /// State of one forecaster's model, persisted as JSON.
@@ -174,14 +57,27 @@ pub struct Machine {
     pub active: Option<Installed>,
     /// The last one that proved itself.
     pub last_good: Option<Installed>,
+    /// The one that had proved itself before it.
+    #[serde(default)]
+    pub before: Option<Installed>,
     /// The watching bundle.
     pub shadow: Option<Installed>,
     /// Forecasts by `active` since it is in place.
     pub forecasts: u64,
     /// Forecasts by `shadow`.
     pub shadow_forecasts: u64,
-    /// Processes that died while the target was on trial.
-    pub interrupted: u32,
+    /// How long forecasts by `active` take.
+    #[serde(default)]
+    pub pace: Pace,
+    /// How long those by `shadow` take.
+    #[serde(default)]
+    pub shadow_pace: Pace,
+    /// What those by `last_good` took, microseconds; 0 where it is not known.
+    #[serde(default)]
+    pub good_us: u32,
+    /// Bundles with which processes died lately.
+    #[serde(default)]
+    pub deaths: Vec<Deaths>,
     /// Forecasts that `active` failed in a row.
     pub failed: u32,
     /// What keeps a bundle that is in place from forecasting; not about the newest order.
@@ -213,7 +109,7 @@ impl Machine {
     #[must_use]
     pub fn needed(&self) -> Vec<&str> {
         let target = self.target.as_ref().map(|t| t.bundle.as_ref());
-        [&self.active, &self.last_good, &self.shadow]
+        [&self.active, &self.last_good, &self.before, &self.shadow]
             .into_iter()
             .flatten()
             .chain(target.flatten())
@@ -230,22 +126,30 @@ impl Machine {
         said.join("; ")
     }
 
-    /// One step; `probation` is how many forecasts prove a model.
-    pub fn step(&mut self, event: Event, probation: u32) -> Vec<Output> {
+    /// One step; `terms` are what a model is held to.
+    pub fn step(&mut self, event: Event, terms: &Terms) -> Vec<Output> {
         match event {
-            Event::Started { clean } => self.started(clean),
+            Event::Started(death) => self.started(death),
             Event::Ordered(target) => self.ordered(target),
             Event::Fetched(sha) if self.awaits(&sha, Phase::Downloading) => {
                 self.phase = Phase::Verified;
+                self.hindrance.clear();
                 self.load_target()
+            }
+            Event::Waiting(sha, reason) if self.awaits(&sha, Phase::Downloading) => {
+                self.hindrance = cut(&reason);
+                Vec::new()
             }
             Event::Unfetchable(sha, reason) if self.awaits(&sha, Phase::Downloading) => {
                 self.end(Phase::Failed, reason)
             }
             Event::Loaded(sha) => self.loaded(sha),
             Event::Refused(sha, reason) => self.refused(&sha, reason),
-            Event::Forecasted(sha) => self.forecasted(&sha, probation),
+            Event::Forecasted(sha, took) => self.forecasted(&sha, took, terms),
             Event::Failed(sha, reason) => self.failed(&sha, reason),
+            Event::Worse(sha, reason) if Self::is(self.active.as_ref(), &sha) => {
+                self.go_back(&sha, reason)
+            }
             Event::Unchecked(sha, reason) => self.unchecked(&sha, &reason),
             Event::NoWindow(sha, reason) => {
                 if Self::is(self.active.as_ref(), &sha) || Self::is(self.shadow.as_ref(), &sha) {
@@ -257,7 +161,9 @@ impl Machine {
                 self.disobeyed = cut(&reason);
                 Vec::new()
             }
-            Event::Fetched(_) | Event::Unfetchable(..) => Vec::new(),
+            Event::Fetched(_) | Event::Waiting(..) | Event::Unfetchable(..) | Event::Worse(..) => {
+                Vec::new()
+            }
         }
     }
 
@@ -279,11 +185,16 @@ impl Machine {
 
     fn load_target(&self) -> Vec<Output> {
         let target = self.target.as_ref();
-        target
-            .and_then(|t| t.bundle.clone())
-            .map(Output::Load)
-            .into_iter()
-            .collect()
+        let bundle = target.and_then(|t| t.bundle.clone());
+        let mut proved = [&self.last_good, &self.before].into_iter().flatten();
+        let load = |bundle: Installed| {
+            if proved.any(|i| *i == bundle) {
+                Output::Load(bundle)
+            } else {
+                Output::Take(bundle)
+            }
+        };
+        bundle.map(load).into_iter().collect()
     }
 
     fn outcome(&self, ok: bool, message: &str) -> Option<Output> {
@@ -298,7 +209,6 @@ impl Machine {
     fn end(&mut self, phase: Phase, reason: String) -> Vec<Output> {
         self.phase = phase;
         self.reason = reason.chars().take(500).collect();
-        self.interrupted = 0;
         self.outcome(false, &self.reason).into_iter().collect()
     }
 
@@ -308,33 +218,13 @@ impl Machine {
             return self.end(phase, reason);
         }
         self.hindrance = cut(&reason);
-        self.interrupted = 0;
         Vec::new()
     }
 
-    fn started(&mut self, clean: bool) -> Vec<Output> {
-        let shadow_trial = self.phase == Phase::Shadowing && self.shadow_forecasts == 0;
-        let trial = self.phase == Phase::Verified || shadow_trial || self.on_probation();
-        let mut out = Vec::new();
-        if trial && !clean {
-            self.interrupted += 1;
-            if self.interrupted >= MAX_INTERRUPTED {
-                let reason = format!(
-                    "the process died {MAX_INTERRUPTED} times while this bundle was on trial; the last good one runs"
-                );
-                // The newest one on trial is the first to be blamed.
-                if self.phase == Phase::Verified {
-                    out.extend(self.end(Phase::Failed, reason));
-                } else if shadow_trial {
-                    self.shadow = None;
-                    out.extend(self.end(Phase::Failed, reason));
-                } else if let Some(active) = self.active.take() {
-                    self.active = self.last_good.clone();
-                    self.forecasts = 0;
-                    out.extend(self.give_up(&active.sha, Phase::Failed, reason));
-                }
-            }
-        }
+    fn started(&mut self, death: Option<Death>) -> Vec<Output> {
+        let mut out = death.map_or_else(Vec::new, |death| self.died(death));
+        // Whatever is in place is loaded below.
+        out.retain(|o| !matches!(o, Output::Load(_)));
         if self.phase == Phase::Downloading {
             out.extend(self.target.clone().map(Output::Fetch));
         }
@@ -344,6 +234,65 @@ impl Machine {
         out.extend(self.active.clone().map(Output::Load));
         out.extend(self.shadow.clone().map(Output::Load));
         out
+    }
+
+    /// A process died with one of the bundles at work: after a few times it must not have another chance to.
+    fn died(&mut self, death: Death) -> Vec<Output> {
+        let sha = death.sha.as_str();
+        let runs = Self::is(self.active.as_ref(), sha);
+        let watches = Self::is(self.shadow.as_ref(), sha);
+        let arrives = self.awaits(sha, Phase::Verified);
+        if !(runs || watches || arrives) {
+            return Vec::new();
+        }
+        let most = match runs && !self.on_probation() {
+            true => MAX_DEATHS,
+            false => MAX_DEATHS_ON_TRIAL,
+        };
+        let times = self.count(&death);
+        if times < most {
+            return Vec::new();
+        }
+        self.deaths.retain(|d| d.sha != sha);
+        let reason = format!(
+            "the process died {times} times {}; the bundle is given up",
+            death.words()
+        );
+        if runs {
+            return self.go_back(sha, reason);
+        }
+        if watches {
+            return self.unwatch(sha, reason);
+        }
+        self.give_up(sha, Phase::Failed, reason)
+    }
+
+    fn count(&mut self, death: &Death) -> u32 {
+        let at = match self.deaths.iter().position(|d| d.sha == death.sha) {
+            Some(at) => at,
+            None => {
+                self.deaths.push(Deaths {
+                    sha: death.sha.clone(),
+                    ..Deaths::default()
+                });
+                self.deaths.len() - 1
+            }
+        };
+        let Some(deaths) = self.deaths.get_mut(at) else {
+            return 0;
+        };
+        if deaths.start != death.start {
+            deaths.times += 1;
+            (deaths.start, deaths.calm) = (death.start, 0);
+        }
+        deaths.times
+    }
+
+    fn survived(&mut self, sha: &str) {
+        for deaths in self.deaths.iter_mut().filter(|d| d.sha == sha) {
+            deaths.calm += 1;
+        }
+        self.deaths.retain(|d| d.calm < CALM);
     }
 
     fn ordered(&mut self, target: Target) -> Vec<Output> {
@@ -360,11 +309,12 @@ impl Machine {
         }
         self.reason.clear();
         self.disobeyed.clear();
-        self.interrupted = 0;
         self.target = Some(target.clone());
         let Some(sha) = target.bundle.as_ref().map(|b| b.sha.clone()) else {
             return self.without_model();
         };
+        // Whoever orders a bundle once more gives it all its chances.
+        self.deaths.retain(|d| d.sha != sha);
         let runs = Self::is(self.active.as_ref(), &sha);
         let shadow = target.shadow;
         let mut out = Vec::new();
@@ -399,8 +349,10 @@ impl Machine {
         if self.shadow.take().is_some() {
             out.push(Output::Unwatch);
         }
-        (self.active, self.last_good) = (None, None);
-        (self.forecasts, self.failed) = (0, 0);
+        (self.active, self.last_good, self.before) = (None, None, None);
+        self.deaths.clear();
+        self.begin_anew();
+        self.good_us = 0;
         self.hindrance.clear();
         self.phase = Phase::None;
         out.push(Output::Baseline);
@@ -417,6 +369,7 @@ impl Machine {
             if target.shadow {
                 self.shadow = Some(bundle);
                 self.shadow_forecasts = 0;
+                self.shadow_pace = Pace::default();
                 self.phase = Phase::Shadowing;
                 return vec![Output::Watch(sha)];
             }
@@ -425,7 +378,7 @@ impl Machine {
                 out.push(Output::Unwatch);
             }
             self.active = Some(bundle);
-            (self.forecasts, self.failed) = (0, 0);
+            self.begin_anew();
             self.phase = Phase::Active;
             out.push(Output::Activate(sha));
             return out;
@@ -447,13 +400,10 @@ impl Machine {
         }
         if Self::is(self.active.as_ref(), sha) {
             let reason = format!("the bundle in place cannot be loaded any more: {reason}");
-            return self.go_back(sha, Phase::RolledBack, reason);
+            return self.go_back(sha, reason);
         }
         if Self::is(self.shadow.as_ref(), sha) {
-            self.shadow = None;
-            let mut out = vec![Output::Unwatch];
-            out.extend(self.give_up(sha, Phase::Failed, reason));
-            return out;
+            return self.unwatch(sha, reason);
         }
         Vec::new()
     }
@@ -464,67 +414,109 @@ impl Machine {
             || in_place.into_iter().any(|i| Self::is(i.as_ref(), sha))
         {
             self.hindrance = cut(reason);
-            // A bundle whose check never began cannot have ended the process.
-            self.interrupted = 0;
         }
         Vec::new()
     }
 
-    fn forecasted(&mut self, sha: &str, probation: u32) -> Vec<Output> {
+    fn forecasted(&mut self, sha: &str, took: Took, terms: &Terms) -> Vec<Output> {
+        self.survived(sha);
         if Self::is(self.active.as_ref(), sha) {
-            self.forecasts += 1;
-            self.failed = 0;
-            self.hindrance.clear();
-            if self.on_probation() && self.forecasts >= u64::from(probation) {
-                self.last_good = self.active.clone();
-                if self.phase != Phase::Active {
-                    // Another order is on its way: this bundle has proved itself all the same.
-                    return Vec::new();
-                }
-                self.phase = Phase::Healthy;
-                self.interrupted = 0;
-                let message = format!("{} forecasts were made", self.forecasts);
-                return self.outcome(true, &message).into_iter().collect();
-            }
+            self.runs_well(sha, took, terms)
         } else if Self::is(self.shadow.as_ref(), sha) {
-            self.shadow_forecasts += 1;
-            self.hindrance.clear();
-            if self.shadow_forecasts == u64::from(probation) {
-                self.interrupted = 0;
-                return self
-                    .outcome(true, "the model watches")
-                    .into_iter()
-                    .collect();
+            self.watches_well(sha, took, terms)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn runs_well(&mut self, sha: &str, took: Took, terms: &Terms) -> Vec<Output> {
+        self.forecasts += 1;
+        self.failed = 0;
+        self.hindrance.clear();
+        if took.us > 0 {
+            self.pace.add(took.us);
+        }
+        if !self.on_probation() {
+            if let Some(reason) = self.pace.over_budget(terms) {
+                return self.go_back(sha, reason);
             }
+            self.good_us = self.pace.known().unwrap_or(self.good_us);
+            return Vec::new();
+        }
+        if let Some(reason) = self.pace.slow(terms, self.good_us, took.golden_us) {
+            return self.go_back(sha, reason);
+        }
+        if self.forecasts < u64::from(terms.probation) {
+            return Vec::new();
+        }
+        self.before = std::mem::replace(&mut self.last_good, self.active.clone());
+        self.good_us = self.pace.p95().unwrap_or(0);
+        if self.phase != Phase::Active {
+            // Another order is on its way: this bundle has proved itself all the same.
+            return Vec::new();
+        }
+        self.phase = Phase::Healthy;
+        let message = format!("{} forecasts were made", self.forecasts);
+        self.outcome(true, &message).into_iter().collect()
+    }
+
+    fn watches_well(&mut self, sha: &str, took: Took, terms: &Terms) -> Vec<Output> {
+        self.shadow_forecasts += 1;
+        self.hindrance.clear();
+        if took.us > 0 {
+            self.shadow_pace.add(took.us);
+        }
+        let good_us = self.good_us;
+        if let Some(reason) = self.shadow_pace.slow(terms, good_us, took.golden_us) {
+            return self.unwatch(sha, reason);
+        }
+        if self.shadow_forecasts == u64::from(terms.probation) {
+            let outcome = self.outcome(true, "the model watches");
+            return outcome.into_iter().collect();
         }
         Vec::new()
+    }
+
+    /// A shadow came to its end.
+    fn unwatch(&mut self, sha: &str, reason: String) -> Vec<Output> {
+        self.shadow = None;
+        let mut out = vec![Output::Unwatch];
+        out.extend(self.give_up(sha, Phase::Failed, reason));
+        out
     }
 
     fn failed(&mut self, sha: &str, reason: String) -> Vec<Output> {
         if Self::is(self.active.as_ref(), sha) {
             self.failed += 1;
-            if self.on_probation() {
-                return self.go_back(sha, Phase::RolledBack, reason);
-            }
-            if self.failed >= MAX_FAILED {
-                return self.go_back(sha, Phase::Failed, reason);
+            if self.on_probation() || self.failed >= MAX_FAILED {
+                return self.go_back(sha, reason);
             }
         } else if Self::is(self.shadow.as_ref(), sha) {
-            self.shadow = None;
-            let mut out = vec![Output::Unwatch];
-            out.extend(self.give_up(sha, Phase::Failed, reason));
-            return out;
+            return self.unwatch(sha, reason);
         }
         Vec::new()
     }
 
-    /// To the last good bundle, or to the baselines where that is the one that failed.
-    fn go_back(&mut self, sha: &str, phase: Phase, reason: String) -> Vec<Output> {
+    /// Another model is in place: what was counted of the one before says nothing of it.
+    fn begin_anew(&mut self) {
+        (self.forecasts, self.failed) = (0, 0);
+        self.pace = Pace::default();
+    }
+
+    /// To the last good bundle, or the one before where that is the one that failed, or the baselines where there is none.
+    fn go_back(&mut self, sha: &str, reason: String) -> Vec<Output> {
+        let trial = self.on_probation();
         if Self::is(self.last_good.as_ref(), sha) {
-            self.last_good = None;
+            self.last_good = self.before.take().filter(|b| b.sha != sha);
+            self.good_us = 0;
         }
         self.active = self.last_good.clone();
-        (self.forecasts, self.failed) = (0, 0);
+        self.begin_anew();
+        let phase = if trial || self.active.is_some() {
+            Phase::RolledBack
+        } else {
+            Phase::Failed
+        };
         let mut out = vec![Output::Baseline];
         out.extend(self.active.clone().map(Output::Load));
         out.extend(self.give_up(sha, phase, reason));

@@ -1,6 +1,7 @@
 //! The configuration file: owns its keys, defaults and errors; never opens what it names.
 
 mod error;
+mod latency;
 mod listen;
 mod sensor;
 mod source;
@@ -13,6 +14,7 @@ use fieldcast_wire::SensorName;
 use serde::Deserialize;
 
 pub use error::ConfigError;
+pub use latency::LatencyConfig;
 pub use sensor::SensorConfig;
 pub use source::{HttpSource, ReplaySource, SourceConfig};
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub forecasters: Vec<ForecasterSpec>,
     /// Forecasts a new model must make before it counts as healthy.
     pub probation: u32,
+    /// How long a model may compute.
+    pub latency: LatencyConfig,
 }
 
 /// The local status page.
@@ -123,6 +127,8 @@ struct Raw {
     forecasters: Vec<PathBuf>,
     #[serde(default = "default_probation")]
     probation: u32,
+    #[serde(default)]
+    latency: LatencyConfig,
 }
 
 fn default_probation() -> u32 {
@@ -208,6 +214,17 @@ impl Config {
             let problem = "must be 1 or more forecasts".to_owned();
             return Err(error::value(file, text, None, "probation", problem));
         }
+        if raw.latency.budget_ms == Some(0) {
+            let problem = "must be 1 or more milliseconds; leave it out for a tenth of the period";
+            let table = text.find("[latency]");
+            return Err(error::value(
+                file,
+                text,
+                table,
+                "budget_ms",
+                problem.to_owned(),
+            ));
+        }
         Ok(Self {
             file: file.to_owned(),
             data_dir: folder.join(raw.data_dir),
@@ -218,6 +235,7 @@ impl Config {
             buffer: raw.buffer,
             forecasters: Vec::new(),
             probation: raw.probation,
+            latency: raw.latency,
         })
     }
 }

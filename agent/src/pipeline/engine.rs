@@ -16,12 +16,14 @@ use super::sensors::Sensors;
 use super::sketches::Sketches;
 use crate::buffer::{BufferHandle, Commit};
 use crate::clock::Clock;
+use crate::config::LatencyConfig;
 use crate::quality::Checker;
 use crate::source::{Accepted, Ingest, Item, NotAccepted};
 use crate::status::board::Board;
 use crate::update::bundles::Loaded;
 use crate::update::driver::{ModelEvent, Request};
 use crate::update::machine::Machine;
+use crate::update::witness::Death;
 
 /// Runs of readings that share one commit at most.
 const TOGETHER: usize = 16;
@@ -46,6 +48,8 @@ pub struct Parts {
     pub specs: Vec<ForecasterSpec>,
     /// Forecasts that prove a model.
     pub probation: u32,
+    /// How long a model may compute.
+    pub latency: LatencyConfig,
     /// What people see.
     pub board: Arc<Board>,
     /// To the updater.
@@ -89,11 +93,14 @@ type Answer = (
 );
 
 impl Engine {
-    /// Takes up what the buffer holds; `clean` is read there.
+    /// Takes up what the buffer holds; `death` says with which model at work the process before died.
     ///
     /// # Errors
     /// Where the buffer cannot be read or written.
-    pub async fn start(parts: Parts) -> Result<Self, crate::buffer::BufferError> {
+    pub async fn start(
+        parts: Parts,
+        death: Option<Death>,
+    ) -> Result<Self, crate::buffer::BufferError> {
         let mut engine = Self {
             parts,
             forecasters: BTreeMap::new(),
@@ -104,7 +111,7 @@ impl Engine {
             ahead: None,
             missed: VecDeque::new(),
         };
-        engine.take_up(None).await?;
+        engine.take_up(death).await?;
         Ok(engine)
     }
 
@@ -134,7 +141,6 @@ impl Engine {
         while let Some(ingest) = ingests.recv().await {
             self.ingest(ingest, &mut ingests).await;
         }
-        self.ended_in_order().await;
     }
 
     async fn ingest(&mut self, first: Ingest, queue: &mut mpsc::Receiver<Ingest>) {

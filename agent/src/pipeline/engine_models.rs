@@ -11,13 +11,13 @@ use super::forecaster::{Forecaster, Note, Step, Stored};
 use super::intervals::Intervals;
 use super::model::Slot;
 use crate::buffer::{BufferError, BufferHandle, Commit};
-use crate::update::driver::{ModelEvent, Request};
+use crate::update::driver::{ModelEvent, Request, Standing};
 use crate::update::machine::{Event, Machine, Output};
+use crate::update::pace::Terms;
+use crate::update::witness::Death;
 
 /// State key of the forecasters this device has met, with the definition of their newest bundle.
 const KNOWN: &str = "forecasters";
-/// State key that is there after an end in order.
-const CLEAN: &str = "clean";
 
 /// Explaining costs up to twenty forecasts: no more often than this, however fast history is replayed.
 const EXPLAINED_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
@@ -29,7 +29,7 @@ impl Engine {
     pub(super) async fn catch_up(&mut self) {
         if let Some(before) = &self.ahead {
             let before = before.clone();
-            match self.take_up(Some(true)).await {
+            match self.take_up(None).await {
                 Ok(()) => self.ahead = None,
                 Err(e) => {
                     let problem = e.to_string();
@@ -47,14 +47,9 @@ impl Engine {
         }
     }
 
-    /// Makes forecasters and machines out of what is stored; `clean` none reads it from the buffer (a start).
-    pub(super) async fn take_up(&mut self, clean: Option<bool>) -> Result<(), BufferError> {
+    /// Makes forecasters and machines out of what is stored; `death` is how the process before ended, at a start.
+    pub(super) async fn take_up(&mut self, death: Option<Death>) -> Result<(), BufferError> {
         let buffer = self.parts.buffer.clone();
-        let start = clean.is_none();
-        let clean = match clean {
-            Some(clean) => clean,
-            None => buffer.state(CLEAN).await?.is_some_and(|b| b == b"1"),
-        };
         let known: Known = buffer
             .state(KNOWN)
             .await?
@@ -82,8 +77,8 @@ impl Engine {
             }
         }
         let mut step = Step::default();
-        if start {
-            step.state.push((CLEAN.to_owned(), b"0".to_vec()));
+        if let Some(death) = &death {
+            tracing::error!(bundle = %death.sha, "the process before died {}", death.words());
         }
         for spec in specs.into_values() {
             if let Some(f) = self.make(spec, &mut step).await? {
@@ -96,7 +91,7 @@ impl Engine {
             let mut machine: Machine = stored
                 .and_then(|b| serde_json::from_slice(&b).ok())
                 .unwrap_or_default();
-            let outputs = machine.step(Event::Started { clean }, self.parts.probation);
+            let outputs = machine.step(Event::Started(death.clone()), &self.terms(&name));
             self.machines.insert(name.clone(), machine);
             requests.extend(self.apply(&name, outputs, &mut step).await);
             self.keep_machine(&name, &mut step);
@@ -192,9 +187,10 @@ impl Engine {
         if let Some(loaded) = loaded {
             self.loaded.insert(loaded.slot.sha.to_string(), loaded);
         }
+        let terms = self.terms(&forecaster);
         let machine = self.machines.entry(forecaster.clone()).or_default();
-        let (before, probation) = (machine.clone(), self.parts.probation);
-        let outputs = machine.step(event, probation);
+        let before = machine.clone();
+        let outputs = machine.step(event, &terms);
         let changed = *machine != before;
         let tidy = before.needed() != machine.needed();
         if changed {
@@ -223,6 +219,12 @@ impl Engine {
         self.publish();
     }
 
+    fn terms(&self, forecaster: &str) -> Terms {
+        let known = self.forecasters.get(forecaster);
+        let period = known.map_or(Millis::MAX, |f| f.spec().period_ms());
+        self.parts.latency.terms(self.parts.probation, period)
+    }
+
     /// A model made a forecast or failed to.
     pub(super) async fn note(&mut self, forecaster: &str, note: Note, step: &mut Step) {
         let event = match note {
@@ -231,6 +233,7 @@ impl Engine {
                 made_by,
                 shadow,
                 origin,
+                took,
             } => {
                 if !shadow {
                     let running = self.forecasters.get(forecaster).and_then(|f| f.active());
@@ -260,7 +263,7 @@ impl Engine {
                     };
                     self.last.insert(forecaster.to_owned(), made);
                 }
-                bundle.map(|sha| Event::Forecasted(sha.to_string()))
+                bundle.map(|sha| Event::Forecasted(sha.to_string(), took))
             }
             Note::Failed {
                 bundle,
@@ -270,12 +273,16 @@ impl Engine {
                 tracing::error!(forecaster, %bundle, shadow, "the model failed: {reason}");
                 Some(Event::Failed(bundle.to_string(), reason))
             }
+            Note::Worse { bundle, reason } => {
+                tracing::error!(forecaster, %bundle, "{reason}");
+                Some(Event::Worse(bundle.to_string(), reason))
+            }
             Note::NoWindow { bundle, reason } => Some(Event::NoWindow(bundle.to_string(), reason)),
         };
         let Some(event) = event else { return };
-        let probation = self.parts.probation;
+        let terms = self.terms(forecaster);
         let machine = self.machines.entry(forecaster.to_owned()).or_default();
-        let outputs = machine.step(event, probation);
+        let outputs = machine.step(event, &terms);
         // While the commit is on its way nothing but readings is handled, so requests may go out before it.
         let requests = self.apply(forecaster, outputs, step).await;
         self.keep_machine(forecaster, step);
@@ -287,7 +294,12 @@ impl Engine {
         for output in outputs {
             match output {
                 Output::Fetch(target) => requests.push(Request::Fetch(name.to_owned(), target)),
-                Output::Load(bundle) => requests.push(Request::Load(name.to_owned(), bundle)),
+                Output::Take(bundle) => {
+                    requests.push(Request::Load(name.to_owned(), bundle, Standing::New));
+                }
+                Output::Load(bundle) => {
+                    requests.push(Request::Load(name.to_owned(), bundle, Standing::Kept));
+                }
                 Output::Activate(sha) => self.put(name, &sha, false, step).await,
                 Output::Watch(sha) => self.put(name, &sha, true, step).await,
                 Output::Baseline => {
@@ -426,6 +438,7 @@ impl Engine {
                 last_good: sha(&machine.last_good),
             });
             let f = self.forecasters.get(name);
+            let budget_us = self.terms(name).budget_us;
             self.parts.board.update(|b| {
                 let facts = b.forecasters.entry(name.clone()).or_default();
                 facts.running = last.bundle.map_or_else(String::new, |b| b.to_string());
@@ -433,8 +446,14 @@ impl Engine {
                 facts.model_version = last.version;
                 let slot = f.and_then(Forecaster::active);
                 facts.engine = slot.map_or_else(String::new, |s| s.engine.clone());
-                facts.phase = format!("{:?}", machine.phase).to_lowercase();
+                machine.phase.name().clone_into(&mut facts.phase);
                 facts.reason = machine.told();
+                facts.inference_us = machine.pace.p95();
+                facts.shadow_us = machine
+                    .shadow_pace
+                    .p95()
+                    .filter(|_| machine.shadow.is_some());
+                facts.budget_us = budget_us;
                 facts.generation = machine.generation();
                 let name_of = |i: &Option<crate::update::Installed>| {
                     i.as_ref().map_or_else(String::new, |i| i.sha.clone())
@@ -449,16 +468,6 @@ impl Engine {
         }
         // Nobody may listen: without an identity there is no uplink.
         self.parts.states.send_replace(states);
-    }
-
-    pub(super) async fn ended_in_order(&self) {
-        let commit = Commit {
-            state: vec![(CLEAN.to_owned(), b"1".to_vec())],
-            ..Commit::default()
-        };
-        if let Err(e) = self.parts.buffer.commit(commit).await {
-            tracing::error!("{e}");
-        }
     }
 }
 

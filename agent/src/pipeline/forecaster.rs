@@ -1,10 +1,10 @@
 //! One forecaster's stream: owns rows, waiting forecasts and residuals; a pure step from readings to records.
 
 use fieldcast_baseline::ColdStart;
-use fieldcast_features::resample::{Pushed, Resampler, Sample, resample_all};
+use fieldcast_features::resample::Resampler;
 use fieldcast_features::window::WindowBuilder;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
-use fieldcast_wire::{RecordBody, Sha256, pb};
+use fieldcast_wire::{RecordBody, Sha256};
 use serde::{Deserialize, Serialize};
 
 use super::drift::ErrorWatch;
@@ -12,9 +12,14 @@ use super::inputs::InputWatch;
 use super::intervals::Intervals;
 use super::jumps::Jumps;
 use super::model::{Influence, Slot};
+use super::naive_bound::NaiveBound;
 use super::pending::Pending;
-use super::residuals::{Maker, Residuals};
+use super::residuals::Residuals;
 use super::rows::{Rows, fingerprint};
+use crate::update::pace::Took;
+
+mod intake;
+mod output;
 
 /// What a step wants written and told.
 #[derive(Debug, Default)]
@@ -40,12 +45,21 @@ pub enum Note {
         shadow: bool,
         /// Its origin.
         origin: Millis,
+        /// What it took.
+        took: Took,
     },
     /// A model has no window to forecast from.
     NoWindow {
         /// Its bundle.
         bundle: Sha256,
         /// What is missing.
+        reason: String,
+    },
+    /// The running model has been far worse than the simplest forecast.
+    Worse {
+        /// Its bundle.
+        bundle: Sha256,
+        /// By how much.
         reason: String,
     },
     /// A model gave no usable forecast.
@@ -69,6 +83,8 @@ struct Kept {
     #[serde(default)]
     inputs: InputWatch,
     forecasts: u64,
+    #[serde(default)]
+    bound: NaiveBound,
 }
 
 /// Stored parts of a forecaster, as read from the buffer.
@@ -244,52 +260,6 @@ impl Forecaster {
         }
     }
 
-    /// Readings of the time before: those of open slots go where they were, and where there is no history yet they
-    /// become one, without forecasts.
-    pub fn bootstrap(&mut self, mut readings: Vec<(usize, Millis, f64)>) -> Step {
-        let mut step = Step::default();
-        readings.sort_by_key(|r| r.1);
-        if let Some(through) = self.kept.closed_through {
-            for (channel, time, value) in readings.into_iter().filter(|r| r.1 > through) {
-                self.take(channel, time, value);
-            }
-            return step;
-        }
-        let samples: Vec<Sample> = self
-            .jumps
-            .sift(readings)
-            .into_iter()
-            .map(|(channel, time, value)| Sample {
-                channel,
-                time,
-                value,
-            })
-            .collect();
-        for sample in &samples {
-            self.seen(sample.channel, sample.time);
-        }
-        let Some(watermark) = self.watermark() else {
-            return step;
-        };
-        let mut rows = resample_all(&self.spec, &samples);
-        rows.retain(|r| r.time < watermark);
-        for row in rows {
-            self.kept.closed_through = Some(row.time);
-            self.learn(row);
-            step.state.extend(self.rows.newest_chunk());
-        }
-        if let Some(through) = self.kept.closed_through {
-            self.resampler = Resampler::for_spec(&self.spec).resume(through);
-            self.keep(&mut step);
-        }
-        for s in samples {
-            if self.kept.closed_through.is_none_or(|t| s.time > t) {
-                self.resampler.push(s.channel, s.time, s.value);
-            }
-        }
-        step
-    }
-
     /// Puts a model in place of the active one; none leaves the device's own baselines.
     pub fn set_active(&mut self, slot: Option<Slot>) -> Option<Slot> {
         let old = std::mem::replace(&mut self.active, slot);
@@ -344,77 +314,6 @@ impl Forecaster {
         self.shadow.as_ref()
     }
 
-    /// Takes a reading of one of the forecaster's sensors; `value` is NaN where its quality forbids its use.
-    pub fn reading(&mut self, sensor: &str, time: Millis, value: f64) {
-        for channel in 0..self.sensors.len() {
-            if self.sensors[channel] == sensor {
-                self.take(channel, time, value);
-            }
-        }
-    }
-
-    fn take(&mut self, channel: usize, time: Millis, value: f64) {
-        let newest = self.newest();
-        for (channel, time, value) in self.jumps.take(newest, (channel, time, value)) {
-            if self.resampler.push(channel, time, value) == Pushed::Taken {
-                self.seen(channel, time);
-            }
-        }
-    }
-
-    /// The furthest data time that is believed.
-    fn newest(&self) -> Option<Millis> {
-        let seen = self.through.iter().flatten().max().copied();
-        seen.or(self.kept.closed_through)
-    }
-
-    fn seen(&mut self, channel: usize, time: Millis) {
-        if let Some(through) = self.through.get_mut(channel) {
-            *through = Some(through.map_or(time, |t| t.max(time)));
-        }
-    }
-
-    /// Nothing before `time` will come any more from these sensors; without effect before a believed reading near it.
-    pub fn complete(&mut self, sensors: &[String], time: Millis) {
-        let seen = self.through.iter().flatten().max().copied();
-        if seen.is_none_or(|n| self.jumps.is_jump(n, time)) {
-            return;
-        }
-        for channel in 0..self.sensors.len() {
-            if sensors.contains(&self.sensors[channel]) {
-                self.seen(channel, time);
-            }
-        }
-    }
-
-    /// Before this data time nothing is expected: every channel has passed it, or one of them by a whole period.
-    fn watermark(&self) -> Option<Millis> {
-        let newest = self.through.iter().flatten().max().copied()?;
-        let all = self
-            .through
-            .iter()
-            .copied()
-            .collect::<Option<Vec<Millis>>>()
-            .and_then(|t| t.into_iter().min());
-        let late = newest.saturating_sub(self.spec.period_ms());
-        Some(all.map_or(late, |a| a.max(late)))
-    }
-
-    /// Closes the slots that are finished: residuals of what was forecast, new forecasts.
-    pub fn advance(&mut self, step: &mut Step) {
-        let Some(watermark) = self.watermark() else {
-            return;
-        };
-        let rows = self.resampler.close(watermark);
-        if rows.is_empty() {
-            return;
-        }
-        for row in rows {
-            self.row(row, step);
-        }
-        self.keep(step);
-    }
-
     fn keep(&self, step: &mut Step) {
         if let Ok(bytes) = serde_json::to_vec(&self.kept) {
             step.state.push((Self::state_key(&self.spec.name), bytes));
@@ -430,162 +329,6 @@ impl Forecaster {
             tracing::warn!(forecaster = %self.spec.name, "{e}");
         }
         self.rows.push(row);
-    }
-
-    fn row(&mut self, row: FeatureRow, step: &mut Step) {
-        let time = row.time;
-        let actual = row.value(self.spec.target_channel());
-        let missing = row.is_missing();
-        // What runs without the bundle is not judged by it.
-        let found = match &self.active {
-            Some(_) => self.kept.inputs.add(&row),
-            None => Vec::new(),
-        };
-        for (input, signal) in found {
-            step.records.push(RecordBody::Drift(pb::DriftSignal {
-                forecaster: self.spec.name.clone(),
-                sensor: self.sensors.get(input).cloned().unwrap_or_default(),
-                ..signal
-            }));
-        }
-        self.learn(row);
-        step.state.extend(self.rows.newest_chunk());
-        if let Some(actual) = actual {
-            self.judge(time, actual, step);
-        }
-        self.pending.expire(time);
-        self.kept.closed_through = Some(time);
-        if !missing {
-            self.forecast(time, step);
-        }
-        let season = i64::try_from(self.spec.season_steps()).unwrap_or(1) * self.spec.period_ms();
-        let current = (
-            self.active.as_ref().map(|s| s.sha.0.to_vec()),
-            self.shadow.as_ref().map(|s| s.sha.0.to_vec()),
-        );
-        let last_word = |maker: &Maker| {
-            let running = if maker.shadow { &current.1 } else { &current.0 };
-            running.as_ref().is_some_and(|sha| *sha != maker.bundle)
-        };
-        let due = self
-            .kept
-            .residuals
-            .due(&self.spec.name, time, season, last_word);
-        step.records
-            .extend(due.into_iter().map(RecordBody::Residual));
-    }
-
-    fn judge(&mut self, time: Millis, actual: f64, step: &mut Step) {
-        let (period, target) = (self.spec.period_ms(), self.spec.target_channel());
-        let season = i64::try_from(self.spec.season_steps()).unwrap_or(1);
-        let (mut sum, mut count) = (0.0, 0_u32);
-        let running = self.active.as_ref().map(|s| s.sha.0.to_vec());
-        for (forecast, h) in self.pending.speaking_of(time) {
-            let ahead = i64::try_from(h).unwrap_or(0) % season;
-            let known = forecast.origin_ms + (ahead + 1 - season) * period;
-            let naive = self.rows.value(known, target);
-            self.kept.residuals.add(forecast, h, time, actual, naive);
-            if let Some(intervals) = &mut self.intervals {
-                intervals.learn(forecast, h, actual, self.pending.stride());
-            }
-            if !forecast.shadow && running.as_ref().is_some_and(|sha| *sha == forecast.bundle) {
-                sum += (actual - forecast.mean[h]).abs();
-                count += 1;
-            }
-        }
-        if count > 0
-            && let Some(signal) = self.kept.watch.add(time, sum, count)
-        {
-            step.records.push(RecordBody::Drift(pb::DriftSignal {
-                forecaster: self.spec.name.clone(),
-                sensor: self.sensors.get(target).cloned().unwrap_or_default(),
-                ..signal
-            }));
-        }
-    }
-
-    fn forecast(&mut self, origin: Millis, step: &mut Step) {
-        let window = self.builder.at(self.rows.all(), origin);
-        let mut done = false;
-        for shadow in [false, true] {
-            let slot = if shadow { &self.shadow } else { &self.active };
-            let Some(slot) = slot else { continue };
-            let window = match &window {
-                Ok(window) => window,
-                Err(e) => {
-                    step.notes.push(Note::NoWindow {
-                        bundle: slot.sha,
-                        reason: e.to_string(),
-                    });
-                    continue;
-                }
-            };
-            match slot.forecast(window) {
-                Ok((mean, mut quantiles)) => {
-                    if let Some(intervals) = self.intervals.as_ref().filter(|_| !shadow) {
-                        quantiles = intervals.shown(quantiles);
-                    }
-                    let forecast = pb::Forecast {
-                        mean,
-                        quantiles,
-                        quantile_levels: slot.levels.clone(),
-                        made_by: "bundle".into(),
-                        bundle: slot.sha.0.to_vec(),
-                        model_version: slot.version,
-                        shadow,
-                        ..self.blank(origin)
-                    };
-                    step.notes.push(Note::Forecasted {
-                        bundle: Some(slot.sha),
-                        made_by: "bundle".into(),
-                        shadow,
-                        origin,
-                    });
-                    done |= !shadow;
-                    self.put(forecast, step);
-                }
-                Err(reason) => step.notes.push(Note::Failed {
-                    bundle: slot.sha,
-                    shadow,
-                    reason,
-                }),
-            }
-        }
-        if !done
-            && !self.beside
-            && let Ok(cold) = self.cold.forecast()
-        {
-            let made_by = cold.made_by.name();
-            let forecast = pb::Forecast {
-                mean: cold.mean,
-                quantiles: cold.quantiles,
-                quantile_levels: self.spec.quantiles.clone(),
-                made_by: made_by.into(),
-                ..self.blank(origin)
-            };
-            step.notes.push(Note::Forecasted {
-                bundle: None,
-                made_by: made_by.into(),
-                shadow: false,
-                origin,
-            });
-            self.put(forecast, step);
-        }
-    }
-
-    fn blank(&self, origin: Millis) -> pb::Forecast {
-        pb::Forecast {
-            forecaster: self.spec.name.clone(),
-            origin_ms: origin,
-            period_ms: self.spec.period_ms(),
-            ..pb::Forecast::default()
-        }
-    }
-
-    fn put(&mut self, forecast: pb::Forecast, step: &mut Step) {
-        step.state.extend(self.pending.push(&forecast));
-        self.kept.forecasts += 1;
-        step.records.push(RecordBody::Forecast(forecast));
     }
 }
 

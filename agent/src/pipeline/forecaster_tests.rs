@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 
 use fieldcast_features::window::Window;
+use fieldcast_wire::pb;
 
 use super::*;
-use crate::pipeline::model::Model;
+use crate::pipeline::model::{Computed, Model};
 
 const HOUR: Millis = 3_600_000;
 
@@ -26,11 +27,12 @@ pub(crate) fn spec() -> ForecasterSpec {
 struct Constant(f64);
 
 impl Model for Constant {
-    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
-        Ok((
-            vec![self.0; window.horizon],
-            vec![self.0; window.horizon * 5],
-        ))
+    fn forecast(&self, window: &Window) -> Result<Computed, String> {
+        Ok(Computed {
+            mean: vec![self.0; window.horizon],
+            quantiles: vec![self.0; window.horizon * 5],
+            took_us: 7,
+        })
     }
 }
 
@@ -39,7 +41,9 @@ pub(crate) fn slot(name: &str, value: f64) -> Slot {
         sha: Sha256::of(name.as_bytes()),
         version: 7,
         levels: spec().quantiles,
+        train_dev: 300.0,
         engine: String::new(),
+        golden_us: 9,
         model: Box::new(Constant(value)),
     }
 }
@@ -162,6 +166,26 @@ fn a_bundle_forecasts_in_place_of_the_baseline_and_a_shadow_beside_it() {
             .iter()
             .any(|r| matches!(r, RecordBody::Residual(r) if r.shadow))
     );
+}
+
+#[test]
+fn a_model_far_worse_than_the_naive_forecast_is_told_after_a_day_of_actuals() {
+    for (level, worse) in [(1_000.0, true), (215.0, false)] {
+        let mut f = Forecaster::new(spec()).unwrap();
+        feed(&mut f, 0..100);
+        f.set_active(Some(slot("a", level)));
+        let step = feed(&mut f, 100..124);
+        let told = |s: &Step| {
+            s.notes
+                .iter()
+                .filter(|n| matches!(n, Note::Worse { .. }))
+                .count()
+        };
+        assert_eq!(told(&step), 0, "23 rows with an actual");
+        // The values repeat themselves, so the naive error is nothing: a fifth of a deviation is still no failure of a model.
+        let next = feed(&mut f, 124..126);
+        assert_eq!(told(&next), usize::from(worse), "{:?}", next.notes);
+    }
 }
 
 #[test]

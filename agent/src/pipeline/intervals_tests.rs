@@ -15,7 +15,7 @@ use fieldcast_wire::{RecordBody, Sha256};
 use super::*;
 use crate::pipeline::forecaster::tests::spec;
 use crate::pipeline::forecaster::{Forecaster, Step, Stored};
-use crate::pipeline::model::Model;
+use crate::pipeline::model::{Computed, Model};
 
 const HOUR: Millis = 3_600_000;
 const ROW: [f64; 5] = [80.0, 90.0, 100.0, 110.0, 120.0];
@@ -24,8 +24,12 @@ const HORIZON: usize = 24;
 struct Always;
 
 impl Model for Always {
-    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
-        Ok((vec![100.0; window.horizon], ROW.repeat(window.horizon)))
+    fn forecast(&self, window: &Window) -> Result<Computed, String> {
+        Ok(Computed {
+            mean: vec![100.0; window.horizon],
+            quantiles: ROW.repeat(window.horizon),
+            took_us: 0,
+        })
     }
 }
 
@@ -34,7 +38,9 @@ fn slot(name: &str, version: u64) -> Slot {
         sha: Sha256::of(name.as_bytes()),
         version,
         levels: spec().quantiles,
+        train_dev: 10.0,
         engine: String::new(),
+        golden_us: 0,
         model: Box::new(Always),
     }
 }

@@ -8,6 +8,7 @@ pub mod inputs;
 pub mod intervals;
 mod jumps;
 pub mod model;
+pub mod naive_bound;
 pub mod pending;
 pub mod residuals;
 pub mod rows;

@@ -16,13 +16,24 @@ pub struct Influence {
     pub change: f64,
 }
 
+/// What a model computed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Computed {
+    /// `[H]`, in the target's unit.
+    pub mean: Vec<f64>,
+    /// `[H * Q]`, step-major.
+    pub quantiles: Vec<f64>,
+    /// Processor time that it took, microseconds; 0 where it was not measured.
+    pub took_us: u32,
+}
+
 /// A model that is ready to run.
 pub trait Model: Send + Sync {
-    /// Mean `[H]` and quantiles `[H * Q]`, step-major, in the target's unit.
+    /// A forecast from a window.
     ///
     /// # Errors
     /// Why the model could not run.
-    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String>;
+    fn forecast(&self, window: &Window) -> Result<Computed, String>;
 
     /// Which inputs and which lags make the forecast from `window`; nothing where the model cannot say.
     fn explain(&self, _spec: &ForecasterSpec, _window: &Window) -> Vec<Influence> {
@@ -38,8 +49,12 @@ pub struct Slot {
     pub version: u64,
     /// Quantile levels of its outputs.
     pub levels: Vec<f64>,
+    /// The target's deviation over its training part.
+    pub train_dev: f64,
     /// What computes its forecasts, in words.
     pub engine: String,
+    /// What a golden vector took when it was loaded, microseconds; 0 where it was not measured.
+    pub golden_us: u32,
     /// The model.
     pub model: Box<dyn Model>,
 }
@@ -58,8 +73,9 @@ impl Slot {
     ///
     /// # Errors
     /// Why there is no usable forecast.
-    pub fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
-        let (mean, quantiles) = self.model.forecast(window)?;
+    pub fn forecast(&self, window: &Window) -> Result<Computed, String> {
+        let computed = self.model.forecast(window)?;
+        let (mean, quantiles) = (&computed.mean, &computed.quantiles);
         let shape = window.horizon * self.levels.len();
         if mean.len() != window.horizon || quantiles.len() != shape {
             return Err(format!(
@@ -69,9 +85,9 @@ impl Slot {
                 window.horizon
             ));
         }
-        if let Some(bad) = mean.iter().chain(&quantiles).find(|v| !v.is_finite()) {
+        if let Some(bad) = mean.iter().chain(quantiles).find(|v| !v.is_finite()) {
             return Err(format!("a value of the forecast is {bad}"));
         }
-        Ok((mean, quantiles))
+        Ok(computed)
     }
 }

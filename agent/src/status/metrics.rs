@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::board::Facts;
+use crate::update::Phase;
 
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\")
@@ -126,6 +127,32 @@ pub fn text(facts: &Facts, resident: Option<u64>) -> String {
         let labels = [("forecaster", forecaster.as_str()), ("made_by", &f.made_by)];
         t.value(name, &labels, f.model_version);
     }
+    let name = "fieldcast_agent_model_phase";
+    t.family(name, "gauge", "Where the newest order of a model stands.");
+    for (forecaster, f) in &facts.forecasters {
+        for phase in Phase::ALL.map(Phase::name) {
+            let labels = [("forecaster", forecaster.as_str()), ("phase", phase)];
+            t.value(name, &labels, u8::from(f.phase == phase));
+        }
+    }
+    let name = "fieldcast_agent_inference_seconds";
+    let help = "Processor time that 95 of 100 recent forecasts stay within.";
+    t.family(name, "gauge", help);
+    for (forecaster, f) in &facts.forecasters {
+        for (role, us) in [("running", f.inference_us), ("watching", f.shadow_us)] {
+            let labels = [("forecaster", forecaster.as_str()), ("role", role)];
+            if let Some(us) = us {
+                t.value(name, &labels, f64::from(us) / 1e6);
+            }
+        }
+    }
+    let name = "fieldcast_agent_inference_budget_seconds";
+    let help = "Most processor time of a forecast before its model is given up.";
+    t.family(name, "gauge", help);
+    for (forecaster, f) in &facts.forecasters {
+        let budget = f64::from(f.budget_us) / 1e6;
+        t.value(name, &[("forecaster", forecaster)], budget);
+    }
     let name = "fieldcast_agent_drift";
     t.family(name, "gauge", "Whether concept drift is signalled.");
     for (forecaster, f) in &facts.forecasters {
@@ -179,6 +206,9 @@ mod tests {
         let mut facts = Facts::default();
         let f = facts.forecasters.entry("a\"b\\".into()).or_default();
         f.drift = true;
+        f.phase = "rolled_back".into();
+        f.inference_us = Some(1_500);
+        f.budget_us = 2_000_000;
         f.input_drift = vec!["outside".into()];
         facts.buffer.dropped = 7;
         facts.buffer.rejected = 3;
@@ -190,6 +220,17 @@ mod tests {
         assert!(text.contains(
             "fieldcast_agent_input_drift{forecaster=\"a\\\"b\\\\\",sensor=\"outside\"} 1"
         ));
+        let phases = text
+            .lines()
+            .filter(|l| l.starts_with("fieldcast_agent_model_phase{"));
+        assert_eq!(phases.count(), 9, "those that are not are there too");
+        assert!(text.contains("phase=\"rolled_back\"} 1") && text.contains("phase=\"healthy\"} 0"));
+        assert!(text.contains("role=\"running\"} 0.0015") && !text.contains("watching"));
+        assert!(
+            text.contains(
+                "fieldcast_agent_inference_budget_seconds{forecaster=\"a\\\"b\\\\\"} 2\n"
+            )
+        );
         assert!(text.contains("process_resident_memory_bytes "));
         assert!(text.contains("fieldcast_agent_drift{forecaster=\"a\\\"b\\\\\"} 1"));
         for line in text.lines().filter(|l| !l.starts_with('#')) {

@@ -1,6 +1,7 @@
 //! Bundles on disk: owns their files and the way from a file to a model that may forecast; never decides which one runs.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fieldcast_bundle::{Caps, DailyErrors, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
@@ -8,14 +9,17 @@ use fieldcast_drift::monitor::ErrorCalibration;
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::window::Window;
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_runtime::{Group, LoadedModel, Part, RunsBy};
+use fieldcast_runtime::{Group, LoadedModel, Part, RunsBy, RuntimeError};
 use fieldcast_wire::{Sha256, caps};
 
 use super::download::read_capped;
 use super::engine_check;
+use super::witness::{Doing, Witness};
+use super::words::Installed;
+use crate::clock;
 use crate::pipeline::drift::ErrorWatch;
 use crate::pipeline::inputs::InputWatch;
-use crate::pipeline::model::Influence;
+use crate::pipeline::model::{Computed, Influence};
 use crate::pipeline::{Model, Slot};
 
 /// Data span whose mean absolute error is one value of the drift monitor: the calibration counts UTC days.
@@ -43,16 +47,39 @@ pub enum NotLoaded {
     Unchecked(String),
 }
 
-struct Runs(LoadedModel);
+/// A loaded model whose work is witnessed.
+struct Runs {
+    model: LoadedModel,
+    golden_us: u32,
+    sha: Sha256,
+    witness: Witness,
+}
+
+impl Runs {
+    /// A panic is the model's failure like any other where the program unwinds; where it aborts, the witness has seen it.
+    fn work<T>(&self, work: impl FnOnce(&LoadedModel) -> Result<T, String>) -> Result<T, String> {
+        let work = AssertUnwindSafe(|| work(&self.model));
+        self.witness
+            .during(Doing::Forecasting, self.sha, || catch_unwind(work))
+            .unwrap_or_else(|_| Err("the model panicked".to_owned()))
+    }
+}
 
 impl Model for Runs {
-    fn forecast(&self, window: &Window) -> Result<(Vec<f64>, Vec<f64>), String> {
-        let p = self.0.forecast(window).map_err(|e| e.to_string())?;
-        Ok((p.mean, p.quantiles))
+    fn forecast(&self, window: &Window) -> Result<Computed, String> {
+        let began = clock::processor_us();
+        let p = self.work(|m| m.forecast(window).map_err(|e| e.to_string()))?;
+        Ok(Computed {
+            mean: p.mean,
+            quantiles: p.quantiles,
+            took_us: since(began),
+        })
     }
 
     fn explain(&self, spec: &ForecasterSpec, window: &Window) -> Vec<Influence> {
-        let Ok(explained) = self.0.explain(window, spec.season_steps()) else {
+        let season = spec.season_steps();
+        let explained = self.work(|m| m.explain(window, season).map_err(|e| e.to_string()));
+        let Ok(explained) = explained else {
             return Vec::new();
         };
         let told = |part: &Part| Influence {
@@ -78,6 +105,8 @@ pub struct Bundles {
     folder: PathBuf,
     device: String,
     checker: Option<PathBuf>,
+    witness: Witness,
+    reserve: u64,
 }
 
 impl Bundles {
@@ -88,7 +117,42 @@ impl Bundles {
             folder: data_dir.join("bundles"),
             device: String::new(),
             checker: None,
+            witness: Witness::default(),
+            reserve: 0,
         }
+    }
+
+    /// Leaves so much free disk to others, bytes.
+    #[must_use]
+    pub fn leaving(mut self, reserve: u64) -> Self {
+        self.reserve = reserve;
+        self
+    }
+
+    /// Whether a bundle of this size may be fetched.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn room(&self, sha: &str, size: usize) -> Result<(), String> {
+        let here = std::fs::metadata(self.folder.join(format!("{sha}.part")));
+        // What blocks of it are on the disk already takes no more room.
+        let here = here.map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m) * 512);
+        let more = u64::try_from(size).unwrap_or(u64::MAX).saturating_sub(here);
+        let folder = [Some(self.folder.as_path()), self.folder.parent()];
+        let disk = folder
+            .into_iter()
+            .flatten()
+            .find_map(|f| rustix::fs::statvfs(f).ok());
+        // A disk that says nothing may have room: writing the blocks will tell.
+        let free = disk.map_or(u64::MAX, |d| d.f_bavail.saturating_mul(d.f_frsize));
+        enough(free, more, self.reserve)
+    }
+
+    /// Names who notes that a model is at work.
+    #[must_use]
+    pub fn witnessed_by(mut self, witness: Witness) -> Self {
+        self.witness = witness;
+        self
     }
 
     /// Names the agent's program, for a process that is not it: `checker` compares the engines that can run a model.
@@ -138,17 +202,19 @@ impl Bundles {
         }
     }
 
-    /// Reads, verifies and loads a bundle; its golden vectors are reproduced on this machine.
+    /// Reads, verifies and loads a bundle; its golden vectors are reproduced on this machine. Where `now` is none its expiry does
+    /// not count.
     ///
     /// # Errors
     /// The check that failed, or why none could be made, in words.
     pub fn load(
         &self,
         forecaster: &str,
-        sha: &str,
+        installed: &Installed,
         ring: &KeyRing,
-        now: Millis,
+        now: Option<Millis>,
     ) -> Result<Loaded, NotLoaded> {
+        let sha = installed.sha.as_str();
         let refused = |step: &str, why: String| NotLoaded::Refused(format!("{step}: {why}"));
         let digest = Sha256::from_hex(sha)
             .ok_or_else(|| refused("V7", "the bundle's digest is not one".to_owned()))?;
@@ -167,17 +233,38 @@ impl Bundles {
             agent_version: crate::VERSION,
         };
         let bundle = UnverifiedBundle::parse(&bytes, &Caps::default())
-            .and_then(|b| b.verify(ring, &expected, now))
+            .and_then(|b| b.verify(ring, &expected, now.unwrap_or(Millis::MIN)))
             .map_err(|e| refused(e.step(), e.to_string()))?;
+        let version = bundle.manifest().version;
+        if version != installed.version {
+            let why = format!(
+                "the order is for model version {}, the bundle is version {version}; order it with its own version",
+                installed.version
+            );
+            return Err(refused("V7", why));
+        }
         drop(bytes);
-        let model = fieldcast_runtime::load_with(&bundle, |b| self.engines_agree(sha, b))
-            .map_err(|e| refused(e.step(), e.to_string()))?;
+        let load = || {
+            let model = fieldcast_runtime::load_with(&bundle, |b| self.engines_agree(sha, b))?;
+            let golden_us = golden_us(&model, &bundle);
+            Ok((model, golden_us))
+        };
+        let (model, golden_us) = self
+            .witness
+            .during(Doing::Loading, digest, load)
+            .map_err(|e: RuntimeError| refused(e.step(), e.to_string()))?;
         match model.runs_by() {
             RunsBy::Fused => tracing::info!(forecaster, bundle = sha, "runs by fused kernels"),
             RunsBy::Plain(why) => {
                 tracing::warn!(forecaster, bundle = sha, "runs by tract: {why}");
             }
         }
+        let model = Runs {
+            model,
+            golden_us,
+            sha: digest,
+            witness: self.witness.clone(),
+        };
         Ok(loaded(&bundle, model, &self.device))
     }
 
@@ -202,6 +289,33 @@ impl Bundles {
     }
 }
 
+fn since(began: u64) -> u32 {
+    // A forecast below a microsecond was measured all the same.
+    let took = clock::processor_us().saturating_sub(began).max(1);
+    u32::try_from(took).unwrap_or(u32::MAX)
+}
+
+/// What a forecast takes at best: of a few, since the first ones find nothing in the caches.
+fn golden_us(model: &LoadedModel, bundle: &VerifiedBundle) -> u32 {
+    let Some(golden) = bundle.manifest().golden.first() else {
+        return 0;
+    };
+    let time = |_| {
+        let began = clock::processor_us();
+        model.forecast_golden(golden).ok().map(|_| since(began))
+    };
+    (0..3).filter_map(time).min().unwrap_or(0)
+}
+
+fn enough(free: u64, more: u64, reserve: u64) -> Result<(), String> {
+    if free >= more.saturating_add(reserve) {
+        return Ok(());
+    }
+    Err(format!(
+        "no room for the bundle: {free} bytes of the disk are free, it takes {more} more and {reserve} are left to others; free disk space, the download goes on by itself"
+    ))
+}
+
 /// What the monitor begins with; none where too few days were measured. A device that was not learnt from has its level
 /// from the others until it knows its own.
 fn calibration_of(daily: &DailyErrors, device: &str) -> Option<ErrorCalibration> {
@@ -220,7 +334,7 @@ fn calibration_of(daily: &DailyErrors, device: &str) -> Option<ErrorCalibration>
     })
 }
 
-fn loaded(bundle: &VerifiedBundle, model: LoadedModel, device: &str) -> Loaded {
+fn loaded(bundle: &VerifiedBundle, runs: Runs, device: &str) -> Loaded {
     let manifest = bundle.manifest();
     let calibration = calibration_of(&manifest.calibration.daily, device);
     let sha = bundle.sha256();
@@ -237,9 +351,39 @@ fn loaded(bundle: &VerifiedBundle, model: LoadedModel, device: &str) -> Loaded {
             sha,
             version: manifest.version,
             levels: manifest.forecaster.quantiles.clone(),
-            engine: model.runs_by().to_string(),
-            model: Box::new(Runs(model)),
+            train_dev: manifest.train_dev,
+            engine: runs.model.runs_by().to_string(),
+            golden_us: runs.golden_us,
+            model: Box::new(runs),
         },
         spec: manifest.forecaster.clone(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_has_room_where_the_reserve_stays_free() {
+        assert_eq!(enough(150, 100, 50), Ok(()));
+        let why = enough(149, 100, 50).unwrap_err();
+        assert!(
+            why.contains("149") && why.contains("free disk space"),
+            "{why}"
+        );
+        assert!(enough(u64::MAX - 1, 1, u64::MAX).is_err());
+        // This very disk, which holds less than all that can be counted.
+        let dir = tempfile::tempdir().unwrap();
+        let bundles = Bundles::new(dir.path());
+        assert_eq!(bundles.room("x", 1), Ok(()));
+        let greedy = bundles.leaving(u64::MAX / 2);
+        assert!(greedy.room("x", 1).is_err());
+        // What is there already is not counted again.
+        std::fs::create_dir(greedy.folder()).unwrap();
+        std::fs::write(greedy.folder().join("x.part"), vec![1; 8_192]).unwrap();
+        let why = greedy.room("x", 8_192).unwrap_err();
+        assert!(why.contains("takes 0 more"), "{why}");
     }
 }

@@ -26,8 +26,19 @@ const KEYS: &str = "keys";
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Bundles that could not be checked are tried again after this process time.
 const CHECK_AGAIN: Duration = Duration::from_secs(30);
+/// A bundle for which there was no room is tried again after this process time.
+const ROOM_AGAIN: Duration = Duration::from_secs(30);
 /// The time floor is kept this often.
 const KEEP_FLOOR: Duration = Duration::from_secs(600);
+
+/// Whether a bundle's own expiry counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is new here: an expired one is refused.
+    New,
+    /// It is in place or proved itself here: expiry must not take the last good model away.
+    Kept,
+}
 
 /// From the engine.
 #[derive(Debug)]
@@ -35,7 +46,7 @@ pub enum Request {
     /// Get a bundle.
     Fetch(String, Target),
     /// Check and load one that is on disk.
-    Load(String, Installed),
+    Load(String, Installed, Standing),
     /// Bundles (digests) that any machine still needs.
     Keep(Vec<String>),
 }
@@ -102,9 +113,11 @@ struct Running {
     this: Updater,
     ring: Option<KeyRing>,
     fetching: BTreeMap<String, Fetching>,
+    /// Orders whose bundle has no room yet, by forecaster.
+    waiting: BTreeMap<String, (Target, Instant)>,
     needed: Option<Vec<String>>,
     seen: BTreeMap<String, u64>,
-    unchecked: BTreeMap<(String, String), Installed>,
+    unchecked: BTreeMap<(String, String), (Installed, Standing)>,
     checked: Instant,
     floor_kept: Option<Instant>,
 }
@@ -131,6 +144,7 @@ impl Updater {
                 .map(|i| KeyRing::new(i.root_public_key)),
             this: self,
             fetching: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             needed: None,
             seen: BTreeMap::new(),
             unchecked: BTreeMap::new(),
@@ -180,7 +194,9 @@ impl Running {
     async fn request(&mut self, request: Request) {
         match request {
             Request::Fetch(forecaster, target) => self.fetch(forecaster, target).await,
-            Request::Load(forecaster, installed) => self.load(&forecaster, installed).await,
+            Request::Load(forecaster, installed, standing) => {
+                self.load(&forecaster, installed, standing).await;
+            }
             Request::Keep(needed) => {
                 let mut all = needed.clone();
                 all.extend(self.fetching.keys().cloned());
@@ -194,15 +210,16 @@ impl Running {
         }
     }
 
-    async fn load(&mut self, forecaster: &str, installed: Installed) {
+    async fn load(&mut self, forecaster: &str, installed: Installed, standing: Standing) {
         let sha = installed.sha.clone();
         let now = self.this.clock.trusted_ms();
         let later = |why: &str| Err(NotLoaded::Unchecked(why.to_owned()));
         let loaded = match &self.ring {
             Some(ring) if ring.version() > 0 => {
                 let (bundles, ring) = (self.this.bundles.clone(), ring.clone());
-                let (forecaster, sha) = (forecaster.to_owned(), sha.clone());
-                aside(move || bundles.load(&forecaster, &sha, &ring, now))
+                let (forecaster, installed) = (forecaster.to_owned(), installed.clone());
+                let now = (standing == Standing::New).then_some(now);
+                aside(move || bundles.load(&forecaster, &installed, &ring, now))
                     .await
                     .unwrap_or_else(|e| Err(NotLoaded::Refused(e)))
             }
@@ -222,7 +239,7 @@ impl Running {
             Err(NotLoaded::Unchecked(reason)) => {
                 tracing::error!(forecaster, bundle = %sha, "bundle not checked: {reason}");
                 let key = (forecaster.to_owned(), sha.clone());
-                self.unchecked.insert(key, installed);
+                self.unchecked.insert(key, (installed, standing));
                 self.tell(forecaster, Event::Unchecked(sha, reason), None)
                     .await;
             }
@@ -242,14 +259,15 @@ impl Running {
             Some(ring) if ring.version() == 0 => self.stored_keys().await,
             Some(_) => {}
         }
-        for ((forecaster, _), installed) in std::mem::take(&mut self.unchecked) {
-            self.load(&forecaster, installed).await;
+        for ((forecaster, _), (installed, standing)) in std::mem::take(&mut self.unchecked) {
+            self.load(&forecaster, installed, standing).await;
         }
     }
 
     async fn fetch(&mut self, forecaster: String, target: Target) {
         // A newer order for the same forecaster supersedes an unfinished download.
         self.fetching.retain(|_, f| f.forecaster != forecaster);
+        self.waiting.remove(&forecaster);
         let Some(bundle) = target.bundle.clone() else {
             return;
         };
@@ -258,6 +276,17 @@ impl Running {
             self.tell(&forecaster, Event::Fetched(sha), None).await;
             return;
         }
+        if let Err(reason) = self.this.bundles.room(&sha, target.size) {
+            tracing::error!(forecaster, bundle = %sha, "{reason}");
+            let again = (target, Instant::now());
+            self.waiting.insert(forecaster.clone(), again);
+            let waiting = Event::Waiting(sha, reason);
+            self.tell(&forecaster, waiting, None).await;
+            return;
+        }
+        // It may have waited, before a restart too.
+        let over = Event::Waiting(sha.clone(), String::new());
+        self.tell(&forecaster, over, None).await;
         let (folder, size) = (self.this.bundles.folder().to_owned(), target.size);
         let opened = aside(move || {
             let digest = bundle.digest().ok_or("its digest is none")?;
@@ -291,6 +320,7 @@ impl Running {
         if self.floor_kept.is_none_or(|at| at.elapsed() >= KEEP_FLOOR) {
             self.keep_floor().await;
         }
+        self.look_for_room().await;
         let whole = self.fetching.iter();
         let whole = whole.filter(|(_, f)| f.download.missing().is_empty());
         for sha in whole.map(|(sha, _)| sha.clone()).collect::<Vec<_>>() {
@@ -319,6 +349,30 @@ impl Running {
                 let reason = "the order expired before its bundle was complete".to_owned();
                 self.tell(&f.forecaster, Event::Unfetchable(sha, reason), None)
                     .await;
+            }
+        }
+    }
+
+    async fn look_for_room(&mut self) {
+        let now = self.this.clock.trusted_ms();
+        let due =
+            |(target, at): &(Target, Instant)| now >= target.expires || at.elapsed() >= ROOM_AGAIN;
+        let ready = self.waiting.iter().filter(|(_, waiting)| due(waiting));
+        let ready: Vec<String> = ready.map(|(forecaster, _)| forecaster.clone()).collect();
+        for forecaster in ready {
+            let Some((target, _)) = self.waiting.get(&forecaster).cloned() else {
+                continue;
+            };
+            if now < target.expires {
+                // Boxed, since what is fetched looks for room itself.
+                Box::pin(self.fetch(forecaster, target)).await;
+                continue;
+            }
+            self.waiting.remove(&forecaster);
+            if let Some(bundle) = target.bundle {
+                let reason = "the order expired before there was room for its bundle; free disk space and order it again";
+                let event = Event::Unfetchable(bundle.sha, reason.to_owned());
+                self.tell(&forecaster, event, None).await;
             }
         }
     }
@@ -456,6 +510,7 @@ impl Running {
                     if order.model.is_none() {
                         self.fetching
                             .retain(|_, f| f.forecaster != order.forecaster);
+                        self.waiting.remove(&order.forecaster);
                     }
                     let target = Target {
                         bundle: order.model.map(|m| Installed {

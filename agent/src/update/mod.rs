@@ -5,7 +5,8 @@ pub mod download;
 pub mod driver;
 pub mod engine_check;
 pub mod floor;
+pub mod witness;
 
-pub use fieldcast_device::update as machine;
+pub use fieldcast_device::{pace, update as machine, words};
 
 pub use machine::{Event, Installed, Machine, Output, Phase, Target};

@@ -1,9 +1,13 @@
 //! Models, bundles and signed orders as a hub would make them: owns their making, never a device.
 
+pub mod device;
+
 use fieldcast_agent::update::driver::FromHub;
 use fieldcast_bundle::{Calibration, GoldenVector, Kind, Manifest, Training, seal, signed};
 use fieldcast_features::{ForecasterSpec, PIPELINE_VERSION, calendar};
-use fieldcast_onnx::{DefaultParams, LinearParams, ModelParams, SeasonalNaiveParams, build};
+use fieldcast_onnx::{
+    DefaultParams, LinearParams, LstmHead, LstmParams, ModelParams, SeasonalNaiveParams, build,
+};
 use fieldcast_wire::caps::BLOCK;
 use fieldcast_wire::{Sha256, message, pb};
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -35,6 +39,81 @@ pub fn naive_of(s: &ForecasterSpec, shift: f64) -> ModelParams {
         season: 24,
         quantiles: s.quantiles.clone(),
         quantile_offset: [-1.0 - shift, 0.0, 1.0 + shift].repeat(s.horizon),
+    })
+}
+
+const LOOKBACK: usize = 192;
+const HIDDEN: usize = 256;
+
+pub fn long() -> ForecasterSpec {
+    ForecasterSpec {
+        lookback: LOOKBACK,
+        ..spec()
+    }
+}
+
+/// A recurrent one beside the last value: its weights are so small that they change nothing, and cost what large ones cost.
+pub fn thorough() -> ModelParams {
+    let s = long();
+    let (h, k) = (s.horizon, calendar::width(&s));
+    let small = |n: usize| vec![1e-6; n];
+    ModelParams::Default(DefaultParams {
+        lookback: LOOKBACK,
+        inputs: 1,
+        horizon: h,
+        future_width: k,
+        target_input: 0,
+        train_dev: vec![10.0],
+        highway: LinearParams {
+            input: LOOKBACK,
+            output: h,
+            weight: vec![0.0; LOOKBACK * h],
+            bias: vec![0.0; h],
+        },
+        future_weight: vec![0.0; h * k],
+        lstm: Some(LstmHead {
+            segment: 1,
+            lstm: LstmParams {
+                input: 1,
+                hidden: HIDDEN,
+                w_ih: small(4 * HIDDEN),
+                w_hh: small(4 * HIDDEN * HIDDEN),
+                b_ih: small(4 * HIDDEN),
+                b_hh: small(4 * HIDDEN),
+            },
+            head: LinearParams {
+                input: HIDDEN,
+                output: h,
+                weight: small(HIDDEN * h),
+                bias: vec![0.0; h],
+            },
+        }),
+        quantiles: s.quantiles.clone(),
+        quantile_offset: [-1.0, 0.0, 1.0].repeat(h),
+    })
+}
+
+/// The last value and so many deviations of the window more.
+pub fn raised(deviations: f32) -> ModelParams {
+    let s = spec();
+    let (h, k) = (s.horizon, calendar::width(&s));
+    ModelParams::Default(DefaultParams {
+        lookback: s.lookback,
+        inputs: 1,
+        horizon: h,
+        future_width: k,
+        target_input: 0,
+        train_dev: vec![10.0],
+        highway: LinearParams {
+            input: s.lookback,
+            output: h,
+            weight: vec![0.0; s.lookback * h],
+            bias: vec![deviations; h],
+        },
+        future_weight: vec![0.0; h * k],
+        lstm: None,
+        quantiles: s.quantiles.clone(),
+        quantile_offset: [-1.0, 0.0, 1.0].repeat(h),
     })
 }
 
@@ -70,12 +149,33 @@ pub fn bundle(params: &ModelParams, version: u64, golden_error: f64) -> Vec<u8> 
     bundle_of(spec(), params, version, golden_error)
 }
 
+/// One that may be taken up only before a time.
+pub fn expiring(params: &ModelParams, version: u64, expires: i64) -> Vec<u8> {
+    let mut made = manifest(spec(), params, version, 0.0);
+    made.0.expires = Some(expires);
+    sealed(made)
+}
+
 pub fn bundle_of(
     s: ForecasterSpec,
     params: &ModelParams,
     version: u64,
     golden_error: f64,
 ) -> Vec<u8> {
+    sealed(manifest(s, params, version, golden_error))
+}
+
+/// The reference part is larger than a block, so that a bundle takes several.
+pub fn sealed((manifest, onnx): (Manifest, Vec<u8>)) -> Vec<u8> {
+    seal(manifest, onnx, vec![b' '; 3 * BLOCK], sign(2), "hub").unwrap()
+}
+
+pub fn manifest(
+    s: ForecasterSpec,
+    params: &ModelParams,
+    version: u64,
+    golden_error: f64,
+) -> (Manifest, Vec<u8>) {
     let onnx = build(params, &[]).unwrap();
     let model = fieldcast_runtime::load_onnx(&onnx, &s).unwrap();
     let mut golden = GoldenVector {
@@ -102,8 +202,7 @@ pub fn bundle_of(
         created: 1,
         expires: None,
     };
-    // The reference part is larger than a block, so that a bundle takes several.
-    seal(manifest, onnx, vec![b' '; 3 * BLOCK], sign(2), "hub").unwrap()
+    (manifest, onnx)
 }
 
 pub fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) -> FromHub {
