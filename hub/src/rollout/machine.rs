@@ -358,13 +358,13 @@ fn advance(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
         match r.status {
             Status::Running if r.since.is_none() => {
                 // What failed before may be more than this stage allows: then nobody is ordered forward first.
-                stop_if_failing(r, now, actions);
+                stop_if_failing(r, true, now, actions);
                 if r.status == Status::Running {
                     begin_stage(r, now, actions);
                 }
             }
             Status::Running => judge_stage(r, now, actions),
-            Status::Paused if r.since.is_some() => stop_if_failing(r, now, actions),
+            Status::Paused if r.since.is_some() => stop_if_failing(r, false, now, actions),
             Status::RollingBack => finish_back(r, now),
             _ => {}
         }
@@ -402,16 +402,23 @@ fn begin_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
     r.reason = format!("stage {} began", stage.name);
 }
 
-fn too_many_failed(c: &Counts, stage: &Stage) -> bool {
-    let settled = c.failed + c.passed + c.open;
-    c.failed > 0 && c.failed as f64 > stage.max_failed_share * settled as f64
+/// Whether the failures are too many. A few devices that are heard first say little of thousands: then it also takes a
+/// number of failures, until everyone has been heard.
+fn too_many_failed(c: &Counts, stage: &Stage, complete: bool) -> bool {
+    let heard = c.failed + c.passed + c.open;
+    let fewest = stage.min_failed.min(c.members.div_ceil(2));
+    c.failed > 0
+        && c.failed as f64 > stage.max_failed_share * heard as f64
+        && (complete || c.failed >= fewest)
 }
 
-fn stop_if_failing(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
+/// `complete`: nobody is waited for any longer.
+fn stop_if_failing(r: &mut Rollout, complete: bool, now: i64, actions: &mut Vec<Action>) {
     let (Some(stage), c) = (r.current().cloned(), counts(r)) else {
         return;
     };
-    if too_many_failed(&c, &stage) {
+    let complete = complete || (c.open == 0 && c.offline == 0);
+    if too_many_failed(&c, &stage, complete) {
         let reason = format!(
             "{} of {} devices failed in stage {}, allowed is a share of {}",
             c.failed,
@@ -449,11 +456,12 @@ fn judge_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
             }
         }
     }
-    stop_if_failing(r, now, actions);
+    let c = counts(r);
+    let enough = (c.passed + c.failed) as f64 >= stage.min_online_share * c.members as f64;
+    stop_if_failing(r, overdue && enough && c.open == 0, now, actions);
     if r.status != Status::Running {
         return;
     }
-    let c = counts(r);
     if c.members == 0 && r.members().next().is_some() {
         r.set(
             Status::Superseded,
@@ -461,7 +469,6 @@ fn judge_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
         );
         return;
     }
-    let enough = (c.passed + c.failed) as f64 >= stage.min_online_share * c.members as f64;
     if c.open == 0 && enough && (c.passed > 0 || c.members == 0) && c.offline_may_wait(overdue) {
         let passed = *r.passed_since.get_or_insert(now);
         if now - passed >= stage.soak_ms {

@@ -205,6 +205,7 @@ fn stages_shadow_then_canary_then_all_with_approval() {
         deadline_ms: DEADLINE,
         soak_ms: 10,
         max_failed_share: 0.2,
+        min_failed: 3,
         min_online_share: 0.5,
         approval,
     };
@@ -254,6 +255,7 @@ fn a_stage_that_allows_fewer_failures_than_there_were_orders_nobody_forward() {
         deadline_ms: DEADLINE,
         soak_ms: 0,
         max_failed_share,
+        min_failed: 3,
         min_online_share: 0.0,
         approval: false,
     };
@@ -276,6 +278,57 @@ fn a_stage_that_allows_fewer_failures_than_there_were_orders_nobody_forward() {
         actions.len() == 2 && actions.iter().all(back),
         "{actions:?}"
     );
+}
+
+#[test]
+fn one_failure_of_many_stops_nothing_and_one_of_one_does() {
+    let mut r = Rollout::new(
+        Plan::all_at_once(),
+        (0..1_000).map(|i| (format!("d{i}"), (i % 100) as u8)),
+        0,
+    );
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Failed, false, 1);
+    tell(&mut r, "d1", DeviceState::Failed, false, 2);
+    assert_eq!(r.status, Status::Running, "{}", r.reason);
+    // At the deadline hardly anyone has been heard: that is a reason to look, not to go back.
+    let mut late = r.clone();
+    step(&mut late, Event::Tick, DEADLINE);
+    assert_eq!(late.status, Status::Paused, "{}", late.reason);
+    tell(&mut r, "d2", DeviceState::Failed, false, 3);
+    assert_eq!(r.status, Status::RollingBack);
+    assert!(
+        r.reason.starts_with("3 of 3 devices failed"),
+        "{}",
+        r.reason
+    );
+
+    let mut r = fleet(1);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Failed, false, 1);
+    assert_eq!(r.status, Status::RollingBack);
+    // Of two, one that failed and one that does well are half: more than the plan allows.
+    let mut r = fleet(2);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Healthy, true, 1);
+    tell(&mut r, "d1", DeviceState::Failed, false, 2);
+    assert_eq!(r.status, Status::RollingBack);
+}
+
+#[test]
+fn few_failures_count_by_their_share_once_everyone_has_been_heard() {
+    let mut plan = Plan::all_at_once();
+    plan.stages[0].max_failed_share = 0.1;
+    plan.stages[0].min_failed = 4;
+    let mut r = Rollout::new(plan, (0..8).map(|i| (format!("d{i}"), i)), 0);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Failed, false, 1);
+    for i in 1..7 {
+        tell(&mut r, &format!("d{i}"), DeviceState::Healthy, true, 2);
+    }
+    assert_eq!(r.status, Status::Running, "{}", r.reason);
+    tell(&mut r, "d7", DeviceState::Healthy, true, 3);
+    assert_eq!(r.status, Status::RollingBack, "{}", r.reason);
 }
 
 #[test]
@@ -324,12 +377,13 @@ fn any_plan() -> impl Strategy<Value = Plan> {
         0..50_000i64,
         0.0..1.0f64,
         0.0..1.0f64,
+        1..5usize,
         any::<bool>(),
     );
     (prop::collection::vec(stage, 1..4)).prop_map(|stages| {
         let n = stages.len();
         let stages = stages.into_iter().enumerate().map(
-            |(i, (shadow, soak_ms, failed, online, approval))| {
+            |(i, (shadow, soak_ms, failed, online, min_failed, approval))| {
                 let last = i + 1 == n;
                 Stage {
                     name: format!("s{i}"),
@@ -342,6 +396,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     deadline_ms: DEADLINE,
                     soak_ms,
                     max_failed_share: failed,
+                    min_failed,
                     min_online_share: online,
                     approval,
                 }

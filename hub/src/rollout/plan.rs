@@ -27,13 +27,20 @@ pub struct Stage {
     /// Time that the stage must stay passed before the next begins, milliseconds.
     #[serde(default)]
     pub soak_ms: i64,
-    /// Largest share of settled devices that may fail; above it the rollout goes back.
+    /// Largest share of heard devices that may fail; above it the rollout goes back.
     pub max_failed_share: f64,
+    /// Fewest failures that send a rollout back before everyone has been heard; half of the stage's devices where that is less.
+    #[serde(default = "min_failed")]
+    pub min_failed: usize,
     /// Smallest share of the stage's devices that must have been heard for the stage to pass.
     pub min_online_share: f64,
     /// The stage begins only after a person approves.
     #[serde(default)]
     pub approval: bool,
+}
+
+pub(super) fn min_failed() -> usize {
+    3
 }
 
 /// Stages in order; the last one has `percent` 100.
@@ -61,6 +68,7 @@ impl Plan {
                 deadline_ms: 30 * 60_000,
                 soak_ms: 0,
                 max_failed_share: 0.34,
+                min_failed: min_failed(),
                 min_online_share: 0.5,
                 approval: false,
             }],
