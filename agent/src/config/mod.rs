@@ -247,10 +247,12 @@ impl Config {
 pub fn load_forecaster(file: &Path) -> Result<ForecasterSpec, ConfigError> {
     let text = error::read(file)?;
     let parsed = toml::from_str::<toml::Table>(&text).and_then(|mut table| {
-        // When the hub retrains is in the same file, and none of a device's business.
-        match table.remove("retraining") {
-            Some(_) => table.try_into(),
-            None => toml::from_str(&text),
+        // When the hub retrains, and how it rolls out, is in the same file, and none of a device's business.
+        let others = ["retraining", "rollout"].map(|key| table.remove(key).is_some());
+        if others.contains(&true) {
+            table.try_into()
+        } else {
+            toml::from_str(&text)
         }
     });
     let spec: ForecasterSpec = parsed.map_err(|e| error::toml(file, &text, &e))?;

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use fieldcast_features::ForecasterSpec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::rollout::policy::Policy as RolloutPolicy;
 use crate::triggers::policy::Policy;
 
 /// Options of `forecaster`.
@@ -32,11 +35,28 @@ enum Command {
     },
 }
 
-/// Reads and checks a definition: what is forecast, and when it is retrained (the table `retraining`).
+/// With its tables named as in the file.
+#[derive(Serialize)]
+struct Rendered {
+    rollout: RolloutPolicy,
+}
+
+/// A definition as it is applied.
+#[derive(Debug)]
+pub struct Definition {
+    /// What is forecast.
+    pub spec: ForecasterSpec,
+    /// When it is retrained: the table `retraining`.
+    pub retraining: Policy,
+    /// How new models reach devices: the table `rollout`.
+    pub rollout: RolloutPolicy,
+}
+
+/// Reads and checks a definition.
 ///
 /// # Errors
 /// The file, its syntax with the place, or the first field that breaks its rule.
-pub fn read(file: &PathBuf) -> Result<(ForecasterSpec, Policy)> {
+pub fn read(file: &PathBuf) -> Result<Definition> {
     let text = std::fs::read_to_string(file).with_context(|| {
         format!(
             "read {}; give the path of a TOML or JSON file",
@@ -44,7 +64,7 @@ pub fn read(file: &PathBuf) -> Result<(ForecasterSpec, Policy)> {
         )
     })?;
     let json = file.extension().is_some_and(|e| e == "json");
-    let (spec, policy) = if json {
+    let definition = if json {
         parts(
             &text,
             |t| Ok(serde_json::from_str(t)?),
@@ -58,37 +78,47 @@ pub fn read(file: &PathBuf) -> Result<(ForecasterSpec, Policy)> {
         )
     }
     .with_context(|| format!("read forecaster from {}", file.display()))?;
-    spec.validate()
-        .with_context(|| format!("in {}", file.display()))?;
-    policy
-        .validate()
-        .with_context(|| format!("in {}", file.display()))?;
-    Ok((spec, policy))
+    let place = || format!("in {}", file.display());
+    definition.spec.validate().with_context(place)?;
+    definition.retraining.validate().with_context(place)?;
+    definition.rollout.validate().with_context(place)?;
+    Ok(definition)
 }
 
 /// The usual policy is stored as nothing, so that it follows what is usual.
-fn stored(policy: &Policy) -> Value {
-    if *policy == Policy::default() {
+fn stored<P: Default + PartialEq + Serialize>(policy: &P) -> Value {
+    if *policy == P::default() {
         json!({})
     } else {
         json!(policy)
     }
 }
 
-/// Both parts of a definition; without a policy its own reader names the place of what is wrong.
+/// All parts of a definition; without a policy its own reader names the place of what is wrong.
 fn parts(
     text: &str,
     whole: impl Fn(&str) -> Result<ForecasterSpec>,
     table: impl Fn(&str) -> Result<serde_json::Map<String, Value>>,
-) -> Result<(ForecasterSpec, Policy)> {
-    let Ok(mut fields) = table(text) else {
-        return Ok((whole(text)?, Policy::default()));
+) -> Result<Definition> {
+    let mut fields = table(text).unwrap_or_default();
+    let (retraining, rollout) = (fields.remove("retraining"), fields.remove("rollout"));
+    let spec = if retraining.is_none() && rollout.is_none() {
+        whole(text)?
+    } else {
+        serde_json::from_value(Value::Object(fields))?
     };
-    let Some(policy) = fields.remove("retraining") else {
-        return Ok((whole(text)?, Policy::default()));
-    };
-    let policy = serde_json::from_value(policy).context("in its table `retraining`")?;
-    Ok((serde_json::from_value(Value::Object(fields))?, policy))
+    Ok(Definition {
+        spec,
+        retraining: policy(retraining, "retraining")?,
+        rollout: policy(rollout, "rollout")?,
+    })
+}
+
+fn policy<P: Default + DeserializeOwned>(table: Option<Value>, name: &str) -> Result<P> {
+    table.map_or_else(
+        || Ok(P::default()),
+        |value| serde_json::from_value(value).with_context(|| format!("in its table `{name}`")),
+    )
 }
 
 /// Runs the command.
@@ -96,7 +126,7 @@ fn parts(
 /// # Errors
 /// A definition that does not hold, or the database.
 pub async fn run(ctx: &Context, args: Args) -> Result<()> {
-    let spec = match &args.command {
+    let definition = match &args.command {
         Command::Apply { file } => Some(read(file)?),
         _ => None,
     };
@@ -104,10 +134,12 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let store = database.store();
     match args.command {
         Command::Apply { .. } => {
-            let Some((spec, policy)) = spec else {
+            let Some(d) = definition else {
                 return Ok(());
             };
-            let (version, new) = store.apply_forecaster(&spec, &stored(&policy)).await?;
+            let (retraining, rollout) = (stored(&d.retraining), stored(&d.rollout));
+            let spec = &d.spec;
+            let (version, new) = store.apply_forecaster(spec, &retraining, &rollout).await?;
             let answer = json!({"name": spec.name, "version": version, "changed": new});
             ctx.print(&answer, || {
                 let what = if new { "applied" } else { "unchanged" };
@@ -137,10 +169,14 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                 bail!("forecaster `{name}` is not defined; see `fieldcast-hub forecaster list`")
             };
             let policy: Policy = serde_json::from_value(row.retraining.clone()).unwrap_or_default();
+            let rollout: RolloutPolicy =
+                serde_json::from_value(row.rollout.clone()).unwrap_or_default();
             ctx.print(&row, || {
                 let spec = toml::to_string(&row.spec).unwrap_or_default();
                 let policy = toml::to_string(&policy).unwrap_or_default();
-                format!("{spec}\n[retraining]\n{policy}")
+                let rollout = Rendered { rollout };
+                let rollout = toml::to_string(&rollout).unwrap_or_default();
+                format!("{spec}\n[retraining]\n{policy}\n{rollout}")
             })
         }
     }

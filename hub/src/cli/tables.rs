@@ -51,7 +51,7 @@ pub(super) struct Tables {
 impl Tables {
     /// The definition, the settings and the data; what is odd about the data is said on standard error.
     pub(super) fn read(&self) -> Result<(ForecasterSpec, TrainConfig, TrainingData)> {
-        let (spec, _) = forecaster::read(&self.forecaster)?;
+        let spec = forecaster::read(&self.forecaster)?.spec;
         let mut train = match &self.config {
             Some(file) => read_config(file)?,
             None => TrainConfig::default(),

@@ -1,24 +1,25 @@
-//! The state machine of a rollout: owns every decision as a pure function, never touches a database or a clock.
+//! The state machine of a rollout: owns what each event changes and what must be done, never a limit, a database or a clock.
 //!
-//! A device within a rollout (`D` any reported failure; a report counts only if it answers our order):
+//! A device within a rollout (a report counts only if it answers our order):
 //! ```text
 //! pending -> downloading -> verified -> shadowing -> (next stage) pending
 //!    |            |             |  \
 //!    |            |             |   -> active -> healthy        healthy = the running hash, reported
 //!    |            |             |        |          |           from the inference path after probation
 //!    +------------+-------------+--------+----------+--> failed | rejected | rolled_back
-//!    |  deadline passed while online                     --> timed_out (a late report may still heal it)
-//!    |  a newer order, or a newer rollout                --> superseded
+//!    |  connected for the whole deadline         --> timed_out (a late report may still heal it)
+//!    |  a newer order, or a newer rollout        --> superseded
 //! ```
 //! The rollout:
 //! ```text
 //!             approve                      last stage passed
 //! awaiting ------------> running ---------------------------------> succeeded
-//!     ^  \                |  ^  \ pause, or deadline with too few online
+//!     ^  \                |  ^  \ pause, deadline with too few online, or no more evidence
 //!     |   \ next stage    |  |   -> paused -- resume --> running
 //!     |    <--------------+  |         |
-//!     | abort, or too many failures    | abort, or too many failures
-//!     +--------------> rolling_back <--+ ----- all back, or deadline --> rolled_back
+//!     | abort, or too many failures    | abort, too many failures, or shown to be worse
+//!     |                   | abort, too many failures, shown to be worse, or not shown to be better in time
+//!     +------------> rolling_back <----+ ----- all back, or deadline --> rolled_back
 //! any of them, when a newer rollout of the forecaster starts ----------> superseded
 //! ```
 
@@ -26,8 +27,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Mode, Plan, Stage};
-pub use super::state::{DeviceState, Status};
+use super::judge;
+use super::plan::{Member, Mode, Plan, Stage};
+pub use super::state::{DeviceState, Evidence, Status};
 
 /// One device of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,14 +38,24 @@ pub struct Deployment {
     pub state: DeviceState,
     /// Why, in words.
     pub reason: String,
-    /// 0..100; decides in which stage it takes part.
-    pub bucket: u8,
+    /// Indices of the stages in which it takes part.
+    #[serde(default)]
+    pub stages: Vec<usize>,
     /// Generation of the last order given; 0: none yet.
     pub generation: u64,
     /// Whether its connection stood at the last report.
     pub online: bool,
+    /// Process time since which it has been connected.
+    #[serde(default)]
+    pub online_since: Option<i64>,
+    /// How long it was connected before that with its order open, milliseconds.
+    #[serde(default)]
+    pub waited_ms: i64,
     /// The last report answers an order back, and shows that it was obeyed.
     pub back: bool,
+    /// It failed, fell back below the floor and was ordered to run no model.
+    #[serde(default)]
+    pub stripped: bool,
 }
 
 /// What a device last said of the forecaster, and whether it is connected.
@@ -57,8 +69,8 @@ pub struct Report {
     pub phase: DeviceState,
     /// The bundle that made its last forecast is the rolled-out one.
     pub runs_new: bool,
-    /// It does not run the rolled-out bundle, or that is also what going back leads to.
-    pub back: bool,
+    /// Version of the model that made its last forecast; 0: none.
+    pub version: u64,
     /// Its reason, in words.
     pub reason: String,
 }
@@ -77,12 +89,16 @@ pub enum Operator {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Time passes; also the first event of a rollout.
     Tick,
-    /// A device reported, came or went.
-    Report(String, Report),
+    /// Devices reported, came or went.
+    Reports(Vec<(String, Report)>),
+    /// More is known of how the new model does beside the old one.
+    Evidence(Evidence),
+    /// No version below this one may be ordered from now on.
+    Floor(u64),
     /// A person decided.
     Operator(Operator, String),
     /// A newer rollout of the forecaster started.
@@ -101,10 +117,12 @@ pub enum Action {
         /// Higher than any before.
         generation: u64,
     },
-    /// Order the bundle that was champion before, or to run no model where there was none.
+    /// Order the bundle that was champion before, or to run no model.
     OrderBack {
         /// To whom.
         device: String,
+        /// Its version; none: no model.
+        to: Option<u64>,
         /// Higher than any before.
         generation: u64,
     },
@@ -117,6 +135,12 @@ pub enum Action {
 pub struct Rollout {
     /// Stages and limits.
     pub plan: Plan,
+    /// Version that is rolled out.
+    #[serde(default)]
+    pub version: u64,
+    /// Champion at the start; none for a forecaster's first model.
+    #[serde(default)]
+    pub previous: Option<u64>,
     /// Index of the current stage.
     pub stage: usize,
     /// Where it stands.
@@ -129,36 +153,41 @@ pub struct Rollout {
     pub passed_since: Option<i64>,
     /// Highest generation known: the database's, any device's, ours.
     pub generation: u64,
+    /// How the new model does beside the old one, as far as is known.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
     /// Devices by name.
     pub devices: BTreeMap<String, Deployment>,
 }
 
 impl Rollout {
-    /// A rollout that has ordered nothing yet. `generation` is the highest of the database and of
-    /// every device's report. Devices come with their bucket of 0..100.
+    /// A rollout of `version` that has ordered nothing yet. `generation` is the highest of the database and of every
+    /// device's report.
     #[must_use]
-    pub fn new(
-        plan: Plan,
-        devices: impl IntoIterator<Item = (String, u8)>,
-        generation: u64,
-    ) -> Self {
+    pub fn new(plan: Plan, version: u64, members: &[Member], generation: u64) -> Self {
         let awaiting = plan.stages.first().is_some_and(|s| s.approval);
-        let devices = devices
-            .into_iter()
-            .map(|(name, bucket)| {
+        let devices = members
+            .iter()
+            .zip(plan.membership(members))
+            .map(|(member, stages)| {
                 let device = Deployment {
                     state: DeviceState::Pending,
                     reason: String::new(),
-                    bucket,
+                    stages,
                     generation: 0,
                     online: false,
+                    online_since: None,
+                    waited_ms: 0,
                     back: false,
+                    stripped: false,
                 };
-                (name, device)
+                (member.device.clone(), device)
             })
             .collect();
         Self {
             plan,
+            version,
+            previous: None,
             stage: 0,
             status: if awaiting {
                 Status::Awaiting
@@ -173,62 +202,54 @@ impl Rollout {
             since: None,
             passed_since: None,
             generation,
+            evidence: None,
             devices,
         }
     }
 
-    fn current(&self) -> Option<&Stage> {
+    /// What devices are ordered that go back; none: no model.
+    #[must_use]
+    pub fn back_to(&self) -> Option<u64> {
+        self.previous.filter(|v| *v >= self.plan.floor)
+    }
+
+    pub(super) fn current(&self) -> Option<&Stage> {
         self.plan.stages.get(self.stage)
     }
 
-    fn set(&mut self, status: Status, reason: impl Into<String>) {
+    pub(super) fn set(&mut self, status: Status, reason: impl Into<String>) {
         self.status = status;
         self.reason = reason.into();
     }
 
-    fn members(&self) -> impl Iterator<Item = (&String, &Deployment)> {
-        let stage = self.stage;
-        self.devices
-            .iter()
-            .filter(move |(_, d)| self.plan.member(stage, d.bucket))
+    fn below_floor(&self, version: u64) -> bool {
+        version > 0 && version < self.plan.floor
     }
 }
 
-/// Counts of the current stage, for the gate and for people.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Devices of the stage, superseded ones left out.
-    pub members: usize,
-    /// Healthy, or shadowing in a shadow stage.
-    pub passed: usize,
-    /// Failed, rejected, rolled back or timed out.
-    pub failed: usize,
-    /// Connected and not settled.
-    pub open: usize,
-    /// Not connected and not settled: neither passed nor failed.
-    pub offline: usize,
-}
+impl Deployment {
+    pub(super) fn waited(&self, now: i64) -> i64 {
+        self.waited_ms + self.online_since.map_or(0, |t| (now - t).max(0))
+    }
 
-/// Counts the current stage's devices.
-#[must_use]
-pub fn counts(r: &Rollout) -> Counts {
-    let shadow = r.current().is_some_and(|s| s.mode == Mode::Shadow);
-    let mut c = Counts::default();
-    for (_, d) in r.members() {
-        if d.state == DeviceState::Superseded {
-            continue;
-        }
-        c.members += 1;
-        let passed =
-            d.state == DeviceState::Healthy || (shadow && d.state == DeviceState::Shadowing);
-        match () {
-            () if passed => c.passed += 1,
-            () if d.state.failed() => c.failed += 1,
-            () if d.online => c.open += 1,
-            () => c.offline += 1,
+    pub(super) fn settled(&self) -> bool {
+        self.state.failed() || matches!(self.state, DeviceState::Healthy | DeviceState::Superseded)
+    }
+
+    fn set_online(&mut self, online: bool, now: i64) {
+        self.online = online;
+        if !online {
+            self.waited_ms = self.waited(now);
+            self.online_since = None;
+        } else if self.online_since.is_none() {
+            self.online_since = Some(now);
         }
     }
-    c
+
+    fn restart_clock(&mut self, now: i64) {
+        self.waited_ms = 0;
+        self.online_since = self.online.then_some(now);
+    }
 }
 
 /// One step: changes the rollout by an event at process time `now` and says what must be done.
@@ -239,7 +260,13 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
     }
     match event {
         Event::Tick => {}
-        Event::Report(device, report) => heard(r, &device, report),
+        Event::Reports(reports) => {
+            for (device, report) in reports {
+                heard(r, &device, report, now, &mut actions);
+            }
+        }
+        Event::Evidence(evidence) => learnt(r, evidence, now),
+        Event::Floor(floor) => r.plan.floor = r.plan.floor.max(floor),
         Event::Operator(what, who) => operator(r, what, &who, now, &mut actions),
         Event::NewerRollout(id) => supersede(r, id),
     }
@@ -249,19 +276,21 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
 
 /// Takes note of whether a device is connected. Said of every device before the first event of a round: otherwise an
 /// event could end the rollout while a device that is there still counts as away.
-pub fn connected(r: &mut Rollout, device: &str, online: bool) {
+pub fn connected(r: &mut Rollout, device: &str, online: bool, now: i64) {
     if let Some(d) = r.devices.get_mut(device) {
-        d.online = online;
+        d.set_online(online, now);
     }
 }
 
-fn heard(r: &mut Rollout, name: &str, report: Report) {
+fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Vec<Action>) {
     r.generation = r.generation.max(report.generation);
-    let back = r.status == Status::RollingBack;
+    let returning = r.status == Status::RollingBack;
+    let below = r.below_floor(report.version);
+    let back = (!report.runs_new || r.back_to() == Some(r.version)) && !below;
     let Some(d) = r.devices.get_mut(name) else {
         return;
     };
-    d.online = report.online;
+    d.set_online(report.online, now);
     if d.generation == 0 || report.generation < d.generation || d.state == DeviceState::Superseded {
         return;
     }
@@ -273,10 +302,25 @@ fn heard(r: &mut Rollout, name: &str, report: Report) {
         );
         return;
     }
-    if back {
-        d.back = report.back;
+    if returning {
+        d.back = back;
         return;
     }
+    settle(d, report);
+    if d.state.failed() && below && !d.stripped {
+        // What it fell back to by itself must not run any more.
+        r.generation += 1;
+        d.generation = r.generation;
+        d.stripped = true;
+        actions.push(Action::OrderBack {
+            device: name.to_owned(),
+            to: None,
+            generation: d.generation,
+        });
+    }
+}
+
+fn settle(d: &mut Deployment, report: Report) {
     // What failed stays failed within its order; only a late device may still arrive.
     if d.state.failed() && d.state != DeviceState::TimedOut {
         return;
@@ -293,28 +337,39 @@ fn heard(r: &mut Rollout, name: &str, report: Report) {
     d.reason = report.reason;
 }
 
+fn learnt(r: &mut Rollout, mut evidence: Evidence, now: i64) {
+    let more = r
+        .evidence
+        .as_ref()
+        .is_none_or(|e| e.blocks != evidence.blocks);
+    evidence.heard_at = match &r.evidence {
+        Some(before) if !more => before.heard_at,
+        _ => now,
+    };
+    r.evidence = Some(evidence);
+}
+
 fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut Vec<Action>) {
     match (what, r.status) {
         (Operator::Pause, Status::Running) => r.set(Status::Paused, format!("paused by {who}")),
         (Operator::Resume, Status::Paused) => {
             r.set(Status::Running, format!("resumed by {who}"));
-            // Time spent paused is nobody's fault: the stage's deadline starts anew.
+            // Time spent paused is nobody's fault: the deadlines start anew.
             if r.since.is_some() {
                 r.since = Some(now);
             }
-            for d in r
-                .devices
-                .values_mut()
-                .filter(|d| d.state == DeviceState::TimedOut)
-            {
-                d.state = DeviceState::Pending;
+            for d in r.devices.values_mut() {
+                if d.state == DeviceState::TimedOut {
+                    d.state = DeviceState::Pending;
+                }
+                d.restart_clock(now);
             }
         }
         (Operator::Approve, Status::Awaiting) => {
-            r.set(Status::Running, format!("approved by {who}"))
+            r.set(Status::Running, format!("approved by {who}"));
         }
         (Operator::Abort, s) if s != Status::RollingBack => {
-            go_back(r, &format!("aborted by {who}"), now, actions)
+            go_back(r, &format!("aborted by {who}"), now, actions);
         }
         _ => {}
     }
@@ -330,12 +385,12 @@ fn supersede(r: &mut Rollout, id: u64) {
     r.set(Status::Superseded, format!("rollout {id} took over"));
 }
 
-fn go_back(r: &mut Rollout, reason: &str, now: i64, actions: &mut Vec<Action>) {
+pub(super) fn go_back(r: &mut Rollout, reason: &str, now: i64, actions: &mut Vec<Action>) {
     r.set(Status::RollingBack, reason);
     r.since = Some(now);
     r.passed_since = None;
     r.generation += 1;
-    let generation = r.generation;
+    let (generation, to) = (r.generation, r.back_to());
     for (name, d) in &mut r.devices {
         if d.generation > 0 && d.state != DeviceState::Superseded {
             d.generation = generation;
@@ -345,6 +400,7 @@ fn go_back(r: &mut Rollout, reason: &str, now: i64, actions: &mut Vec<Action>) {
             }
             actions.push(Action::OrderBack {
                 device: name.clone(),
+                to,
                 generation,
             });
         }
@@ -355,16 +411,24 @@ fn advance(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
     // Each turn starts one stage, ends one, or ends the rollout, so that it is bounded.
     for _ in 0..=2 * r.plan.stages.len() {
         let before = (r.status, r.stage, r.since);
+        judge::sink(r, now, actions);
         match r.status {
             Status::Running if r.since.is_none() => {
                 // What failed before may be more than this stage allows: then nobody is ordered forward first.
-                stop_if_failing(r, now, actions);
+                judge::stop_if_failing(r, r.stage, true, now, actions);
                 if r.status == Status::Running {
                     begin_stage(r, now, actions);
                 }
             }
-            Status::Running => judge_stage(r, now, actions),
-            Status::Paused if r.since.is_some() => stop_if_failing(r, now, actions),
+            Status::Running => judge::stage(r, now, actions),
+            Status::Paused if r.since.is_some() => {
+                judge::stop_if_failing(r, r.stage, false, now, actions);
+                judge::stop_if_harmful(r, now, actions);
+            }
+            // The stage that passed is the one whose devices run the new model.
+            Status::Awaiting if r.stage > 0 => {
+                judge::stop_if_failing(r, r.stage - 1, false, now, actions);
+            }
             Status::RollingBack => finish_back(r, now),
             _ => {}
         }
@@ -379,135 +443,28 @@ fn begin_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
         return;
     };
     r.since = Some(now);
-    r.passed_since = None;
     r.generation += 1;
     let (generation, index) = (r.generation, r.stage);
-    let plan = r.plan.clone();
+    let mut ordered = 0;
     for (name, d) in &mut r.devices {
-        let settled = d.state == DeviceState::Healthy
-            || d.state == DeviceState::Superseded
-            || d.state.failed();
-        if settled || !plan.member(index, d.bucket) {
+        if d.settled() || !d.stages.contains(&index) {
             continue;
         }
         d.state = DeviceState::Pending;
         d.reason = format!("ordered in stage {}", stage.name);
         d.generation = generation;
+        d.stripped = false;
+        d.restart_clock(now);
+        ordered += 1;
         actions.push(Action::Order {
             device: name.clone(),
             mode: stage.mode,
             generation,
         });
     }
+    // Who is in it has shown itself in an earlier stage: there is nothing new to wait for.
+    r.passed_since = (ordered == 0).then_some(now - stage.soak_ms);
     r.reason = format!("stage {} began", stage.name);
-}
-
-fn too_many_failed(c: &Counts, stage: &Stage) -> bool {
-    let settled = c.failed + c.passed + c.open;
-    c.failed > 0 && c.failed as f64 > stage.max_failed_share * settled as f64
-}
-
-fn stop_if_failing(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
-    let (Some(stage), c) = (r.current().cloned(), counts(r)) else {
-        return;
-    };
-    if too_many_failed(&c, &stage) {
-        let reason = format!(
-            "{} of {} devices failed in stage {}, allowed is a share of {}",
-            c.failed,
-            c.failed + c.passed + c.open,
-            stage.name,
-            stage.max_failed_share
-        );
-        go_back(r, &reason, now, actions);
-    }
-}
-
-fn judge_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
-    let (Some(stage), Some(since)) = (r.current().cloned(), r.since) else {
-        return;
-    };
-    let overdue = now - since >= stage.deadline_ms;
-    if overdue {
-        let (index, plan) = (r.stage, r.plan.clone());
-        for d in r
-            .devices
-            .values_mut()
-            .filter(|d| d.online && plan.member(index, d.bucket))
-        {
-            let shadowing = stage.mode == Mode::Shadow && d.state == DeviceState::Shadowing;
-            let settled = d.state.failed()
-                || d.state == DeviceState::Healthy
-                || d.state == DeviceState::Superseded;
-            if !shadowing && !settled {
-                d.reason = format!(
-                    "online, but {} when the deadline of stage {} passed",
-                    d.state.as_str(),
-                    stage.name
-                );
-                d.state = DeviceState::TimedOut;
-            }
-        }
-    }
-    stop_if_failing(r, now, actions);
-    if r.status != Status::Running {
-        return;
-    }
-    let c = counts(r);
-    if c.members == 0 && r.members().next().is_some() {
-        r.set(
-            Status::Superseded,
-            "every device of the stage obeys a newer order",
-        );
-        return;
-    }
-    let enough = (c.passed + c.failed) as f64 >= stage.min_online_share * c.members as f64;
-    if c.open == 0 && enough && (c.passed > 0 || c.members == 0) && c.offline_may_wait(overdue) {
-        let passed = *r.passed_since.get_or_insert(now);
-        if now - passed >= stage.soak_ms {
-            end_stage(r, &stage, actions);
-        }
-        return;
-    }
-    r.passed_since = None;
-    if overdue {
-        let reason = format!(
-            "stage {}: at the deadline only {} of {} devices had been heard ({} offline); resume to wait again or abort",
-            stage.name,
-            c.passed + c.failed,
-            c.members,
-            c.offline
-        );
-        r.set(Status::Paused, reason);
-    }
-}
-
-impl Counts {
-    // Offline devices hold a stage up until its deadline: they may be only a moment late.
-    fn offline_may_wait(&self, overdue: bool) -> bool {
-        self.offline == 0 || overdue
-    }
-}
-
-fn end_stage(r: &mut Rollout, stage: &Stage, actions: &mut Vec<Action>) {
-    r.since = None;
-    r.passed_since = None;
-    if r.stage + 1 >= r.plan.stages.len() {
-        let c = counts(r);
-        r.set(
-            Status::Succeeded,
-            format!("healthy on {} of {} devices", c.passed, c.members),
-        );
-        actions.push(Action::Promote);
-        return;
-    }
-    r.stage += 1;
-    if r.current().is_some_and(|s| s.approval) {
-        r.set(
-            Status::Awaiting,
-            format!("stage {} passed; the next waits for approval", stage.name),
-        );
-    }
 }
 
 fn finish_back(r: &mut Rollout, now: i64) {

@@ -6,32 +6,64 @@
     reason = "tests"
 )]
 
-use proptest::prelude::*;
-
+use super::judge::counts;
 use super::machine::{
-    Action, DeviceState, Event, Operator, Report, Rollout, Status, connected, counts, step,
+    Action, DeviceState, Event, Evidence, Operator, Report, Rollout, Status, connected, step,
 };
-use super::plan::{Mode, Plan, Stage};
+use super::plan::{Member, Mode, Need, Plan, Proof, Stage};
 
 const DEADLINE: i64 = 30 * 60_000;
 
-fn fleet(n: u8) -> Rollout {
-    Rollout::new(Plan::all_at_once(), (0..n).map(|i| (format!("d{i}"), i)), 7)
+/// Version 2 to `n` devices that run version 1, in the order of their numbers.
+fn rollout(plan: Plan, n: u32) -> Rollout {
+    let member = |i: u32| Member {
+        device: format!("d{i}"),
+        rank: i,
+        labels: [(
+            "line".to_owned(),
+            if i % 2 == 0 { "a" } else { "b" }.to_owned(),
+        )]
+        .into(),
+    };
+    let members: Vec<Member> = (0..n).map(member).collect();
+    let mut r = Rollout::new(plan, 2, &members, 7);
+    r.previous = Some(1);
+    for i in 0..n {
+        connected(&mut r, &format!("d{i}"), false, 0);
+    }
+    r
+}
+
+fn fleet(n: u32) -> Rollout {
+    rollout(Plan::all_at_once(), n)
+}
+
+/// Everyone is connected from the beginning.
+fn online(mut r: Rollout) -> Rollout {
+    let names: Vec<String> = r.devices.keys().cloned().collect();
+    for name in names {
+        connected(&mut r, &name, true, 0);
+    }
+    r
+}
+
+fn said(online: bool, generation: u64, phase: DeviceState, runs_new: bool) -> Report {
+    Report {
+        online,
+        generation,
+        phase,
+        runs_new,
+        version: if runs_new { 2 } else { 1 },
+        reason: String::new(),
+    }
 }
 
 fn report(r: &Rollout, device: &str, phase: DeviceState, runs_new: bool) -> Event {
     let generation = r.devices[device].generation;
-    Event::Report(
+    Event::Reports(vec![(
         device.into(),
-        Report {
-            online: true,
-            generation,
-            phase,
-            runs_new,
-            back: !runs_new,
-            reason: String::new(),
-        },
-    )
+        said(true, generation, phase, runs_new),
+    )])
 }
 
 fn tell(
@@ -87,15 +119,8 @@ fn a_claim_of_health_without_the_running_hash_is_not_success() {
 fn a_report_about_an_older_order_changes_nothing() {
     let mut r = fleet(1);
     step(&mut r, Event::Tick, 0);
-    let old = Report {
-        online: true,
-        generation: 7,
-        phase: DeviceState::Healthy,
-        runs_new: true,
-        back: false,
-        reason: String::new(),
-    };
-    step(&mut r, Event::Report("d0".into(), old), 1);
+    let old = said(true, 7, DeviceState::Healthy, true);
+    step(&mut r, Event::Reports(vec![("d0".into(), old)]), 1);
     assert_eq!(r.devices["d0"].state, DeviceState::Pending);
 }
 
@@ -132,8 +157,8 @@ fn too_many_failures_order_everyone_back_with_a_new_generation() {
 fn a_device_that_is_there_is_waited_for_even_if_it_is_heard_last() {
     let mut r = fleet(2);
     step(&mut r, Event::Tick, 0);
-    connected(&mut r, "d0", true);
-    connected(&mut r, "d1", true);
+    connected(&mut r, "d0", true, 0);
+    connected(&mut r, "d1", true, 0);
     tell(&mut r, "d0", DeviceState::Failed, false, 1);
     tell(&mut r, "d0", DeviceState::Pending, false, 2);
     assert_eq!(r.status, Status::RollingBack, "d1 has not answered yet");
@@ -171,24 +196,19 @@ fn offline_devices_neither_pass_nor_fail_and_too_few_pause_with_a_reason() {
 
 #[test]
 fn an_online_device_that_never_settles_times_out_and_a_newer_order_supersedes() {
-    let mut r = fleet(1);
+    let mut r = online(fleet(1));
     step(&mut r, Event::Tick, 0);
     tell(&mut r, "d0", DeviceState::Downloading, false, 1);
+    step(&mut r, Event::Tick, DEADLINE - 1);
+    assert_eq!(r.devices["d0"].state, DeviceState::Downloading);
     step(&mut r, Event::Tick, DEADLINE);
     assert_eq!(r.devices["d0"].state, DeviceState::TimedOut);
     assert_eq!(r.status, Status::RollingBack);
 
     let mut r = fleet(1);
     step(&mut r, Event::Tick, 0);
-    let newer = Report {
-        online: true,
-        generation: 99,
-        phase: DeviceState::Healthy,
-        runs_new: false,
-        back: true,
-        reason: String::new(),
-    };
-    step(&mut r, Event::Report("d0".into(), newer), 1);
+    let newer = said(true, 99, DeviceState::Healthy, false);
+    step(&mut r, Event::Reports(vec![("d0".into(), newer)]), 1);
     assert_eq!(r.status, Status::Superseded);
     assert_eq!(
         r.generation, 99,
@@ -197,16 +217,33 @@ fn an_online_device_that_never_settles_times_out_and_a_newer_order_supersedes() 
 }
 
 #[test]
+fn a_device_has_its_own_time_from_when_it_was_there() {
+    let mut r = fleet(2);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Healthy, true, 1);
+    // d1 comes shortly before the stage's deadline and gets its whole time.
+    let late = DEADLINE - 10;
+    tell(&mut r, "d1", DeviceState::Downloading, false, late);
+    step(&mut r, Event::Tick, DEADLINE + 10);
+    assert_eq!(
+        (r.status, r.devices["d1"].state),
+        (Status::Running, DeviceState::Downloading)
+    );
+    // While it is away its time stands still.
+    connected(&mut r, "d1", false, late + 100);
+    connected(&mut r, "d1", true, late + 1_100);
+    step(&mut r, Event::Tick, late + DEADLINE + 999);
+    assert_eq!(r.devices["d1"].state, DeviceState::Downloading);
+    step(&mut r, Event::Tick, late + DEADLINE + 1_000);
+    assert_eq!(r.devices["d1"].state, DeviceState::TimedOut);
+}
+
+#[test]
 fn stages_shadow_then_canary_then_all_with_approval() {
     let stage = |name: &str, mode, percent, approval| Stage {
-        name: name.into(),
-        mode,
-        percent,
-        deadline_ms: DEADLINE,
         soak_ms: 10,
-        max_failed_share: 0.2,
-        min_online_share: 0.5,
         approval,
+        ..Stage::usual(name, mode, percent, DEADLINE)
     };
     let plan = Plan {
         stages: vec![
@@ -214,57 +251,50 @@ fn stages_shadow_then_canary_then_all_with_approval() {
             stage("canary", Mode::Active, 10, false),
             stage("all", Mode::Active, 100, true),
         ],
+        floor: 0,
     };
     plan.validate().unwrap();
-    let mut r = Rollout::new(plan, [("a".to_owned(), 5), ("b".to_owned(), 50)], 0);
+    let mut r = rollout(plan, 2);
     assert_eq!(step(&mut r, Event::Tick, 0).len(), 2);
-    tell(&mut r, "a", DeviceState::Shadowing, false, 1);
-    tell(&mut r, "b", DeviceState::Shadowing, false, 2);
+    tell(&mut r, "d0", DeviceState::Shadowing, false, 1);
+    tell(&mut r, "d1", DeviceState::Shadowing, false, 2);
     let canary = step(&mut r, Event::Tick, 12);
     assert_eq!(
         canary,
         vec![Action::Order {
-            device: "a".into(),
+            device: "d0".into(),
             mode: Mode::Active,
-            generation: 2
+            generation: 9
         }]
     );
-    tell(&mut r, "a", DeviceState::Healthy, true, 13);
+    tell(&mut r, "d0", DeviceState::Healthy, true, 13);
     assert!(step(&mut r, Event::Tick, 23).is_empty());
     assert_eq!(r.status, Status::Awaiting);
     let all = step(&mut r, Event::Operator(Operator::Approve, "ann".into()), 24);
     assert_eq!(
         all,
         vec![Action::Order {
-            device: "b".into(),
+            device: "d1".into(),
             mode: Mode::Active,
-            generation: 3
+            generation: 10
         }]
     );
-    tell(&mut r, "b", DeviceState::Healthy, true, 25);
+    tell(&mut r, "d1", DeviceState::Healthy, true, 25);
     assert_eq!(step(&mut r, Event::Tick, 40), vec![Action::Promote]);
 }
 
 #[test]
 fn a_stage_that_allows_fewer_failures_than_there_were_orders_nobody_forward() {
     let stage = |name: &str, percent, max_failed_share| Stage {
-        name: name.into(),
-        mode: Mode::Active,
-        percent,
-        deadline_ms: DEADLINE,
-        soak_ms: 0,
         max_failed_share,
         min_online_share: 0.0,
-        approval: false,
+        ..Stage::usual(name, Mode::Active, percent, DEADLINE)
     };
     let plan = Plan {
         stages: vec![stage("half", 50, 0.6), stage("all", 100, 0.0)],
+        floor: 0,
     };
-    let mut r = Rollout::new(
-        plan,
-        [("d0".into(), 0), ("d1".into(), 16), ("d2".into(), 90)],
-        3,
-    );
+    let mut r = online(rollout(plan, 3));
     step(&mut r, Event::Tick, 0);
     tell(&mut r, "d0", DeviceState::Pending, false, 1);
     tell(&mut r, "d1", DeviceState::Healthy, true, 2);
@@ -279,166 +309,268 @@ fn a_stage_that_allows_fewer_failures_than_there_were_orders_nobody_forward() {
 }
 
 #[test]
+fn one_failure_of_many_stops_nothing_and_one_of_one_does() {
+    let mut r = fleet(1_000);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Failed, false, 1);
+    tell(&mut r, "d1", DeviceState::Failed, false, 2);
+    assert_eq!(r.status, Status::Running, "{}", r.reason);
+    // At the deadline hardly anyone has been heard: that is a reason to look, not to go back.
+    let mut late = r.clone();
+    step(&mut late, Event::Tick, DEADLINE);
+    assert_eq!(late.status, Status::Paused, "{}", late.reason);
+    tell(&mut r, "d2", DeviceState::Failed, false, 3);
+    assert_eq!(r.status, Status::RollingBack);
+    assert!(
+        r.reason.starts_with("3 of 3 devices failed"),
+        "{}",
+        r.reason
+    );
+
+    let mut r = fleet(1);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Failed, false, 1);
+    assert_eq!(r.status, Status::RollingBack);
+    // Of two, one that failed and one that does well are half: more than the plan allows.
+    let mut r = fleet(2);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Healthy, true, 1);
+    tell(&mut r, "d1", DeviceState::Failed, false, 2);
+    assert_eq!(r.status, Status::RollingBack);
+}
+
+#[test]
+fn few_failures_count_by_their_share_once_everyone_has_been_heard() {
+    let mut plan = Plan::all_at_once();
+    plan.stages[0].max_failed_share = 0.1;
+    plan.stages[0].min_failed = 4;
+    let mut r = rollout(plan, 8);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Failed, false, 1);
+    for i in 1..7 {
+        tell(&mut r, &format!("d{i}"), DeviceState::Healthy, true, 2);
+    }
+    assert_eq!(r.status, Status::Running, "{}", r.reason);
+    tell(&mut r, "d7", DeviceState::Healthy, true, 3);
+    assert_eq!(r.status, Status::RollingBack, "{}", r.reason);
+}
+
+#[test]
 fn a_fleet_without_devices_promotes_at_once() {
     let mut r = fleet(0);
     assert_eq!(step(&mut r, Event::Tick, 0), vec![Action::Promote]);
 }
 
-fn any_phase() -> impl Strategy<Value = DeviceState> {
-    prop_oneof![
-        Just(DeviceState::Pending),
-        Just(DeviceState::Downloading),
-        Just(DeviceState::Verified),
-        Just(DeviceState::Shadowing),
-        Just(DeviceState::Active),
-        Just(DeviceState::Healthy),
-        Just(DeviceState::Failed),
-        Just(DeviceState::RolledBack),
-        Just(DeviceState::Rejected),
-    ]
+#[test]
+fn a_failure_while_the_next_stage_waits_for_approval_sends_the_rollout_back() {
+    let mut plan = Plan {
+        stages: vec![
+            Stage::usual("canary", Mode::Active, 50, DEADLINE),
+            Stage::usual("all", Mode::Active, 100, DEADLINE),
+        ],
+        floor: 0,
+    };
+    plan.stages[1].approval = true;
+    let mut r = rollout(plan, 2);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Healthy, true, 1);
+    assert_eq!(r.status, Status::Awaiting);
+    let back = tell(&mut r, "d0", DeviceState::RolledBack, false, 2);
+    assert!(matches!(back[..], [Action::OrderBack { .. }]), "{back:?}");
 }
 
-#[derive(Debug, Clone)]
-enum Happening {
-    Tick(i64),
-    Report(u8, bool, u8, DeviceState, bool),
-    Operator(Operator),
-    Newer,
+#[test]
+fn a_stage_without_anyone_new_needs_no_time() {
+    let stage = |percent| Stage {
+        soak_ms: 1_000,
+        ..Stage::usual("s", Mode::Active, percent, DEADLINE)
+    };
+    let plan = Plan {
+        stages: vec![stage(5), stage(25), stage(100)],
+        floor: 0,
+    };
+    let mut r = rollout(plan, 1);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Healthy, true, 1);
+    assert_eq!((r.stage, r.status), (0, Status::Running));
+    assert_eq!(step(&mut r, Event::Tick, 1_001), vec![Action::Promote]);
 }
 
-fn any_happening() -> impl Strategy<Value = Happening> {
-    prop_oneof![
-        3 => (1..DEADLINE).prop_map(Happening::Tick),
-        12 => (0..6u8, any::<bool>(), 0..3u8, any_phase(), any::<bool>())
-            .prop_map(|(d, on, lag, phase, runs)| Happening::Report(d, on, lag, phase, runs)),
-        3 => prop_oneof![
-            Just(Operator::Pause), Just(Operator::Resume), Just(Operator::Approve), Just(Operator::Abort)
-        ].prop_map(Happening::Operator),
-        1 => Just(Happening::Newer),
-    ]
+#[test]
+fn what_failed_is_told_with_its_commonest_reasons() {
+    let mut r = fleet(3);
+    step(&mut r, Event::Tick, 0);
+    for (device, reason) in [("d0", "slow"), ("d1", "slow"), ("d2", "no space")] {
+        let generation = r.devices[device].generation;
+        let report = Report {
+            reason: reason.into(),
+            ..said(true, generation, DeviceState::Failed, false)
+        };
+        // All three in one round.
+        step(&mut r, Event::Reports(vec![(device.into(), report)]), 1);
+    }
+    assert!(r.reason.ends_with("; 2 x slow"), "{}", r.reason);
 }
 
-fn any_plan() -> impl Strategy<Value = Plan> {
-    let stage = (
-        any::<bool>(),
-        0..50_000i64,
-        0.0..1.0f64,
-        0.0..1.0f64,
-        any::<bool>(),
+#[test]
+fn below_the_floor_nobody_goes_back_and_nobody_stays() {
+    let mut plan = Plan::all_at_once();
+    plan.floor = 2;
+    let mut r = online(rollout(plan.clone(), 3));
+    step(&mut r, Event::Tick, 0);
+    // d0 fell back to version 1 by itself: it is ordered to run none, once.
+    let stripped = tell(&mut r, "d0", DeviceState::RolledBack, false, 1);
+    assert_eq!(
+        stripped,
+        vec![Action::OrderBack {
+            device: "d0".into(),
+            to: None,
+            generation: 9
+        }]
     );
-    (prop::collection::vec(stage, 1..4)).prop_map(|stages| {
-        let n = stages.len();
-        let stages = stages.into_iter().enumerate().map(
-            |(i, (shadow, soak_ms, failed, online, approval))| {
-                let last = i + 1 == n;
-                Stage {
-                    name: format!("s{i}"),
-                    mode: if shadow && !last {
-                        Mode::Shadow
-                    } else {
-                        Mode::Active
-                    },
-                    percent: u8::try_from((i + 1) * 100 / n).unwrap(),
-                    deadline_ms: DEADLINE,
-                    soak_ms,
-                    max_failed_share: failed,
-                    min_online_share: online,
-                    approval,
-                }
+    assert!(tell(&mut r, "d0", DeviceState::RolledBack, false, 2).is_empty());
+    let back = step(&mut r, Event::Operator(Operator::Abort, "ann".into()), 3);
+    assert!(
+        back.len() == 3
+            && back
+                .iter()
+                .all(|a| matches!(a, Action::OrderBack { to: None, .. })),
+        "{back:?}"
+    );
+    for d in ["d0", "d1", "d2"] {
+        tell(&mut r, d, DeviceState::Healthy, false, 4);
+    }
+    assert_eq!(r.status, Status::RollingBack, "they still run version 1");
+
+    // A floor above the version itself, stated while it is rolled out.
+    let mut r = online(rollout(plan, 1));
+    step(&mut r, Event::Tick, 0);
+    let back = step(&mut r, Event::Floor(3), 1);
+    assert!(matches!(back[..], [Action::OrderBack { to: None, .. }]));
+    assert!(r.reason.contains("below the floor"), "{}", r.reason);
+}
+
+fn shadowed(need: Need) -> Rollout {
+    let proof = Proof {
+        need,
+        min_blocks: 3,
+        max_blocks: 10,
+        max_span_ms: 20 * 86_400_000,
+        quiet_ms: 5 * DEADLINE,
+    };
+    let plan = Plan {
+        stages: vec![
+            Stage {
+                evidence: Some(proof),
+                ..Stage::usual("shadow", Mode::Shadow, 100, DEADLINE)
             },
+            Stage::usual("all", Mode::Active, 100, DEADLINE),
+        ],
+        floor: 0,
+    };
+    plan.validate().unwrap();
+    let mut r = online(rollout(plan, 1));
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Shadowing, false, 1);
+    r
+}
+
+fn blocks(blocks: u32) -> Evidence {
+    Evidence {
+        blocks,
+        devices: 1,
+        span_ms: i64::from(blocks) * 86_400_000,
+        ..Evidence::default()
+    }
+}
+
+#[test]
+fn a_shadow_passes_when_it_has_been_shown_to_be_better_and_not_before() {
+    let mut r = shadowed(Need::Better);
+    assert_eq!((r.stage, r.status), (0, Status::Running));
+    assert!(step(&mut r, Event::Evidence(blocks(9)), DEADLINE * 3).is_empty());
+    assert!(
+        r.reason.starts_with("gathers evidence: over 9"),
+        "{}",
+        r.reason
+    );
+    let better = Evidence {
+        better: true,
+        ..blocks(9)
+    };
+    let orders = step(&mut r, Event::Evidence(better), DEADLINE * 3 + 1);
+    assert!(
+        matches!(
+            orders[..],
+            [Action::Order {
+                mode: Mode::Active,
+                ..
+            }]
+        ),
+        "{orders:?}"
+    );
+    assert_eq!(r.stage, 1);
+
+    let mut r = shadowed(Need::NotHarmful);
+    assert!(step(&mut r, Event::Evidence(blocks(2)), 3).is_empty());
+    step(&mut r, Event::Evidence(blocks(3)), 4);
+    assert_eq!(r.stage, 1);
+    assert_eq!(shadowed(Need::None).stage, 1);
+}
+
+#[test]
+fn what_is_worse_or_not_better_in_time_goes_back_and_silence_pauses() {
+    let harmful = Evidence {
+        harmful: true,
+        ..blocks(2)
+    };
+    for paused in [false, true] {
+        let mut r = shadowed(Need::NotHarmful);
+        if paused {
+            step(&mut r, Event::Operator(Operator::Pause, "ann".into()), 2);
+        }
+        let back = step(&mut r, Event::Evidence(harmful.clone()), 3);
+        assert!(matches!(back[..], [Action::OrderBack { to: Some(1), .. }]));
+        assert!(r.reason.starts_with("shown to be worse"), "{}", r.reason);
+    }
+
+    let long = Evidence {
+        span_ms: 20 * 86_400_000,
+        ..blocks(4)
+    };
+    for evidence in [blocks(10), long] {
+        let mut r = shadowed(Need::Better);
+        let back = step(&mut r, Event::Evidence(evidence), 3);
+        assert!(matches!(back[..], [Action::OrderBack { to: Some(1), .. }]));
+        assert!(
+            r.reason.starts_with("not shown to be better"),
+            "{}",
+            r.reason
         );
-        Plan {
-            stages: stages.collect(),
-        }
-    })
+    }
+
+    let mut r = shadowed(Need::Better);
+    step(&mut r, Event::Evidence(blocks(1)), DEADLINE);
+    // The same blocks once more are no news.
+    step(&mut r, Event::Evidence(blocks(1)), 2 * DEADLINE);
+    step(&mut r, Event::Tick, 6 * DEADLINE - 1);
+    assert_eq!(r.status, Status::Running);
+    step(&mut r, Event::Tick, 6 * DEADLINE);
+    assert_eq!(r.status, Status::Paused);
+    assert!(r.reason.starts_with("no new evidence"), "{}", r.reason);
+    step(
+        &mut r,
+        Event::Operator(Operator::Resume, "ann".into()),
+        7 * DEADLINE,
+    );
+    step(&mut r, Event::Tick, 8 * DEADLINE);
+    assert_eq!(r.status, Status::Running, "{}", r.reason);
 }
 
-fn play(r: &mut Rollout, now: &mut i64, h: &Happening) -> Vec<Action> {
-    match h {
-        Happening::Tick(ms) => {
-            *now += ms;
-            step(r, Event::Tick, *now)
-        }
-        Happening::Report(d, online, lag, phase, runs_new) => {
-            let device = format!("d{d}");
-            let generation = r.devices[&device]
-                .generation
-                .saturating_sub(u64::from(*lag));
-            let report = Report {
-                online: *online,
-                generation,
-                phase: *phase,
-                runs_new: *runs_new,
-                back: !*runs_new,
-                reason: String::new(),
-            };
-            step(r, Event::Report(device, report), *now)
-        }
-        Happening::Operator(o) => step(r, Event::Operator(*o, "ann".into()), *now),
-        Happening::Newer => step(r, Event::NewerRollout(2), *now),
-    }
-}
-
-proptest! {
-    #[test]
-    fn generations_rise_no_state_is_dead_and_only_success_promotes(
-        plan in any_plan(),
-        happenings in prop::collection::vec(any_happening(), 0..80),
-    ) {
-        prop_assert!(plan.validate().is_ok());
-        let mut r = Rollout::new(plan, (0..6u8).map(|i| (format!("d{i}"), i * 16)), 3);
-        let mut now = 0;
-        let mut last: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
-        let mut promoted = 0;
-        let mut actions = step(&mut r, Event::Tick, now);
-        for h in &happenings {
-            for action in actions.drain(..) {
-                match action {
-                    Action::Order { device, generation, .. } | Action::OrderBack { device, generation } => {
-                        let before = last.insert(device, generation).unwrap_or(3);
-                        prop_assert!(generation > before, "{generation} after {before}");
-                    }
-                    Action::Promote => promoted += 1,
-                }
-            }
-            let final_before = r.status.is_final().then(|| r.clone());
-            actions = play(&mut r, &mut now, h);
-            if let Some(before) = final_before {
-                prop_assert_eq!(&before, &r, "a final state changed");
-                prop_assert!(actions.is_empty());
-            }
-            if r.status == Status::Succeeded {
-                let c = counts(&r);
-                prop_assert!(c.open == 0, "done with devices still on the way");
-            }
-            let back = matches!(r.status, Status::RollingBack | Status::RolledBack);
-            let ordered = actions.iter().any(|a| matches!(a, Action::Order { .. }));
-            prop_assert!(!(back && ordered), "ordered forward while going back");
-        }
-        promoted += actions.iter().filter(|a| matches!(a, Action::Promote)).count();
-        prop_assert!(promoted <= 1);
-        prop_assert_eq!(promoted == 1, r.status == Status::Succeeded);
-
-        // From wherever it is, everyone turning healthy with a person approving ends it well or shows why not.
-        let mut end = r.clone();
-        for _ in 0..30 {
-            step(&mut end, Event::Operator(Operator::Resume, "ann".into()), now);
-            step(&mut end, Event::Operator(Operator::Approve, "ann".into()), now);
-            for d in 0..6u8 {
-                let device = format!("d{d}");
-                let back = end.status == Status::RollingBack;
-                let event = report(&end, &device, DeviceState::Healthy, !back);
-                step(&mut end, event, now);
-            }
-            now += 60_000;
-            step(&mut end, Event::Tick, now);
-        }
-        prop_assert!(end.status.is_final(), "stuck in {:?}: {}", end.status, end.reason);
-
-        // And an abort always ends it within one deadline, even with every device gone silent.
-        let mut end = r;
-        step(&mut end, Event::Operator(Operator::Abort, "ann".into()), now);
-        step(&mut end, Event::Tick, now + DEADLINE);
-        prop_assert!(end.status.is_final());
-    }
+#[test]
+fn where_there_is_no_champion_to_compare_with_a_shadow_needs_no_evidence() {
+    let mut r = shadowed(Need::Better);
+    r.previous = None;
+    step(&mut r, Event::Tick, 2);
+    assert_eq!(r.stage, 1);
 }

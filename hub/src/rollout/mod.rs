@@ -1,9 +1,15 @@
 //! Rollouts: owns how a model version reaches devices and how it comes back, never how it was made.
 
 pub mod driver;
+pub mod judge;
 pub mod machine;
+mod orders;
 pub mod plan;
+pub mod policy;
+pub mod rows;
 pub mod state;
 
+#[cfg(test)]
+mod machine_properties;
 #[cfg(test)]
 mod machine_tests;

@@ -96,3 +96,63 @@ impl Status {
         }
     }
 }
+
+/// How the new model did beside the old one on the same windows, as far as is known.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evidence {
+    /// Blocks of data time that were judged.
+    pub blocks: u32,
+    /// Devices that sent any of them.
+    pub devices: u32,
+    /// By what share of the old model's loss the new one's is lower.
+    pub gain: f64,
+    /// With the confidence that the plan's error budget leaves.
+    pub lower: f64,
+    /// The same, from above.
+    pub upper: f64,
+    /// What a bet on the new model being better has grown to, from 1.
+    pub bet_better: f64,
+    /// What it must grow to.
+    pub needed_better: f64,
+    /// What a bet on the new model being worse has grown to, from 1.
+    pub bet_worse: f64,
+    /// What it must grow to.
+    pub needed_worse: f64,
+    /// Shown to be better.
+    pub better: bool,
+    /// Shown to be worse.
+    pub harmful: bool,
+    /// Which challenger of the champion's reign this is, from 1: each one's share of the error budget is smaller.
+    pub challenger: u32,
+    /// Data time from the first block's begin to the last one's end.
+    pub span_ms: i64,
+    /// Process time at which the newest block was judged first.
+    pub heard_at: i64,
+    /// Number of the newest row that was read: what has been read is not read again.
+    pub newest: i64,
+}
+
+impl std::fmt::Display for Evidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.blocks == 0 {
+            return f.write_str("no block of forecasts by both models is complete yet");
+        }
+        let word = if self.gain < 0.0 { "higher" } else { "lower" };
+        let percent = |v: f64| 100.0 * v;
+        write!(
+            f,
+            "over {} blocks of {} devices the loss is {:.1} % {word} (between {:.1} % and {:.1} % lower); the bet on better stands \
+             at {:.2} of {:.0}, on worse at {:.2} of {:.0}",
+            self.blocks,
+            self.devices,
+            percent(self.gain.abs()),
+            percent(self.lower),
+            percent(self.upper),
+            self.bet_better,
+            self.needed_better,
+            self.bet_worse,
+            self.needed_worse
+        )
+    }
+}

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::jobs::{JobError, JobHandle};
+use crate::rollout::policy::Kind;
 use crate::signing::{Signer, hex};
 use crate::{registry, rollout};
 use compare::Judged;
@@ -72,6 +73,8 @@ pub async fn run(
     let forecaster = store.forecaster(name).await?.ok_or_else(|| {
         JobError::fatal(format!("forecaster `{name}` is not defined; define it with `fieldcast-hub forecaster apply FILE`"))
     })?;
+    let policy =
+        rollout::rows::policy_of(&forecaster).map_err(|e| JobError::fatal(format!("{e:#}")))?;
     let spec = forecaster.spec;
     handle.progress(0.01, "reading the data");
     // The clock that stamps readings as received decides which of them are in the snapshot.
@@ -209,7 +212,12 @@ pub async fn run(
     let metrics = json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"],
             "importance": trained.importance});
     let by = format!("training run {}", job.id);
-    let plan = rollout::plan::Plan::all_at_once();
+    let kind = rollout::rows::kind_of(champion.as_ref().map(|c| &c.manifest), &spec);
+    let plan = match kind {
+        // Not before there is evidence to wait for.
+        Kind::Challenger => policy.plan(Kind::Incomparable),
+        other => policy.plan(other),
+    };
     let conclusion = Conclusion {
         model: NewModelVersion {
             forecaster: name,
@@ -232,7 +240,7 @@ pub async fn run(
             ..NewDecision::default()
         },
         rollout: match better {
-            true => Some(rollout::driver::prepare(store, name, version, plan, &by).await?),
+            true => Some(rollout::rows::prepare(store, name, version, plan, &by).await?),
             false => None,
         },
         result: json!({"model_version": version, "bundle": sha.to_string(), "chosen": trained.chosen,

@@ -103,15 +103,18 @@ async fn late(
     connection: &mut PgConnection,
     forecaster: &str,
     labels: &Value,
+    floor: i64,
     renew_before: DateTime<Utc>,
 ) -> std::result::Result<Vec<LateRow>, sqlx::Error> {
     sqlx::query_as(
         "SELECT d.id AS device, s.raw FROM devices d
-         LEFT JOIN champions c ON c.forecaster = $1 AND c.grp = 'all'
+         LEFT JOIN champions c ON c.forecaster = $1 AND c.grp = 'all' AND c.version >= $4
          LEFT JOIN desired o ON o.device = d.id AND o.forecaster = $1
          LEFT JOIN device_states s ON s.device = d.id
          WHERE d.labels @> $2 AND (d.token_hash IS NOT NULL OR d.session > 0)
-         AND NOT EXISTS (SELECT 1 FROM rollouts r WHERE r.forecaster = $1 AND r.finished_at IS NULL)
+         AND NOT EXISTS (SELECT 1 FROM rollouts r LEFT JOIN deployments p ON p.rollout = r.id AND p.device = d.id
+            WHERE r.forecaster = $1 AND r.finished_at IS NULL
+            AND (p.generation > 0 OR r.previous_version IS NULL OR r.previous_version <> c.version))
          AND CASE WHEN c.version IS NULL THEN o.model_version <> 0 OR o.expires_at < $3
              ELSE o.device IS NULL OR o.model_version <> c.version OR o.stage <> 'active' OR o.expires_at < $3 END
          ORDER BY d.id LIMIT 1000",
@@ -119,6 +122,7 @@ async fn late(
     .bind(forecaster)
     .bind(labels)
     .bind(renew_before)
+    .bind(floor)
     .fetch_all(connection)
     .await
 }
@@ -148,7 +152,8 @@ impl Store {
     }
 
     /// At most a thousand devices with all of `labels` that may connect and whose order is not the champion of the
-    /// forecaster (or, without one, not "no model"), or expires before `renew_before`. None while a rollout is open.
+    /// forecaster (or, without one of at least version `floor`, not "no model"), or expires before `renew_before`. While a
+    /// rollout is open only devices that it has ordered nothing, and only where the champion is what it would go back to.
     ///
     /// # Errors
     /// The database.
@@ -156,11 +161,12 @@ impl Store {
         &self,
         forecaster: &str,
         labels: &Value,
+        floor: i64,
         renew_before: DateTime<Utc>,
     ) -> Result<Vec<LateRow>> {
         let failed = || format!("look for devices without the champion of {forecaster}");
         let mut connection = self.pool().acquire().await.during(failed())?;
-        late(&mut connection, forecaster, labels, renew_before)
+        late(&mut connection, forecaster, labels, floor, renew_before)
             .await
             .during(failed())
     }
@@ -190,9 +196,10 @@ impl Orders {
     pub async fn late_devices(
         &mut self,
         labels: &Value,
+        floor: i64,
         renew_before: DateTime<Utc>,
     ) -> Result<Vec<LateRow>> {
-        late(&mut self.tx, &self.forecaster, labels, renew_before)
+        late(&mut self.tx, &self.forecaster, labels, floor, renew_before)
             .await
             .during(format!(
                 "look for devices without the champion of {}",

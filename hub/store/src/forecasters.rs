@@ -21,12 +21,13 @@ pub struct ForecasterRow {
     pub spec: ForecasterSpec,
     /// When it is retrained, as the hub's triggers have it.
     pub retraining: serde_json::Value,
+    /// How its new models reach devices, as the hub's rollouts have it.
+    pub rollout: serde_json::Value,
     /// When it was applied.
     pub created_at: DateTime<Utc>,
 }
 
-const CURRENT: &str =
-    "SELECT DISTINCT ON (name) name, version, spec, retraining, created_at FROM forecasters";
+const CURRENT: &str = "SELECT DISTINCT ON (name) name, version, spec, retraining, rollout, created_at FROM forecasters";
 
 impl Store {
     /// Stores a definition as the next version where it differs from the one in force.
@@ -38,6 +39,7 @@ impl Store {
         &self,
         spec: &ForecasterSpec,
         retraining: &serde_json::Value,
+        rollout: &serde_json::Value,
     ) -> Result<(i64, bool)> {
         let failed = |source: sqlx::Error| StoreError {
             operation: format!("apply forecaster {}", spec.name),
@@ -49,27 +51,35 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        let newest: Option<(i64, Json<ForecasterSpec>, serde_json::Value)> = sqlx::query_as(
-            "SELECT version, spec, retraining FROM forecasters WHERE name = $1 ORDER BY version DESC LIMIT 1",
+        type Newest = (
+            i64,
+            Json<ForecasterSpec>,
+            serde_json::Value,
+            serde_json::Value,
+        );
+        let newest: Option<Newest> = sqlx::query_as(
+            "SELECT version, spec, retraining, rollout FROM forecasters WHERE name = $1 ORDER BY version DESC LIMIT 1",
         )
         .bind(&spec.name)
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed)?;
-        if let Some((version, old, before)) = &newest
+        if let Some((version, old, before, reaches)) = &newest
             && old.0 == *spec
             && before == retraining
+            && reaches == rollout
         {
             return Ok((*version, false));
         }
-        let version = newest.map_or(0, |(v, _, _)| v) + 1;
+        let version = newest.map_or(0, |n| n.0) + 1;
         sqlx::query(
-            "INSERT INTO forecasters (name, version, spec, retraining) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO forecasters (name, version, spec, retraining, rollout) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(&spec.name)
         .bind(version)
         .bind(Json(spec))
         .bind(retraining)
+        .bind(rollout)
         .execute(&mut *tx)
         .await
         .map_err(failed)?;

@@ -22,6 +22,7 @@ pub mod listing;
 pub mod means;
 pub mod meta;
 pub mod model_versions;
+pub mod paired_losses;
 pub mod partitions;
 pub mod quarantine;
 pub mod readings;

@@ -1,5 +1,7 @@
 //! Tables `rollouts`, `deployments` and `rollout_commands`: owns the row lock under which a rollout moves.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -63,6 +65,9 @@ pub struct FleetRow {
     pub online: bool,
     /// Its last state message as it came.
     pub raw: Option<Vec<u8>>,
+    /// Its labels.
+    #[sqlx(json)]
+    pub labels: BTreeMap<String, String>,
     /// Whether it may connect: it has a token, or connected before (a broker of one's own knows other ways).
     pub may_connect: bool,
 }
@@ -282,13 +287,31 @@ impl Store {
         }))
     }
 
+    /// How many challengers the champion `previous` has met in its reign up to this rollout, itself counted.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn challenger_number(&self, rollout: &RolloutRow) -> Result<i64> {
+        sqlx::query_scalar(
+            "SELECT count(*) FROM rollouts WHERE forecaster = $1 AND previous_version = $2 AND model_version <> $2 AND id <= $3
+                AND created_at >= coalesce((SELECT since FROM champions
+                    WHERE forecaster = $1 AND grp = 'all' AND version = $2), '-infinity')",
+        )
+        .bind(&rollout.forecaster)
+        .bind(rollout.previous_version)
+        .bind(rollout.id)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("count the challengers of {}", rollout.forecaster))
+    }
+
     /// The devices that carry all of `labels` (a JSON object), with their last state. `forecaster` is named in errors.
     ///
     /// # Errors
     /// The database.
     pub async fn fleet(&self, labels: &Value, forecaster: &str) -> Result<Vec<FleetRow>> {
         sqlx::query_as(
-            "SELECT d.id AS device, d.online, s.raw, (d.token_hash IS NOT NULL OR d.session > 0) AS may_connect
+            "SELECT d.id AS device, d.online, s.raw, d.labels, (d.token_hash IS NOT NULL OR d.session > 0) AS may_connect
              FROM devices d LEFT JOIN device_states s ON s.device = d.id
              WHERE d.labels @> $1 ORDER BY d.id",
         )

@@ -216,7 +216,10 @@ pub async fn define(store: &Store, name: &str, other: Value) {
     }
     let spec: ForecasterSpec = serde_json::from_value(spec).unwrap();
     spec.validate().unwrap();
-    store.apply_forecaster(&spec, &json!({})).await.unwrap();
+    store
+        .apply_forecaster(&spec, &json!({}), &json!({}))
+        .await
+        .unwrap();
 }
 
 /// Concludes a training job with a model version of some bytes, without a rollout.

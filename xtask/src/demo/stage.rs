@@ -23,7 +23,9 @@ const CHANGES: [u32; 2] = [500, 620];
 
 /// The forecaster where the data are generated.
 const DEFINITION: &str = "name = \"demand\"\ntarget = \"demand\"\ninputs = [\"temperature\", \"humidity\", \"demand\"]\n\
-                          period = \"1h\"\nlookback = 48\nhorizon = 24\n";
+                          period = \"1h\"\nlookback = 48\nhorizon = 24\n\
+                          [rollout]\nstages = [25]\nsoak = \"0s\"\n\
+                          [rollout.evidence]\nneed = \"better\"\nmax_blocks = 60\n";
 
 /// What the demonstration needs to know of the forecaster.
 #[derive(Debug, Clone, serde::Deserialize)]

@@ -1,0 +1,86 @@
+//! Table `paired_losses`: owns reading how two models did on the same windows, never judges it.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::Context as _;
+use crate::{Result, Store};
+
+/// Two models of a forecaster that ran side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair<'a> {
+    /// Forecaster.
+    pub forecaster: &'a str,
+    /// Version in charge.
+    pub running_version: i64,
+    /// SHA-256 of its bundle.
+    pub running: &'a [u8],
+    /// Version that watches.
+    pub watching_version: i64,
+    /// SHA-256 of its bundle.
+    pub watching: &'a [u8],
+    /// Only what came since then.
+    pub since: DateTime<Utc>,
+}
+
+/// One block of one device.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct PairedRow {
+    /// Number, in the order in which they came.
+    pub id: i64,
+    /// Device.
+    pub device: String,
+    /// First origin.
+    pub from_time: DateTime<Utc>,
+    /// End, exclusive.
+    pub to_time: DateTime<Utc>,
+    /// Pairs of steps behind it.
+    pub steps: i64,
+    /// Mean absolute error of the model in charge.
+    pub running_abs: f64,
+    /// The same of the one that watches.
+    pub watching_abs: f64,
+    /// Mean quantile loss of the model in charge; 0 of both: they have no level in common.
+    pub running_quantile: f64,
+    /// The same of the one that watches.
+    pub watching_quantile: f64,
+}
+
+impl Store {
+    /// The number of a pair's newest block; 0: there is none.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn newest_paired_losses(&self, pair: &Pair<'_>) -> Result<i64> {
+        sqlx::query_scalar(
+            "SELECT coalesce(max(id), 0) FROM paired_losses
+             WHERE forecaster = $1 AND watching_version = $2 AND running_version = $3",
+        )
+        .bind(pair.forecaster)
+        .bind(pair.watching_version)
+        .bind(pair.running_version)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("look for evidence on {}", pair.forecaster))
+    }
+
+    /// A pair's blocks, in the order in which they came.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn paired_losses(&self, pair: &Pair<'_>) -> Result<Vec<PairedRow>> {
+        sqlx::query_as(
+            "SELECT id, device, from_time, to_time, steps, running_abs, watching_abs, running_quantile, watching_quantile
+             FROM paired_losses WHERE forecaster = $1 AND watching_version = $2 AND running_version = $3
+                AND watching = $4 AND running = $5 AND received_at >= $6 ORDER BY id",
+        )
+        .bind(pair.forecaster)
+        .bind(pair.watching_version)
+        .bind(pair.running_version)
+        .bind(pair.watching)
+        .bind(pair.running)
+        .bind(pair.since)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the evidence on {}", pair.forecaster))
+    }
+}
