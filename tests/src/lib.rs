@@ -1,3 +1,4 @@
 //! The testbed: real PostgreSQL, brokers, hub and agent processes for the end-to-end tests.
 
+pub mod faults;
 pub mod scenario;

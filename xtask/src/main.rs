@@ -7,6 +7,7 @@ mod demo;
 mod dist;
 mod install;
 mod lint;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// Numbers beside those of the programs that others trust.
     Conformance(conformance::ConformanceArgs),
+    /// Faults for as long as wanted, and whether any reading was lost or came twice.
+    Soak(soak::SoakArgs),
     /// The agent as shipped: a small binary within its budget, and a .deb of it.
     Dist(dist::DistArgs),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Chore::Lint(args) => lint::run(&args),
         Chore::Bench(args) => bench::run(&args),
         Chore::Conformance(args) => conformance::run(&args),
+        Chore::Soak(args) => soak::run(&args),
         Chore::Dist(args) => dist::run(&args),
     };
     match result {

@@ -103,7 +103,7 @@ impl Drop for AgentProcess {
 }
 
 /// SIGTERM, then waiting for the end.
-pub(super) fn terminate(child: &mut Child, within: Duration) -> Result<ExitStatus> {
+pub(crate) fn terminate(child: &mut Child, within: Duration) -> Result<ExitStatus> {
     if let Some(status) = child.try_wait()? {
         return Ok(status);
     }
@@ -126,7 +126,7 @@ pub(super) fn terminate(child: &mut Child, within: Duration) -> Result<ExitStatu
 }
 
 /// The last lines of a log file.
-pub(super) fn tail(path: &Path) -> String {
+pub(crate) fn tail(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")

@@ -95,7 +95,7 @@ impl HubProcess {
     /// The last lines of the hub's log.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        super::agent::tail(&self.options.data_dir.join("serve.log"))
+        super::tail(&self.options.data_dir.join("serve.log"))
     }
 
     /// Where it keeps everything.
@@ -204,7 +204,7 @@ impl HubProcess {
     /// # Errors
     /// It did not end, or not in order.
     pub fn stop(mut self) -> Result<()> {
-        let status = super::agent::terminate(&mut self.child, Duration::from_secs(30))?;
+        let status = super::terminate(&mut self.child, Duration::from_secs(30))?;
         if !status.success() {
             bail!(
                 "fieldcast-hub serve ended with {status}; its log ends:\n{}",
@@ -218,7 +218,7 @@ impl HubProcess {
 impl Drop for HubProcess {
     fn drop(&mut self) {
         // Asked first, so that a private PostgreSQL is stopped too.
-        if super::agent::terminate(&mut self.child, Duration::from_secs(15)).is_err() {
+        if super::terminate(&mut self.child, Duration::from_secs(15)).is_err() {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

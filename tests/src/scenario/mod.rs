@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use agent::{AgentOptions, AgentProcess};
+pub(crate) use agent::{tail, terminate};
 pub use feed::Feed;
 pub use hub::{HubOptions, HubProcess};
 
@@ -22,8 +23,12 @@ pub fn program(name: &str) -> Result<PathBuf> {
         Some(dir) => PathBuf::from(dir),
         None => {
             let own = std::env::current_exe().context("find the test's own executable")?;
+            // A program lies in the folder of the build, a test one below it.
             own.ancestors()
-                .nth(2)
+                .skip(1)
+                .take(2)
+                .find(|dir| dir.join(name).is_file())
+                .or_else(|| own.parent())
                 .context("find the build directory")?
                 .to_path_buf()
         }
