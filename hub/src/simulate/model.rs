@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use fieldcast_bundle::{KeyRing, Me, verify_order};
+use fieldcast_device::death::{Death, Doing};
+use fieldcast_device::pace::{Terms, Took};
 use fieldcast_device::update::{Event, Installed, Machine, Output, Target};
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_sim::{Channel, Stream};
@@ -85,9 +87,16 @@ pub(super) struct Models {
     slots: BTreeMap<String, Slot>,
     fetching: BTreeMap<String, Fetch>,
     dice: Stream,
+    /// The bundle whose model ended the process.
+    died_of: Option<String>,
+    starts: u64,
     /// Something in the state has changed.
     pub(super) changed: bool,
 }
+
+/// What a forecast of a made model takes, and what it may take, microseconds.
+const TAKES_US: u32 = 1_000;
+const BUDGET_US: u32 = 1_000_000;
 
 impl Models {
     pub(super) fn new(owner: Owner, plan: Arc<Plan>, shelf: Arc<Shelf>, tally: Arc<Tally>) -> Self {
@@ -101,6 +110,8 @@ impl Models {
             seen: BTreeMap::new(),
             slots: BTreeMap::new(),
             fetching: BTreeMap::new(),
+            died_of: None,
+            starts: 1,
             changed: true,
         }
     }
@@ -268,9 +279,15 @@ impl Models {
 
     /// The process starts again after it died.
     pub(super) async fn restarted(&mut self, wall: i64, out: &mut Vec<Effect>) {
+        let death = self.died_of.take().map(|sha| Death {
+            sha,
+            start: self.starts,
+            doing: Doing::Forecasting,
+        });
+        self.starts += 1;
         let names: Vec<String> = self.slots.keys().cloned().collect();
         for name in names {
-            self.feed(&name, Event::Started { clean: false }, wall, out)
+            self.feed(&name, Event::Started(death.clone()), wall, out)
                 .await;
         }
     }
@@ -282,7 +299,12 @@ impl Models {
             let known = self.slots.contains_key(forecaster);
             let slot = self.slots.entry(forecaster.to_owned()).or_default();
             let before = known.then_some(slot.machine.phase);
-            let outputs = slot.machine.step(event, self.plan.probation);
+            let terms = Terms {
+                probation: self.plan.probation,
+                budget_us: BUDGET_US,
+                floor_us: BUDGET_US / 10,
+            };
+            let outputs = slot.machine.step(event, &terms);
             let phase = slot.machine.phase;
             if before != Some(phase) {
                 self.tally.moved(before, Some(phase));
@@ -291,7 +313,7 @@ impl Models {
             for output in outputs {
                 match output {
                     Output::Fetch(target) => self.fetch(forecaster, target),
-                    Output::Load(installed) => {
+                    Output::Take(installed) | Output::Load(installed) => {
                         events.push_back(self.load(forecaster, installed, wall).await);
                     }
                     Output::Outcome {
@@ -392,8 +414,14 @@ impl Models {
                 } else {
                     (newest - last) / period
                 };
+                let slow =
+                    self.plan.misdeed(self.owner.number, installed.version) == Some(Misdeed::Slow);
+                let took = Took {
+                    us: if slow { 2 * BUDGET_US } else { TAKES_US },
+                    golden_us: TAKES_US,
+                };
                 for _ in 0..steps.min(i64::from(self.plan.probation)) {
-                    let event = Event::Forecasted(installed.sha.clone());
+                    let event = Event::Forecasted(installed.sha.clone(), took);
                     self.feed(&name, event, wall, out).await;
                 }
                 if shadow {
@@ -424,12 +452,12 @@ impl Models {
     ) -> bool {
         let reason = match self.plan.misdeed(self.owner.number, installed.version) {
             Some(Misdeed::Nan) => "the forecast holds a value that is not finite",
-            Some(Misdeed::Slow) => "slow: the forecast took longer than its budget",
             Some(Misdeed::Crash) => {
+                self.died_of = Some(installed.sha.clone());
                 out.push(Effect::Die);
                 return true;
             }
-            Some(Misdeed::Refuse) | None => return false,
+            Some(Misdeed::Slow | Misdeed::Refuse) | None => return false,
         };
         let event = Event::Failed(installed.sha.clone(), reason.to_owned());
         self.feed(name, event, wall, out).await;
