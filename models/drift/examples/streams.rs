@@ -253,9 +253,37 @@ fn circles(random: &mut Random) -> Stream {
     }
 }
 
-/// SEA's concepts: a sum of two of three features against thresholds drawn 1 to 2.5 apart, with both classes as frequent.
+/// SINE1 as its authors' generator makes it, with other seeds: below a sine or not, both classes as frequent, the classes
+/// reversed at each drift by a sigmoid over 50 rows, 10 % of noise.
+fn sines(random: &mut Random) -> Stream {
+    let (each, width) = (20_000, 50.0);
+    let rows = (0..5 * each).map(|i| {
+        let (concept, after) = (i / each, (i % each) as f64);
+        let arrived = 1.0 / (1.0 + (2.0 - 4.0 * after / width).exp());
+        let old = concept > 0 && after < width && random.unit() >= arrived;
+        let reversed = (concept + usize::from(old)) % 2 == 1;
+        let wanted = random.unit() < 0.5;
+        loop {
+            let (x, y) = (random.unit(), random.unit());
+            if (y <= x.sin()) == wanted {
+                return (vec![x, y], flip(random, wanted ^ reversed, 0.1));
+            }
+        }
+    });
+    Stream {
+        rows: rows.collect(),
+        drifts: (1..5).map(|k| k * each).collect(),
+        window: SINE_WINDOW,
+    }
+}
+
+/// SEA with its authors' thresholds in their order (Street and Kim, 2001), both classes as frequent.
+fn seas(random: &mut Random) -> Stream {
+    sea(random, &[8.0, 9.0, 7.0, 9.5])
+}
+
+/// SEA with thresholds drawn 1 to 2.5 apart.
 fn sums(random: &mut Random) -> Stream {
-    let each = 10_000;
     let mut thresholds = vec![7.0 + 2.5 * random.unit()];
     while thresholds.len() < 4 {
         let last = thresholds[thresholds.len() - 1];
@@ -264,7 +292,13 @@ fn sums(random: &mut Random) -> Stream {
             thresholds.push(next);
         }
     }
-    let rows = (0..4 * each).map(|i| {
+    sea(random, &thresholds)
+}
+
+/// A sum of two of three features against thresholds, both classes as frequent, 20 % of noise.
+fn sea(random: &mut Random, thresholds: &[f64]) -> Stream {
+    let each = 10_000;
+    let rows = (0..thresholds.len() * each).map(|i| {
         let wanted = i % 2 == 0;
         loop {
             let x: Vec<f64> = (0..3).map(|_| 10.0 * random.unit()).collect();
@@ -275,7 +309,7 @@ fn sums(random: &mut Random) -> Stream {
     });
     Stream {
         rows: rows.collect(),
-        drifts: (1..4).map(|k| k * each).collect(),
+        drifts: (1..thresholds.len()).map(|k| k * each).collect(),
         window: SEA_WINDOW,
     }
 }
@@ -286,7 +320,13 @@ fn made(count: u64) {
         let mut glr = ErrorGlr::new(run_length).ok()?;
         Some(Box::new(move |x| glr.update(x)))
     };
-    for (kind, make) in [("circles", circles as Make), ("sums", sums as Make)] {
+    let kinds: [(&str, Make); 4] = [
+        ("sines", sines),
+        ("seas", seas),
+        ("circles", circles),
+        ("sums", sums),
+    ];
+    for (kind, make) in kinds {
         let mut scores = vec![Score::default(); detectors().len()];
         let mut ours = vec![Score::default(); RUN_LENGTHS.len()];
         for seed in 0..count {

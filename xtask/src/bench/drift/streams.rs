@@ -65,7 +65,7 @@ pub(super) fn streams(release: &Path, made: usize) -> Result<()> {
     let run = |words: &[&str]| output(Command::new(release.join("examples/streams")).args(words));
     let text = format!("{}{}", run(&["data"])?, run(&["made", &made.to_string()])?);
     let all: Vec<Score> = text.lines().map(score).collect::<Result<_>>()?;
-    for stream in ["sine1", "sea", "circles", "sums"] {
+    for stream in ["sine1", "sea", "sines", "seas", "circles", "sums"] {
         let of = || all.iter().filter(|s| s.stream == stream);
         let ours = of().find(|s| s.detector == "glr").context("our score")?;
         let best = of()
@@ -92,7 +92,7 @@ pub(super) fn streams(release: &Path, made: usize) -> Result<()> {
             );
         }
     }
-    for stream in ["circles", "sums"] {
+    for stream in ["sines", "seas", "circles", "sums"] {
         let equal = format!("{stream}_equal");
         for ours in all.iter().filter(|s| s.stream == equal) {
             let theirs = all
