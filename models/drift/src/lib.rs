@@ -10,6 +10,7 @@ pub mod inputs;
 pub mod kolmogorov;
 pub mod ks;
 pub mod monitor;
+pub mod paired;
 pub mod preset;
 pub mod reference;
 pub mod run;
