@@ -295,9 +295,22 @@ async fn a_shadow_watches_beside_the_model_that_runs() {
     device.hours(60..70).await;
     let state = device.phase(pb::ModelPhase::Shadowing).await;
     assert!(state.running.is_empty(), "what runs is still the baseline");
+    device.hours(70..100).await;
+    let [first, day] = &device.paired().await[..] else {
+        panic!("two days ended")
+    };
+    assert_eq!((first.from_ms, day.from_ms), (48 * HOUR, 72 * HOUR));
+    assert_eq!((day.origins, day.steps), (24, 48));
+    assert_eq!((day.running.len(), day.watching_version), (0, 2));
+    assert_eq!(day.watching, Sha256::of(&shadow).0);
+    // Last season's values are right, and the shadow's outer quantiles two off: two of three levels, a tenth of two each.
+    assert!(day.watching_abs.abs() < 1e-9, "{day:?}");
+    assert!((day.watching_quantile - 0.4 / 3.0).abs() < 1e-6, "{day:?}");
     device.order(&shadow, 2, 2, pb::Stage::Active).await;
-    device.hours(70..75).await;
+    device.hours(100..105).await;
     device.phase(pb::ModelPhase::Healthy).await;
+    device.hours(105..150).await;
+    assert_eq!(device.paired().await.len(), 2, "nothing watches any more");
     device.stop().await;
 }
 
@@ -365,23 +378,33 @@ async fn a_shadow_with_another_window_does_not_disturb_the_model_that_runs() {
     let state = device.state();
     assert_eq!(state.running, Sha256::of(&good).0, "{}", state.reason);
     assert_eq!(state.phase(), pb::ModelPhase::Shadowing, "{}", state.reason);
-    device.handle.seal().await.unwrap();
-    let sealed = device.handle.unacked(0, 1_000).await.unwrap();
-    let mut watched = Vec::new();
-    for info in sealed {
-        let bytes = device.handle.batch(info.key).await.unwrap().unwrap();
-        let records = fieldcast_wire::batch::decode(&bytes).unwrap().records;
-        watched.extend(records.into_iter().filter_map(|r| match r.body {
-            fieldcast_wire::RecordBody::Forecast(f) if f.shadow => Some(f.origin_ms / HOUR),
-            _ => None,
-        }));
-    }
-    // The hour that was still open when the shadow came may be the first one it closes.
-    if watched.first() == Some(&65) {
-        watched.remove(0);
-    }
-    assert_eq!(watched, (66..76).collect::<Vec<_>>(), "each hour once");
+    device.hours(76..100).await;
+    let found = device.paired().await;
+    // The day in which it came, and the one that it saw from beginning to end.
+    let days: Vec<i64> = found.iter().map(|p| p.from_ms / HOUR).collect();
+    assert_eq!(days, [48, 72]);
+    let day = &found[1];
+    assert_eq!((day.origins, day.steps), (24, 48));
+    assert_eq!(
+        (&day.running[..], &day.watching[..]),
+        (&Sha256::of(&good).0[..], &Sha256::of(&shadow).0[..])
+    );
+    assert!((day.watching_quantile - 0.4 / 3.0).abs() < 1e-6, "{day:?}");
     device.stop().await;
+    // After a restart it goes on with the day that was open.
+    let mut again = Device::start(dir.path()).await;
+    again.phase(pb::ModelPhase::Shadowing).await;
+    let hour = again.until_running(&good, 100).await;
+    assert!(hour < 110, "{hour}");
+    again.hours(hour..124).await;
+    let found = again.paired().await;
+    let day = found.last().unwrap();
+    assert_eq!((found.len(), day.from_ms), (3, 96 * HOUR));
+    assert!(
+        day.origins > 24 - u32::try_from(hour - 96).unwrap(),
+        "{day:?}"
+    );
+    again.stop().await;
 }
 
 #[tokio::test]

@@ -300,8 +300,17 @@ impl Engine {
     async fn advance(&mut self, step: &mut Step) {
         let names: Vec<String> = self.forecasters.keys().cloned().collect();
         for name in names {
+            let told = step.records.len();
             if let Some(f) = self.forecasters.get_mut(&name) {
                 f.advance(step);
+            }
+            if let (Some(beside), Some(f)) =
+                (self.beside.get_mut(&name), self.forecasters.get(&name))
+            {
+                let charge = beside.compares_with(f).then(|| f.in_charge());
+                let said: Vec<RecordBody> = step.records.split_off(told);
+                beside.hear(charge, &said, step);
+                step.records.extend(said);
             }
             for note in std::mem::take(&mut step.notes) {
                 self.note(&name, note, step).await;
@@ -313,8 +322,8 @@ impl Engine {
             if let Some(f) = self.beside.get_mut(&name) {
                 f.advance(&mut apart);
             }
-            // Its history is not stored: that is the running model's place, and the readings give it again.
             step.records.append(&mut apart.records);
+            step.state.append(&mut apart.state);
             for note in apart.notes {
                 self.note(&name, note, step).await;
             }

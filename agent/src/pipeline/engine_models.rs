@@ -10,6 +10,7 @@ use super::engine::{Engine, LastMade};
 use super::forecaster::{Forecaster, Note, Step, Stored};
 use super::intervals::Intervals;
 use super::model::Slot;
+use super::paired::Paired;
 use crate::buffer::{BufferError, BufferHandle, Commit};
 use crate::update::driver::{ModelEvent, Request, Standing};
 use crate::update::machine::{Event, Machine, Output};
@@ -128,6 +129,7 @@ impl Engine {
             rows: values(buffer, forecaster.row_keys()).await?,
             pending: values(buffer, forecaster.pending_keys()).await?,
             intervals: buffer.state(&Intervals::key(&name)).await?,
+            paired: buffer.state(&Paired::key(&name)).await?,
         };
         forecaster.restore(&stored);
         let boot = self.bootstrap(&mut forecaster).await?;
@@ -147,14 +149,30 @@ impl Engine {
         Ok(forecaster.bootstrap(readings))
     }
 
+    /// One beside the running model, with what waited there before a restart.
+    async fn taken_up(&self, mut beside: Forecaster) -> Result<Forecaster, BufferError> {
+        self.bootstrap(&mut beside).await?;
+        let (buffer, name) = (&self.parts.buffer, beside.spec().name.clone());
+        beside.restore_beside(&Stored {
+            pending: values(buffer, beside.pending_keys()).await?,
+            paired: buffer.state(&Paired::key(&name)).await?,
+            ..Stored::default()
+        });
+        if let Some(running) = self.forecasters.get(&name) {
+            let charge = beside.compares_with(running).then(|| running.in_charge());
+            beside.hear(charge, &[], &mut Step::default());
+        }
+        Ok(beside)
+    }
+
     /// Lets a shadow watch on rows of its own, beside the running model.
     async fn watch_beside(&mut self, name: &str, spec: ForecasterSpec, slot: Slot) {
+        // What both stored has one owner.
+        if let Some(running) = self.forecasters.get_mut(name) {
+            running.set_shadow(None);
+        }
         let made = match Forecaster::beside(spec) {
-            Ok(mut f) => self
-                .bootstrap(&mut f)
-                .await
-                .map(|_| f)
-                .map_err(|e| e.to_string()),
+            Ok(f) => self.taken_up(f).await.map_err(|e| e.to_string()),
             Err(e) => Err(e),
         };
         match made {
@@ -312,6 +330,7 @@ impl Engine {
                         f.set_shadow(None);
                     }
                     self.beside.remove(name);
+                    step.state.push((Paired::key(name), Vec::new()));
                 }
                 Output::Outcome {
                     generation,
@@ -345,9 +364,8 @@ impl Engine {
             .is_some_and(|f| *f.spec() == loaded.spec);
         if shadow {
             self.beside.remove(name);
-            if !same && let Some(f) = self.forecasters.get_mut(name) {
+            if !same && self.forecasters.contains_key(name) {
                 // What is on trial must not change what runs: its windows come from rows of its own.
-                f.set_shadow(None);
                 self.watch_beside(name, loaded.spec, loaded.slot).await;
                 return;
             }

@@ -13,6 +13,7 @@ use super::intervals::Intervals;
 use super::jumps::Jumps;
 use super::model::{Influence, Slot};
 use super::naive_bound::NaiveBound;
+use super::paired::{Blocks, Paired, Side};
 use super::pending::Pending;
 use super::residuals::Residuals;
 use super::rows::{Rows, fingerprint};
@@ -98,6 +99,8 @@ pub struct Stored {
     pub pending: Vec<Vec<u8>>,
     /// Value of [`Intervals::key`].
     pub intervals: Option<Vec<u8>>,
+    /// Value of [`Paired::key`].
+    pub paired: Option<Vec<u8>>,
 }
 
 /// A forecaster on this device.
@@ -119,6 +122,10 @@ pub struct Forecaster {
     shadow: Option<Slot>,
     /// Beside another one of the same name: it only carries a shadow and never speaks for the device.
     beside: bool,
+    /// There: what speaks for the device on the same grid; none where the two do not compare.
+    charge: Option<Side>,
+    /// Losses of the running and the watching model; also of before a restart, until models are in place again.
+    paired: Option<Paired>,
 }
 
 impl Forecaster {
@@ -152,6 +159,8 @@ impl Forecaster {
             active: None,
             shadow: None,
             beside: false,
+            charge: None,
+            paired: None,
             spec,
         })
     }
@@ -248,7 +257,69 @@ impl Forecaster {
                 Err(e) => tracing::warn!(forecaster = %self.spec.name, "{e}"),
             }
         }
+        self.paired = stored.paired.as_deref().and_then(Paired::read);
         self.adapt();
+    }
+
+    /// Takes up what waited beside the running model before a restart; the rows come from readings.
+    pub fn restore_beside(&mut self, stored: &Stored) {
+        for bytes in &stored.pending {
+            self.pending.restore(bytes);
+        }
+        if let Some(through) = self.kept.closed_through {
+            self.pending.expire(through);
+        }
+        self.paired = stored.paired.as_deref().and_then(Paired::read);
+    }
+
+    /// Who speaks for the device.
+    #[must_use]
+    pub fn in_charge(&self) -> Side {
+        self.active.as_ref().map_or_else(Side::default, side)
+    }
+
+    /// Beside the running model: who is in charge, and what it has said since; none where the two do not compare.
+    pub fn hear(&mut self, charge: Option<Side>, said: &[RecordBody], step: &mut Step) {
+        if self.charge != charge {
+            self.charge = charge;
+            self.pair();
+        }
+        if self.charge.is_none() {
+            return;
+        }
+        for record in said {
+            if let RecordBody::Forecast(f) = record
+                && !f.shadow
+                && f.forecaster == self.spec.name
+            {
+                step.state.extend(self.pending.push(f, true));
+            }
+        }
+    }
+
+    /// Whether the forecasts of both can be compared step by step.
+    #[must_use]
+    pub fn compares_with(&self, other: &Self) -> bool {
+        let what = |f: &Self| {
+            let (spec, target) = (&f.spec, &f.spec.target);
+            let sensor = spec.sensor_of(target).to_owned();
+            (target.clone(), sensor, spec.period_ms(), spec.horizon)
+        };
+        what(self) == what(other)
+    }
+
+    /// Two models in place: their losses go on where they are the same two, and begin anew where one is another.
+    fn pair(&mut self) {
+        let running = if self.beside {
+            self.charge.clone()
+        } else {
+            Some(self.in_charge())
+        };
+        // Without a shadow yet, what was stored waits for it.
+        if let Some(shadow) = &self.shadow {
+            let (blocks, kept) = (Blocks::of(&self.spec), self.paired.take());
+            self.paired = running.map(|running| Paired::of(running, side(shadow), blocks, kept));
+        }
     }
 
     /// The running model's intervals go on from where they were, or begin anew where they were another's.
@@ -264,12 +335,18 @@ impl Forecaster {
     pub fn set_active(&mut self, slot: Option<Slot>) -> Option<Slot> {
         let old = std::mem::replace(&mut self.active, slot);
         self.adapt();
+        self.pair();
         old
     }
 
     /// Puts a model in place of the watching one.
     pub fn set_shadow(&mut self, slot: Option<Slot>) -> Option<Slot> {
-        std::mem::replace(&mut self.shadow, slot)
+        let old = std::mem::replace(&mut self.shadow, slot);
+        if self.shadow.is_none() {
+            self.paired = None;
+        }
+        self.pair();
+        old
     }
 
     /// Begins to watch the errors of the active model against its calibration, and its inputs against its reference.
@@ -315,6 +392,13 @@ impl Forecaster {
     }
 
     fn keep(&self, step: &mut Step) {
+        let paired = self.paired.as_ref();
+        step.state
+            .extend(paired.and_then(|p| p.entry(&self.spec.name)));
+        if self.beside {
+            // The rest is the running model's place, and the readings give it again.
+            return;
+        }
         if let Ok(bytes) = serde_json::to_vec(&self.kept) {
             step.state.push((Self::state_key(&self.spec.name), bytes));
         }
@@ -329,6 +413,13 @@ impl Forecaster {
             tracing::warn!(forecaster = %self.spec.name, "{e}");
         }
         self.rows.push(row);
+    }
+}
+
+fn side(slot: &Slot) -> Side {
+    Side {
+        bundle: slot.sha.0.to_vec(),
+        version: slot.version,
     }
 }
 

@@ -123,7 +123,7 @@ fn a_restart_goes_on_without_repeating_or_losing_a_forecast() {
         kept: state.get(&Forecaster::state_key("demand")).cloned(),
         rows: get(second.row_keys()),
         pending: get(second.pending_keys()),
-        intervals: None,
+        ..Stored::default()
     });
     let rest = feed(&mut second, 199..24 * 20);
     let origins = |s: &Step| forecasts(s).iter().map(|f| f.origin_ms).collect::<Vec<_>>();
@@ -153,19 +153,147 @@ fn a_bundle_forecasts_in_place_of_the_baseline_and_a_shadow_beside_it() {
     f.set_shadow(Some(slot("b", 160.0)));
     let step = feed(&mut f, 100..101);
     let made = forecasts(&step);
-    assert_eq!(made.len(), 2);
+    assert_eq!(made.len(), 1, "the shadow's goes nowhere");
     assert_eq!(
         (made[0].shadow, made[0].mean[0], made[0].model_version),
         (false, 150.0, 7)
     );
-    assert_eq!((made[1].shadow, made[1].mean[0]), (true, 160.0));
+    let noted = |shadow: bool| {
+        let noted = step.notes.iter();
+        noted
+            .filter(|n| matches!(n, Note::Forecasted { shadow: s, .. } if *s == shadow))
+            .count()
+    };
+    assert_eq!((noted(false), noted(true)), (1, 1));
     let later = feed(&mut f, 101..150);
-    assert!(
-        later
-            .records
-            .iter()
-            .any(|r| matches!(r, RecordBody::Residual(r) if r.shadow))
-    );
+    let of_shadow = |r: &RecordBody| matches!(r, RecordBody::Residual(r) if r.shadow);
+    assert!(!later.records.iter().any(of_shadow));
+}
+
+fn paired(step: &Step) -> Vec<&pb::PairedLosses> {
+    let records = step.records.iter();
+    let found = records.filter_map(|r| match r {
+        RecordBody::Paired(p) => Some(p),
+        _ => None,
+    });
+    found.collect()
+}
+
+/// The mean distance of a level from a day's values.
+fn distance(level: f64) -> f64 {
+    (0..24).map(|h| (value(h) - level).abs()).sum::<f64>() / 24.0
+}
+
+#[test]
+fn paired_losses_of_both_go_up_a_day_at_a_time_whatever_is_restarted() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    let first = feed(&mut f, 0..100);
+    f.set_active(Some(slot("a", 150.0)));
+    f.set_shadow(Some(slot("b", 160.0)));
+    let mut found = Vec::new();
+    let mut state: BTreeMap<String, Vec<u8>> = first.state.into_iter().collect();
+    for hour in 100..200 {
+        let step = feed(&mut f, hour..hour + 1);
+        found.extend(paired(&step).into_iter().cloned());
+        state.extend(step.state);
+        if hour % 7 == 0 {
+            let get =
+                |keys: Vec<String>| keys.iter().filter_map(|k| state.get(k).cloned()).collect();
+            let mut again = Forecaster::new(spec()).unwrap();
+            again.restore(&Stored {
+                kept: state.get(&Forecaster::state_key("demand")).cloned(),
+                rows: get(again.row_keys()),
+                pending: get(again.pending_keys()),
+                paired: state.get(&Paired::key("demand")).cloned(),
+                ..Stored::default()
+            });
+            // The reading of the open hour comes back from the buffer.
+            again.bootstrap(vec![(0, hour * HOUR, value(hour)), (1, hour * HOUR, 20.0)]);
+            again.set_active(Some(slot("a", 150.0)));
+            again.set_shadow(Some(slot("b", 160.0)));
+            f = again;
+        }
+    }
+    // The day in which the shadow came, and the two that it saw from beginning to end.
+    let days: Vec<i64> = found.iter().map(|p| p.from_ms / HOUR).collect();
+    assert_eq!(days, [96, 120, 144], "{found:?}");
+    for p in &found[1..] {
+        assert_eq!((p.origins, p.steps), (24, 24 * 24));
+        assert_eq!(
+            (p.running.as_slice(), p.watching.as_slice()),
+            (&Sha256::of(b"a").0[..], &Sha256::of(b"b").0[..])
+        );
+        assert!((p.running_abs - distance(150.0)).abs() < 1e-9, "{p:?}");
+        assert!((p.watching_abs - distance(160.0)).abs() < 1e-9, "{p:?}");
+        assert!(p.running_quantile > 0.0 && p.watching_quantile > 0.0);
+    }
+    let bytes = state[&Paired::key("demand")].len();
+    assert!(bytes < 2_000, "{bytes} bytes for each row");
+}
+
+#[test]
+fn another_model_on_either_side_or_none_begins_the_pairs_anew() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    feed(&mut f, 0..100);
+    f.set_shadow(Some(slot("b", 160.0)));
+    // Beside the baseline first: the day of hour 120 would close at 167, but a bundle takes over.
+    let step = feed(&mut f, 100..165);
+    assert!(paired(&step).iter().all(|p| p.running.is_empty()));
+    assert_eq!(paired(&step).len(), 1);
+    f.set_active(Some(slot("a", 150.0)));
+    let step = feed(&mut f, 165..220);
+    let found = paired(&step);
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[0].from_ms, found[0].running.len()), (144 * HOUR, 32));
+    assert!(found[0].origins < 5, "{found:?}");
+    f.set_shadow(None);
+    assert!(paired(&feed(&mut f, 220..300)).is_empty());
+}
+
+#[test]
+fn a_shadow_beside_hears_what_is_said_for_the_device() {
+    let wide = ForecasterSpec {
+        lookback: 96,
+        ..spec()
+    };
+    let mut main = Forecaster::new(spec()).unwrap();
+    let mut beside = Forecaster::beside(wide).unwrap();
+    assert!(beside.compares_with(&main));
+    let short = ForecasterSpec {
+        horizon: 12,
+        ..spec()
+    };
+    assert!(!Forecaster::beside(short).unwrap().compares_with(&main));
+    feed(&mut main, 0..110);
+    feed(&mut beside, 0..110);
+    main.set_active(Some(slot("a", 150.0)));
+    beside.set_shadow(Some(slot("b", 160.0)));
+    let mut found = Vec::new();
+    for hour in 110..200 {
+        let mut step = feed(&mut main, hour..hour + 1);
+        let said = std::mem::take(&mut step.records);
+        beside.hear(Some(main.in_charge()), &said, &mut step);
+        let apart = feed(&mut beside, hour..hour + 1);
+        assert!(
+            apart
+                .records
+                .iter()
+                .all(|r| matches!(r, RecordBody::Paired(_))),
+            "{:?}",
+            apart.records
+        );
+        let ours = |k: &str| k.starts_with("paired/") || k.starts_with("pending/demand/shadow/");
+        assert!(
+            apart.state.iter().all(|(k, _)| ours(k)),
+            "{:?}",
+            apart.state
+        );
+        found.extend(paired(&apart).into_iter().cloned());
+    }
+    assert_eq!(found.len(), 3);
+    assert_eq!((found[1].origins, found[1].steps), (24, 576));
+    assert!((found[1].running_abs - distance(150.0)).abs() < 1e-9);
+    assert!((found[1].watching_abs - distance(160.0)).abs() < 1e-9);
 }
 
 #[test]

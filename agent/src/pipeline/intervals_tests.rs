@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use fieldcast_features::window::Window;
-use fieldcast_wire::{RecordBody, Sha256};
+use fieldcast_wire::{RecordBody, Sha256, message};
 
 use super::*;
 use crate::pipeline::forecaster::tests::spec;
@@ -98,6 +98,7 @@ fn restarted(state: &BTreeMap<String, Vec<u8>>) -> Forecaster {
         rows: get(f.row_keys()),
         pending: get(f.pending_keys()),
         intervals: state.get(&Intervals::key("demand")).cloned(),
+        ..Stored::default()
     });
     f
 }
@@ -287,13 +288,12 @@ fn a_watching_model_and_the_cold_start_show_their_own_intervals() {
     let mut f = begun();
     f.set_shadow(Some(slot("b", 8)));
     let step = drive(&mut f, 61..90, 200.0);
-    let shadows: Vec<&[f64]> = step
-        .records
-        .iter()
-        .filter_map(|r| match r {
-            RecordBody::Forecast(f) if f.shadow => Some(f.quantiles.as_slice()),
-            _ => None,
-        })
+    // They go nowhere, but wait for their actuals.
+    let waiting = step.state.iter();
+    let shadows: Vec<Vec<f64>> = waiting
+        .filter(|(key, _)| key.starts_with("pending/demand/shadow/"))
+        .map(|(_, bytes)| message::decode::<pb::Forecast>("forecast", bytes).unwrap())
+        .map(|f| f.quantiles)
         .collect();
     assert_eq!(shadows.len(), 29);
     assert!(shadows.iter().all(|q| *q == ROW.repeat(HORIZON)));

@@ -9,6 +9,7 @@ pub mod intervals;
 mod jumps;
 pub mod model;
 pub mod naive_bound;
+pub mod paired;
 pub mod pending;
 pub mod residuals;
 pub mod rows;

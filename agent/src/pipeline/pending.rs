@@ -8,13 +8,26 @@ use fieldcast_wire::{message, pb};
 /// Most forecasts of one kind that wait at the same time; longer horizons keep every n-th origin.
 const RING: i64 = 64;
 
+/// Forecasts of the running and the watching model from the same origin, both of which speak of one time.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair<'a> {
+    /// Place in the ring, below 64.
+    pub place: u32,
+    /// Index of the step.
+    pub step: usize,
+    /// Of the model in charge, or the baseline.
+    pub running: &'a pb::Forecast,
+    /// Of the shadow.
+    pub watching: &'a pb::Forecast,
+}
+
 /// Forecasts by ring place, active and shadow apart.
 #[derive(Debug, Clone)]
 pub struct Pending {
     name: String,
     period: Millis,
     stride: i64,
-    waiting: BTreeMap<(bool, i64), pb::Forecast>,
+    waiting: BTreeMap<(bool, u32), pb::Forecast>,
 }
 
 impl Pending {
@@ -40,21 +53,26 @@ impl Pending {
     #[must_use]
     pub fn keys(name: &str) -> Vec<String> {
         let key = |shadow, place| key(name, shadow, place);
-        (0..RING)
+        (0..u32::try_from(RING).unwrap_or(0))
             .flat_map(|place| [key(false, place), key(true, place)])
             .collect()
     }
 
-    /// Takes a forecast, as it was shown where a bundle speaks for the device (its intervals learn from all their levels),
-    /// otherwise cut to mean and widest interval; gives the state entry that stores it.
-    /// None where the horizon is so long that this origin is not kept.
-    pub fn push(&mut self, forecast: &pb::Forecast) -> Option<(String, Vec<u8>)> {
-        let step = forecast.origin_ms.div_euclid(self.period);
+    /// Place of an origin in the ring; none where the horizon is so long that this origin is not kept.
+    #[must_use]
+    pub fn place(&self, origin: Millis) -> Option<u32> {
+        let step = origin.div_euclid(self.period);
         if step.rem_euclid(self.stride) != 0 {
             return None;
         }
         let place = step.div_euclid(self.stride).rem_euclid(RING);
-        let whole = !forecast.shadow && !forecast.bundle.is_empty();
+        u32::try_from(place).ok()
+    }
+
+    /// Takes a forecast: whole where something is learnt from all its levels, otherwise cut to mean and widest interval; gives
+    /// the state entry that stores it. None where the origin has no place.
+    pub fn push(&mut self, forecast: &pb::Forecast, whole: bool) -> Option<(String, Vec<u8>)> {
+        let place = self.place(forecast.origin_ms)?;
         let kept = if whole {
             forecast.clone()
         } else {
@@ -74,20 +92,39 @@ impl Pending {
             && forecast.period_ms == self.period
             && forecast.quantiles.len() == forecast.mean.len() * forecast.quantile_levels.len()
         {
-            self.push(&forecast);
+            self.push(&forecast, true);
         }
     }
 
     /// The forecasts that speak of `time`, each with the index of its step.
     pub fn speaking_of(&self, time: Millis) -> impl Iterator<Item = (&pb::Forecast, usize)> {
-        self.waiting.values().filter_map(move |f| {
-            let ahead = time - f.origin_ms;
-            if ahead <= 0 || ahead % self.period != 0 {
-                return None;
-            }
-            let step = usize::try_from(ahead / self.period - 1).ok()?;
-            (step < f.mean.len()).then_some((f, step))
+        let all = self.waiting.values();
+        all.filter_map(move |f| Some((f, self.step(f, time)?)))
+    }
+
+    /// What both models said of `time`, from the same origins.
+    pub fn pairs(&self, time: Millis) -> impl Iterator<Item = Pair<'_>> {
+        self.waiting.iter().filter_map(move |(key, watching)| {
+            let (true, place) = *key else { return None };
+            let running = self.waiting.get(&(false, place))?;
+            let step = self.step(watching, time)?;
+            (running.origin_ms == watching.origin_ms).then_some(Pair {
+                place,
+                step,
+                running,
+                watching,
+            })
         })
+    }
+
+    /// Which step of a forecast `time` is.
+    fn step(&self, forecast: &pb::Forecast, time: Millis) -> Option<usize> {
+        let ahead = time - forecast.origin_ms;
+        if ahead <= 0 || ahead % self.period != 0 {
+            return None;
+        }
+        let step = usize::try_from(ahead / self.period - 1).ok()?;
+        (step < forecast.mean.len()).then_some(step)
     }
 
     /// Lets go of forecasts whose last step is `time` or earlier.
@@ -112,7 +149,7 @@ impl Pending {
     }
 }
 
-fn key(name: &str, shadow: bool, place: i64) -> String {
+fn key(name: &str, shadow: bool, place: u32) -> String {
     let kind = if shadow { "shadow" } else { "active" };
     format!("pending/{name}/{kind}/{place}")
 }
@@ -155,7 +192,9 @@ mod tests {
     #[test]
     fn a_forecast_waits_for_each_of_its_steps_and_survives_storage() {
         let mut pending = Pending::new("demand", 10, 3);
-        let stored = pending.push(&forecast(100, 3)).map(|(_, bytes)| bytes);
+        let stored = pending
+            .push(&forecast(100, 3), false)
+            .map(|(_, bytes)| bytes);
         let mut again = Pending::new("demand", 10, 3);
         again.restore(&stored.unwrap_or_default());
         again.restore(b"\xff\xff");
@@ -181,22 +220,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bundle_showed_is_kept_whole_and_a_shadow_is_not() {
+    fn what_is_learnt_from_is_kept_whole() {
         let mut pending = Pending::new("demand", 10, 3);
-        for shadow in [false, true] {
+        for whole in [false, true] {
             let shown = pb::Forecast {
                 bundle: vec![1; 32],
-                shadow,
                 ..forecast(100, 3)
             };
-            let stored = pending.push(&shown).map(|(_, bytes)| bytes);
+            let stored = pending.push(&shown, whole).map(|(_, bytes)| bytes);
             let mut again = Pending::new("demand", 10, 3);
             again.restore(&stored.unwrap_or_default());
             let levels: Vec<usize> = again
                 .speaking_of(110)
                 .map(|(f, _)| f.quantile_levels.len())
                 .collect();
-            assert_eq!(levels, [if shadow { 2 } else { 3 }]);
+            assert_eq!(levels, [if whole { 3 } else { 2 }]);
         }
     }
 
@@ -204,7 +242,7 @@ mod tests {
     fn long_horizons_stay_within_the_ring() {
         let mut pending = Pending::new("demand", 10, 1_000);
         for i in 0..2_000 {
-            pending.push(&forecast(i * 10, 1_000));
+            pending.push(&forecast(i * 10, 1_000), false);
             pending.expire(i * 10);
         }
         assert!(

@@ -18,7 +18,7 @@ use fieldcast_agent::update::bundles::Bundles;
 use fieldcast_agent::update::driver::{Ask, FromHub, Updater};
 use fieldcast_agent::update::witness::Witness;
 use fieldcast_wire::caps::BLOCK;
-use fieldcast_wire::{Sha256, pb};
+use fieldcast_wire::{RecordBody, Sha256, pb};
 use ring::signature::KeyPair;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -220,6 +220,25 @@ impl Device {
             .await
             .unwrap_or_else(|_| panic!("{:?}", self.state()));
         hour
+    }
+
+    /// All paired losses that wait for the hub, and none of a shadow's own forecasts beside them.
+    pub async fn paired(&self) -> Vec<pb::PairedLosses> {
+        self.handle.seal().await.unwrap();
+        let mut found = Vec::new();
+        for info in self.handle.unacked(0, 1_000).await.unwrap() {
+            let bytes = self.handle.batch(info.key).await.unwrap().unwrap();
+            let records = fieldcast_wire::batch::decode(&bytes).unwrap().records;
+            for record in records {
+                match record.body {
+                    RecordBody::Paired(paired) => found.push(paired),
+                    RecordBody::Forecast(f) => assert!(!f.shadow, "{f:?}"),
+                    RecordBody::Residual(r) => assert!(!r.shadow, "{r:?}"),
+                    _ => {}
+                }
+            }
+        }
+        found
     }
 
     pub async fn stop(self) {

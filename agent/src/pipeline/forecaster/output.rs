@@ -41,7 +41,10 @@ impl Forecaster {
             }));
         }
         self.learn(row);
-        step.state.extend(self.rows.newest_chunk());
+        if !self.beside {
+            step.state.extend(self.rows.newest_chunk());
+        }
+        self.compare(time, actual, step);
         if let Some(actual) = actual {
             self.judge(time, actual, step);
         }
@@ -51,14 +54,8 @@ impl Forecaster {
             self.forecast(time, step);
         }
         let season = i64::try_from(self.spec.season_steps()).unwrap_or(1) * self.spec.period_ms();
-        let current = (
-            self.active.as_ref().map(|s| s.sha.0.to_vec()),
-            self.shadow.as_ref().map(|s| s.sha.0.to_vec()),
-        );
-        let last_word = |maker: &Maker| {
-            let running = if maker.shadow { &current.1 } else { &current.0 };
-            running.as_ref().is_some_and(|sha| *sha != maker.bundle)
-        };
+        let running = self.active.as_ref().map(|s| s.sha.0.to_vec());
+        let last_word = |maker: &Maker| running.as_ref().is_some_and(|sha| *sha != maker.bundle);
         let due = self
             .kept
             .residuals
@@ -67,13 +64,26 @@ impl Forecaster {
             .extend(due.into_iter().map(RecordBody::Residual));
     }
 
+    /// The pairs of a time, and the blocks that it closes.
+    fn compare(&mut self, time: Millis, actual: Option<f64>, step: &mut Step) {
+        let Some(paired) = &mut self.paired else {
+            return;
+        };
+        let pairs = self.pending.pairs(time);
+        let done = paired.row(&self.spec.name, time, actual, pairs);
+        step.records
+            .extend(done.into_iter().map(RecordBody::Paired));
+    }
+
     fn judge(&mut self, time: Millis, actual: f64, step: &mut Step) {
         let (period, target) = (self.spec.period_ms(), self.spec.target_channel());
         let season = i64::try_from(self.spec.season_steps()).unwrap_or(1);
         let (mut sum, mut count) = (0.0, 0_u32);
         let mut beside_naive = (0.0, 0.0, 0_u32);
         let running = self.active.as_ref().map(|s| s.sha.0.to_vec());
-        for (forecast, h) in self.pending.speaking_of(time) {
+        let speaking = self.pending.speaking_of(time);
+        // How a shadow does is said in pairs alone, and what speaks for the device is judged where it runs.
+        for (forecast, h) in speaking.filter(|(f, _)| !f.shadow && !self.beside) {
             let ahead = i64::try_from(h).unwrap_or(0) % season;
             let known = forecast.origin_ms + (ahead + 1 - season) * period;
             let naive = self.rows.value(known, target);
@@ -81,7 +91,7 @@ impl Forecaster {
             if let Some(intervals) = &mut self.intervals {
                 intervals.learn(forecast, h, actual, self.pending.stride());
             }
-            if !forecast.shadow && running.as_ref().is_some_and(|sha| *sha == forecast.bundle) {
+            if running.as_ref().is_some_and(|sha| *sha == forecast.bundle) {
                 let error = (actual - forecast.mean[h]).abs();
                 sum += error;
                 count += 1;
@@ -201,8 +211,16 @@ impl Forecaster {
     }
 
     fn put(&mut self, forecast: pb::Forecast, step: &mut Step) {
-        step.state.extend(self.pending.push(&forecast));
         self.kept.forecasts += 1;
-        step.records.push(RecordBody::Forecast(forecast));
+        // Intervals learn from all levels of what a bundle showed, and pairs compare those that both have.
+        let whole = !forecast.bundle.is_empty() || self.shadow.is_some();
+        step.state.extend(self.pending.push(&forecast, whole));
+        if !forecast.shadow {
+            step.records.push(RecordBody::Forecast(forecast));
+        } else if let Some(paired) = &mut self.paired
+            && let Some(place) = self.pending.place(forecast.origin_ms)
+        {
+            paired.made(place);
+        }
     }
 }
