@@ -19,7 +19,7 @@ use fieldcast_sim::{Period, SimSpec};
 use fieldcast_store::Store;
 use serde_json::{Value, json};
 use support::process::{self, Process};
-use support::{Bed, add_device, bed, define, epoch, job, payload, reading};
+use support::{Bed, add_device, bed, conclude_with, define, epoch, job, payload, reading};
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -262,5 +262,37 @@ async fn a_fleet_obeys_signed_orders_and_misbehaves_as_it_is_told() {
     let (_, devices) = store.rollout(rollout).await.unwrap().unwrap();
     assert_eq!(devices.len(), 6);
     assert!(store.newest_origin("f", 1).await.unwrap().is_some());
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_reaches_a_whole_fleet_block_by_block_and_one_that_nobody_signed_is_refused() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "g", json!({})).await;
+    store.enqueue(KIND, "g", &json!({})).await.unwrap();
+    let claimed = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
+    // As large as a bundle is, ten blocks, the last one short.
+    let bytes: Vec<u8> = (0..300_000_u64).map(|i| ((i * i) >> 7) as u8).collect();
+    let told = conclude_with(store, &claimed.claim(), "g", 1, &bytes).await;
+    store
+        .finish_job(&claimed, "w", Ok(told.unwrap()))
+        .await
+        .unwrap();
+    let hub = hub(&bed).await;
+    let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
+    let options = "--devices 100 --prefix b- --sensors 1 --rate 1 --batch-every 2s";
+    let fleet = Going::start(&dir, &url, options);
+    reach(store, "b-", 100, "rejected").await;
+    let state = store.device_state("b-00100").await.unwrap().unwrap();
+    let reason = state["forecasters"][0]["reason"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // Its digest was the order's; what it holds is no bundle of the hub's key.
+    assert!(!reason.contains("missing"), "{reason}");
+    let told = fleet.end();
+    assert!(number(&told["fleet"]["blocks"]) >= 100 * 10, "{told}");
+    assert_eq!(told["verify"]["lost"], 0, "{told}");
     hub.stop().await;
 }
