@@ -167,7 +167,13 @@ async fn broker(
     store: &Store,
 ) -> Result<(Option<Broker>, String, Link)> {
     let Some(url) = &serve.broker else {
-        let broker = Broker::start(serve.broker_listen, &config.site, store.clone()).await?;
+        let broker = Broker::start(
+            serve.broker_listen,
+            &config.site,
+            store.clone(),
+            serve.broker_connections,
+        )
+        .await?;
         let link = Link {
             host: broker.address.ip().to_string(),
             port: broker.address.port(),

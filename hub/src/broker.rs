@@ -18,8 +18,12 @@ use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::task::JoinHandle;
 
+use crate::sockets;
+
 /// MQTT user name of the hub itself.
 pub const HUB_USER: &str = "fieldcast-hub";
+/// Files and sockets beside the broker's connections.
+const BESIDE: u64 = 500;
 /// How long a token's hash is believed without asking the database again.
 const TOKEN_KEPT: Duration = Duration::from_secs(5);
 
@@ -34,19 +38,33 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Binds and starts the broker.
+    /// Binds and starts the broker; it takes so many connections, of one address at most 10,000.
     ///
     /// # Errors
     /// An address that is in use or not this machine's.
-    pub async fn start(listen: SocketAddr, site: &SiteId, store: Store) -> Result<Self> {
+    pub async fn start(
+        listen: SocketAddr,
+        site: &SiteId,
+        store: Store,
+        connections: usize,
+    ) -> Result<Self> {
         if !listen.ip().is_loopback() {
             return Err(anyhow!(
                 "broker address {listen}: without TLS the embedded broker listens on loopback only; use 127.0.0.1, or \
                  a broker of your own with --broker"
             ));
         }
+        let needed = connections as u64 + BESIDE;
+        let files = sockets::make_room(needed)?;
+        if files < needed {
+            tracing::warn!(
+                "this process may open {files} files, {connections} connections to the broker need {needed}; raise the \
+                 limit (LimitNOFILE= or `ulimit -Hn`), or ask for fewer with --broker-connections"
+            );
+        }
         let password = random_token()?;
         let config = BrokerConfig {
+            max_clients: connections,
             // What must be retained is republished from the database; nothing else may outlive the process.
             storage_config: StorageConfig::default().with_persistence(false),
             sys_topics_enabled: false,

@@ -24,6 +24,8 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Embedded broker.
     pub broker_listen: SocketAddr,
+    /// Connections that the embedded broker takes, the hub's own among them.
+    pub broker_connections: usize,
     /// `mqtt://user:password@host:port` or `mqtts://...` instead of the embedded broker.
     pub broker: Option<String>,
     /// PEM file of the authority that signed the broker's certificate; none: the system's.

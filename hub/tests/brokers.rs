@@ -174,9 +174,14 @@ async fn over_the_embedded_broker_only_the_device_itself_gets_in() {
     let bed = bed().await;
     add_device(&bed.store, "a", Some("secret")).await;
     let end = CancellationToken::new();
-    let broker = Broker::start("127.0.0.1:0".parse().unwrap(), &site(), bed.store.clone())
-        .await
-        .unwrap();
+    let broker = Broker::start(
+        "127.0.0.1:0".parse().unwrap(),
+        &site(),
+        bed.store.clone(),
+        100,
+    )
+    .await
+    .unwrap();
     let address = broker.address;
     let login = Some((HUB_USER.to_owned(), broker.password.clone()));
     hub(
@@ -208,7 +213,7 @@ async fn a_hub_whose_subscription_is_refused_is_not_connected_and_says_why() {
     let log = Log::capture();
     let end = CancellationToken::new();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let broker = Broker::start(listen, &site(), bed.store.clone())
+    let broker = Broker::start(listen, &site(), bed.store.clone(), 100)
         .await
         .unwrap();
     let link = Link {
@@ -233,7 +238,7 @@ async fn json_readings_wait_for_a_database_that_is_away() {
     add_device(&bed.store, "a", Some("secret")).await;
     let end = CancellationToken::new();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let broker = Broker::start(listen, &site(), bed.store.clone())
+    let broker = Broker::start(listen, &site(), bed.store.clone(), 100)
         .await
         .unwrap();
     let link = Link {

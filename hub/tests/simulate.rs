@@ -19,7 +19,7 @@ use fieldcast_sim::{Period, SimSpec};
 use fieldcast_store::Store;
 use serde_json::{Value, json};
 use support::process::{self, Process};
-use support::{Bed, add_device, bed, define, epoch, job, payload, reading};
+use support::{Bed, add_device, bed, conclude_with, define, epoch, job, payload, reading};
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -262,5 +262,116 @@ async fn a_fleet_obeys_signed_orders_and_misbehaves_as_it_is_told() {
     let (_, devices) = store.rollout(rollout).await.unwrap().unwrap();
     assert_eq!(devices.len(), 6);
     assert!(store.newest_origin("f", 1).await.unwrap().is_some());
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_reaches_a_whole_fleet_block_by_block_and_one_that_nobody_signed_is_refused() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "g", json!({})).await;
+    store.enqueue(KIND, "g", &json!({})).await.unwrap();
+    let claimed = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
+    // As large as a bundle is, ten blocks, the last one short.
+    let bytes: Vec<u8> = (0..300_000_u64).map(|i| ((i * i) >> 7) as u8).collect();
+    let told = conclude_with(store, &claimed.claim(), "g", 1, &bytes).await;
+    store
+        .finish_job(&claimed, "w", Ok(told.unwrap()))
+        .await
+        .unwrap();
+    let hub = hub(&bed).await;
+    let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
+    let options = "--devices 100 --prefix b- --sensors 1 --rate 1 --batch-every 2s";
+    let fleet = Going::start(&dir, &url, options);
+    reach(store, "b-", 100, "rejected").await;
+    let state = store.device_state("b-00100").await.unwrap().unwrap();
+    let reason = state["forecasters"][0]["reason"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // Its digest was the order's; what it holds is no bundle of the hub's key.
+    assert!(!reason.contains("missing"), "{reason}");
+    let told = fleet.end();
+    assert!(number(&told["fleet"]["blocks"]) >= 100 * 10, "{told}");
+    assert_eq!(told["verify"]["lost"], 0, "{told}");
+    hub.stop().await;
+}
+
+/// A `psql` that holds a device's row until it is dropped.
+struct Lock(Child);
+
+impl Lock {
+    fn take(bed: &Bed, device: &str) -> Self {
+        use std::io::{BufRead as _, Write as _};
+        let mut child = Command::new("psql")
+            .args(["-q", "-A", "-t", "-d", "t", "-U", bed.cluster.user(), "-h"])
+            .arg(bed.cluster.socket_dir())
+            .args(["-p", &bed.cluster.port().to_string()])
+            .env("PGPASSWORD", bed.cluster.password())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ask = format!("BEGIN; SELECT id FROM devices WHERE id = '{device}' FOR UPDATE;\n");
+        child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(ask.as_bytes())
+            .unwrap();
+        let mut said = String::new();
+        let out = child.stdout.as_mut().unwrap();
+        std::io::BufReader::new(out).read_line(&mut said).unwrap();
+        assert_eq!(said.trim(), device);
+        Self(child)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_cannot_be_dealt_with_hold_up_no_readings_of_others() {
+    use rumqttc::v5::mqttbytes::{QoS, v5::Packet};
+    use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+    let bed = bed().await;
+    add_device(&bed.store, "x", Some("secret")).await;
+    let hub = hub(&bed).await;
+    let described = std::fs::read(bed.dir.path().join("hub/serve.json")).unwrap();
+    let described: Value = serde_json::from_slice(&described).unwrap();
+    let port = described["broker"].as_str().unwrap().rsplit_once(':');
+    let lock = Lock::take(&bed, "x");
+    // More than the broker may have under way to the hub at once.
+    let mut options = MqttOptions::new("x", "127.0.0.1", port.unwrap().1.parse().unwrap());
+    options.set_credentials("x", "secret");
+    let (client, mut events) = AsyncClient::new(options, 200);
+    let sync = fieldcast_wire::pb::Sync {
+        schema: 1,
+        epoch: epoch(9).to_vec(),
+        session: 1,
+        ..Default::default()
+    };
+    let sync = fieldcast_wire::message::encode(&sync);
+    for _ in 0..200 {
+        let topic = "fieldcast/v1/main/d/x/up/sync";
+        client
+            .try_publish(topic, QoS::AtLeastOnce, false, sync.clone())
+            .unwrap();
+    }
+    let mut taken = 0;
+    while taken < 200 {
+        if let Event::Incoming(Packet::PubAck(_)) = events.poll().await.unwrap() {
+            taken += 1;
+        }
+    }
+    let told = fleet(&bed, "--devices 10 --rate 4 --batch-every 1s --duration 3s").await;
+    let produced = &told["fleet"]["produced"];
+    assert!(number(produced) >= 10 * 2 * 4, "{told}");
+    assert_eq!(&told["fleet"]["acked"], produced, "{told}");
+    drop(lock);
     hub.stop().await;
 }

@@ -51,6 +51,7 @@ async fn a_wrong_authority_an_expired_certificate_and_a_wrong_password_are_named
     };
     let serve = ServeConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
+        broker_connections: 100,
         broker_listen: "127.0.0.1:0".parse().unwrap(),
         broker: Some(format!("mqtts://hub:pass@localhost:{}", broker.tls_port)),
         broker_ca: Some(ca.clone()),

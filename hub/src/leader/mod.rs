@@ -3,12 +3,14 @@
 mod blob;
 mod decoded;
 
+use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fieldcast_store::Store;
 use fieldcast_wire::{DeviceId, DeviceTopic, Epoch, SCHEMA, message, pb};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::downlink::Downlink;
@@ -120,34 +122,80 @@ pub struct Desk {
     pub instance: Vec<u8>,
 }
 
+/// Messages of one device are handled in their order, those of many devices side by side in so many lanes.
+const SIDE_BY_SIDE: usize = 8;
+/// Messages that may wait in a lane.
+const WAITING: usize = 8_192;
+
+/// A message that waits for its turn.
+type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
+
 /// Handles the leader's messages until cancelled.
+///
+/// The broker is told at once that a message is here, not when it is dealt with: thousands of devices that connect together
+/// would otherwise fill what the broker may have under way, and no telemetry would come through. None of these is a record:
+/// what a hub that dies had waiting is retained by the broker, or said again by its device.
 pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: CancellationToken) {
     let (asked, requests) = mpsc::channel(256);
-    let blocks = tokio::spawn(blob::run(desk.clone(), requests, end.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(blob::run(desk.clone(), requests, end.clone()));
+    let mut lanes = Vec::new();
+    for _ in 0..SIDE_BY_SIDE {
+        let (sender, waiting) = mpsc::channel(WAITING);
+        lanes.push(sender);
+        tasks.spawn(handle(desk.clone(), waiting, end.clone()));
+    }
     loop {
         let delivery = tokio::select! {
             delivery = lane.recv() => delivery,
             () = end.cancelled() => None,
         };
         let Some(delivery) = delivery else { break };
-        let device = delivery.device.clone();
-        let handled = match delivery.topic {
-            DeviceTopic::Sync => desk.sync(&device, &delivery.payload).await,
-            DeviceTopic::State => desk.state(&device, &delivery.payload).await,
-            DeviceTopic::Presence => desk.presence(&device, &delivery.payload).await,
-            // A full queue drops the request: the device asks again for what it misses.
-            DeviceTopic::Blob => message::decode("block request", &delivery.payload)
-                .map_err(anyhow::Error::from)
-                .map(|request| drop(asked.try_send((device.clone(), request)))),
-            _ => Ok(()),
-        };
-        if let Err(error) = handled {
-            tracing::warn!(%device, topic = ?delivery.topic, error = %format!("{error:#}"), "message not handled");
+        let (device, topic) = (delivery.device, delivery.topic);
+        if topic == DeviceTopic::Blob {
+            match message::decode("block request", &delivery.payload) {
+                // A full queue drops the request: the device asks again for what it misses.
+                Ok(request) => drop(asked.try_send((device, request))),
+                Err(error) => tracing::warn!(%device, %error, "message not handled"),
+            }
+        } else if let Some(lane) = lanes.get(place(&device)) {
+            let waits = lane.try_send((device.clone(), topic, delivery.payload));
+            if waits.is_err() {
+                tracing::warn!(%device, ?topic, "too many messages wait; this one is dropped, its device says it again");
+            }
         }
         delivery.receipt.done().await;
     }
-    drop(asked);
-    let _ = blocks.await;
+    drop((asked, lanes));
+    while tasks.join_next().await.is_some() {}
+}
+
+/// The lane of a device: always the same.
+fn place(device: &DeviceId) -> usize {
+    let mut hasher = std::hash::DefaultHasher::new();
+    device.hash(&mut hasher);
+    usize::try_from(hasher.finish() % SIDE_BY_SIDE as u64).unwrap_or(0)
+}
+
+async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: CancellationToken) {
+    loop {
+        let message = tokio::select! {
+            message = waiting.recv() => message,
+            () = end.cancelled() => None,
+        };
+        let Some((device, topic, payload)) = message else {
+            return;
+        };
+        let handled = match topic {
+            DeviceTopic::Sync => desk.sync(&device, &payload).await,
+            DeviceTopic::State => desk.state(&device, &payload).await,
+            DeviceTopic::Presence => desk.presence(&device, &payload).await,
+            _ => Ok(()),
+        };
+        if let Err(error) = handled {
+            tracing::warn!(%device, ?topic, error = %format!("{error:#}"), "message not handled");
+        }
+    }
 }
 
 impl Desk {

@@ -20,7 +20,6 @@ struct Head {
     next_batch: u64,
     acked_through: u64,
     hub: Vec<u8>,
-    spent: bool,
     forgotten: (u64, u64),
 }
 
@@ -32,7 +31,6 @@ impl Head {
             next_batch: 1,
             acked_through: 0,
             hub,
-            spent: false,
             forgotten: (0, 0),
         }
     }
@@ -461,8 +459,7 @@ impl Buffer {
             reason = ack.reason,
             "a new epoch begins"
         );
-        let mut old = std::mem::replace(&mut self.current, head);
-        old.spent = true;
+        let old = std::mem::replace(&mut self.current, head);
         for b in &mut self.batches {
             b.info.contested |= b.info.key.epoch == old.epoch;
         }

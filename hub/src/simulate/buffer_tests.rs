@@ -113,8 +113,8 @@ fn after_a_new_epoch_a_contested_batch_is_done_only_by_its_own_ack_or_gets_new_n
     let anew = batch::decode(&anew).unwrap();
     assert_eq!((anew.epoch, anew.number, anew.first_seq), (began, 1, 1));
     assert_eq!(
-        buffer.unacknowledged(),
-        [2..4],
+        buffer.unacknowledged().first(),
+        Some(&(2..4)),
         "they are the readings they were"
     );
 }

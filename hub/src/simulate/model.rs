@@ -347,11 +347,11 @@ impl Models {
     fn fetch(&mut self, forecaster: &str, target: Target) {
         self.fetching.retain(|_, f| f.forecaster != forecaster);
         let bundle = target.bundle.clone();
-        if let Some((bundle, sha)) = bundle.and_then(|b| Some((b.digest(), b.sha)))
-            && let Some(digest) = bundle
+        if let Some(bundle) = bundle
+            && let Some(digest) = bundle.digest()
         {
-            self.fetching
-                .insert(sha, Fetch::new(forecaster.to_owned(), target, digest));
+            let fetch = Fetch::new(forecaster.to_owned(), target, digest);
+            self.fetching.insert(bundle.sha, fetch);
         }
     }
 

@@ -222,7 +222,7 @@ pub async fn define(store: &Store, name: &str, other: Value) {
         .unwrap();
 }
 
-/// Concludes a training job with a model version of some bytes, without a rollout.
+/// Concludes a training job with a model version of a few bytes, without a rollout.
 pub async fn conclude(
     store: &Store,
     claim: &Claim<'_>,
@@ -230,14 +230,25 @@ pub async fn conclude(
     version: i64,
 ) -> Option<Value> {
     let bytes = format!("{forecaster} {version}").into_bytes();
-    let sha = fieldcast_wire::Sha256::of(&bytes);
+    conclude_with(store, claim, forecaster, version, &bytes).await
+}
+
+/// The same of some bytes.
+pub async fn conclude_with(
+    store: &Store,
+    claim: &Claim<'_>,
+    forecaster: &str,
+    version: i64,
+    bytes: &[u8],
+) -> Option<Value> {
+    let sha = fieldcast_wire::Sha256::of(bytes);
     let none = json!({});
     let conclusion = Conclusion {
         model: NewModelVersion {
             forecaster,
             version,
             sha: &sha.0,
-            bytes: &bytes,
+            bytes,
             manifest: &none,
             metrics: &none,
             lineage: &none,

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: owns which benchmark is run, never what it measures.
 
 mod accuracy;
+mod delivery;
 mod drift;
 mod infer;
 pub(crate) mod peers;
@@ -25,6 +26,8 @@ enum Which {
     Train(train::TrainArgs),
     /// Forecasts of public series against their goals.
     Accuracy(accuracy::AccuracyArgs),
+    /// A large fleet's memory and waits, and readings a second.
+    Delivery(delivery::DeliveryArgs),
     /// False alarms, power and cost of drift checks, beside Evidently.
     Drift(drift::DriftArgs),
 }
@@ -34,6 +37,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         Which::Infer(args) => infer::run(args),
         Which::Train(args) => train::run(args),
         Which::Accuracy(args) => accuracy::run(args),
+        Which::Delivery(args) => delivery::run(args),
         Which::Drift(args) => drift::run(args),
     }
 }

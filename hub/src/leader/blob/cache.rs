@@ -1,0 +1,105 @@
+//! Bundles in memory while they are asked for: owns which stay, within a bound of bytes; never reads the database.
+
+use std::time::Duration;
+
+use fieldcast_wire::Sha256;
+use fieldcast_wire::caps::MAX_BUNDLE;
+use tokio::time::Instant;
+
+/// Bytes of all bundles kept: two of the largest, or two hundred usual ones.
+const MOST: usize = 2 * MAX_BUNDLE;
+/// Digests of bundles that are not there, so that asking for them costs no query each time.
+const MOST_MISSING: usize = 256;
+/// How long a missing one is believed to be missing, and an unused one kept.
+const BELIEVED: Duration = Duration::from_secs(5);
+const UNUSED: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+struct Entry {
+    sha: Sha256,
+    bundle: Option<Vec<u8>>,
+    used: Instant,
+    read: Instant,
+}
+
+/// The newest bundles, the one used last in front.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    entries: Vec<Entry>,
+}
+
+impl Cache {
+    /// A bundle that is here, or that is known to be nowhere (`Some(None)`); none where the database must be asked.
+    pub(super) fn get(&mut self, sha: &Sha256, now: Instant) -> Option<Option<&[u8]>> {
+        let at = self.entries.iter().position(|e| e.sha == *sha)?;
+        if self.entries[at].bundle.is_none() && now - self.entries[at].read >= BELIEVED {
+            self.entries.remove(at);
+            return None;
+        }
+        self.entries[at].used = now;
+        self.entries[..=at].rotate_right(1);
+        self.entries.first().map(|e| e.bundle.as_deref())
+    }
+
+    /// What the database said; older bundles give way.
+    pub(super) fn put(&mut self, sha: Sha256, bundle: Option<Vec<u8>>, now: Instant) {
+        self.entries
+            .retain(|e| e.sha != sha && now - e.used < UNUSED);
+        let entry = Entry {
+            sha,
+            bundle,
+            used: now,
+            read: now,
+        };
+        self.entries.insert(0, entry);
+        let (mut bytes, mut missing) = (0, 0);
+        self.entries.retain(|e| {
+            bytes += e.bundle.as_ref().map_or(0, Vec::len);
+            missing += usize::from(e.bundle.is_none());
+            match e.bundle {
+                // The newest always stays: it is the one that is asked for.
+                Some(_) => bytes <= MOST || e.sha == sha,
+                None => missing <= MOST_MISSING,
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sha(n: usize) -> Sha256 {
+        Sha256::of(&n.to_le_bytes())
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_gives_way_and_the_bytes_stay_bounded() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        let third = MOST / 3;
+        for n in 0..3 {
+            cache.put(sha(n), Some(vec![0; third]), now);
+        }
+        assert!(cache.get(&sha(0), now).is_some());
+        cache.put(sha(3), Some(vec![0; third]), now);
+        assert!(cache.get(&sha(1), now).is_none(), "used longest ago");
+        for n in [0, 2, 3] {
+            let size = cache.get(&sha(n), now).flatten().map(<[u8]>::len);
+            assert_eq!(size, Some(third));
+        }
+        cache.put(sha(4), Some(vec![1]), now + UNUSED);
+        assert_eq!(cache.entries.len(), 1, "unused ones go");
+    }
+
+    #[test]
+    fn a_missing_bundle_is_asked_for_again_after_a_while() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        cache.put(sha(0), None, now);
+        assert_eq!(cache.get(&sha(0), now), Some(None));
+        assert_eq!(cache.get(&sha(0), now + BELIEVED), None);
+        for n in 0..10_000 {
+            cache.put(sha(n), None, now);
+        }
+        assert_eq!(cache.entries.len(), MOST_MISSING);
+    }
+}

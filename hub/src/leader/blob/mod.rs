@@ -1,0 +1,91 @@
+//! Blocks of bundles over MQTT: carries out whose turn it is, from memory and at a pace; never checks a bundle (devices do).
+
+mod cache;
+mod pace;
+mod queue;
+
+use anyhow::{Context as _, Result};
+use fieldcast_wire::caps::BLOCK;
+use fieldcast_wire::{DeviceId, DeviceTopic, Sha256, pb};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Desk;
+use cache::Cache;
+use pace::Pace;
+use queue::Queue;
+
+/// Answers block requests until cancelled or the channel ends.
+pub(super) async fn run(
+    desk: Desk,
+    mut requests: mpsc::Receiver<(DeviceId, pb::BlobRequest)>,
+    end: CancellationToken,
+) {
+    let (mut queue, mut cache, mut pace) = (Queue::default(), Cache::default(), Pace::default());
+    let mut next = Instant::now();
+    loop {
+        let waits = !queue.is_empty();
+        tokio::select! {
+            // Requests first: they cost nothing, and who asks again replaces what it asked before.
+            biased;
+            () = end.cancelled() => return,
+            request = requests.recv() => match request {
+                Some((device, request)) => take(&mut queue, device, &request),
+                None => return,
+            },
+            () = sleep_until(next), if waits => {
+                let Some((device, sha, n)) = queue.next() else { continue };
+                match send(&desk, &mut cache, &device, sha, n).await {
+                    Ok(Some((bytes, waited))) => next = Instant::now() + pace.sent(bytes, waited),
+                    // Behind the end of the bundle: the rest of the request is too.
+                    Ok(None) => queue.forget(&device),
+                    Err(error) => {
+                        queue.forget(&device);
+                        tracing::warn!(%device, error = %format!("{error:#}"), "blocks not sent; the device asks again");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn take(queue: &mut Queue, device: DeviceId, request: &pb::BlobRequest) {
+    match Sha256::from_slice(&request.sha256) {
+        Some(sha) => {
+            if !queue.ask(device.clone(), sha, queue::blocks(request)) {
+                tracing::debug!(%device, "too many devices wait for blocks; the device asks again");
+            }
+        }
+        None => tracing::warn!(%device, "block request: a digest must have 32 bytes"),
+    }
+}
+
+/// Sends one block; answers its size and how long the connection let it wait, or none behind the end of the bundle.
+async fn send(
+    desk: &Desk,
+    cache: &mut Cache,
+    device: &DeviceId,
+    sha: Sha256,
+    n: u32,
+) -> Result<Option<(usize, std::time::Duration)>> {
+    let now = Instant::now();
+    if cache.get(&sha, now).is_none() {
+        let bytes = desk.store.bundle(&sha).await?;
+        cache.put(sha, bytes, now);
+    }
+    let bundle = cache.get(&sha, now).flatten();
+    let bundle = bundle.with_context(|| format!("there is no bundle {}", sha.short()))?;
+    let offset = usize::try_from(n)?.saturating_mul(BLOCK);
+    let Some(rest) = bundle.get(offset..).filter(|rest| !rest.is_empty()) else {
+        return Ok(None);
+    };
+    let block = rest[..rest.len().min(BLOCK)].to_vec();
+    let topic = desk
+        .downlink
+        .topics()
+        .device(device, DeviceTopic::Block(sha, n));
+    let (size, began) = (block.len(), Instant::now());
+    desk.downlink.publish(&topic, block, false).await?;
+    Ok(Some((size, began.elapsed())))
+}
