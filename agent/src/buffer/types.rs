@@ -130,7 +130,7 @@ pub struct SyncHead {
     pub next_batch: u64,
     /// Number of the next record.
     pub next_seq: u64,
-    /// Every batch up to this one was acknowledged.
+    /// Every batch up to this one was acknowledged; a hub that holds less proves by it that it was restored.
     pub acked_through: u64,
     /// Hub instance that acknowledged; empty: none yet.
     pub hub_instance: Vec<u8>,
@@ -151,6 +151,8 @@ pub struct AckOutcome {
     pub new_hub: bool,
     /// From an instance that may be one from before a restore: nothing was applied, the hub must be asked.
     pub stranger: bool,
+    /// It tells of less than was acknowledged: a late one, or the hub was restored and does not know it.
+    pub behind: bool,
     /// Epochs with acknowledged batches of which the hub in force has not spoken yet.
     pub unanswered: u64,
     /// A new epoch began; batches of the one before are contested.
