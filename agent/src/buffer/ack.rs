@@ -22,7 +22,7 @@ impl Store {
     /// A failing disk; then nothing of it was applied and the hub will say it again.
     pub fn apply_ack(&mut self, ack: &pb::Ack) -> Result<AckOutcome, BufferError> {
         match self.apply_ack_once(ack) {
-            Err(e) if e.is_full() => {
+            Err(e) if self.is_full(&e) => {
                 self.make_room(true)?;
                 self.apply_ack_once(ack)
             }

@@ -331,6 +331,7 @@ impl Store {
                 }
             }
             self.make_room(false)?;
+            self.restore_ballast();
         }
         if !self.has_pending() {
             *since = None;

@@ -36,7 +36,7 @@ impl Store {
     /// A failing disk, or rows that are damaged.
     pub fn seal(&mut self) -> Result<Option<SealedInfo>, BufferError> {
         match self.seal_once() {
-            Err(e) if e.is_full() => {
+            Err(e) if self.is_full(&e) => {
                 self.make_room(true)?;
                 self.seal_once()
             }

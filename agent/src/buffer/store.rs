@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use fieldcast_wire::{Epoch, Reading, Record, RecordBody};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::ballast::Ballast;
 use super::error::{BufferError, sql};
 use super::rows::{self, READING};
 use super::types::{Commit, Depth, Limits};
@@ -38,6 +39,7 @@ pub struct Store {
     pub(super) last_stamp: i64,
     pub(super) since_trim: u64,
     pub(super) commits: u64,
+    pub(super) ballast: Ballast,
 }
 
 impl Store {
@@ -53,7 +55,7 @@ impl Store {
     /// A record that must not be kept, or a failing disk; then nothing of any commit was kept.
     pub fn commit(&mut self, commits: &[Commit]) -> Result<Vec<RangeInclusive<u64>>, BufferError> {
         match self.commit_once(commits) {
-            Err(e) if e.is_full() => {
+            Err(e) if self.is_full(&e) => {
                 self.make_room(true)?;
                 self.commit_once(commits)
             }
