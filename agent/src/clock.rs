@@ -100,7 +100,11 @@ impl Clock {
         if let Some(time) = &self.simulated {
             return BUILD_FLOOR_MS + time.load(Ordering::Relaxed);
         }
-        millis(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
+        let since = |t: std::time::Duration| i64::try_from(t.as_millis()).unwrap_or(i64::MAX);
+        match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+            Ok(after) => since(after),
+            Err(before) => -since(before.duration()),
+        }
     }
 
     /// Wall time, but never before the time floor: a device without a battery-backed clock wakes up in 1970.

@@ -60,6 +60,8 @@ pub struct AckOutcome {
     pub new_hub: bool,
     /// From an instance that may be one from before a restore: nothing was applied, the hub must be asked.
     pub stranger: bool,
+    /// It tells of less than was acknowledged: a late one, or the hub was restored and does not know it.
+    pub behind: bool,
     /// Epochs with acknowledged batches of which the hub in force has not spoken yet.
     pub unanswered: u64,
     /// A new epoch began; batches of the one before are contested.

@@ -167,6 +167,8 @@ pub struct State {
     budget_at: i64,
     last_ack: i64,
     sync: Option<Sync>,
+    /// When the hub was last asked because it told of less than before.
+    doubted_at: Option<i64>,
 }
 
 /// A sync that has no answer yet.
@@ -177,6 +179,8 @@ struct Sync {
     again_at: i64,
 }
 
+/// Sync deadlines between two questions whether the hub was restored.
+const DOUBT_PAUSE: i64 = 6;
 const PAGE: usize = 32;
 /// Pause before the buffer is asked again for what it could not read.
 const READ_AGAIN: i64 = 1_000;
@@ -198,6 +202,7 @@ impl State {
             budget_at: 0,
             last_ack: 0,
             sync: None,
+            doubted_at: None,
         }
     }
 
@@ -421,7 +426,13 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
     }
     // P5: every epoch is asked about until the hub in force has spoken of it.
     let open = outcome.unanswered > 0 && s.sync.is_none();
-    if outcome.new_epoch.is_some() || outcome.new_hub || open {
+    // P5: a hub restored behind its own back learns of it by a sync only. A late ack looks the same: not asked often.
+    let pause = s.settings.sync_deadline * DOUBT_PAUSE;
+    let doubt = outcome.behind && s.doubted_at.is_none_or(|at| now - at >= pause);
+    if doubt {
+        s.doubted_at = Some(now);
+    }
+    if outcome.new_epoch.is_some() || outcome.new_hub || open || doubt {
         sync(s, now, out);
     }
 }

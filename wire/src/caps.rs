@@ -20,6 +20,10 @@ pub const BLOCK: usize = 32 * 1024;
 pub const MAX_BUNDLE: usize = 32 * 1024 * 1024;
 /// Most batch ranges beyond the watermark that one ack lists.
 pub const MAX_ACK_RANGES: usize = 64;
+/// Most batches that one ack proves to be committed.
+pub const MAX_ACK_PROOFS: usize = 256;
+/// Bytes of a digest that prove a batch.
+pub const PROOF: usize = 16;
 /// Most rejected records that one ack lists.
 pub const MAX_ACK_REJECTED: usize = 1_024;
 /// Most blocks that one blob request asks for.

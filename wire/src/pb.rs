@@ -440,6 +440,18 @@ pub struct Ack {
     pub new_epoch: bool,
     #[prost(string, tag = "11")]
     pub reason: ::prost::alloc::string::String,
+    /// the batches this answers that are committed: only these bytes, not only this number
+    #[prost(message, repeated, tag = "12")]
+    pub proofs: ::prost::alloc::vec::Vec<Proof>,
+}
+/// A committed batch by its bytes. Two buffers may use one number for different batches: a clone, a restored disk image.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Proof {
+    #[prost(uint64, tag = "1")]
+    pub batch: u64,
+    /// the first 16 bytes of its SHA-256
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchRange {

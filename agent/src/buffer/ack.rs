@@ -1,5 +1,6 @@
 //! Acknowledgements: owns what they trim, rewind or move to a new epoch; never decides what to send.
 
+use fieldcast_wire::caps::{MAX_ACK_PROOFS, PROOF};
 use fieldcast_wire::{Epoch, RecordBody, batch, pb};
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -21,7 +22,7 @@ impl Store {
     /// A failing disk; then nothing of it was applied and the hub will say it again.
     pub fn apply_ack(&mut self, ack: &pb::Ack) -> Result<AckOutcome, BufferError> {
         match self.apply_ack_once(ack) {
-            Err(e) if e.is_full() => {
+            Err(e) if self.is_full(&e) => {
                 self.make_room(true)?;
                 self.apply_ack_once(ack)
             }
@@ -78,6 +79,7 @@ impl Store {
             )
             .map_err(&step)?;
         }
+        prove(&tx, row.id, epoch, ack, &mut out).map_err(&step)?;
         let answered = answered(&tx, row.id, ack).map_err(&step)?;
         if ack.new_epoch && row.id == current.id {
             current = begin(&tx, &current, &ack.reason).map_err(&step)?;
@@ -97,9 +99,7 @@ impl Store {
                     out.renumbered += renumber(&tx, &b, &mut current).map_err(&step)??;
                     out.done.push(key);
                 } else if listed(ack, b.number) {
-                    tx.execute("UPDATE batches SET status = 1 WHERE id = ?1", [b.id])
-                        .map_err(&step)?;
-                    out.done.push(key);
+                    done(&tx, &b, epoch, &mut out).map_err(&step)?;
                 }
             }
         } else {
@@ -132,6 +132,9 @@ impl Store {
             [],
         )
         .map_err(&step)?;
+        // P5: before what was acknowledged is trimmed, a hub that tells of less must be asked.
+        let acked = rewind::acked_through(&tx, row.id).map_err(&step)?;
+        out.behind = !ack.hub_instance.is_empty() && acked > ack.through;
         Store::trim_tail(&tx, self.limits.tail_bytes, older_than).map_err(&step)?;
         tx.execute(
             "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
@@ -217,6 +220,64 @@ fn answered(
     .optional()
 }
 
+fn done(
+    tx: &Transaction<'_>,
+    b: &Answered,
+    epoch: Epoch,
+    out: &mut AckOutcome,
+) -> rusqlite::Result<()> {
+    tx.execute(
+        "UPDATE batches SET status = 1, contested = 0 WHERE id = ?1",
+        [b.id],
+    )?;
+    out.done.push(BatchKey {
+        epoch,
+        number: b.number,
+    });
+    Ok(())
+}
+
+/// P5: a number proves nothing by itself, since another buffer may have used it: a clone's, or this one's before an old
+/// disk image came back.
+fn prove(
+    tx: &Transaction<'_>,
+    epoch_id: i64,
+    epoch: Epoch,
+    ack: &pb::Ack,
+    out: &mut AckOutcome,
+) -> rusqlite::Result<()> {
+    let mut statement = tx.prepare_cached(
+        "SELECT id, contested FROM batches
+            WHERE epoch = ?1 AND number = ?2 AND status = 0 AND substr(digest, 1, ?3) = ?4",
+    )?;
+    for proof in ack.proofs.iter().take(MAX_ACK_PROOFS) {
+        if proof.digest.len() != PROOF {
+            continue;
+        }
+        let found = statement
+            .query_row(
+                params![
+                    epoch_id,
+                    number(proof.batch),
+                    number(PROOF as u64),
+                    proof.digest
+                ],
+                |r| {
+                    Ok(Answered {
+                        id: r.get(0)?,
+                        number: proof.batch,
+                        contested: r.get(1)?,
+                    })
+                },
+            )
+            .optional()?;
+        if let Some(b) = found {
+            done(tx, &b, epoch, out)?;
+        }
+    }
+    Ok(())
+}
+
 fn confirm(
     tx: &Transaction<'_>,
     epoch_id: i64,
@@ -225,37 +286,9 @@ fn confirm(
     answered: Option<Answered>,
     out: &mut AckOutcome,
 ) -> rusqlite::Result<()> {
-    let mut mark = |first: u64, last: u64| -> rusqlite::Result<()> {
-        let mut statement = tx.prepare_cached(
-            "UPDATE batches SET status = 1 WHERE epoch = ?1 AND status = 0 AND contested = 0
-                AND number BETWEEN ?2 AND ?3 RETURNING number",
-        )?;
-        let numbers = statement.query_map(params![epoch_id, number(first), number(last)], |r| {
-            r.get::<_, i64>(0)
-        })?;
-        for n in numbers {
-            out.done.push(BatchKey {
-                epoch,
-                number: unsigned(n?),
-            });
-        }
-        Ok(())
-    };
-    if ack.through > 0 {
-        mark(1, ack.through)?;
-    }
-    for range in ack.ranges.iter().take(fieldcast_wire::caps::MAX_ACK_RANGES) {
-        mark(range.first, range.last)?;
-    }
-    if let Some(b) = answered.filter(|b| b.contested && listed(ack, b.number)) {
-        tx.execute(
-            "UPDATE batches SET status = 1, contested = 0 WHERE id = ?1",
-            [b.id],
-        )?;
-        out.done.push(BatchKey {
-            epoch,
-            number: b.number,
-        });
+    // A hub that gives no proofs answers batches one by one at least: the one whose clock it echoes.
+    if let Some(b) = answered.filter(|b| listed(ack, b.number)) {
+        done(tx, &b, epoch, out)?;
     }
     tx.execute(
         "UPDATE epochs SET acked_through = max(acked_through, min(?2, next_batch - 1)) WHERE id = ?1",

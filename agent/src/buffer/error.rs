@@ -116,6 +116,27 @@ impl BufferError {
     }
 }
 
+impl BufferError {
+    /// Whether the system failed to read or write. A full disk may show so: where a quota ends, or where room is missed
+    /// only when written data is synced or SQLite's shared file grows.
+    #[must_use]
+    pub fn is_io(&self) -> bool {
+        matches!(
+            self,
+            Self::Sql {
+                source: rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error {
+                        code: rusqlite::ErrorCode::SystemIoFailure,
+                        ..
+                    },
+                    _
+                ),
+                ..
+            }
+        )
+    }
+}
+
 /// Names the operation in an SQLite error.
 pub(super) fn sql(operation: &'static str) -> impl Fn(rusqlite::Error) -> BufferError {
     move |source| BufferError::Sql { operation, source }

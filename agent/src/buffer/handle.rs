@@ -351,6 +351,7 @@ impl Store {
                 }
             }
             self.make_room(false)?;
+            self.restore_ballast();
         }
         if !self.has_pending() {
             *since = None;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fieldcast_wire::{RecordBody, pb};
 
-use super::tests::{ack, commit, contents, limits, open};
+use super::tests::{ack, commit, contents, limits, open, proofs};
 use super::*;
 use crate::clock::Clock;
 
@@ -99,6 +99,7 @@ fn what_was_trimmed_beyond_the_watermark_is_told_to_a_restored_hub() {
     // Batch 1 never arrives; 2 and 3 do, and are trimmed at once.
     let mut beyond = ack(&store, 0, 1);
     beyond.ranges = vec![pb::BatchRange { first: 2, last: 3 }];
+    beyond.proofs = proofs(&store, 3).split_off(1);
     assert_eq!(store.apply_ack(&beyond).unwrap().done.len(), 2);
     let outcome = store.apply_ack(&ack(&store, 0, 2)).unwrap();
     assert!(outcome.new_hub && outcome.rewound, "P5");
@@ -111,6 +112,25 @@ fn what_was_trimmed_beyond_the_watermark_is_told_to_a_restored_hub() {
         [(pb::GapKind::BeforeTail as i32, 51, 150)],
         "P5"
     );
+}
+
+#[test]
+fn a_number_without_the_bytes_of_its_batch_proves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&[commit(0..100)]).unwrap();
+    while store.seal().unwrap().is_some() {}
+    let mut other = ack(&store, 2, 1);
+    other.proofs[0].digest[0] ^= 1;
+    other.proofs[1].digest.truncate(15);
+    assert_eq!(store.apply_ack(&other).unwrap().done, [], "P5");
+    assert_eq!(
+        contents(&mut store).0.len(),
+        100,
+        "P5: all of it still waits"
+    );
+    let own = ack(&store, 2, 1);
+    assert_eq!(store.apply_ack(&own).unwrap().done.len(), 2);
 }
 
 #[test]

@@ -5,7 +5,10 @@
 //! under a gap record. The rules are numbered in `docs/protocol.md`.
 
 mod ack;
+mod ballast;
 mod counters;
+#[cfg(test)]
+mod disk_tests;
 mod error;
 mod handle;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::Path;
 use fieldcast_wire::Epoch;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::ballast::Ballast;
 use super::counters::Counters;
 use super::error::{BufferError, sql};
 use super::seal;
@@ -29,13 +30,22 @@ impl Store {
             source,
         })?;
         salvage::finish(&limits, &clock)?;
-        let mut store = match Self::attempt(&limits, &clock, true, &Self::file(&limits)) {
+        let file = Self::file(&limits);
+        let mut opened = Self::attempt(&limits, &clock, true, &file);
+        if let Err(e) = &opened
+            && (e.is_full() || e.is_io())
+            && Ballast::new(&limits).release()
+        {
+            opened = Self::attempt(&limits, &clock, true, &file);
+        }
+        let mut store = match opened {
             Err(e) if e.is_damage() => Self::salvaged(limits, clock, &e.to_string(), 0)?,
             opened => opened?,
         };
         if let Some(epoch) = Counters::read(&store.limits.dir).epoch {
             salvage::miss(&mut store, epoch)?;
         }
+        store.restore_ballast();
         Ok(store)
     }
 
@@ -142,6 +152,7 @@ impl Store {
             linked: true,
             since_trim: 0,
             commits: 0,
+            ballast: Ballast::new(limits),
         };
         store.recount()?;
         Ok(store)
@@ -179,7 +190,14 @@ impl Store {
     ) -> Result<u64, BufferError> {
         let mut kept = Counters::read(&self.limits.dir);
         let next = (*field(&mut kept)).max(self.counter(key)?) + 1;
-        set(&self.db, key, next).map_err(sql("counting"))?;
+        let counted = set(&self.db, key, next).map_err(sql("counting"));
+        if let Err(e) = counted {
+            if !self.is_full(&e) {
+                return Err(e);
+            }
+            self.make_room(true)?;
+            set(&self.db, key, next).map_err(sql("counting"))?;
+        }
         *field(&mut kept) = next;
         kept.epoch = Some(self.current.epoch);
         // The counter in the buffer holds even where this second copy cannot be written.

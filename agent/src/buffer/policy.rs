@@ -13,6 +13,12 @@ use super::{number, unsigned};
 /// Trimmed batches whose record numbers are remembered, to bound a gap after a hub's restore.
 const REMEMBERED: i64 = if cfg!(test) { 8 } else { 4_096 };
 
+/// Most rounds of making room for the ballast: where others take every byte that is freed, it is not to be had.
+const FOR_BALLAST: u32 = 64;
+
+/// Less than this much free disk is none.
+const NOTHING: u64 = 64 << 10;
+
 /// Id, epoch, first and last record, number and bytes of a batch.
 type Victim = (i64, Epoch, i64, i64, i64, Option<Vec<u8>>);
 
@@ -32,9 +38,30 @@ impl Store {
         Ok(unsigned(pages).saturating_mul(unsigned(value("page_size")?)))
     }
 
-    fn disk_short(&self) -> bool {
+    /// Free bytes of the disk; none where the system does not tell.
+    fn disk_free(&self) -> Option<u64> {
         rustix::fs::statvfs(&self.limits.dir)
-            .is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) < self.limits.reserve_bytes)
+            .map(|s| s.f_bavail.saturating_mul(s.f_frsize))
+            .ok()
+    }
+
+    fn disk_short(&self) -> bool {
+        self.disk_free()
+            .is_some_and(|free| free < self.limits.reserve_bytes)
+    }
+
+    /// Whether the error is that of a full disk. One that the system words otherwise counts where nothing is free:
+    /// a failing disk must not cost what is not yet sent.
+    pub(super) fn is_full(&self, error: &BufferError) -> bool {
+        let none_free = || self.disk_free().is_some_and(|free| free < NOTHING);
+        error.is_full() || error.is_io() && none_free()
+    }
+
+    /// Takes the ballast again where the disk has room for it.
+    pub(super) fn restore_ballast(&mut self) {
+        if let Some(free) = self.disk_free() {
+            self.ballast.restore(free, self.limits.reserve_bytes);
+        }
     }
 
     /// Gives up what the policy says until the limits hold. Acknowledged batches go first: they are no loss.
@@ -44,19 +71,27 @@ impl Store {
     /// A failing disk, or nothing left to drop.
     pub fn make_room(&mut self, disk_full: bool) -> Result<(), BufferError> {
         let mut must = disk_full;
+        if disk_full {
+            self.ballast.release();
+            // What the log holds goes into the file, in place, and the log's own bytes are free.
+            self.empty_log()?;
+        }
         // Pages freed by a drop count for the cap at once; the file itself shrinks by the vacuum below.
-        for _ in 0..10_000 {
-            if !must && self.used_bytes()? <= self.limits.max_bytes && !self.disk_short() {
-                return Ok(());
+        for round in 0..10_000 {
+            // The room that the ballast gave must not go into growth: the next step of making room would find none.
+            let bare =
+                disk_full && round < FOR_BALLAST && !self.ballast.is_affordable(self.disk_free());
+            if !must && !bare && self.used_bytes()? <= self.limits.max_bytes && !self.disk_short() {
+                break;
             }
-            let short_of_disk = must || self.disk_short();
+            let short_of_disk = must || bare || self.disk_short();
             if !self.forget_acked()?
                 && !self.trim_history()?
                 && !self.merge_gaps()?
                 && !self.drop_batch()?
             {
                 if !must {
-                    return Ok(());
+                    break;
                 }
                 return Err(BufferError::Full);
             }
@@ -65,22 +100,42 @@ impl Store {
             }
             must = false;
         }
+        if disk_full && let Some(free) = self.disk_free() {
+            self.ballast.restore(free, 0);
+        }
         Ok(())
     }
 
     fn shrink(&mut self) -> Result<(), BufferError> {
+        self.empty_log()?;
+        match self.vacuum() {
+            // Too little room to give pages back to the disk: the file itself goes on with them.
+            Err(e) if self.is_full(&e) => {}
+            done => done?,
+        }
+        self.empty_log()
+    }
+
+    fn vacuum(&self) -> Result<(), BufferError> {
         let step = sql("shrinking the file");
         let mut statement = self
             .db
-            .prepare("PRAGMA incremental_vacuum(256)")
+            .prepare("PRAGMA incremental_vacuum(64)")
             .map_err(&step)?;
         let mut rows = statement.query([]).map_err(&step)?;
         while rows.next().map_err(&step)?.is_some() {}
-        drop(rows);
-        drop(statement);
-        self.db
+        Ok(())
+    }
+
+    fn empty_log(&self) -> Result<(), BufferError> {
+        let done = self
+            .db
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(&step)
+            .map_err(sql("emptying the log"));
+        match done {
+            Err(e) if self.is_full(&e) => Ok(()),
+            done => done,
+        }
     }
 
     fn forget_acked(&mut self) -> Result<bool, BufferError> {

@@ -1,7 +1,7 @@
 //! A hub restored from a backup: owns which hub instance is believed and what its forgetting means; never marks a batch done.
 
 use fieldcast_wire::{Epoch, message, pb};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::policy;
 use super::types::BatchKey;
@@ -55,6 +55,26 @@ pub(super) fn unanswered(tx: &Transaction<'_>) -> rusqlite::Result<u64> {
     tx.prepare_cached(&format!("SELECT count(*) FROM epochs e WHERE {UNANSWERED}"))?
         .query_row([], |r| r.get(0))
         .map(unsigned)
+}
+
+/// The batch up to which all of an epoch were acknowledged: the hub's watermark, and what ranges beyond it have joined to
+/// it. A batch that was dropped ends it, since no hub knows that one.
+pub(super) fn acked_through(db: &Connection, epoch_id: i64) -> rusqlite::Result<u64> {
+    let told: i64 = db
+        .prepare_cached("SELECT acked_through FROM epochs WHERE id = ?1")?
+        .query_row([epoch_id], |r| r.get(0))?;
+    let mut statement = db.prepare_cached(
+        "SELECT number FROM batches WHERE epoch = ?1 AND number > ?2 AND status IN (1, 2) ORDER BY number",
+    )?;
+    let mut beyond = statement.query(params![epoch_id, told])?;
+    let mut through = told;
+    while let Some(row) = beyond.next()? {
+        if row.get::<_, i64>(0)? != through + 1 {
+            break;
+        }
+        through += 1;
+    }
+    Ok(unsigned(through))
 }
 
 /// Id, number, status, first and last record of a batch, and its gap records.

@@ -6,7 +6,7 @@ use fieldcast_wire::{BatchError, Epoch, Record, RecordBody, Sha256, message, pb}
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::error::{BufferError, sql};
-use super::rewind::UNANSWERED;
+use super::rewind::{self, UNANSWERED};
 use super::store::{self, Store};
 use super::types::{BatchKey, SealedInfo, SyncHead};
 use super::{number, unsigned};
@@ -36,7 +36,7 @@ impl Store {
     /// A failing disk, or rows that are damaged.
     pub fn seal(&mut self) -> Result<Option<SealedInfo>, BufferError> {
         match self.seal_once() {
-            Err(e) if e.is_full() => {
+            Err(e) if self.is_full(&e) => {
                 self.make_room(true)?;
                 self.seal_once()
             }
@@ -159,7 +159,7 @@ impl Store {
     }
 
     /// What the hub is told at sync: the current epoch, then those of which the hub in force must still speak, then
-    /// others with unacknowledged batches. Those beyond the limit follow when the first ones are answered.
+    /// others with unacknowledged batches, then those that it could have forgotten. Those beyond the limit follow when the first ones are answered.
     ///
     /// # Errors
     /// A failing disk.
@@ -173,12 +173,13 @@ impl Store {
         let mut statement = self
             .db
             .prepare_cached(&format!(
-                "SELECT uuid, next_batch, next_seq, acked_through, hub_instance,
+                "SELECT uuid, next_batch, next_seq, id, hub_instance,
                     coalesce((SELECT min(number) FROM batches b WHERE b.epoch = e.id AND payload IS NOT NULL), 0),
-                    {UNANSWERED} AS unanswered
-                FROM epochs e WHERE id = ?1 OR unanswered OR EXISTS
-                    (SELECT 1 FROM batches b WHERE b.epoch = e.id AND status = 0)
-                ORDER BY id = ?1 DESC, unanswered DESC, id DESC LIMIT {MAX_HEADS}",
+                    {UNANSWERED} AS unanswered,
+                    EXISTS (SELECT 1 FROM batches b WHERE b.epoch = e.id AND status = 0) AS waiting
+                FROM epochs e WHERE id = ?1 OR unanswered OR waiting OR forgotten_batch > 0
+                    OR EXISTS (SELECT 1 FROM batches b WHERE b.epoch = e.id)
+                ORDER BY id = ?1 DESC, unanswered DESC, waiting DESC, id DESC LIMIT {MAX_HEADS}",
             ))
             .map_err(&step)?;
         let found = statement
@@ -187,7 +188,7 @@ impl Store {
                     epoch: epoch(r, 0)?,
                     next_batch: unsigned(r.get(1)?),
                     next_seq: unsigned(r.get(2)?),
-                    acked_through: unsigned(r.get(3)?),
+                    acked_through: rewind::acked_through(&self.db, r.get(3)?)?,
                     hub_instance: r.get(4)?,
                     oldest_batch: unsigned(r.get(5)?),
                     buffered_bytes: unsigned(bytes),

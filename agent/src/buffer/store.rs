@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use fieldcast_wire::{Epoch, Reading, Record, RecordBody, pb};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::ballast::Ballast;
 use super::error::{BufferError, sql};
 use super::rows::{self, READING};
 use super::stamp;
@@ -43,6 +44,7 @@ pub struct Store {
     pub(super) linked: bool,
     pub(super) since_trim: u64,
     pub(super) commits: u64,
+    pub(super) ballast: Ballast,
 }
 
 impl Store {
@@ -58,7 +60,7 @@ impl Store {
     /// A record that must not be kept, or a failing disk; then nothing of any commit was kept.
     pub fn commit(&mut self, commits: &[Commit]) -> Result<Vec<RangeInclusive<u64>>, BufferError> {
         match self.commit_once(commits) {
-            Err(e) if e.is_full() => {
+            Err(e) if self.is_full(&e) => {
                 self.make_room(true)?;
                 self.commit_once(commits)
             }

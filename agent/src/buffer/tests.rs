@@ -70,8 +70,28 @@ pub(super) fn contents(store: &mut Store) -> (BTreeSet<i64>, Vec<pb::Gap>) {
     (times, gaps)
 }
 
+/// Of all batches of the current epoch up to one of them.
+pub(super) fn proofs(store: &Store, through: u64) -> Vec<pb::Proof> {
+    let mut statement = store
+        .db
+        .prepare("SELECT number, substr(digest, 1, 16) FROM batches WHERE epoch = ?1 AND number <= ?2 AND status = 0")
+        .unwrap();
+    statement
+        .query_map(rusqlite::params![store.current.id, number(through)], |r| {
+            Ok(pb::Proof {
+                batch: unsigned(r.get(0)?),
+                digest: r.get(1)?,
+            })
+        })
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
+}
+
 pub(super) fn ack(store: &Store, through: u64, instance: u8) -> pb::Ack {
+    let proofs = proofs(store, through);
     pb::Ack {
+        proofs,
         epoch: store.current.epoch.to_vec(),
         through,
         hub_instance: vec![instance],

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use fieldcast_wire::caps::{MAX_ACK_PROOFS, PROOF};
 use fieldcast_wire::{Epoch, RecordBody, Sha256, batch, pb};
 
 use crate::buffer::SyncHead;
@@ -10,7 +13,9 @@ use crate::buffer::SyncHead;
 /// Behaves as `hub/src/ingest` and the leader's sync do, in memory.
 #[derive(Clone, Default)]
 pub(super) struct Hub {
-    pub(super) instance: u8,
+    pub(super) instance: u64,
+    /// Where new names come from, also for what is restored from a copy.
+    pub(super) names: Arc<AtomicU64>,
     pub(super) ledger: BTreeMap<(Epoch, u64), (Sha256, pb::ClockStamp)>,
     /// Holes below were closed because the device holds nothing there any more.
     pub(super) floors: BTreeMap<Epoch, u64>,
@@ -22,7 +27,16 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    fn ack(&self, epoch: Epoch, clock: &pb::ClockStamp) -> pb::Ack {
+    fn name(&self) -> Vec<u8> {
+        self.instance.to_le_bytes().to_vec()
+    }
+
+    /// Another name, as after a restore that the hub was told of.
+    pub(super) fn renew(&mut self) {
+        self.instance = 2 + self.names.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ack(&self, epoch: Epoch, clock: &pb::ClockStamp, proven: &[u64]) -> pb::Ack {
         let floor = self.floors.get(&epoch).copied().unwrap_or(0);
         let numbers: Vec<u64> = self
             .ledger
@@ -46,10 +60,20 @@ impl Hub {
                 })
                 .take(64)
                 .collect(),
-            hub_instance: vec![self.instance],
+            hub_instance: self.name(),
             echo_monotonic_ms: clock.monotonic_ms,
             echo_boot_id: clock.boot_id.clone(),
             new_epoch: self.spent.contains(&epoch),
+            proofs: proven
+                .iter()
+                .filter_map(|n| {
+                    let (digest, _) = self.ledger.get(&(epoch, *n))?;
+                    Some(pb::Proof {
+                        batch: *n,
+                        digest: digest.0[..PROOF].to_vec(),
+                    })
+                })
+                .collect(),
             ..pb::Ack::default()
         }
     }
@@ -61,7 +85,7 @@ impl Hub {
         if known.is_some_and(|d| d != digest) {
             self.conflicts += 1;
             self.spent.insert(b.epoch);
-            let mut ack = self.ack(b.epoch, &b.clock);
+            let mut ack = self.ack(b.epoch, &b.clock, &[]);
             ack.new_epoch = true;
             ack.rejected = vec![pb::Rejected {
                 batch: b.number,
@@ -81,7 +105,7 @@ impl Hub {
                 }
             }
         }
-        self.ack(b.epoch, &b.clock)
+        self.ack(b.epoch, &b.clock, &[b.number])
     }
 
     pub(super) fn sync(&mut self, head: &SyncHead) -> pb::Ack {
@@ -94,10 +118,15 @@ impl Hub {
         {
             self.spent.insert(epoch);
         }
-        if head.hub_instance.is_empty() || head.hub_instance == [self.instance] {
+        let own = head.hub_instance == self.name();
+        if own && head.acked_through > self.ack(epoch, clock, &[]).through {
+            self.renew();
+        } else if head.hub_instance.is_empty() || own {
             let floor = self.floors.entry(epoch).or_default();
             *floor = (*floor).max(head.oldest_batch.saturating_sub(1));
         }
-        self.ack(epoch, clock)
+        let next = head.acked_through + 1;
+        let proven: Vec<u64> = (next..head.next_batch).take(MAX_ACK_PROOFS).collect();
+        self.ack(epoch, clock, &proven)
     }
 }

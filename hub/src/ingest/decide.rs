@@ -71,12 +71,33 @@ pub struct SyncVerdict {
     pub new_epoch: Option<String>,
     /// Why two live instances seem to share the identity.
     pub clone: Option<String>,
+    /// Why this database must be an older copy of the one that acknowledged: it closes no hole then, and takes another
+    /// name for this device.
+    pub forgotten: Option<String>,
 }
 
-/// Decides on a sync. `known` are the ledger's batches from the sync's next number on; `session` is the highest
-/// session number seen before, `instance` this hub's.
+/// What the hub holds when a sync comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'a> {
+    /// Batches of the epoch from the sync's next number on.
+    pub known: &'a [SealedAt],
+    /// The watermark of the epoch.
+    pub through: u64,
+    /// Highest session number seen before.
+    pub session: u64,
+    /// This database's name, as the device is told it.
+    pub instance: &'a [u8],
+}
+
+/// Decides on a sync.
 #[must_use]
-pub fn sync(sync: &pb::Sync, known: &[SealedAt], session: u64, instance: &[u8]) -> SyncVerdict {
+pub fn sync(sync: &pb::Sync, held: &Held<'_>) -> SyncVerdict {
+    let Held {
+        known,
+        through,
+        session,
+        instance,
+    } = *held;
     let clock = sync.clock.clone().unwrap_or_default();
     // A batch sealed after this sync may overtake it; one from before, or from another boot, cannot be the device's.
     let foreign = known
@@ -85,7 +106,7 @@ pub fn sync(sync: &pb::Sync, known: &[SealedAt], session: u64, instance: &[u8]) 
         .find(|b| b.boot_id != clock.boot_id || b.monotonic_ms < clock.monotonic_ms);
     let new_epoch = foreign.map(|b| {
         format!(
-            "batch {} is committed, the device would number its next one {}: its buffer is an older copy",
+            "batch {} is committed, the device would number its next one {}: a clone or a restored disk image",
             b.number, sync.next_batch
         )
     });
@@ -97,14 +118,24 @@ pub fn sync(sync: &pb::Sync, known: &[SealedAt], session: u64, instance: &[u8]) 
     });
     // P5: what another instance acknowledged is not a hole that the device left: this hub must say that it lacks it.
     let own = sync.hub_instance.is_empty() || sync.hub_instance == instance;
+    // A watermark never goes back, and is told only when it is on disk: this one was told by a later state of this database.
+    let told = !sync.hub_instance.is_empty() && own && sync.acked_through > through;
+    let forgotten = told.then(|| {
+        format!(
+            "batch {} was acknowledged, this database holds those up to {through}: it was restored from a backup. This \
+             device sends again what it still holds; with every hub stopped, `fieldcast-hub migrate --restored` makes all do so",
+            sync.acked_through
+        )
+    });
     SyncVerdict {
-        floor: if own {
+        floor: if own && !told {
             sync.oldest_batch.saturating_sub(1)
         } else {
             0
         },
         new_epoch,
         clone,
+        forgotten,
     }
 }
 
@@ -157,56 +188,88 @@ mod tests {
         assert_eq!(ranges(1, &odd, &[2, 4]).0, 5);
     }
 
-    #[test]
-    fn a_hub_that_knows_more_forces_a_new_epoch_but_not_for_a_batch_that_overtook_the_sync() {
-        let clock = pb::ClockStamp {
-            boot_id: "b".into(),
-            monotonic_ms: 100,
-            ..Default::default()
-        };
-        let message = pb::Sync {
+    fn message() -> pb::Sync {
+        pb::Sync {
             next_batch: 5,
             oldest_batch: 3,
+            acked_through: 2,
             session: 7,
-            clock: Some(clock),
+            hub_instance: b"hub".to_vec(),
+            clock: Some(pb::ClockStamp {
+                boot_id: "b".into(),
+                monotonic_ms: 100,
+                ..Default::default()
+            }),
             ..Default::default()
-        };
+        }
+    }
+
+    fn held(known: &[SealedAt]) -> Held<'_> {
+        Held {
+            known,
+            through: 2,
+            session: 7,
+            instance: b"hub",
+        }
+    }
+
+    #[test]
+    fn a_hub_that_knows_more_forces_a_new_epoch_but_not_for_a_batch_that_overtook_the_sync() {
+        let message = message();
         let sealed = |boot: &str, monotonic_ms| SealedAt {
             number: 5,
             boot_id: boot.into(),
             monotonic_ms,
         };
-        assert_eq!(
-            sync(&message, &[], 7, b"hub"),
-            SyncVerdict {
-                floor: 2,
-                new_epoch: None,
-                clone: None
-            }
+        let nothing = SyncVerdict {
+            floor: 2,
+            new_epoch: None,
+            clone: None,
+            forgotten: None,
+        };
+        assert_eq!(sync(&message, &held(&[])), nothing);
+        assert_eq!(sync(&message, &held(&[sealed("b", 120)])).new_epoch, None);
+        assert!(
+            sync(&message, &held(&[sealed("b", 80)]))
+                .new_epoch
+                .is_some()
         );
-        let restored = pb::Sync {
+        assert!(
+            sync(&message, &held(&[sealed("other", 120)]))
+                .new_epoch
+                .is_some()
+        );
+        let later = Held {
+            session: 8,
+            ..held(&[])
+        };
+        assert!(sync(&message, &later).clone.is_some());
+    }
+
+    #[test]
+    fn what_the_hub_forgot_is_no_hole_whether_it_was_told_of_its_restore_or_not() {
+        let told = pb::Sync {
             hub_instance: b"before the restore".to_vec(),
-            ..message.clone()
+            acked_through: 4,
+            ..message()
+        };
+        let verdict = sync(&told, &held(&[]));
+        assert_eq!((verdict.floor, verdict.forgotten), (0, None), "P5");
+        let untold = pb::Sync {
+            acked_through: 4,
+            ..message()
+        };
+        let verdict = sync(&untold, &held(&[]));
+        assert_eq!(verdict.floor, 0, "P5: no hole is closed");
+        assert!(verdict.forgotten.is_some(), "P5: another name is due");
+        let first = pb::Sync {
+            hub_instance: Vec::new(),
+            ..untold
         };
         assert_eq!(
-            sync(&restored, &[], 7, b"hub").floor,
-            0,
-            "P5: what the hub forgot is no hole"
+            sync(&first, &held(&[])).forgotten,
+            None,
+            "P5: nobody told it"
         );
-        assert_eq!(
-            sync(&message, &[sealed("b", 120)], 7, b"hub").new_epoch,
-            None
-        );
-        assert!(
-            sync(&message, &[sealed("b", 80)], 7, b"hub")
-                .new_epoch
-                .is_some()
-        );
-        assert!(
-            sync(&message, &[sealed("other", 120)], 7, b"hub")
-                .new_epoch
-                .is_some()
-        );
-        assert!(sync(&message, &[], 8, b"hub").clone.is_some());
     }
 }

@@ -25,6 +25,7 @@ use crate::events::HubEvent;
 use crate::mqtt::Delivery;
 use fieldcast_store::ledger::RejectedRecord;
 
+pub(crate) use writer::proof;
 pub use writer::{Ingestor, Written};
 
 /// Most batches that share a transaction, and most bytes of them.

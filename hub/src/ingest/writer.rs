@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fieldcast_store::clocks::Anchor;
-use fieldcast_store::ledger::{Ingest, Key, NewBatch, RejectedRecord};
+use fieldcast_store::ledger::{Ingest, Key, NewBatch, RejectedRecord, instance_for};
 use fieldcast_store::partitions::Month;
 use fieldcast_store::quarantine::Quarantined;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::{Result, Store};
-use fieldcast_wire::caps::MAX_ACK_REJECTED;
-use fieldcast_wire::{DeviceId, Epoch, Reading, RecordBody, SCHEMA, pb};
+use fieldcast_wire::caps::{MAX_ACK_REJECTED, PROOF};
+use fieldcast_wire::{DeviceId, Epoch, Reading, RecordBody, SCHEMA, Sha256, pb};
 
 use super::dating::{Dating, anchor, corrected, date};
 use super::decide::{Decision, decide, watermark};
@@ -45,7 +45,7 @@ struct Answer {
     newest: Option<(u64, pb::ClockStamp)>,
     rejected: Vec<pb::Rejected>,
     conflict: Option<String>,
-    committed: Vec<u64>,
+    committed: Vec<(u64, Sha256)>,
 }
 
 /// A batch and what is known of its readings' time.
@@ -123,7 +123,7 @@ impl Ingestor {
         let known = self.store.known_devices(&names).await?;
         let (jobs, strangers): (Vec<&Job>, Vec<&Job>) = jobs
             .iter()
-            .partition(|job| known.contains(job.device.as_str()));
+            .partition(|job| known.contains_key(job.device.as_str()));
         for job in strangers {
             tracing::warn!(device = %job.device, "batch of an unknown device refused; `fieldcast-hub device add` makes it known");
         }
@@ -158,7 +158,7 @@ impl Ingestor {
                 answer.newest = Some((job.batch.number, job.batch.clock.clone()));
             }
             if !matches!(outcome, Outcome::Conflict) {
-                answer.committed.push(job.batch.number);
+                answer.committed.push((job.batch.number, job.digest));
             }
             match outcome {
                 Outcome::Written(rejected) => {
@@ -182,20 +182,22 @@ impl Ingestor {
         let committed = tx.all_committed(&epochs).await?;
         let mut marks = Vec::new();
         for (((device, epoch), answer), committed) in answers.iter_mut().zip(committed) {
-            let (through, ranges) = watermark(&committed, &answer.committed);
+            let (through, ranges) = watermark(&committed, &answer.numbers());
             if through > committed.through {
                 marks.push((device.as_str(), *epoch, through));
             }
             let clock = answer.newest.take().map(|(_, clock)| clock);
             let clock = clock.unwrap_or_default();
             let reason = answer.conflict.take().or(committed.spent);
+            let restored = known.get(device.as_str()).copied().flatten();
             let ack = pb::Ack {
                 schema: SCHEMA,
                 epoch: epoch.to_vec(),
                 through,
                 ranges,
+                proofs: answer.committed.iter().map(proof).collect(),
                 rejected: std::mem::take(&mut answer.rejected),
-                hub_instance: self.instance.clone(),
+                hub_instance: instance_for(&self.instance, restored),
                 hub_time_ms: now_ms(),
                 echo_monotonic_ms: clock.monotonic_ms,
                 echo_boot_id: clock.boot_id,
@@ -483,7 +485,19 @@ async fn sieve<'a>(
     Ok(taken)
 }
 
+/// What proves to a device that the hub holds these very bytes.
+pub(crate) fn proof((batch, digest): &(u64, Sha256)) -> pb::Proof {
+    pb::Proof {
+        batch: *batch,
+        digest: digest.0[..PROOF].to_vec(),
+    }
+}
+
 impl Answer {
+    fn numbers(&self) -> Vec<u64> {
+        self.committed.iter().map(|(number, _)| *number).collect()
+    }
+
     fn reject(&mut self, batch: u64, rejected: Vec<RejectedRecord>) {
         let room = MAX_ACK_REJECTED.saturating_sub(self.rejected.len());
         let rejected = rejected.into_iter().take(room);

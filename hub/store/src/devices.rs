@@ -1,10 +1,10 @@
 //! Table `devices`: owns who may connect and when they were seen, never what they sent.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::types::Json;
+use sqlx::types::{Json, Uuid};
 
 use crate::Store;
 use crate::error::{Context as _, Result};
@@ -110,16 +110,16 @@ impl Store {
         .during("list devices")
     }
 
-    /// Those of the names that are devices.
+    /// Those of the names that are devices, each with what [`crate::ledger::instance_for`] adds to the instance.
     ///
     /// # Errors
     /// The database.
-    pub async fn known_devices(&self, ids: &[String]) -> Result<HashSet<String>> {
-        sqlx::query_scalar("SELECT id FROM devices WHERE id = ANY($1)")
+    pub async fn known_devices(&self, ids: &[String]) -> Result<HashMap<String, Option<Uuid>>> {
+        sqlx::query_as("SELECT id, restored FROM devices WHERE id = ANY($1)")
             .bind(ids)
             .fetch_all(self.pool())
             .await
-            .map(|ids| ids.into_iter().collect())
+            .map(|rows: Vec<(String, Option<Uuid>)>| rows.into_iter().collect())
             .during("look up devices")
     }
 

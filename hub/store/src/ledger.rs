@@ -2,6 +2,7 @@
 
 use fieldcast_wire::{Epoch, RecordBody, Sha256};
 use serde::{Deserialize, Serialize};
+use sqlx::types::Uuid;
 use sqlx::{Postgres, Transaction};
 
 use crate::error::{Context as _, Result};
@@ -87,6 +88,16 @@ pub struct SealedAt {
     pub boot_id: String,
     /// When in that boot.
     pub monotonic_ms: i64,
+}
+
+/// The name of this database that a device is told: that of the database itself, until the device has proved that the
+/// database forgot something.
+#[must_use]
+pub fn instance_for(database: &[u8], restored: Option<Uuid>) -> Vec<u8> {
+    match restored {
+        None => database.to_vec(),
+        Some(nonce) => Sha256::of(&[database, nonce.as_bytes()].concat()).0[..16].to_vec(),
+    }
 }
 
 pub(crate) fn number(n: i64) -> u64 {
@@ -207,12 +218,67 @@ impl Ingest {
         Ok(one.pop().unwrap_or_default())
     }
 
+    /// Numbers and digests of committed batches behind a number, ascending, at most `limit`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn digests(
+        &mut self,
+        device: &str,
+        epoch: Epoch,
+        behind: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Sha256)>> {
+        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT number, digest FROM batches WHERE device = $1 AND epoch = $2 AND number > $3
+             ORDER BY number LIMIT $4",
+        )
+        .bind(device)
+        .bind(epoch.0)
+        .bind(signed(behind))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *self.tx)
+        .await
+        .during(format!("read the ledger of device {device}"))?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(n, digest)| Some((number(n), Sha256::from_slice(&digest)?)))
+            .collect())
+    }
+
     /// Stores the watermark of an epoch; it never goes back.
     ///
     /// # Errors
     /// The database.
     pub async fn set_through(&mut self, device: &str, epoch: Epoch, through: u64) -> Result<()> {
         self.set_watermarks(&[(device, epoch, through)]).await
+    }
+
+    /// What is added to the instance that a device is told; see [`instance_for`].
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn restored(&mut self, device: &str) -> Result<Option<Uuid>> {
+        sqlx::query_scalar("SELECT restored FROM devices WHERE id = $1")
+            .bind(device)
+            .fetch_optional(&mut *self.tx)
+            .await
+            .map(Option::flatten)
+            .during(format!("read the instance that device {device} is told"))
+    }
+
+    /// Gives the instance that a device is told another name, which makes it send its tail again.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn renew_for(&mut self, device: &str) -> Result<Option<Uuid>> {
+        sqlx::query_scalar("UPDATE devices SET restored = $2 WHERE id = $1 RETURNING restored")
+            .bind(device)
+            .bind(Uuid::new_v4())
+            .fetch_optional(&mut *self.tx)
+            .await
+            .map(Option::flatten)
+            .during(format!("rename the instance that device {device} is told"))
     }
 
     /// Marks an epoch as spent; returns whether it was not before.

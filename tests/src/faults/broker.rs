@@ -54,6 +54,9 @@ impl Mosquitto {
     }
 
     pub(crate) fn start(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            return Ok(());
+        }
         let mut command = Command::new(&self.program);
         command.arg("-c").arg(self.dir.join("mosquitto.conf"));
         self.process = Some(Process::start(

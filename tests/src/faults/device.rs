@@ -15,7 +15,7 @@ use super::reading::Form;
 use crate::scenario::program;
 
 /// Readings of one request.
-const PUSH: u64 = 250;
+pub(crate) const PUSH: u64 = 250;
 /// More than this behind its pace, a source lets the rest go.
 const BEHIND: u64 = 40 * PUSH;
 
@@ -83,25 +83,46 @@ impl Device {
         })
     }
 
+    /// Where the agent keeps everything.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// A second device in a copy of this one's folder: the same identity, another port, and readings of its own.
+    pub(crate) fn twin(&self, dir: &Path) -> Result<Self> {
+        let file = dir.join("agent.toml");
+        let port = port()?;
+        let config = std::fs::read_to_string(&file)?
+            .replace(&format!(":{}\"", self.port), &format!(":{port}\""));
+        std::fs::write(&file, config)?;
+        Ok(Self {
+            name: self.name.clone(),
+            dir: dir.to_path_buf(),
+            port,
+            process: None,
+            may_end: false,
+            environment: Vec::new(),
+            source: self.source.twin(port),
+        })
+    }
+
     pub(crate) fn log_file(&self) -> PathBuf {
         self.dir.with_extension("log")
     }
 
     pub(crate) fn start(&mut self) -> Result<()> {
-        self.process = Some(self.spawn(&self.dir, &self.log_file())?);
-        Ok(())
-    }
-
-    /// An agent with another copy of this device's folder.
-    pub(crate) fn spawn(&self, dir: &Path, log: &Path) -> Result<Process> {
+        if self.process.is_some() {
+            return Ok(());
+        }
         let mut command = Command::new(program("fieldcast-agent")?);
         command
             .arg("run")
             .arg("--config")
-            .arg(dir.join("agent.toml"))
+            .arg(self.dir.join("agent.toml"))
             .env("NO_COLOR", "1");
         command.envs(self.environment.iter().map(|(k, v)| (k, v)));
-        Process::start(&mut command, log)
+        self.process = Some(Process::start(&mut command, &self.log_file())?);
+        Ok(())
     }
 
     pub(crate) fn kill(&mut self) -> Result<bool> {
@@ -119,10 +140,6 @@ impl Device {
         }
     }
 
-    pub(crate) fn runs(&self) -> bool {
-        self.process.is_some()
-    }
-
     /// Does what a service manager does: an agent that ended is started again, where it may end at all.
     pub(crate) fn tend(&mut self) -> Result<()> {
         let Some(process) = &mut self.process else {
@@ -138,12 +155,8 @@ impl Device {
                 process.log_tail()
             );
         }
+        self.process = None;
         self.start()
-    }
-
-    /// The port its readings go to.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 }
 
@@ -151,6 +164,9 @@ impl Device {
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) log: Arc<Log>,
+    index: usize,
+    form: Form,
+    rate: f64,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -172,9 +188,23 @@ impl Source {
         let thread = std::thread::spawn(move || push(index, port, form, &its_log, rate, &inner));
         Self {
             log,
+            index,
+            form,
+            rate,
             shared,
             thread: Some(thread),
         }
+    }
+
+    /// Another one for the same log, so that no reading is made twice.
+    fn twin(&self, port: u16) -> Self {
+        Self::start(
+            self.index,
+            port,
+            self.form,
+            Arc::clone(&self.log),
+            self.rate,
+        )
     }
 
     /// Lets readings flow.
@@ -236,7 +266,7 @@ fn push(index: usize, port: u16, form: Form, log: &Log, rate: f64, shared: &Shar
         match hand_over(&http, &url, &form.body(index, first, PUSH)) {
             Ok(Some(stored)) if stored == PUSH => {
                 handed += PUSH;
-                if log.accept().is_err() {
+                if log.accept(first).is_err() {
                     shared.short.fetch_add(1, Ordering::SeqCst);
                 }
             }

@@ -39,6 +39,9 @@ impl Hub {
     }
 
     pub(crate) fn start(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            return Ok(());
+        }
         let mut command = self.command(self.database.0)?;
         command
             .arg("serve")

@@ -53,21 +53,20 @@ impl Log {
         first
     }
 
-    /// The last offer was answered with success.
-    pub(crate) fn accept(&self) -> Result<()> {
+    /// The offer that began with this reading was answered with success.
+    pub(crate) fn accept(&self, first: u64) -> Result<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = inner.runs.last_mut() else {
+        let Ok(at) = inner.runs.binary_search_by_key(&first, |r| r.first) else {
             return Ok(());
         };
-        last.accepted = true;
-        let run = *last;
+        inner.runs[at].accepted = true;
+        let run = inner.runs[at];
         inner.accepted += run.end - run.first;
         writeln!(inner.file, "{}..{}", run.first, run.end)?;
         // Neighbours that ended alike are one run.
-        let n = inner.runs.len();
-        if n > 1 && inner.runs[n - 2].accepted {
-            inner.runs[n - 2].end = run.end;
-            inner.runs.pop();
+        if at > 0 && inner.runs[at - 1].accepted {
+            inner.runs[at - 1].end = run.end;
+            inner.runs.remove(at);
         }
         Ok(())
     }
@@ -109,12 +108,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::new(&dir.path().join("log")).unwrap();
         assert_eq!(log.offer(2), 0);
-        log.accept().unwrap();
-        assert_eq!(log.offer(1), 2);
-        assert_eq!(log.offer(2), 3);
-        log.accept().unwrap();
-        assert_eq!(log.offer(1), 5);
-        log.accept().unwrap();
+        log.accept(0).unwrap();
+        assert_eq!((log.offer(1), log.offer(2), log.offer(1)), (2, 3, 5));
+        log.accept(5).unwrap();
+        log.accept(3).unwrap();
         assert_eq!(log.verdicts(0), [true, true, false, true, true, true]);
         assert_eq!(log.verdicts(4), [true, true]);
         assert_eq!((log.accepted(), log.next()), (5, 6));

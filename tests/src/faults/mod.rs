@@ -4,10 +4,16 @@
 //! Each reading tells by its value, time and sensor which one it is. At the end each noted reading must have exactly
 //! one row or lie under a gap record, and each row must be a reading that was offered.
 
+mod backups;
 mod bed;
 mod broker;
+mod clocks;
+mod clones;
 mod device;
+mod disks;
+mod files;
 mod hub;
+mod images;
 mod kills;
 mod log;
 mod network;

@@ -30,8 +30,6 @@ pub struct Verdict {
 struct Window {
     first: u64,
     end: u64,
-    /// Newest gap record of the device before the fault.
-    after_gap: u64,
 }
 
 /// What the oracle knows of the fleet.
@@ -85,15 +83,11 @@ impl Oracle {
     }
 
     /// From now on until [`Self::close`], readings of this device may be lost under gap records.
-    pub(crate) fn open(&mut self, database: &Postgres, device: usize, log: &Log) -> Result<()> {
-        self.device(database, device, log)?;
-        let window = Window {
+    pub(crate) fn open(&mut self, device: usize) {
+        self.windows[device].push(Window {
             first: self.proven[device],
             end: u64::MAX,
-            after_gap: self.newest_gap(database, device)?,
-        };
-        self.windows[device].push(window);
-        Ok(())
+        });
     }
 
     pub(crate) fn close(&mut self, device: usize, log: &Log) {
@@ -110,13 +104,6 @@ impl Oracle {
              WHERE s.device = '{name}' AND r.time >= to_timestamp({since}::float8 / 1000) LIMIT 1) one"
         ))?;
         Ok(found > 0)
-    }
-
-    fn newest_gap(&self, database: &Postgres, device: usize) -> Result<u64> {
-        let name = &self.names[device];
-        database.number(&format!(
-            "SELECT coalesce(max(id), 0) FROM gaps WHERE device = '{name}'"
-        ))
     }
 
     fn device(&mut self, database: &Postgres, device: usize, log: &Log) -> Result<Verdict> {
@@ -159,25 +146,27 @@ impl Oracle {
         })?;
         // Asked after the rows: whatever is there by then was offered before.
         let accepted = log.verdicts(from);
-        self.compare(device, from, &seen, &accepted, &mut verdict);
-        if verdict.under_gaps > 0 {
-            self.gaps(database, device, &mut verdict)?;
+        let (strictly, with_gaps) = self.compare(device, from, &seen, &accepted, &mut verdict);
+        self.proven[device] = with_gaps;
+        if verdict.under_gaps > 0 && !self.gaps(database, device, &mut verdict)? {
+            self.proven[device] = strictly;
         }
         verdict.examples.truncate(EXAMPLES);
         Ok(verdict)
     }
 
+    /// Answers up to where all is as it should be: without, and with, what gap records must tell of.
     fn compare(
-        &mut self,
+        &self,
         device: usize,
         from: u64,
         seen: &[u8],
         accepted: &[bool],
         verdict: &mut Verdict,
-    ) {
+    ) -> (u64, u64) {
         let name = &self.names[device];
         let mut missing: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut proven = from;
+        let (mut strictly, mut proven) = (from, from);
         for (i, &accepted) in accepted.iter().enumerate() {
             let (n, rows) = (from + i as u64, seen.get(i).copied().unwrap_or(0));
             if rows > 1 {
@@ -187,11 +176,12 @@ impl Oracle {
                     .push(format!("{name}: reading {n} is there {rows} times"));
                 verdict.examples.truncate(EXAMPLES);
             }
+            let mut told = false;
             if accepted && rows == 0 {
-                let excused = self.windows[device]
+                told = self.windows[device]
                     .iter()
                     .any(|w| (w.first..w.end).contains(&n));
-                if excused {
+                if told {
                     verdict.under_gaps += 1;
                 } else {
                     verdict.lost += 1;
@@ -201,12 +191,10 @@ impl Oracle {
                     _ => drop(missing.insert(n, 1)),
                 }
             }
-            // What was not answered may still come: nothing is proven beyond the last accepted one.
-            if accepted && rows == 1 && proven == n {
-                proven = n + 1;
-            } else if !accepted && proven == n {
-                proven = n + 1;
-            }
+            // What was not answered may still come; the last word is spoken over all rows.
+            let right = !accepted || rows == 1;
+            strictly += u64::from(right && strictly == n);
+            proven += u64::from((right || told) && proven == n);
         }
         for i in accepted.len()..seen.len() {
             if seen[i] > 0 {
@@ -222,20 +210,15 @@ impl Oracle {
                 .examples
                 .push(format!("{name}: readings {n}..{} are missing", n + count));
         }
-        self.proven[device] = proven;
+        (strictly, proven)
     }
 
     /// Missing readings of a window count as told of where gap records since then cover as many records.
-    fn gaps(&self, database: &Postgres, device: usize, verdict: &mut Verdict) -> Result<()> {
-        let after = self.windows[device]
-            .iter()
-            .map(|w| w.after_gap)
-            .min()
-            .unwrap_or(0);
+    fn gaps(&self, database: &Postgres, device: usize, verdict: &mut Verdict) -> Result<bool> {
         let name = &self.names[device];
         let covered = database.number(&format!(
             "SELECT least(coalesce(sum((last_seq - first_seq + 1)::numeric), 0), 9e15)::bigint FROM gaps
-             WHERE device = '{name}' AND id > {after}"
+             WHERE device = '{name}'"
         ))?;
         if covered < verdict.under_gaps {
             verdict.lost += verdict.under_gaps - covered;
@@ -244,8 +227,14 @@ impl Oracle {
                 verdict.under_gaps
             ));
             verdict.under_gaps = covered;
+            return Ok(false);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether everything below these numbers is as it should be, device by device.
+    pub(crate) fn is_proven(&self, numbers: &[u64]) -> bool {
+        self.proven.iter().zip(numbers).all(|(p, n)| p >= n)
     }
 
     /// Numbers of an epoch have no hole: each is in a committed batch or under a gap record, and in one batch only.
@@ -300,8 +289,8 @@ mod tests {
         let mut oracle = Oracle::new(Form { begin_ms: 0 }, vec!["d".into()]);
         oracle.windows[0] = windows;
         let mut verdict = Verdict::default();
-        oracle.compare(0, 0, seen, accepted, &mut verdict);
-        (verdict, oracle.proven[0])
+        let (strictly, _) = oracle.compare(0, 0, seen, accepted, &mut verdict);
+        (verdict, strictly)
     }
 
     #[test]
@@ -319,11 +308,7 @@ mod tests {
 
     #[test]
     fn only_what_a_fault_may_have_cost_is_looked_for_under_gap_records() {
-        let window = Window {
-            first: 1,
-            end: 2,
-            after_gap: 0,
-        };
+        let window = Window { first: 1, end: 2 };
         let (verdict, _) = compared(&[0, 0, 0], &[true, true, true], vec![window]);
         assert_eq!((verdict.lost, verdict.under_gaps), (2, 1));
     }

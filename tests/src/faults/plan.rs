@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::random::Random;
-use super::{kills, network};
+use super::{clocks, disks, kills, network};
 
 /// A run of the fault harness.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ impl Plan {
     pub fn short(seed: u64) -> Self {
         Self {
             seed,
-            duration: Duration::from_secs(45),
+            duration: Duration::from_secs(30),
             kills_per_minute: 20.0,
             rate: 1_000.0,
             devices: 3,
@@ -60,12 +60,40 @@ pub(crate) enum Link {
     Database,
 }
 
+/// A disk that can be full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Disk {
+    /// The last device's.
+    Device,
+    /// PostgreSQL's.
+    Database,
+}
+
+/// Something that takes its time and needs everything else to be well meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trial {
+    /// A buffer's file is spoilt.
+    Damage,
+    /// A device comes back with an old disk.
+    OldImage,
+    /// A device runs twice.
+    Clones,
+    /// The database comes back from a backup, and the hub is told.
+    BackupTold,
+    /// The same, and nobody tells it.
+    BackupUntold,
+}
+
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Kill(Target),
     Start(Target),
     Disturb(Link, super::proxy::Mode),
+    Fill(Disk),
+    Free(Disk),
+    Jump(usize, clocks::Jump),
+    Try(Trial),
 }
 
 /// A step and when it is due.
@@ -76,8 +104,37 @@ pub(crate) fn steps(plan: &Plan, broker: bool) -> Vec<Timed> {
     let mut random = Random::new(plan.seed);
     let mut all = kills::steps(plan, broker, &mut random);
     all.extend(network::steps(plan, broker, &mut random));
+    all.extend(disks::steps(plan, &mut random));
+    all.extend(clocks::steps(plan, &mut random));
+    all.extend(trials(plan, &mut random));
     all.sort_by_key(|(at, _)| *at);
     all
+}
+
+const TRIALS: [Trial; 5] = [
+    Trial::Damage,
+    Trial::BackupUntold,
+    Trial::OldImage,
+    Trial::Clones,
+    Trial::BackupTold,
+];
+/// From one trial to the next in a long run.
+const TRIAL_EVERY: Duration = Duration::from_secs(80);
+
+/// All trials in a random order, and again in another one while there is time.
+fn trials(plan: &Plan, random: &mut Random) -> Vec<Timed> {
+    let every = (plan.duration / 6).min(TRIAL_EVERY);
+    let mut steps = Vec::new();
+    let mut at = every;
+    while at < plan.duration {
+        let mut left = TRIALS.to_vec();
+        while !left.is_empty() && at < plan.duration {
+            let trial = left.swap_remove(random.index(left.len()));
+            steps.push((at, Step::Try(trial)));
+            at += every;
+        }
+    }
+    steps
 }
 
 /// A time around `mean`, from half of it to one and a half.
@@ -118,7 +175,7 @@ mod tests {
                 match step {
                     Step::Kill(t) => assert!(down.insert(*t), "{t:?} is killed while it is down"),
                     Step::Start(t) => assert!(down.remove(t), "{t:?} is started while it runs"),
-                    Step::Disturb(..) => {}
+                    _ => {}
                 }
             }
             assert!(down.is_empty(), "{down:?} stay down");

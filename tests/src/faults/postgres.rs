@@ -65,6 +65,9 @@ impl Postgres {
     }
 
     pub(crate) fn start(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            return Ok(());
+        }
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).arg("-k").arg(&self.root);
         command.args(["-p", &self.port.to_string()]);
@@ -96,7 +99,11 @@ impl Postgres {
             Some(process) => process.ended()?.is_some(),
             None => false,
         };
-        if ended { self.start() } else { Ok(()) }
+        if ended {
+            self.process = None;
+            self.start()?;
+        }
+        Ok(())
     }
 
     /// Waits until it takes questions.
@@ -175,6 +182,7 @@ impl Postgres {
     /// Kills the server and puts the backup in place of its data. The caller starts it again.
     pub(crate) fn restore(&mut self) -> Result<()> {
         self.kill()?;
+        // A filler of a full disk goes with it; another file system may be in between.
         std::fs::remove_dir_all(self.data())?;
         std::fs::rename(self.root.join("backup"), self.data())?;
         Ok(())

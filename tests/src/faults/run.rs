@@ -72,10 +72,18 @@ fn whole(plan: &Plan, bed: &mut Bed) -> Result<Report> {
     let began = Instant::now();
     let mut due = steps(plan, bed.has_broker()).into_iter().peekable();
     let mut told = began;
-    while began.elapsed() < plan.duration || due.peek().is_some() {
-        while let Some((_, step)) = due.next_if(|(at, _)| *at <= began.elapsed()) {
+    // A trial stops the clock of the plan.
+    let mut trials = Duration::ZERO;
+    while began.elapsed().saturating_sub(trials) < plan.duration {
+        let now = began.elapsed().saturating_sub(trials);
+        if let Some((_, step)) = due.next_if(|(at, _)| *at <= now) {
             say(plan, began, step);
+            let start = Instant::now();
             bed.step(step)?;
+            if matches!(step, Step::Try(_)) {
+                trials += start.elapsed();
+            }
+            continue;
         }
         bed.tend()?;
         if told.elapsed() >= PROGRESS {
