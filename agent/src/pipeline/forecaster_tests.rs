@@ -317,6 +317,21 @@ fn a_model_far_worse_than_the_naive_forecast_is_told_after_a_day_of_actuals() {
 }
 
 #[test]
+fn a_sensor_that_sticks_is_not_blamed_on_the_model() {
+    let mut f = Forecaster::new(spec()).unwrap();
+    feed(&mut f, 0..100);
+    f.set_active(Some(slot("a", 200.0)));
+    let mut step = Step::default();
+    for hour in 100..200 {
+        f.reading("sold", hour * HOUR, 1_000.0);
+        f.reading("temperature", hour * HOUR, 20.0);
+        f.advance(&mut step);
+    }
+    let worse = |n: &Note| matches!(n, Note::Worse { .. });
+    assert!(!step.notes.iter().any(worse));
+}
+
+#[test]
 fn a_model_that_gives_nan_never_speaks_and_the_baseline_does() {
     let mut f = Forecaster::new(spec()).unwrap();
     feed(&mut f, 0..100);

@@ -80,6 +80,8 @@ impl Forecaster {
         let season = i64::try_from(self.spec.season_steps()).unwrap_or(1);
         let (mut sum, mut count) = (0.0, 0_u32);
         let mut beside_naive = (0.0, 0.0, 0_u32);
+        // A value that stands still may be a stuck sensor's, which last season's values soon repeat: it judges no model.
+        let moved = self.rows.value(time - period, target) != Some(actual);
         let running = self.active.as_ref().map(|s| s.sha.0.to_vec());
         let speaking = self.pending.speaking_of(time);
         // How a shadow does is said in pairs alone, and what speaks for the device is judged where it runs.
@@ -95,7 +97,7 @@ impl Forecaster {
                 let error = (actual - forecast.mean[h]).abs();
                 sum += error;
                 count += 1;
-                if let Some(naive) = naive {
+                if let Some(naive) = naive.filter(|_| moved) {
                     beside_naive.0 += error;
                     beside_naive.1 += (actual - naive).abs();
                     beside_naive.2 += 1;
