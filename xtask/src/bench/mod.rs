@@ -5,6 +5,7 @@ mod drift;
 mod infer;
 pub(crate) mod peers;
 mod process;
+mod rollout;
 mod series;
 mod train;
 
@@ -27,6 +28,8 @@ enum Which {
     Accuracy(accuracy::AccuracyArgs),
     /// False alarms, power and cost of drift checks, beside Evidently.
     Drift(drift::DriftArgs),
+    /// Wrong, right and late verdicts on challengers of made fleets.
+    Rollout(rollout::RolloutArgs),
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
@@ -35,6 +38,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         Which::Train(args) => train::run(args),
         Which::Accuracy(args) => accuracy::run(args),
         Which::Drift(args) => drift::run(args),
+        Which::Rollout(args) => rollout::run(args),
     }
 }
 
