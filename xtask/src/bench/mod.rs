@@ -6,6 +6,7 @@ mod drift;
 mod infer;
 pub(crate) mod peers;
 mod process;
+mod rollout;
 mod series;
 mod train;
 
@@ -30,6 +31,8 @@ enum Which {
     Delivery(delivery::DeliveryArgs),
     /// False alarms, power and cost of drift checks, beside Evidently.
     Drift(drift::DriftArgs),
+    /// Wrong, right and late verdicts on challengers of made fleets.
+    Rollout(rollout::RolloutArgs),
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
@@ -39,6 +42,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         Which::Accuracy(args) => accuracy::run(args),
         Which::Delivery(args) => delivery::run(args),
         Which::Drift(args) => drift::run(args),
+        Which::Rollout(args) => rollout::run(args),
     }
 }
 

@@ -10,13 +10,13 @@
 //! bets on every block lose no time by waiting for blocks that are far apart (what Henzi and Ziegel, 2022, do).
 
 /// Fractions of a bettor's money that a difference of usual size is worth.
-const FRACTIONS: [f64; 4] = [0.03125, 0.0625, 0.125, 0.25];
+const FRACTIONS: [f64; 4] = [0.0625, 0.125, 0.25, 0.5];
 /// Largest gain of a block that counts, in usual sizes: one day is no proof.
 const CLIP: f64 = 4.0;
 /// What a bettor keeps at least, so that one day is no end of all evidence.
 const KEPT: f64 = 0.125;
 /// Size of a relative block difference that is expected before any was seen, and the blocks that it counts for.
-const EXPECTED: f64 = 0.2;
+const EXPECTED: f64 = 0.15;
 const COUNTS_FOR: f64 = 2.0;
 
 /// One claim's bettors.

@@ -109,11 +109,11 @@ fn of_no_gain_it_is_seldom_ever_large_however_often_looked_at() {
 fn the_money_of_one_bet_is_what_arithmetic_says() {
     let mut money = Money::default();
     money.bet(2.0, 0.5);
-    let by_hand = [0.03125_f64, 0.0625, 0.125, 0.25].map(|f| 1.0 + 2.0 * f - 0.5 * f * f);
+    let by_hand = [0.0625_f64, 0.125, 0.25, 0.5].map(|f| 1.0 + 2.0 * f - 0.5 * f * f);
     assert!((money.logarithm().exp() - by_hand.iter().sum::<f64>() / 4.0).abs() < 1e-12);
     let mut clipped = Money::default();
     clipped.bet(1e9, 0.0);
-    assert!((clipped.logarithm().exp() - (1.125 + 1.25 + 1.5 + 2.0) / 4.0).abs() < 1e-12);
+    assert!((clipped.logarithm().exp() - (1.25 + 1.5 + 2.0 + 3.0) / 4.0).abs() < 1e-12);
 }
 
 #[test]

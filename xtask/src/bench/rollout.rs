@@ -1,0 +1,190 @@
+//! `cargo xtask bench rollout`: owns the figures of rollouts and their goals, never a test; it runs an example of `models/drift`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::command::{cargo, execute, output, target_dir};
+
+/// Sizes of the made fleets, and the blocks that a better challenger is watched for: about thrice what the hardest pair needs.
+const FLEETS: [(&str, u32); 3] = [("_1", 1_080), ("_5", 720), ("_50", 360)];
+/// Blocks that an equal and a worse challenger are watched for: half a year of days.
+const WATCHED: u32 = 180;
+
+/// Options of `bench rollout`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RolloutArgs {
+    /// Made rollouts of an equal and of a worse challenger, of each kind and fleet.
+    #[arg(long, default_value_t = 1_000)]
+    runs: u32,
+    /// Of a better one.
+    #[arg(long, default_value_t = 300)]
+    better: u32,
+    /// Seed of all runs.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+pub(crate) fn run(args: &RolloutArgs) -> Result<()> {
+    ensure!(
+        args.runs > 0 && args.better > 0,
+        "--runs and --better are at least 1"
+    );
+    execute(cargo()?.args([
+        "build",
+        "--release",
+        "--package=fieldcast-drift",
+        "--example=paired",
+    ]))?;
+    let release = target_dir()?.join("release");
+    println!(
+        "{:34}{:>10} {:8}{:>10} to what (goal; aim)",
+        "figure", "value", "unit", "ratio"
+    );
+    for (fleet, blocks) in FLEETS {
+        equal(&cases(&release, args, args.runs, WATCHED, "equal_", fleet)?);
+        better(&cases(
+            &release,
+            args,
+            args.better,
+            blocks,
+            "better_",
+            fleet,
+        )?);
+        worse(&cases(&release, args, args.runs, WATCHED, "worse_", fleet)?);
+    }
+    Ok(())
+}
+
+/// What an example's line says.
+struct Case {
+    name: String,
+    /// Percent called.
+    superior: f64,
+    harmful: f64,
+    /// Median blocks until it was called.
+    promoted_at: f64,
+    harmful_at: f64,
+    /// Blocks that a fixed-sample test needs.
+    fixed: f64,
+}
+
+fn cases(
+    release: &Path,
+    args: &RolloutArgs,
+    runs: u32,
+    blocks: u32,
+    begin: &str,
+    end: &str,
+) -> Result<Vec<Case>> {
+    let numbers = [args.seed.to_string(), runs.to_string(), blocks.to_string()];
+    let mut command = Command::new(release.join("examples/paired"));
+    output(command.args(numbers).args([begin, end]))?
+        .lines()
+        .map(case)
+        .collect()
+}
+
+fn case(row: &str) -> Result<Case> {
+    let (name, numbers) = row
+        .split_once(' ')
+        .with_context(|| format!("read `{row}` as a case: it has no numbers"))?;
+    let numbers = numbers
+        .split(' ')
+        .map(|w| {
+            w.parse()
+                .with_context(|| format!("read `{w}` of `{row}` as a number"))
+        })
+        .collect::<Result<Vec<f64>>>()?;
+    let [superior, harmful, promoted_at, harmful_at, fixed, _] = numbers[..] else {
+        bail!("read `{row}` as a case: it has no six numbers");
+    };
+    Ok(Case {
+        name: name.into(),
+        superior,
+        harmful,
+        promoted_at,
+        harmful_at,
+        fixed,
+    })
+}
+
+fn equal(cases: &[Case]) {
+    for case in cases {
+        line(
+            &format!("{}_promoted", case.name),
+            case.superior,
+            "%",
+            None,
+            "(at most 5; 2)",
+        );
+        line(
+            &format!("{}_harmful", case.name),
+            case.harmful,
+            "%",
+            None,
+            "",
+        );
+    }
+}
+
+fn better(cases: &[Case]) {
+    for case in cases {
+        line(
+            &format!("{}_promoted", case.name),
+            case.superior,
+            "%",
+            None,
+            "(at least 95; 99)",
+        );
+        let of = format!("a fixed sample {:.1} (at most 2; 1.3)", case.fixed);
+        let ratio = Some(case.promoted_at / case.fixed);
+        line(
+            &format!("{}_median", case.name),
+            case.promoted_at,
+            "blocks",
+            ratio,
+            &of,
+        );
+    }
+}
+
+fn worse(cases: &[Case]) {
+    for case in cases {
+        line(
+            &format!("{}_promoted", case.name),
+            case.superior,
+            "%",
+            None,
+            "(at most 1; 0.1)",
+        );
+        line(
+            &format!("{}_harmful", case.name),
+            case.harmful,
+            "%",
+            None,
+            "",
+        );
+        line(
+            &format!("{}_median", case.name),
+            case.harmful_at,
+            "blocks",
+            None,
+            "",
+        );
+    }
+}
+
+fn line(name: &str, value: f64, unit: &str, ratio: Option<f64>, of: &str) {
+    // More than half of the runs were never called.
+    let shown = if value.is_finite() {
+        format!("{value:.2}")
+    } else {
+        "-".into()
+    };
+    let ratio = ratio
+        .filter(|r| r.is_finite())
+        .map_or("-".into(), |r| format!("{r:.2}x"));
+    println!("{name:34}{shown:>10} {unit:8}{ratio:>10} {of}");
+}
