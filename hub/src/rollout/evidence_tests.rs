@@ -73,7 +73,7 @@ fn the_better_model_is_shown_to_be_better_and_the_worse_one_to_be_worse() {
     );
     let words = better.to_string();
     assert!(
-        words.starts_with("over 39 blocks of 1 devices the loss is"),
+        words.starts_with("over 39 blocks of 1 device the loss is"),
         "{words}"
     );
     let worse = of(2.6);
