@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::Context;
-use crate::rollout::driver;
 use crate::rollout::plan::Plan;
+use crate::rollout::{driver, rows};
 
 /// Options of `rollout`.
 #[derive(Debug, clap::Args)]
@@ -85,7 +85,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             let Some((row, devices)) = store.rollout(id).await? else {
                 bail!("there is no rollout {id}; see `rollout list`")
             };
-            let answer = json!({"rollout": row, "devices": devices});
+            let evidence = rows::evidence_of(&row).map(|e| e.to_string());
+            let stage = rows::stage_of(&row);
+            let answer =
+                json!({"rollout": row, "stage": stage, "evidence": evidence, "devices": devices});
             return ctx.print(&answer, || {
                 let line = |d: &fieldcast_store::rollouts::DeploymentRow| {
                     format!(
@@ -97,7 +100,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                     "rollout {id}: {} version {}: {} ({})",
                     row.forecaster, row.model_version, row.status, row.reason
                 );
+                let evidence = evidence.map(|words| format!("  beside the champion: {words}"));
                 std::iter::once(head)
+                    .chain(stage.map(|words| format!("  {words}")))
+                    .chain(evidence)
                     .chain(devices.iter().map(line))
                     .collect::<Vec<_>>()
                     .join("\n")
@@ -111,6 +117,12 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             if store.model_version(&forecaster, version).await?.is_none() {
                 bail!(
                     "`{forecaster}` has no version {version}; see `fieldcast-hub model list {forecaster}`"
+                );
+            }
+            let floor = rows::floor_of(store.forecaster(&forecaster).await?.as_ref());
+            if u64::try_from(version).unwrap_or(0) < floor {
+                bail!(
+                    "`{forecaster}` may run no version below {floor}; take a newer one, or lower `rollout.floor` in its definition"
                 );
             }
             let plan = match plan {

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Rest;
 use super::extract::{Path, Query};
 use super::problem::Problem;
+use crate::rollout;
 
 const MAX_LIMIT: i64 = 1_000;
 /// No list is longer; what is added to a cursor cannot overflow.
@@ -327,7 +328,7 @@ pub async fn rollouts(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer
     Ok(page(rows, read, |r| r.id.to_string()))
 }
 
-/// One rollout with its devices.
+/// One rollout with its devices, and what the new model showed beside the old one: in numbers (`machine.evidence`) and in words.
 ///
 /// # Errors
 /// No such rollout, or the database.
@@ -341,6 +342,8 @@ pub async fn rollout(
         .ok_or_else(|| Problem::not_found(format!("there is no rollout {id}; see /v1/rollouts")))?;
     let mut value = json!(row);
     value["devices"] = json!(devices);
+    value["evidence"] = json!(rollout::rows::evidence_of(&row).map(|e| e.to_string()));
+    value["stage"] = json!(rollout::rows::stage_of(&row));
     Ok(Json(value))
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use fieldcast_features::ForecasterSpec;
 use fieldcast_store::Store;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
@@ -18,6 +19,7 @@ use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
 use super::rows::{decode, encode, floor_of, report_of, reported};
 pub use super::rows::{prepare, start};
+use super::{evidence, judge};
 use crate::downlink::Downlink;
 use crate::signing::Signer;
 
@@ -137,7 +139,8 @@ impl Driver {
         };
         let bundle =
             Sha256::from_hex(&target.bundle).context("the bundle's digest is malformed")?;
-        let floor = floor_of(self.store.forecaster(forecaster).await?.as_ref());
+        let definition = self.store.forecaster(forecaster).await?;
+        let floor = floor_of(definition.as_ref());
         let fleet = self.store.fleet(&json!({}), forecaster).await?;
         let Some(mut locked) = self.store.lock_rollout(row.id).await? else {
             return Ok(changed);
@@ -150,8 +153,23 @@ impl Driver {
         for device in &fleet {
             connected(&mut rollout, &device.device, device.online, at);
         }
+        let mut events = events(&rollout, &locked, &fleet, &bundle, floor);
+        if let (Some(champion), Some(block_ms)) =
+            (&previous, block_ms(&target, definition.as_ref()))
+            && judge::gathers(&rollout)
+        {
+            let look = evidence::look(
+                &self.store,
+                &locked.row,
+                &rollout,
+                &target,
+                champion,
+                block_ms,
+            );
+            events.extend(look.await?.map(Event::Evidence));
+        }
         let mut actions = Vec::new();
-        for event in events(&rollout, &locked, &fleet, &bundle, floor) {
+        for event in events.into_iter().chain([Event::Tick]) {
             actions.extend(step(&mut rollout, event, at));
         }
         if rollout == before && locked.commands.is_empty() {
@@ -283,8 +301,17 @@ fn events(
         };
         events.push(Event::Operator(what, who.clone()));
     }
-    events.push(Event::Tick);
     events
+}
+
+/// Length of the blocks that devices compare models over.
+fn block_ms(target: &ModelVersionRow, definition: Option<&ForecasterRow>) -> Option<i64> {
+    let sealed = serde_json::from_value::<ForecasterSpec>(target.manifest["forecaster"].clone());
+    let spec = sealed
+        .as_ref()
+        .ok()
+        .or_else(|| definition.map(|d| &d.spec))?;
+    Some(spec.block_ms())
 }
 
 async fn give(locked: &mut LockedRollout, order: Order<'_>) -> Result<()> {

@@ -143,7 +143,7 @@ pub fn gathers(r: &Rollout) -> bool {
 
 /// Goes back where the new model has been shown to be worse than the old one.
 pub(super) fn stop_if_harmful(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
-    if !gathers(r) {
+    if proof(r).is_none() {
         return;
     }
     if let Some(e) = r.evidence.as_ref().filter(|e| e.harmful) {

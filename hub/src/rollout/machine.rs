@@ -416,6 +416,7 @@ fn advance(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
             Status::Running if r.since.is_none() => {
                 // What failed before may be more than this stage allows: then nobody is ordered forward first.
                 judge::stop_if_failing(r, r.stage, true, now, actions);
+                judge::stop_if_harmful(r, now, actions);
                 if r.status == Status::Running {
                     begin_stage(r, now, actions);
                 }

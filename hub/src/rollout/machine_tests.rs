@@ -21,7 +21,7 @@ fn rollout(plan: Plan, n: u32) -> Rollout {
         rank: i,
         labels: [(
             "line".to_owned(),
-            if i % 2 == 0 { "a" } else { "b" }.to_owned(),
+            if i.is_multiple_of(2) { "a" } else { "b" }.to_owned(),
         )]
         .into(),
     };

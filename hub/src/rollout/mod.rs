@@ -1,6 +1,7 @@
 //! Rollouts: owns how a model version reaches devices and how it comes back, never how it was made.
 
 pub mod driver;
+mod evidence;
 pub mod judge;
 pub mod machine;
 mod orders;

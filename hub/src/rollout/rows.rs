@@ -8,7 +8,7 @@ use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::{Sha256, message, pb};
 use serde_json::{Value, json};
 
-use super::machine::{Deployment, DeviceState, Report, Rollout};
+use super::machine::{Deployment, DeviceState, Evidence, Report, Rollout};
 use super::plan::{Member, Plan};
 use super::policy::{Kind, Policy};
 
@@ -74,8 +74,28 @@ pub fn policy_of(forecaster: &ForecasterRow) -> Result<Policy> {
     })
 }
 
+/// What a rollout knows of the new model beside the old one, where it has been compared.
+#[must_use]
+pub fn evidence_of(row: &RolloutRow) -> Option<Evidence> {
+    serde_json::from_value(row.machine["evidence"].clone()).ok()
+}
+
+/// Where a rollout stands among its stages, in words.
+#[must_use]
+pub fn stage_of(row: &RolloutRow) -> Option<String> {
+    let plan: Plan = serde_json::from_value(row.machine["plan"].clone()).ok()?;
+    let stage = usize::try_from(row.machine["stage"].as_u64()?).ok()?;
+    let name = &plan.stages.get(stage)?.name;
+    Some(format!(
+        "stage {} of {}: {name}",
+        stage + 1,
+        plan.stages.len()
+    ))
+}
+
 /// The lowest version of a forecaster's models that devices may run, as its definition states it; 0: any.
-pub(super) fn floor_of(forecaster: Option<&ForecasterRow>) -> u64 {
+#[must_use]
+pub fn floor_of(forecaster: Option<&ForecasterRow>) -> u64 {
     forecaster
         .and_then(|f| f.rollout["floor"].as_u64())
         .unwrap_or(0)

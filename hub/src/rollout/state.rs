@@ -140,12 +140,13 @@ impl std::fmt::Display for Evidence {
         }
         let word = if self.gain < 0.0 { "higher" } else { "lower" };
         let percent = |v: f64| 100.0 * v;
+        let count = |n: u32, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         write!(
             f,
-            "over {} blocks of {} devices the loss is {:.1} % {word} (between {:.1} % and {:.1} % lower); the bet on better stands \
+            "over {} of {} the loss is {:.1} % {word} (between {:.1} % and {:.1} % lower); the bet on better stands \
              at {:.2} of {:.0}, on worse at {:.2} of {:.0}",
-            self.blocks,
-            self.devices,
+            count(self.blocks, "block"),
+            count(self.devices, "device"),
             percent(self.gain.abs()),
             percent(self.lower),
             percent(self.upper),

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::jobs::{JobError, JobHandle};
-use crate::rollout::policy::Kind;
 use crate::signing::{Signer, hex};
 use crate::{registry, rollout};
 use compare::Judged;
@@ -213,11 +212,7 @@ pub async fn run(
             "importance": trained.importance});
     let by = format!("training run {}", job.id);
     let kind = rollout::rows::kind_of(champion.as_ref().map(|c| &c.manifest), &spec);
-    let plan = match kind {
-        // Not before there is evidence to wait for.
-        Kind::Challenger => policy.plan(Kind::Incomparable),
-        other => policy.plan(other),
-    };
+    let plan = policy.plan(kind);
     let conclusion = Conclusion {
         model: NewModelVersion {
             forecaster: name,

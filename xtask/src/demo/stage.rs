@@ -23,9 +23,10 @@ const CHANGES: [u32; 2] = [500, 620];
 
 /// The forecaster where the data are generated.
 const DEFINITION: &str = "name = \"demand\"\ntarget = \"demand\"\ninputs = [\"temperature\", \"humidity\", \"demand\"]\n\
-                          period = \"1h\"\nlookback = 48\nhorizon = 24\n\
-                          [rollout]\nstages = [25]\nsoak = \"0s\"\n\
-                          [rollout.evidence]\nneed = \"better\"\nmax_blocks = 60\n";
+                          period = \"1h\"\nlookback = 48\nhorizon = 24\n";
+
+/// How new models reach the devices where the definition does not say it: as usual, without the hours of waiting in between.
+const ROLLOUT: &str = "\n[rollout]\nstages = [25]\nsoak = \"0s\"\n";
 
 /// What the demonstration needs to know of the forecaster.
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -56,6 +57,8 @@ impl Stage {
             }
             None => DEFINITION.to_owned(),
         };
+        let says = toml::from_str::<toml::Table>(&text).is_ok_and(|t| t.contains_key("rollout"));
+        let text = if says { text } else { text + ROLLOUT };
         let definition: Definition =
             toml::from_str(&text).context("read the forecaster's definition")?;
         let definition_file = dir.join("forecaster.toml");

@@ -1,0 +1,172 @@
+//! Evidence of a rollout: owns which blocks of paired losses count and when, never the test that judges them.
+//!
+//! A bet is made on a block once, so a block must be complete before it counts, and what comes later must not change it. Both
+//! follow from the order in which rows came, so that every hub that reads the table finds the same:
+//! ```text
+//! open -> closed   every watcher has sent this block or a later one,
+//!                  or half of those that ever sent one are two blocks ahead,
+//!                  or one is so far ahead that nobody is waited for
+//! closed: what still comes for it, or for an earlier one, is left out
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use fieldcast_drift::paired::{Row, Settings, Test, Verdict};
+use fieldcast_store::Store;
+use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_store::paired_losses::{Pair, PairedRow};
+use fieldcast_store::rollouts::RolloutRow;
+use fieldcast_wire::Sha256;
+
+use super::machine::{Evidence, Rollout};
+
+/// Blocks by which half of the reporters must be ahead for a block to close without the others.
+const AHEAD: i64 = 2;
+/// Blocks by which one of them must be ahead.
+const FAR_AHEAD: i64 = 14;
+
+/// What is known of the new model beside the old one, where that is more than the rollout knows already.
+///
+/// # Errors
+/// The database, or a malformed digest.
+pub(super) async fn look(
+    store: &Store,
+    row: &RolloutRow,
+    rollout: &Rollout,
+    target: &ModelVersionRow,
+    champion: &ModelVersionRow,
+    block_ms: i64,
+) -> Result<Option<Evidence>> {
+    let digest = |hex: &str| Sha256::from_hex(hex).context("the bundle's digest is malformed");
+    let (running, watching) = (digest(&champion.bundle)?, digest(&target.bundle)?);
+    let pair = Pair {
+        forecaster: &row.forecaster,
+        running_version: champion.version,
+        running: &running.0,
+        watching_version: target.version,
+        watching: &watching.0,
+        since: row.created_at,
+    };
+    let newest = store.newest_paired_losses(&pair).await?;
+    if newest == rollout.evidence.as_ref().map_or(0, |e| e.newest) {
+        return Ok(None);
+    }
+    let rows = store.paired_losses(&pair).await?;
+    let stage = rollout.stage;
+    let watchers = rollout.devices.iter();
+    let watchers = watchers.filter(|(_, d)| d.generation > 0 && d.stages.contains(&stage));
+    let watchers: BTreeSet<&str> = watchers.map(|(name, _)| name.as_str()).collect();
+    let challenger = u32::try_from(store.challenger_number(row).await?)?.max(1);
+    let mut known = judge(&rows, &watchers, block_ms, challenger)?;
+    known.newest = newest;
+    Ok(Some(known))
+}
+
+/// The verdict on what is complete.
+fn judge(
+    rows: &[PairedRow],
+    watchers: &BTreeSet<&str>,
+    block_ms: i64,
+    challenger: u32,
+) -> Result<Evidence> {
+    let closed = closed(rows, watchers, block_ms);
+    let settings = Settings::of_challenger(challenger);
+    let verdict = Test::new(settings)?.verdict(closed.iter().map(|r| losses(r, block_ms)));
+    let begin = closed.iter().map(|r| block_of(r, block_ms)).min();
+    let end = closed.iter().map(|r| block_of(r, block_ms)).max();
+    let span_ms = begin
+        .zip(end)
+        .map_or(0, |(begin, end)| (end - begin).saturating_add(block_ms));
+    Ok(Evidence {
+        challenger,
+        span_ms,
+        ..told(&verdict, &settings)
+    })
+}
+
+fn told(verdict: &Verdict, settings: &Settings) -> Evidence {
+    let gain = verdict.gain;
+    let finite = |v: f64| if v.is_finite() { v } else { v.signum() };
+    let of = |part: fn(&fieldcast_drift::paired::Gain) -> f64| {
+        gain.as_ref().map_or(0.0, |g| finite(part(g)))
+    };
+    Evidence {
+        blocks: verdict.blocks,
+        devices: verdict.devices,
+        gain: of(|g| g.estimate),
+        lower: of(|g| g.lower),
+        upper: of(|g| g.upper),
+        bet_better: verdict.e_superior,
+        needed_better: 1.0 / settings.alpha,
+        bet_worse: verdict.e_harm,
+        needed_worse: 1.0 / settings.harm_alpha,
+        better: verdict.superior,
+        harmful: verdict.harmful,
+        ..Evidence::default()
+    }
+}
+
+/// Quantile losses, where both models have levels in common; the errors of their means otherwise.
+fn losses(row: &PairedRow, block_ms: i64) -> Row<&str> {
+    let quantiles = row.running_quantile > 0.0 || row.watching_quantile > 0.0;
+    let (running, watching) = if quantiles {
+        (row.running_quantile, row.watching_quantile)
+    } else {
+        (row.running_abs, row.watching_abs)
+    };
+    Row {
+        from_ms: block_of(row, block_ms),
+        device: row.device.as_str(),
+        running,
+        watching,
+        steps: u32::try_from(row.steps).unwrap_or(u32::MAX),
+    }
+}
+
+/// Begin of the block that a row belongs to: a device may begin within one.
+fn block_of(row: &PairedRow, block_ms: i64) -> i64 {
+    row.from_time.timestamp_millis().div_euclid(block_ms.max(1)) * block_ms.max(1)
+}
+
+/// The rows of closed blocks; `rows` in the order in which they came.
+fn closed<'r>(
+    rows: &'r [PairedRow],
+    watchers: &BTreeSet<&str>,
+    block_ms: i64,
+) -> Vec<&'r PairedRow> {
+    let mut open: BTreeMap<i64, Vec<&PairedRow>> = BTreeMap::new();
+    let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
+    let (mut closed, mut until) = (Vec::new(), i64::MIN);
+    for row in rows {
+        let (device, block) = (row.device.as_str(), block_of(row, block_ms));
+        if !watchers.contains(device) {
+            continue;
+        }
+        let last = newest.entry(device).or_insert(block);
+        *last = block.max(*last);
+        if block > until {
+            open.entry(block).or_default().push(row);
+        }
+        while let Some(first) = open.first_entry() {
+            if !is_complete(*first.key(), &newest, watchers.len(), block_ms) {
+                break;
+            }
+            until = *first.key();
+            closed.extend(first.remove());
+        }
+    }
+    closed
+}
+
+fn is_complete(block: i64, newest: &BTreeMap<&str, i64>, watchers: usize, block_ms: i64) -> bool {
+    let at = |ahead: i64| {
+        let from = block.saturating_add(ahead.saturating_mul(block_ms));
+        newest.values().filter(|n| **n >= from).count()
+    };
+    at(0) == watchers || at(AHEAD) >= newest.len().div_ceil(2) || at(FAR_AHEAD) > 0
+}
+
+#[cfg(test)]
+#[path = "evidence_tests.rs"]
+mod tests;

@@ -1,0 +1,120 @@
+//! Tests of which blocks count: the same for whoever reads the table, whenever.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use chrono::DateTime;
+use proptest::prelude::*;
+
+use super::*;
+
+const DAY: i64 = 86_400_000;
+
+fn row(id: i64, device: &str, block: i64, watching: f64) -> PairedRow {
+    PairedRow {
+        id,
+        device: device.into(),
+        from_time: DateTime::from_timestamp_millis(block * DAY).unwrap(),
+        to_time: DateTime::from_timestamp_millis((block + 1) * DAY).unwrap(),
+        steps: 576,
+        running_abs: 2.0,
+        watching_abs: watching,
+        running_quantile: 1.0,
+        watching_quantile: watching / 2.0,
+    }
+}
+
+fn came(order: &[(&str, i64)]) -> Vec<PairedRow> {
+    let numbered = (1..).zip(order);
+    numbered
+        .map(|(id, (d, block))| row(id, d, *block, 1.0))
+        .collect()
+}
+
+fn ids(rows: &[PairedRow], watchers: &[&str]) -> Vec<i64> {
+    let watchers = watchers.iter().copied().collect();
+    closed(rows, &watchers, DAY).iter().map(|r| r.id).collect()
+}
+
+#[test]
+fn a_block_counts_when_every_watcher_sent_it_or_those_that_do_are_ahead() {
+    let both = came(&[("a", 1), ("b", 1), ("a", 2)]);
+    assert_eq!(ids(&both, &["a", "b"]), [1, 2]);
+    assert_eq!(ids(&both[..1], &["a", "b"]), [0_i64; 0]);
+    assert_eq!(
+        ids(&both, &["a"]),
+        [1, 3],
+        "who does not watch says nothing"
+    );
+    // b went silent: its block is not waited for once a is two ahead, and is left out when it comes after all.
+    let silent = came(&[("a", 1), ("b", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 2)]);
+    assert_eq!(ids(&silent, &["a", "b"]), [1, 2, 3]);
+    // One of five that lives in the future closes nothing for the others, until it is very far ahead.
+    let five = ["a", "b", "c", "d", "e"];
+    let mut rows: Vec<(&str, i64)> = five.iter().map(|d| (*d, 1)).collect();
+    rows.extend([("a", 2), ("e", 9), ("b", 2)]);
+    assert_eq!(ids(&came(&rows), &five).len(), 5);
+    rows.extend([("e", 16)]);
+    assert_eq!(ids(&came(&rows), &five).len(), 7);
+}
+
+#[test]
+fn the_better_model_is_shown_to_be_better_and_the_worse_one_to_be_worse() {
+    let of = |watching: f64| {
+        // The difference varies from day to day.
+        let days = 0..40;
+        let rows: Vec<PairedRow> = days
+            .map(|d| row(d + 1, "a", d, watching + 0.1 * ((d * 7 % 5) as f64 - 2.0)))
+            .collect();
+        judge(&rows, &["a"].into(), DAY, 1).unwrap()
+    };
+    let better = of(1.4);
+    assert!(
+        better.better && !better.harmful && better.gain > 0.2,
+        "{better:?}"
+    );
+    let words = better.to_string();
+    assert!(
+        words.starts_with("over 39 blocks of 1 device the loss is"),
+        "{words}"
+    );
+    let worse = of(2.6);
+    assert!(
+        worse.harmful && !worse.better && worse.gain < -0.2,
+        "{worse:?}"
+    );
+    let same = of(2.0);
+    assert!(!same.harmful && !same.better, "{same:?}");
+    assert_eq!(same.span_ms, 40 * DAY);
+    let third = judge(&[], &["a"].into(), DAY, 3).unwrap();
+    assert!(
+        third.needed_better > 8.0 * better.needed_better,
+        "a later challenger has less to spend"
+    );
+    assert_eq!(
+        serde_json::from_value::<Evidence>(serde_json::json!(third)).unwrap(),
+        third
+    );
+}
+
+proptest! {
+    #[test]
+    fn what_counted_once_counts_for_ever_and_nothing_else_joins_its_block(
+        order in prop::collection::vec((0..4usize, 0..12i64), 0..80),
+    ) {
+        let devices = ["a", "b", "c", "d"];
+        let order: Vec<(&str, i64)> = order.iter().map(|(d, b)| (devices[*d], *b)).collect();
+        let rows = came(&order);
+        let watchers = devices.into_iter().collect();
+        let mut before: Vec<i64> = Vec::new();
+        let mut last = i64::MIN;
+        for n in 0..=rows.len() {
+            let now: Vec<&PairedRow> = closed(&rows[..n], &watchers, DAY);
+            let ids: Vec<i64> = now.iter().map(|r| r.id).collect();
+            prop_assert_eq!(&ids[..before.len()], &before[..], "what was judged has changed");
+            for r in &now[before.len()..] {
+                prop_assert!(block_of(r, DAY) > last, "a closed block grew");
+            }
+            last = now.iter().map(|r| block_of(r, DAY)).max().unwrap_or(last);
+            before = ids;
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Stages on a real PostgreSQL: labelled groups, late joiners, the floor, and two hubs that drive at once.
+
+use fieldcast_hub::rollout::driver::{self, Driver, Rounds};
+use fieldcast_hub::rollout::plan::{Mode, Plan, Stage};
+use fieldcast_store::Store;
+use fieldcast_wire::{Sha256, pb};
+use serde_json::json;
+
+use crate::support::{self, Bed, add_device, bed, define, register};
+use crate::{obey, order, say_of, start, status};
+
+/// Devices `a`, `b`, ... with a label `line` that is `x` for the first half and `y` for the second.
+async fn several(names: &[&str]) -> (Bed, Driver) {
+    let bed = bed().await;
+    for (i, name) in names.iter().enumerate() {
+        let line = if 2 * i < names.len() { "x" } else { "y" };
+        let labels = [("line".to_owned(), line.to_owned())].into();
+        let hash = Sha256::of(name.as_bytes()).0;
+        bed.store
+            .put_device(name, &labels, Some(&hash[..]))
+            .await
+            .unwrap();
+    }
+    define(&bed.store, "f", json!({})).await;
+    register(&bed.store, "f", 1).await;
+    let driver = crate::driver(&bed);
+    (bed, driver)
+}
+
+#[tokio::test]
+async fn labelled_groups_come_in_their_order_and_late_joiners_get_the_champion_meanwhile() {
+    let names = ["a", "b", "c", "d"];
+    let (bed, driver) = several(&names).await;
+    let (store, mut rounds, mut n) = (&bed.store, Rounds::default(), 0);
+    let first = start(store, 1).await;
+    // While the first model is on trial there is nothing that late joiners could be given.
+    driver.tick(&mut rounds).await;
+    add_device(store, "early", Some("secret")).await;
+    driver.tick(&mut rounds).await;
+    assert!(order(store, "early").await.is_none());
+    obey(store, &names, &mut n).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, first).await, "succeeded");
+
+    register(store, "f", 2).await;
+    let line = |name: &str| Stage {
+        labels: [("line".to_owned(), name.to_owned())].into(),
+        approval: name == "y",
+        ..Stage::usual(name, Mode::Active, 100, 3_600_000)
+    };
+    let plan = Plan {
+        stages: vec![
+            line("x"),
+            line("y"),
+            Stage::usual("all", Mode::Active, 100, 3_600_000),
+        ],
+        floor: 0,
+    };
+    let second = driver::start(store, "f", 2, plan, "ann").await.unwrap();
+    driver.tick(&mut rounds).await;
+    obey(store, &names, &mut n).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, second).await, "awaiting");
+    let mut versions = Vec::new();
+    for name in names {
+        versions.push(order(store, name).await.unwrap().model_version);
+    }
+    assert_eq!(versions, [2, 2, 1, 1], "only line x");
+
+    add_device(store, "late", Some("secret")).await;
+    driver.tick(&mut rounds).await;
+    let late = order(store, "late").await.unwrap();
+    assert_eq!((late.model_version, late.stage()), (1, pb::Stage::Active));
+    store
+        .command_rollout(second, "approve", "ann")
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        driver.tick(&mut rounds).await;
+        obey(store, &["a", "b", "c", "d", "early"], &mut n).await;
+    }
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, second).await, "succeeded");
+    driver.tick(&mut rounds).await;
+    assert_eq!(order(store, "late").await.unwrap().model_version, 2);
+}
+
+#[tokio::test]
+async fn no_device_is_left_below_the_floor() {
+    let names = ["a", "b"];
+    let (bed, driver) = several(&names).await;
+    let (store, mut rounds, mut n) = (&bed.store, Rounds::default(), 0);
+    start(store, 1).await;
+    driver.tick(&mut rounds).await;
+    obey(store, &names, &mut n).await;
+    driver.tick(&mut rounds).await;
+    register(store, "f", 2).await;
+    let plan = Plan {
+        floor: 2,
+        ..Plan::all_at_once()
+    };
+    let rollout = driver::start(store, "f", 2, plan, "ann").await.unwrap();
+    driver.tick(&mut rounds).await;
+    // `a` fails and falls back to version 1 by itself.
+    let given = order(store, "a").await.unwrap();
+    let old = Sha256::of(b"f 1").0;
+    let phase = pb::ModelPhase::RolledBack;
+    say_of(store, "a", 100, phase, (&old[..], 1), given.generation).await;
+    driver.tick(&mut rounds).await;
+    for name in names {
+        let order = order(store, name).await.unwrap();
+        assert_eq!(order.model_version, 0, "{name} is ordered to run none");
+    }
+    n = 200;
+    obey(store, &names, &mut n).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, rollout).await, "rolled_back");
+
+    // As the forecaster's own rule it holds outside rollouts too: the champion is below it.
+    let row = store.forecaster("f").await.unwrap().unwrap();
+    store
+        .apply_forecaster(&row.spec, &row.retraining, &json!({"floor": 2}))
+        .await
+        .unwrap();
+    add_device(store, "late", Some("secret")).await;
+    driver.tick(&mut rounds).await;
+    assert!(order(store, "late").await.is_none());
+    assert_eq!(order(store, "b").await.unwrap().model_version, 0);
+    let below = driver::start(store, "f", 1, Plan::all_at_once(), "ann")
+        .await
+        .unwrap();
+    driver.tick(&mut rounds).await;
+    let row = store.rollout(below).await.unwrap().unwrap().0;
+    assert_eq!(row.status, "rolled_back");
+    assert!(row.reason.contains("below the floor"), "{}", row.reason);
+}
+
+#[tokio::test]
+async fn two_hubs_drive_the_same_rollouts_and_order_nothing_twice() {
+    let names: Vec<String> = (0..12).map(|i| format!("d{i:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (bed, one) = several(&names).await;
+    let other = Driver {
+        store: Store::new(&bed.target, 8).unwrap(),
+        ..one.clone()
+    };
+    support::psql(
+        &bed,
+        "CREATE TABLE given (device text, generation bigint, model_version bigint, stage text);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO given VALUES (NEW.device, NEW.generation, NEW.model_version, NEW.stage); RETURN NEW; END $$;
+         CREATE TRIGGER note AFTER INSERT OR UPDATE ON desired FOR EACH ROW EXECUTE FUNCTION note();",
+    );
+    let (store, mut n) = (&bed.store, 0);
+    let (mut mine, mut others) = (Rounds::default(), Rounds::default());
+    let stage = |name, mode, percent| Stage::usual(name, mode, percent, 3_600_000);
+    for version in 1..=4 {
+        if version > 1 {
+            register(store, "f", version).await;
+        }
+        let plan = Plan {
+            stages: vec![
+                stage("shadow", Mode::Shadow, 50),
+                stage("canary", Mode::Active, 10),
+                stage("half", Mode::Active, 50),
+                stage("all", Mode::Active, 100),
+            ],
+            floor: 0,
+        };
+        let rollout = driver::start(store, "f", version, plan, "ann")
+            .await
+            .unwrap();
+        // The last one is sent back in the middle.
+        for round in 0..40 {
+            let obeying = obey(store, &names, &mut n);
+            tokio::join!(one.tick(&mut mine), other.tick(&mut others), obeying);
+            if version == 4 && round == 3 {
+                store
+                    .command_rollout(rollout, "abort", "ann")
+                    .await
+                    .unwrap();
+            }
+            if store.open_rollouts().await.unwrap().is_empty() {
+                break;
+            }
+        }
+        let expected = if version == 4 {
+            "rolled_back"
+        } else {
+            "succeeded"
+        };
+        assert_eq!(status(store, rollout).await, expected, "version {version}");
+    }
+    // Each order once: no generation twice for a device, and no device more often in a stage than the plan has it.
+    support::psql(
+        &bed,
+        "DO $$ BEGIN
+            IF EXISTS (SELECT 1 FROM given GROUP BY device, generation HAVING count(*) > 1) THEN
+                RAISE EXCEPTION 'a generation was given twice'; END IF;
+            IF EXISTS (SELECT 1 FROM given WHERE model_version IN (1, 2) GROUP BY device, model_version, stage
+                       HAVING count(*) > 1) THEN
+                RAISE EXCEPTION 'a device was ordered twice'; END IF;
+            IF (SELECT count(*) FROM given WHERE model_version = 2) <> 6 + 12 THEN
+                RAISE EXCEPTION 'not everyone was ordered'; END IF;
+         END $$;",
+    );
+}
