@@ -1,6 +1,6 @@
 //! The embedded MQTT broker: owns who may connect and what they may publish and read, never what is said.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -79,6 +79,8 @@ impl Broker {
             hub: Sha256::of(password.as_bytes()),
             store,
             kept: Mutex::new(HashMap::new()),
+            asking: Mutex::new(HashSet::new()),
+            turn: tokio::sync::Mutex::new(()),
         };
         let mut broker = MqttBroker::with_config(config)
             .await
@@ -127,7 +129,7 @@ pub fn random_token() -> Result<String> {
     Ok(crate::signing::hex(&bytes))
 }
 
-/// When a token's hash was read, and what it was.
+/// When the database was asked for a token's hash, and what it said; none where it has none or could not say.
 type Kept = (Instant, Option<Vec<u8>>);
 
 /// Who may do what; everything else is refused.
@@ -136,35 +138,59 @@ struct Gate {
     hub: Sha256,
     store: Store,
     kept: Mutex<HashMap<String, Kept>>,
+    /// Who waits for the database's answer. A whole fleet that comes back at once is a few questions, one after the other:
+    /// while one is under way, all who come wait for the next.
+    asking: Mutex<HashSet<String>>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl Gate {
+    /// What is known of a device's token: found, and not older than believed; or asked for after `since`, whatever it was.
+    fn kept(&self, device: &str, since: Instant) -> Option<Option<Vec<u8>>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, hash) = kept.get(device)?;
+        let good = *at >= since || (hash.is_some() && at.elapsed() < TOKEN_KEPT);
+        good.then(|| hash.clone())
+    }
+
     async fn token_hash(&self, device: &str) -> Option<Vec<u8>> {
-        let kept = |gate: &Self| {
-            let kept = gate.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.get(device)
-                .filter(|(at, hash)| at.elapsed() < TOKEN_KEPT && hash.is_some())
-                .map(|(_, hash)| hash.clone())
-        };
-        if let Some(hash) = kept(self) {
+        let since = Instant::now();
+        if let Some(hash) = self.kept(device, since) {
             return hash;
         }
-        match self.store.token_hash(device).await {
-            Ok(hash) => {
-                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                if kept.len() > 100_000 {
-                    kept.clear();
-                }
-                kept.insert(device.to_owned(), (Instant::now(), hash.clone()));
-                hash
-            }
-            Err(error) => {
-                tracing::warn!(%error, device, "cannot check a device's token");
-                None
-            }
+        self.asking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(device.to_owned());
+        let _turn = self.turn.lock().await;
+        if let Some(hash) = self.kept(device, since) {
+            return hash;
         }
+        let mut names =
+            std::mem::take(&mut *self.asking.lock().unwrap_or_else(PoisonError::into_inner));
+        names.insert(device.to_owned());
+        let names: Vec<String> = names.into_iter().collect();
+        let now = Instant::now();
+        let mut found = self
+            .store
+            .token_hashes(&names)
+            .await
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, devices = names.len(), "cannot check tokens");
+                HashMap::new()
+            });
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() > 100_000 {
+            kept.clear();
+        }
+        let own = found.get(device).cloned();
+        for name in names {
+            let hash = found.remove(&name);
+            kept.insert(name, (now, hash));
+        }
+        own
     }
 
     async fn admits(&self, connect: &ConnectPacket) -> bool {

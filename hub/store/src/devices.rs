@@ -1,6 +1,6 @@
 //! Table `devices`: owns who may connect and when they were seen, never what they sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -123,17 +123,19 @@ impl Store {
             .during("look up devices")
     }
 
-    /// SHA-256 of the device's token; none for an unknown device or one that may not connect.
+    /// SHA-256 of the tokens of those of the names that are devices and may connect.
     ///
     /// # Errors
     /// The database.
-    pub async fn token_hash(&self, id: &str) -> Result<Option<Vec<u8>>> {
-        sqlx::query_scalar("SELECT token_hash FROM devices WHERE id = $1")
-            .bind(id)
-            .fetch_optional(self.pool())
-            .await
-            .map(Option::flatten)
-            .during(format!("read the token of device {id}"))
+    pub async fn token_hashes(&self, ids: &[String]) -> Result<HashMap<String, Vec<u8>>> {
+        let found: Vec<(String, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, token_hash FROM devices WHERE id = ANY($1) AND token_hash IS NOT NULL",
+        )
+        .bind(ids)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the tokens of {} devices", ids.len()))?;
+        Ok(found.into_iter().collect())
     }
 
     /// A device connected or went away. A will older than the latest birth changes nothing; returns whether it counted.

@@ -7,8 +7,9 @@ use fieldcast_features::Millis;
 use crate::random::{Persistent, Stream};
 use crate::spec::DAY_MS;
 
-/// How long a deviation lasts.
+/// How long a deviation lasts, and for how many values at most: quick sensors are no smoother than slow ones.
 const MEMORY_MS: f64 = 1_800_000.0;
+const MEMORY_STEPS: f64 = 30.0;
 /// Values are multiples of one over this: exact in binary, so that sums and copies can be compared to the last bit.
 const GRAIN: f64 = 256.0;
 
@@ -31,7 +32,7 @@ impl Channel {
         let swing = level * (0.05 + 0.1 * stream.uniform());
         let peak = stream.uniform();
         #[allow(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
-        let memory = (MEMORY_MS / step.max(1) as f64).max(0.5);
+        let memory = (MEMORY_MS / step.max(1) as f64).clamp(0.5, MEMORY_STEPS);
         Self {
             level,
             swing,
