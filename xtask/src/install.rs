@@ -18,6 +18,8 @@ pub(crate) enum Need {
     Mmdebstrap,
     /// Boots one with a systemd of its own.
     Nspawn,
+    /// Lets a process believe another time.
+    Faketime,
 }
 
 impl Need {
@@ -27,6 +29,7 @@ impl Need {
             Self::Mosquitto => "mosquitto",
             Self::Mmdebstrap => "mmdebstrap",
             Self::Nspawn => "systemd-container",
+            Self::Faketime => "faketime",
         }
     }
 
@@ -36,6 +39,7 @@ impl Need {
             Self::Mosquitto => find_program("mosquitto").is_some(),
             Self::Mmdebstrap => find_program("mmdebstrap").is_some(),
             Self::Nspawn => find_program("systemd-nspawn").is_some(),
+            Self::Faketime => find_program("faketime").is_some(),
         }
     }
 }
@@ -94,6 +98,13 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
             "{} was installed but its programs are not found; {by_hand}",
             need.package()
         ),
+    }
+}
+
+/// Installs one where it can, else says what is left out.
+pub(crate) fn or_skip(need: Need, left_out: &str) {
+    if let Err(error) = ensure(&[need]) {
+        eprintln!("skipped: {left_out}: {error:#}");
     }
 }
 

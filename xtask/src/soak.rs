@@ -41,6 +41,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
         needs.push(Need::Mosquitto);
     }
     install::ensure(&needs)?;
+    install::or_skip(Need::Faketime, "clocks do not jump");
     let mut build = cargo()?;
     build.args(["build", "--workspace", "--bins"]);
     if !args.debug {

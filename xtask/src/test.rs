@@ -21,6 +21,10 @@ pub(crate) struct TestArgs {
 /// Installs, builds, tests.
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     install::ensure(&[Need::Postgres, Need::Mosquitto])?;
+    install::or_skip(
+        Need::Faketime,
+        "no device's clock jumps in the tests of faults",
+    );
     match std::env::var_os("FIELDCAST_DATA") {
         Some(dir) if Path::new(&dir).is_dir() => {
             eprintln!("real data: {}", Path::new(&dir).display())

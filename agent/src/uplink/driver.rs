@@ -382,7 +382,7 @@ impl Driver {
             return None;
         }
         match topic {
-            DeviceTopic::Ack => match message::decode::<pb::Ack>("ack", payload) {
+            DeviceTopic::Ack => match message::decode_ack(payload) {
                 Ok(ack) if ack.schema > SCHEMA => tracing::warn!(
                     schema = ack.schema,
                     "an acknowledgement of a newer layout is left alone; update the agent"

@@ -30,8 +30,8 @@ impl Plan {
     pub fn short(seed: u64) -> Self {
         Self {
             seed,
-            duration: Duration::from_secs(30),
-            kills_per_minute: 20.0,
+            duration: Duration::from_secs(24),
+            kills_per_minute: 28.0,
             rate: 1_000.0,
             devices: 3,
             embedded_broker: false,
