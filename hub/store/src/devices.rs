@@ -1,6 +1,6 @@
 //! Table `devices`: owns who may connect and when they were seen, never what they sent.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
