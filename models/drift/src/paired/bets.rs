@@ -8,13 +8,19 @@
 //! them then says less than it seems to, and each bettor pays a fee of `f^2 (dependence - 1) / 2` a block: the growth by
 //! which the sum's larger variance would deceive it. A fee takes nothing from validity (it only lowers the money), and
 //! bets on every block lose no time by waiting for blocks that are far apart (what Henzi and Ziegel, 2022, do).
+//!
+//! What is exact is exact for differences that are fair once cut at the clip. No bet with a scale learnt on the way is fair where a
+//! model is mostly a little better and seldom worse by many times that: of one that falls nine times as far one block in ten, 1 is
+//! expected to become 1.02 after twelve blocks.
 
 /// Fractions of a bettor's money that a difference of usual size is worth.
 const FRACTIONS: [f64; 4] = [0.0625, 0.125, 0.25, 0.5];
-/// Largest gain of a block that counts, in usual sizes: one day is no proof.
+/// Largest difference of a block that counts, in usual sizes: one day is no proof.
 const CLIP: f64 = 4.0;
-/// What a bettor keeps at least, so that one day is no end of all evidence.
+/// What a bettor keeps of its money at least, before the fee, so that one day is no end of all evidence.
 const KEPT: f64 = 0.125;
+/// And after it.
+const LEAST: f64 = 0.01;
 /// Size of a relative block difference that is expected before any was seen, and the blocks that it counts for.
 const EXPECTED: f64 = 0.15;
 const COUNTS_FOR: f64 = 2.0;
@@ -59,7 +65,11 @@ impl Money {
     /// All bet on a difference of `z` usual sizes.
     pub(super) fn bet(&mut self, z: f64, fee: f64) {
         for (money, f) in self.0.iter_mut().zip(FRACTIONS) {
-            *money += (1.0 + f * z.min(CLIP) - fee * f * f).max(KEPT).ln();
+            // Gains are cut where losses are, so that a change to both sides alike is worth nothing.
+            let most = CLIP.min((1.0 - KEPT) / f);
+            *money += (1.0 + f * z.clamp(-most, most) - fee * f * f)
+                .max(LEAST)
+                .ln();
         }
     }
 

@@ -36,6 +36,8 @@ const MOST: f64 = 27.6;
 const FEWEST_OTHERS: usize = 3;
 /// Share of the logarithm of the asked evidence that has to be left without the device that made the most of it.
 const WITHOUT: f64 = 0.5;
+/// Less is not taken: the fee also covers that a bettor cannot lose more than it has.
+const LEAST_DEPENDENCE: f64 = 2.0;
 const SUBJECT: &str = "the test of a challenger";
 
 /// What is asked of a test; fixed before the first block is seen.
@@ -51,7 +53,7 @@ pub struct Settings {
     pub least_blocks: u32,
     /// Fewest pairs of steps of a row that counts.
     pub least_steps: u32,
-    /// How much more the sum of block differences varies than that of independent ones, 1 to 4 (1 = independent).
+    /// How much more the sum of block differences varies than that of independent ones: 2 to 4.
     pub dependence: f64,
 }
 
@@ -155,8 +157,8 @@ impl Test {
             ),
             (
                 "dependence",
-                (1.0..=4.0).contains(&settings.dependence),
-                "from 1 to 4",
+                (LEAST_DEPENDENCE..=4.0).contains(&settings.dependence),
+                "from 2 to 4",
             ),
         ];
         match ranges.iter().find(|(_, holds, _)| !holds) {

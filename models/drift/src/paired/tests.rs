@@ -50,38 +50,51 @@ fn paths(outcomes: &[(f64, f64)], length: u32) -> Vec<(Vec<f64>, f64)> {
     })
 }
 
-#[test]
-fn of_no_gain_the_money_expected_is_no_more_than_it_was() {
-    let fair: [&[(f64, f64)]; 4] = [
-        &[(0.1, 0.5), (-0.1, 0.5)],
-        &[(0.5, 0.5), (-0.5, 0.5)],
-        // Mostly a little better, seldom much worse.
-        &[(0.05, 0.8), (-0.2, 0.2)],
-        &[(-0.05, 0.8), (0.2, 0.2)],
-    ];
-    for outcomes in fair {
-        for dependence in [1.0, 2.2] {
-            let mut expected = [0.0; 12];
-            for (path, chance) in paths(outcomes, 12) {
-                let mut evidence = Evidence::new(dependence);
-                for (value, expected) in path.iter().zip(&mut expected) {
-                    *expected += chance * evidence.bet(*value).exp();
-                }
-            }
-            let (mut before, free) = (1.0, dependence == 1.0);
-            for after in expected {
-                assert!(
-                    after <= before + 1e-12,
-                    "{outcomes:?}: {before} became {after}"
-                );
-                assert!(
-                    !free || (after - 1.0).abs() < 1e-12,
-                    "{outcomes:?}: no fee, yet {after}"
-                );
-                before = after;
-            }
+/// Expected money after each of twelve bets.
+fn expected(outcomes: &[(f64, f64)], dependence: f64) -> [f64; 12] {
+    let mut expected = [0.0; 12];
+    for (path, chance) in paths(outcomes, 12) {
+        let mut evidence = Evidence::new(dependence);
+        for (value, expected) in path.iter().zip(&mut expected) {
+            *expected += chance * evidence.bet(*value).exp();
         }
     }
+    expected
+}
+
+#[test]
+fn of_no_gain_the_money_expected_stays_what_it_was_without_a_fee() {
+    for outcomes in [[(0.1, 0.5), (-0.1, 0.5)], [(0.2, 0.5), (-0.2, 0.5)]] {
+        for after in expected(&outcomes, 1.0) {
+            assert!((after - 1.0).abs() < 1e-12, "{outcomes:?}: {after}");
+        }
+    }
+}
+
+#[test]
+fn the_fee_is_more_than_what_cut_losses_are_worth() {
+    let fair = [
+        [(0.1, 0.5), (-0.1, 0.5)],
+        [(1.0, 0.5), (-1.0, 0.5)],
+        [(0.05, 0.8), (-0.2, 0.2)],
+        [(-0.05, 0.8), (0.2, 0.2)],
+    ];
+    for (outcomes, dependence) in with_dependence(&fair) {
+        let mut before = 1.0;
+        for after in expected(outcomes, dependence) {
+            assert!(
+                after <= before + 1e-12,
+                "{outcomes:?} at {dependence}: {before} became {after}"
+            );
+            before = after;
+        }
+    }
+}
+
+fn with_dependence(fair: &[[(f64, f64); 2]]) -> impl Iterator<Item = (&[(f64, f64)], f64)> {
+    let each = [LEAST_DEPENDENCE, Settings::default().dependence];
+    fair.iter()
+        .flat_map(move |outcomes| each.map(|d| (outcomes.as_slice(), d)))
 }
 
 #[test]
@@ -108,12 +121,12 @@ fn of_no_gain_it_is_seldom_ever_large_however_often_looked_at() {
 #[test]
 fn the_money_of_one_bet_is_what_arithmetic_says() {
     let mut money = Money::default();
-    money.bet(2.0, 0.5);
-    let by_hand = [0.0625_f64, 0.125, 0.25, 0.5].map(|f| 1.0 + 2.0 * f - 0.5 * f * f);
+    money.bet(1.5, 0.5);
+    let by_hand = [0.0625_f64, 0.125, 0.25, 0.5].map(|f| 1.0 + 1.5 * f - 0.5 * f * f);
     assert!((money.logarithm().exp() - by_hand.iter().sum::<f64>() / 4.0).abs() < 1e-12);
     let mut clipped = Money::default();
     clipped.bet(1e9, 0.0);
-    assert!((clipped.logarithm().exp() - (1.25 + 1.5 + 2.0 + 3.0) / 4.0).abs() < 1e-12);
+    assert!((clipped.logarithm().exp() - (1.25 + 1.5 + 1.875 + 1.875) / 4.0).abs() < 1e-12);
 }
 
 #[test]
