@@ -87,6 +87,7 @@ impl Clock {
 
     /// What the wall clock says, uncorrected.
     #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "the agent's clock")]
     pub fn raw_wall_ms(&self) -> Millis {
         let since = |t: std::time::Duration| i64::try_from(t.as_millis()).unwrap_or(i64::MAX);
         match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
