@@ -95,6 +95,7 @@ impl Clock {
 
     /// What the wall clock says, uncorrected.
     #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "the agent's clock")]
     pub fn raw_wall_ms(&self) -> Millis {
         #[cfg(test)]
         if let Some(time) = &self.simulated {

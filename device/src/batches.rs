@@ -41,6 +41,8 @@ pub struct SyncHead {
     pub next_seq: u64,
     /// Every batch up to this one was acknowledged.
     pub acked_through: u64,
+    /// The batch acknowledged last, which a restored hub has forgotten first; 0: none since its instance is in force.
+    pub last_acked: u64,
     /// Hub instance that acknowledged; empty: none yet.
     pub hub_instance: Vec<u8>,
     /// Bytes waiting in the whole buffer.

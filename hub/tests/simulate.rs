@@ -248,7 +248,7 @@ async fn a_fleet_obeys_signed_orders_and_misbehaves_as_it_is_told() {
         Going::start(&dir, &url, &nan.replace("nan", "refuse")),
     );
     reach(store, "nan-", 2, "rolled_back").await;
-    reach(store, "crash-", 2, "failed").await;
+    reach(store, "crash-", 2, "rolled_back").await;
     reach(store, "refuse-", 2, "rejected").await;
     let told = good.end();
     for fleet in [nan, crash, refuse] {

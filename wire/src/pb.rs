@@ -340,6 +340,9 @@ pub struct Sync {
     pub clock: ::core::option::Option<ClockStamp>,
     #[prost(uint64, tag = "10")]
     pub buffered_bytes: u64,
+    /// the batch acknowledged last; 0: none since this hub instance is in force
+    #[prost(uint64, tag = "11")]
+    pub last_acked: u64,
 }
 /// Payload of `up/presence`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,6 +1,6 @@
 //! Acknowledgements: owns what they trim, rewind or move to a new epoch; never decides what to send.
 
-use fieldcast_wire::caps::{MAX_ACK_PROOFS, PROOF};
+use fieldcast_wire::caps::{MAX_ACK_PROOFS, MAX_ACK_RANGES, PROOF};
 use fieldcast_wire::{Epoch, RecordBody, batch, pb};
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -134,7 +134,9 @@ impl Store {
         .map_err(&step)?;
         // P5: before what was acknowledged is trimmed, a hub that tells of less must be asked.
         let acked = rewind::acked_through(&tx, row.id).map_err(&step)?;
-        out.behind = !ack.hub_instance.is_empty() && acked > ack.through;
+        let last = last_acked(&tx, row.id, &out.done).map_err(&step)?;
+        let unlisted = ack.ranges.len() < MAX_ACK_RANGES && !listed(ack, last);
+        out.behind = !ack.hub_instance.is_empty() && (acked > ack.through || unlisted);
         Store::trim_tail(&tx, self.limits.tail_bytes, older_than).map_err(&step)?;
         tx.execute(
             "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
@@ -180,6 +182,24 @@ impl Store {
         (self.pending, self.pending_bytes) = (unsigned(records), unsigned(bytes));
         Ok(())
     }
+}
+
+/// The batch that was acknowledged last, of these or before. Numbers that the device dropped hold a hub's watermark back,
+/// so that only this one tells whether the hub has forgotten what lies beyond them.
+fn last_acked(tx: &Transaction<'_>, epoch_id: i64, done: &[BatchKey]) -> rusqlite::Result<u64> {
+    if let Some(newest) = done.iter().map(|key| key.number).max() {
+        tx.execute(
+            "UPDATE epochs SET last_acked = ?2 WHERE id = ?1",
+            params![epoch_id, number(newest)],
+        )?;
+        return Ok(newest);
+    }
+    tx.query_row(
+        "SELECT last_acked FROM epochs WHERE id = ?1",
+        [epoch_id],
+        |r| r.get(0),
+    )
+    .map(unsigned)
 }
 
 fn records_of(tx: &Transaction<'_>, epoch_id: i64, batch: u64) -> rusqlite::Result<u64> {

@@ -133,6 +133,36 @@ fn a_number_without_the_bytes_of_its_batch_proves_nothing() {
     assert_eq!(store.apply_ack(&own).unwrap().done.len(), 2);
 }
 
+/// Once lost what lay behind a dropped batch: the hub's watermark stood still, and the restore did not show.
+#[test]
+fn a_hub_that_forgot_what_lies_behind_a_dropped_batch_is_told_what_it_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&[commit(0..150)]).unwrap();
+    while store.seal().unwrap().is_some() {}
+    store
+        .db
+        .execute("DELETE FROM batches WHERE number = 1", [])
+        .unwrap();
+    let mut both = ack(&store, 0, 1);
+    both.ranges = vec![pb::BatchRange { first: 2, last: 3 }];
+    both.proofs = proofs(&store, 3);
+    let done = store.apply_ack(&both).unwrap();
+    assert_eq!((done.done.len(), done.behind), (2, false));
+    let head = store.sync_heads().unwrap().remove(0);
+    assert_eq!((head.acked_through, head.last_acked), (0, 3), "P5");
+    let mut less = ack(&store, 0, 1);
+    less.ranges = vec![pb::BatchRange { first: 2, last: 2 }];
+    assert!(store.apply_ack(&less).unwrap().behind, "P5: it is asked");
+    let renamed = pb::Ack {
+        hub_instance: vec![2],
+        ..less
+    };
+    assert!(store.apply_ack(&renamed).unwrap().rewound, "P5");
+    assert_eq!(store.unacked(0, 9).unwrap().len(), 1, "batch 3 waits again");
+    assert_eq!(store.sync_heads().unwrap().remove(0).last_acked, 0);
+}
+
 #[test]
 fn a_late_ack_of_the_hub_before_its_restore_proves_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -170,7 +170,7 @@ pub(super) fn rewind(
         policy::add_gap(tx, next, gap)?;
     }
     tx.execute(
-        "UPDATE epochs SET acked_through = min(?2, next_batch - 1) WHERE id = ?1",
+        "UPDATE epochs SET acked_through = min(?2, next_batch - 1), last_acked = 0 WHERE id = ?1",
         params![epoch_id, number(through)],
     )?;
     Ok(again)

@@ -71,6 +71,8 @@ const MIGRATIONS: &[&str] = &["
     UPDATE epochs SET
         forgotten_batch = coalesce((SELECT min(number) - 1 FROM batches b WHERE b.epoch = epochs.id), 0),
         forgotten_seq = coalesce((SELECT min(first_seq) - 1 FROM batches b WHERE b.epoch = epochs.id), 0);
+", "
+    ALTER TABLE epochs ADD COLUMN last_acked INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Sets up a connection and brings the file to the newest layout.

@@ -175,7 +175,7 @@ impl Store {
             .prepare_cached(&format!(
                 "SELECT uuid, next_batch, next_seq, id, hub_instance,
                     coalesce((SELECT min(number) FROM batches b WHERE b.epoch = e.id AND payload IS NOT NULL), 0),
-                    {UNANSWERED} AS unanswered,
+                    last_acked, {UNANSWERED} AS unanswered,
                     EXISTS (SELECT 1 FROM batches b WHERE b.epoch = e.id AND status = 0) AS waiting
                 FROM epochs e WHERE id = ?1 OR unanswered OR waiting OR forgotten_batch > 0
                     OR EXISTS (SELECT 1 FROM batches b WHERE b.epoch = e.id)
@@ -191,6 +191,7 @@ impl Store {
                     acked_through: rewind::acked_through(&self.db, r.get(3)?)?,
                     hub_instance: r.get(4)?,
                     oldest_batch: unsigned(r.get(5)?),
+                    last_acked: unsigned(r.get(6)?),
                     buffered_bytes: unsigned(bytes),
                     clock: clock.clone(),
                 })

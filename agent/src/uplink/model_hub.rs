@@ -119,7 +119,8 @@ impl Hub {
             self.spent.insert(epoch);
         }
         let own = head.hub_instance == self.name();
-        if own && head.acked_through > self.ack(epoch, clock, &[]).through {
+        let lacks = head.last_acked > 0 && !self.ledger.contains_key(&(epoch, head.last_acked));
+        if own && (lacks || head.acked_through > self.ack(epoch, clock, &[]).through) {
             self.renew();
         } else if head.hub_instance.is_empty() || own {
             let floor = self.floors.entry(epoch).or_default();

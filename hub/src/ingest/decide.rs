@@ -83,6 +83,8 @@ pub struct Held<'a> {
     pub known: &'a [SealedAt],
     /// The watermark of the epoch.
     pub through: u64,
+    /// Whether the batch that was acknowledged last is there, or none is named.
+    pub last_acked: bool,
     /// Highest session number seen before.
     pub session: u64,
     /// This database's name, as the device is told it.
@@ -95,6 +97,7 @@ pub fn sync(sync: &pb::Sync, held: &Held<'_>) -> SyncVerdict {
     let Held {
         known,
         through,
+        last_acked,
         session,
         instance,
     } = *held;
@@ -118,13 +121,14 @@ pub fn sync(sync: &pb::Sync, held: &Held<'_>) -> SyncVerdict {
     });
     // P5: what another instance acknowledged is not a hole that the device left: this hub must say that it lacks it.
     let own = sync.hub_instance.is_empty() || sync.hub_instance == instance;
-    // A watermark never goes back, and is told only when it is on disk: this one was told by a later state of this database.
-    let told = !sync.hub_instance.is_empty() && own && sync.acked_through > through;
+    // A batch is told of only when it is on disk, and a watermark never goes back: a later state of this database told it.
+    let more = sync.acked_through > through || !last_acked;
+    let told = !sync.hub_instance.is_empty() && own && more;
     let forgotten = told.then(|| {
         format!(
             "batch {} was acknowledged, this database holds those up to {through}: it was restored from a backup. This \
              device sends again what it still holds; with every hub stopped, `fieldcast-hub migrate --restored` makes all do so",
-            sync.acked_through
+            sync.acked_through.max(sync.last_acked)
         )
     });
     SyncVerdict {
@@ -208,6 +212,7 @@ mod tests {
         Held {
             known,
             through: 2,
+            last_acked: true,
             session: 7,
             instance: b"hub",
         }
@@ -262,6 +267,15 @@ mod tests {
         let verdict = sync(&untold, &held(&[]));
         assert_eq!(verdict.floor, 0, "P5: no hole is closed");
         assert!(verdict.forgotten.is_some(), "P5: another name is due");
+        let beyond = Held {
+            last_acked: false,
+            ..held(&[])
+        };
+        let verdict = sync(&message(), &beyond);
+        assert!(
+            verdict.floor == 0 && verdict.forgotten.is_some(),
+            "P5: what lies beyond a dropped batch counts too"
+        );
         let first = pb::Sync {
             hub_instance: Vec::new(),
             ..untold

@@ -26,6 +26,7 @@ impl Ingestor {
         jobs: &[Dated<'_>],
     ) -> Result<Vec<Outcome>> {
         let keys: Vec<Key> = jobs.iter().map(|dated| key(&dated.job)).collect();
+        tx.insert_epochs(&keys).await?;
         let ledger = tx.ledger_rows(&keys).await?;
         let plans: Vec<Plan<'_>> = jobs.iter().map(|dated| self.plan(dated)).collect();
         let mut ways = ways(jobs, &keys, &ledger, &plans);

@@ -226,7 +226,13 @@ impl Desk {
         let mut tx = self.store.begin_ingest().await?;
         let mut committed = tx.committed(device.as_str(), epoch).await?;
         let mut restored = tx.restored(device.as_str()).await?;
+        let last_acked = sync.last_acked == 0
+            || tx
+                .ledger_row(device.as_str(), epoch, sync.last_acked)
+                .await?
+                .is_some();
         let held = Held {
+            last_acked,
             known: &known,
             through: watermark(&committed, &[]).0,
             session: before,

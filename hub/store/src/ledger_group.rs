@@ -60,7 +60,27 @@ impl Ingest {
             .collect())
     }
 
-    /// Enters batches, sorted by device, epoch and number; false where another hub committed one of them in the meantime.
+    /// Enters the epochs of batches: all of a transaction before its first batch, so that two hubs that write the same ones wait
+    /// for each other in one order.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn insert_epochs(&mut self, keys: &[Key]) -> Result<()> {
+        let devices: Vec<&str> = keys.iter().map(|(device, ..)| device.as_str()).collect();
+        let epochs: Vec<Uuid> = keys.iter().map(|(_, epoch, _)| epoch.0).collect();
+        sqlx::query(
+            "INSERT INTO epochs (device, epoch) SELECT DISTINCT device, epoch
+             FROM unnest($1::text[], $2::uuid[]) AS k(device, epoch) ORDER BY device, epoch ON CONFLICT DO NOTHING",
+        )
+        .bind(devices)
+        .bind(epochs)
+        .execute(&mut *self.tx)
+        .await
+        .map(drop)
+        .during("enter epochs into the ledger")
+    }
+
+    /// Enters batches, sorted by device, epoch and number, whose epochs are entered; false where another hub committed one of them in the meantime.
     ///
     /// # Errors
     /// The database.
@@ -82,15 +102,6 @@ impl Ingest {
             batches.iter().map(|b| signed(of(b))).collect()
         };
         let clocks: Vec<i64> = batches.iter().map(|b| b.monotonic_ms).collect();
-        sqlx::query(
-            "INSERT INTO epochs (device, epoch) SELECT DISTINCT device, epoch
-             FROM unnest($1::text[], $2::uuid[]) AS k(device, epoch) ORDER BY device, epoch ON CONFLICT DO NOTHING",
-        )
-        .bind(&devices)
-        .bind(&epochs)
-        .execute(&mut *self.tx)
-        .await
-        .during(failed())?;
         let done = sqlx::query(
             "INSERT INTO batches (device, epoch, number, digest, first_seq, last_seq, boot_id, monotonic_ms, rejected)
              SELECT * FROM unnest($1::text[], $2::uuid[], $3::int8[], $4::bytea[], $5::int8[], $6::int8[], $7::text[],

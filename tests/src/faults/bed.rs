@@ -48,6 +48,11 @@ const DATABASE_MIB: u64 = 8 * 1_024;
 /// Size of the last device's disk.
 const DEVICE_MIB: u32 = 24;
 
+#[allow(clippy::disallowed_methods, reason = "the testbed's clock")]
+fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
 fn clock_file(home: &Path) -> PathBuf {
     home.join("clock")
 }
@@ -80,7 +85,7 @@ impl Bed {
         hub.start()?;
         hub.wait_ready()?;
         let form = Form {
-            begin_ms: chrono::Utc::now().timestamp_millis() / 1_000 * 1_000 - BEFORE_MS,
+            begin_ms: now_ms() / 1_000 * 1_000 - BEFORE_MS,
         };
         let broker_port = broker.as_ref().map_or(hub.broker, |b| b.port);
         let mut names = Vec::new();

@@ -44,6 +44,9 @@ pub(crate) struct Oracle {
 
 const EXAMPLES: usize = 12;
 
+/// First and last number, and whether they are a gap record's.
+type Span = (i128, i128, bool);
+
 impl Oracle {
     pub(crate) fn new(form: Form, names: Vec<String>) -> Self {
         let devices = names.len();
@@ -69,8 +72,8 @@ impl Oracle {
     /// Compares the rows behind what is proven already, device by device.
     pub(crate) fn look(&mut self, database: &Postgres, logs: &[&Log]) -> Result<Verdict> {
         let mut all = Verdict::default();
-        for device in 0..self.names.len() {
-            let one = self.device(database, device, logs[device])?;
+        for (device, log) in logs.iter().enumerate() {
+            let one = self.device(database, device, log)?;
             all.rows += one.rows;
             all.lost += one.lost;
             all.under_gaps += one.under_gaps;
@@ -196,14 +199,13 @@ impl Oracle {
             strictly += u64::from(right && strictly == n);
             proven += u64::from((right || told) && proven == n);
         }
-        for i in accepted.len()..seen.len() {
-            if seen[i] > 0 {
-                verdict.made_up += 1;
-                verdict.examples.push(format!(
-                    "{name}: reading {} was never offered",
-                    from + i as u64
-                ));
-            }
+        let beyond = seen.iter().enumerate().skip(accepted.len());
+        for (i, _) in beyond.filter(|(_, rows)| **rows > 0) {
+            verdict.made_up += 1;
+            verdict.examples.push(format!(
+                "{name}: reading {} was never offered",
+                from + i as u64
+            ));
         }
         for (n, count) in missing {
             verdict
@@ -245,7 +247,7 @@ impl Oracle {
               ON e.device = b.device AND e.epoch = b.epoch WHERE e.spent IS NULL
             UNION ALL SELECT g.device, g.epoch, g.first_seq, g.last_seq, 1 FROM gaps g JOIN epochs e
               ON e.device = g.device AND e.epoch = g.epoch WHERE e.spent IS NULL";
-        let mut epochs: BTreeMap<(String, String), Vec<(i128, i128, bool)>> = BTreeMap::new();
+        let mut epochs: BTreeMap<(String, String), Vec<Span>> = BTreeMap::new();
         database.rows(query, |line| {
             let cells: Vec<&str> = line.split('\t').collect();
             let [device, epoch, first, last, gap] = cells.as_slice() else {

@@ -167,8 +167,8 @@ mod tests {
                 .filter(|(_, s)| matches!(s, Step::Kill(_)))
                 .count();
             assert!(
-                (540..=660).contains(&kills),
-                "{kills} kills in 30 minutes at 20 a minute"
+                (700..=920).contains(&kills),
+                "{kills} kills in 30 minutes at 28 a minute"
             );
             let mut down = std::collections::BTreeSet::new();
             for (_, step) in &steps {

@@ -149,6 +149,10 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, era: u64) {
             }
             Err(_) => break,
         };
+        // What was read as the stall began is late with the rest.
+        while shared.mode() == Mode::Stall && !gone() {
+            std::thread::sleep(LOOK);
+        }
         match shared.mode() {
             Mode::Slow(ms) => {
                 std::thread::sleep(Duration::from_millis(random.between(ms, 2 * ms + 1)))
