@@ -69,6 +69,19 @@ impl Topics {
         format!("{}/d/{device}/dn/#", self.root)
     }
 
+    /// Topics that a device reads as long as it is connected. Exact ones: a broker finds their reader without comparing every
+    /// message with a pattern of each device.
+    #[must_use]
+    pub fn device_standing(&self, device: &DeviceId) -> [String; 2] {
+        [DeviceTopic::Ack, DeviceTopic::Desired].map(|topic| self.device(device, topic))
+    }
+
+    /// Filter of the blocks of bundles, which a device reads while it downloads one.
+    #[must_use]
+    pub fn device_blocks(&self, device: &DeviceId) -> String {
+        format!("{}/d/{device}/dn/blob/#", self.root)
+    }
+
     /// Prefix under which a device may publish.
     #[must_use]
     pub fn device_up_prefix(&self, device: &DeviceId) -> String {

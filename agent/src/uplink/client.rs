@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, LastWill, Packet, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnectReturnCode, Filter, LastWill, Packet, SubscribeReasonCode,
+};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, TlsError};
 use rumqttc::{TlsConfiguration, Transport};
 use rustls::pki_types::CertificateDer;
@@ -89,9 +91,17 @@ impl Connection {
             .is_ok()
     }
 
-    /// Queues the subscription; false where the outbox is full.
-    pub(super) fn subscribe(&self, filter: String) -> bool {
-        self.client.try_subscribe(filter, QoS::AtLeastOnce).is_ok()
+    /// Queues a subscription to all of these; false where the outbox is full.
+    pub(super) fn subscribe(&self, filters: impl IntoIterator<Item = String>) -> bool {
+        let filters = filters
+            .into_iter()
+            .map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        self.client.try_subscribe_many(filters).is_ok()
+    }
+
+    /// Queues the end of a subscription; false where the outbox is full.
+    pub(super) fn unsubscribe(&self, filter: String) -> bool {
+        self.client.try_unsubscribe(filter).is_ok()
     }
 
     /// Says goodbye, so that the broker keeps the last will to itself.
@@ -136,7 +146,7 @@ fn incoming(packet: Packet) -> Option<LinkEvent> {
                 LinkEvent::Subscribed
             } else {
                 LinkEvent::Lost(
-                    "the broker refused the subscription to `dn/#`; check its access rules".into(),
+                    "the broker refused a subscription below `dn/`; check its access rules".into(),
                 )
             })
         }

@@ -149,6 +149,7 @@ pub fn start(
         state_n: 0,
         anchor: None,
         session: 0,
+        blocks_asked: None,
     };
     let task = tokio::spawn(driver.run(inbox, cancel));
     (handle, task)
@@ -168,7 +169,12 @@ struct Driver {
     state_n: u64,
     anchor: Option<(Millis, Millis)>,
     session: u64,
+    /// When blocks were last asked for, while this connection reads them.
+    blocks_asked: Option<Millis>,
 }
+
+/// How long blocks are read after the last ones were asked for, milliseconds.
+const BLOCKS_READ: Millis = 300_000;
 
 impl Driver {
     async fn run(mut self, mut inbox: mpsc::Receiver<Request>, cancel: CancellationToken) {
@@ -195,6 +201,7 @@ impl Driver {
                 },
                 () = tokio::time::sleep(wait) => Some(Event::Tick),
             };
+            self.end_blocks();
             if let Some(event) = event {
                 self.feed(event).await;
             }
@@ -205,6 +212,21 @@ impl Driver {
             connection.close().await;
         }
         self.gone(None).await;
+    }
+
+    /// Ends the subscription to blocks a while after the last ones were asked for.
+    fn end_blocks(&mut self) {
+        let now = self.clock.monotonic_ms();
+        if self.blocks_asked.is_some_and(|at| now - at > BLOCKS_READ) {
+            let filter = self.topics.device_blocks(&self.identity.device);
+            if self
+                .connection
+                .as_ref()
+                .is_none_or(|c| c.unsubscribe(filter))
+            {
+                self.blocks_asked = None;
+            }
+        }
     }
 
     async fn feed(&mut self, event: Event) {
@@ -334,11 +356,12 @@ impl Driver {
     async fn link(&mut self, event: LinkEvent) -> Option<Event> {
         match event {
             LinkEvent::Connected => {
-                let filter = self.topics.device_down(&self.identity.device);
+                let standing = self.topics.device_standing(&self.identity.device);
+                self.blocks_asked = None;
                 if !self
                     .connection
                     .as_ref()
-                    .is_some_and(|c| c.subscribe(filter))
+                    .is_some_and(|c| c.subscribe(standing))
                 {
                     self.connection = None;
                     self.gone(Some("the subscription could not be sent".into()))
@@ -347,6 +370,8 @@ impl Driver {
                 }
                 None
             }
+            // The one for blocks, of a connection that stands already.
+            LinkEvent::Subscribed if self.status.borrow().connected => None,
             LinkEvent::Subscribed => {
                 let (topic, payload) = self.presence(true);
                 if let Some(c) = &self.connection {
@@ -481,6 +506,12 @@ impl Driver {
                 self.send_state().await;
             }
             Request::Blob(request) => {
+                let filter = self.topics.device_blocks(&self.identity.device);
+                if let Some(c) = &self.connection
+                    && (self.blocks_asked.is_some() || c.subscribe([filter]))
+                {
+                    self.blocks_asked = Some(self.clock.monotonic_ms());
+                }
                 // A request that is lost is made again by who waits for the blocks.
                 self.publish(DeviceTopic::Blob, false, message::encode(&request));
             }

@@ -67,6 +67,8 @@ pub(super) struct Device {
     taken: u64,
     dice: Stream,
     anchored: bool,
+    /// Whether this connection reads blocks of bundles.
+    blocks: bool,
 }
 
 impl Device {
@@ -96,6 +98,7 @@ impl Device {
             taken: 0,
             dice: Stream::new(seed, 3),
             anchored: false,
+            blocks: false,
             fleet,
         }
     }
@@ -253,6 +256,10 @@ impl Device {
     }
 
     async fn tick(&mut self) {
+        if self.blocks && !self.models.downloads() {
+            let filter = self.fleet.topics.device_blocks(&self.id);
+            self.blocks = self.link.as_ref().is_some_and(|l| !l.unsubscribe(filter));
+        }
         let mut effects = Vec::new();
         let now = self.now();
         if self.online && now >= self.models.wake_at() {
@@ -267,6 +274,10 @@ impl Device {
         for effect in effects {
             match effect {
                 Effect::Ask(request) => {
+                    let filter = self.fleet.topics.device_blocks(&self.id);
+                    if let Some(link) = self.link.as_ref().filter(|_| !self.blocks) {
+                        self.blocks = link.subscribe([filter]);
+                    }
                     self.publish(DeviceTopic::Blob, false, message::encode(&request));
                 }
                 Effect::Record(body) => {
@@ -418,12 +429,15 @@ impl Device {
         match heard {
             Heard::Nothing => {}
             Heard::Connected => {
-                let filter = self.fleet.topics.device_down(&self.id);
-                let asked = self.link.as_ref().is_some_and(|l| l.subscribe(filter));
+                let standing = self.fleet.topics.device_standing(&self.id);
+                self.blocks = false;
+                let asked = self.link.as_ref().is_some_and(|l| l.subscribe(standing));
                 if !asked {
                     self.cut().await;
                 }
             }
+            // The one for blocks, of a connection that stands already.
+            Heard::Subscribed if self.online => {}
             Heard::Subscribed => {
                 self.online = true;
                 self.fleet.tally.online.fetch_add(1, Relaxed);

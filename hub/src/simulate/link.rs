@@ -7,7 +7,7 @@ use anyhow::Result;
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -87,9 +87,17 @@ impl Link {
         sent.is_ok()
     }
 
-    /// Queues the subscription; false where the outbox is full.
-    pub(super) fn subscribe(&self, filter: String) -> bool {
-        self.client.try_subscribe(filter, QoS::AtLeastOnce).is_ok()
+    /// Queues a subscription to all of these; false where the outbox is full.
+    pub(super) fn subscribe(&self, filters: impl IntoIterator<Item = String>) -> bool {
+        let filters = filters
+            .into_iter()
+            .map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        self.client.try_subscribe_many(filters).is_ok()
+    }
+
+    /// Queues the end of a subscription; false where the outbox is full.
+    pub(super) fn unsubscribe(&self, filter: String) -> bool {
+        self.client.try_unsubscribe(filter).is_ok()
     }
 
     /// Says goodbye, so that the broker keeps the last will to itself.
@@ -114,7 +122,7 @@ fn incoming(packet: Packet) -> Heard {
             if ack.return_codes.iter().all(granted) {
                 Heard::Subscribed
             } else {
-                Heard::Lost("the broker refused the subscription to `dn/#`".into())
+                Heard::Lost("the broker refused a subscription below `dn/`".into())
             }
         }
         Packet::Publish(p) => match String::from_utf8(p.topic.to_vec()) {

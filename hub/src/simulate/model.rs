@@ -277,6 +277,11 @@ impl Models {
         }
     }
 
+    /// Whether blocks of a bundle are awaited.
+    pub(super) fn downloads(&self) -> bool {
+        !self.fetching.is_empty()
+    }
+
     /// The process starts again after it died.
     pub(super) async fn restarted(&mut self, wall: i64, out: &mut Vec<Effect>) {
         let death = self.died_of.take().map(|sha| Death {
