@@ -32,9 +32,7 @@ fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()
     // The first model reaches every device and answers from there.
     let first = fleet.train_first("demand")?;
     fleet.train_first("control")?;
-    fleet.show_until(HISTORY_DAYS + 7)?;
-    fleet.wait_running("demand", first)?;
-    fleet.wait_stored(HISTORY_DAYS + 7)?;
+    fleet.live_until_running("demand", first, HISTORY_DAYS + 14)?;
 
     // Undrifted weeks: no drift report, and device and hub say the same.
     fleet.show_until(CHANGES[0])?;

@@ -226,11 +226,8 @@ impl Desk {
         let mut tx = self.store.begin_ingest().await?;
         let mut committed = tx.committed(device.as_str(), epoch).await?;
         let mut restored = tx.restored(device.as_str()).await?;
-        let last_acked = sync.last_acked == 0
-            || tx
-                .ledger_row(device.as_str(), epoch, sync.last_acked)
-                .await?
-                .is_some();
+        let last = (device.to_string(), epoch, sync.last_acked);
+        let last_acked = sync.last_acked == 0 || !tx.ledger_rows(&[last]).await?.is_empty();
         let held = Held {
             last_acked,
             known: &known,

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use fieldcast_device::batches::{AckOutcome, BatchKey, SealedInfo, SyncHead};
 use fieldcast_wire::batch::{self, Header};
-use fieldcast_wire::caps::MAX_PAYLOAD;
-use fieldcast_wire::{Epoch, Record, RecordBody, pb};
+use fieldcast_wire::caps::{MAX_PAYLOAD, PROOF};
+use fieldcast_wire::{Epoch, Record, RecordBody, Sha256, pb};
 
 /// Records that make a batch, as on a device.
 const SEAL_RECORDS: usize = 2_000;
@@ -19,6 +19,7 @@ struct Head {
     next_seq: u64,
     next_batch: u64,
     acked_through: u64,
+    last_acked: u64,
     hub: Vec<u8>,
     forgotten: (u64, u64),
 }
@@ -30,6 +31,7 @@ impl Head {
             next_seq: 1,
             next_batch: 1,
             acked_through: 0,
+            last_acked: 0,
             hub,
             forgotten: (0, 0),
         }
@@ -312,6 +314,7 @@ impl Buffer {
             next_batch: h.next_batch,
             next_seq: h.next_seq,
             acked_through: h.acked_through,
+            last_acked: h.last_acked,
             hub_instance: h.hub.clone(),
             buffered_bytes: self.bytes,
             clock: clock.clone(),
@@ -371,10 +374,12 @@ impl Buffer {
         } else {
             let confirmed = self.held(epoch).filter(|b| {
                 let named = answered.is_some_and(|(key, _)| key == b.info.key);
-                listed(ack, b.info.key.number) && (named || !b.info.contested)
+                named && listed(ack, b.info.key.number) || proved(ack, b)
             });
             out.done.extend(confirmed.map(|b| b.info.key));
+            let last = out.done.iter().map(|key| key.number).max();
             if let Some(head) = self.head(epoch) {
+                head.last_acked = last.unwrap_or(head.last_acked);
                 head.acked_through = head.acked_through.max(ack.through.min(head.next_batch - 1));
             }
         }
@@ -436,6 +441,7 @@ impl Buffer {
         }
         head.hub.clone_from(instance);
         head.acked_through = through.min(head.next_batch - 1);
+        head.last_acked = 0;
         let (batch, seq) = head.forgotten;
         if batch > through {
             let gap = pb::Gap {
@@ -508,6 +514,15 @@ impl Buffer {
             }
         }
     }
+}
+
+/// Whether the ack proves these very bytes (P5): a number alone may be another buffer's.
+fn proved(ack: &pb::Ack, batch: &Sealed) -> bool {
+    let mut of_it = ack
+        .proofs
+        .iter()
+        .filter(|p| p.batch == batch.info.key.number);
+    of_it.any(|p| p.digest == Sha256::of(&batch.payload).0[..PROOF])
 }
 
 fn listed(ack: &pb::Ack, batch: u64) -> bool {

@@ -382,6 +382,7 @@ impl Device {
                 next_batch: head.next_batch,
                 next_seq: head.next_seq,
                 acked_through: head.acked_through,
+                last_acked: head.last_acked,
                 hub_instance: head.hub_instance,
                 clock: Some(head.clock),
                 buffered_bytes: head.buffered_bytes,

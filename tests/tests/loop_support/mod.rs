@@ -205,35 +205,54 @@ impl Fleet {
     /// Every device of the forecaster reports that version from its inference path.
     pub fn wait_running(&mut self, forecaster: &str, version: u64) -> Result<()> {
         let what = format!("version {version} of {forecaster} to run on its devices");
-        let hub = self.hub.as_ref().context("the hub runs")?;
-        let agents = &mut self.agents;
         wait_for(&what, PATIENCE, || {
-            for agent in agents.values_mut() {
-                agent.check_alive()?;
-            }
-            let bundle = bundle_of(hub, forecaster, version)?;
-            let page = hub.get("/v1/devices?limit=100")?;
-            let mut all = true;
-            for (device, _) in DEVICES.iter().filter(|(_, f)| *f == forecaster) {
-                let row = items(&page)?
-                    .iter()
-                    .find(|d| d["id"] == *device)
-                    .cloned()
-                    .unwrap_or_default();
-                let running = row["forecasters"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .any(|f| {
-                        f["forecaster"] == forecaster
-                            && f["running"] == bundle.as_str()
-                            && f["phase"] == "healthy"
-                    });
-                all &= running;
-            }
-            Ok(all.then_some(()))
+            Ok(self.runs(forecaster, version)?.then_some(()))
         })
         .with_context(|| self.logs())
+    }
+
+    /// The same, while time goes on a day at a time until `until`: a model proves itself by forecasts, stage after stage.
+    pub fn live_until_running(
+        &mut self,
+        forecaster: &str,
+        version: u64,
+        until: usize,
+    ) -> Result<()> {
+        while self.day() < until && !self.runs(forecaster, version)? {
+            let day = self.day() + 1;
+            self.show_until(day)?;
+            self.wait_stored(day)?;
+            // The rollout looks once a second.
+            let soon = Duration::from_secs(2);
+            let _ = wait_for("a stage to end", soon, || {
+                Ok(self.runs(forecaster, version)?.then_some(()))
+            });
+        }
+        self.wait_running(forecaster, version)
+    }
+
+    fn runs(&mut self, forecaster: &str, version: u64) -> Result<bool> {
+        for agent in self.agents.values_mut() {
+            agent.check_alive()?;
+        }
+        let hub = self.hub.as_ref().context("the hub runs")?;
+        let bundle = bundle_of(hub, forecaster, version)?;
+        let page = hub.get("/v1/devices?limit=100")?;
+        let mut all = true;
+        for (device, _) in DEVICES.iter().filter(|(_, f)| *f == forecaster) {
+            let row = items(&page)?
+                .iter()
+                .find(|d| d["id"] == *device)
+                .cloned()
+                .unwrap_or_default();
+            let mut forecasters = row["forecasters"].as_array().into_iter().flatten();
+            all &= forecasters.any(|f| {
+                f["forecaster"] == forecaster
+                    && f["running"] == bundle.as_str()
+                    && f["phase"] == "healthy"
+            });
+        }
+        Ok(all)
     }
 
     /// Lets time go on, two days at a time, until there is a champion above `old`; its version. A training or rollout
