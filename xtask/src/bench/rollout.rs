@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{cargo, execute, output, target_dir};
 
-/// Sizes of the made fleets, and the blocks that a better challenger is watched for: about thrice what the hardest pair needs.
-const FLEETS: [(&str, u32); 3] = [("_1", 1_080), ("_5", 720), ("_50", 360)];
+/// Sizes of the made fleets, and the blocks that a better challenger is watched for: about twice what a fixed sample needs for
+/// the hardest pair, or more.
+const FLEETS: [(&str, u32); 3] = [("_1", 1_080), ("_5", 720), ("_50", 720)];
 /// Blocks that an equal and a worse challenger are watched for: half a year of days.
 const WATCHED: u32 = 180;
 

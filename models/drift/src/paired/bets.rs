@@ -11,7 +11,7 @@
 //!
 //! What is exact is exact for differences that are fair once cut at the clip. No bet with a scale learnt on the way is fair where a
 //! model is mostly a little better and seldom worse by many times that: of one that falls nine times as far one block in ten, 1 is
-//! expected to become 1.02 after twelve blocks.
+//! expected to become 1.02 after twelve blocks at a dependence of 2.
 
 /// Fractions of a bettor's money that a difference of usual size is worth.
 const FRACTIONS: [f64; 4] = [0.0625, 0.125, 0.25, 0.5];
