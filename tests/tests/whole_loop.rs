@@ -32,7 +32,8 @@ fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()
     // The first model reaches every device and answers from there.
     let first = fleet.train_first("demand")?;
     fleet.train_first("control")?;
-    fleet.live_until_running("demand", first, HISTORY_DAYS + 14)?;
+    fleet.show_until(HISTORY_DAYS + 2)?;
+    fleet.live_until_running("demand", first, HISTORY_DAYS + 20)?;
 
     // Undrifted weeks: no drift report, and device and hub say the same.
     fleet.show_until(CHANGES[0])?;
