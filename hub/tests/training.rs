@@ -22,7 +22,9 @@ use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::{Claim, JobRow};
 use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
-use support::{Bed, add_device, bed, conclude, deadline, define, epoch, job, payload, reading};
+use support::{
+    Bed, add_device, bed, conclude, deadline, define, epoch, job, payload, psql, reading,
+};
 use tokio_util::sync::CancellationToken;
 
 const JAN_2026: i64 = 1_767_225_600_000;
@@ -258,4 +260,52 @@ async fn a_snapshot_holds_what_was_known_at_its_time() {
         .await
         .unwrap();
     assert_eq!(rows, &all[0].rows[10..11]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_too_bad_or_too_short_is_refused_with_its_numbers() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    let worker = Worker::new(store.clone(), signer(&bed));
+    feed(store, 1, 0, 1).await;
+    let refused = async |said: &[&str]| {
+        let id = enqueue(store, json!({"max_epochs": 0})).await;
+        worker.once(None, &CancellationToken::new()).await.unwrap();
+        let job = store.job(id).await.unwrap().unwrap();
+        let told = store.decisions(Some("f"), None, 1).await.unwrap().remove(0);
+        assert_eq!((told.decision.as_str(), told.job), ("refused", Some(id)));
+        assert_eq!(
+            (job.status.as_str(), job.error),
+            ("failed", Some(told.reason.clone()))
+        );
+        for word in said {
+            assert!(told.reason.contains(word), "{}", told.reason);
+        }
+        assert!(
+            store
+                .training_run(id)
+                .await
+                .unwrap()
+                .unwrap()
+                .model_version
+                .is_none()
+        );
+    };
+    refused(&["more than 24 values of `demand`", "two seasons are 48"]).await;
+    // Of forty more days nine in ten temperatures are no good.
+    feed(store, 2, 1, 41).await;
+    psql(
+        &bed,
+        "UPDATE readings SET quality = 2 WHERE extract(epoch FROM time)::bigint / 3600 % 10 <> 0
+             AND sensor = (SELECT id FROM sensors WHERE name = 'temperature')",
+    );
+    refused(&["fewest on `a`", "70.0 % are asked", "min_quality"]).await;
+    // A definition that is content with less is given it.
+    psql(
+        &bed,
+        r#"UPDATE forecasters SET retraining = '{"min_quality": 0.3}'"#,
+    );
+    train(&bed).await;
 }

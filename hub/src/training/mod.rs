@@ -1,5 +1,6 @@
 //! Training jobs: owns the way from a snapshot to a registered, judged model version, never the arithmetic of a model.
 
+pub mod admit;
 mod checkpoint;
 mod compare;
 pub mod make;
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::jobs::{JobError, JobHandle};
 use crate::signing::{Signer, hex};
-use crate::{registry, rollout};
+use crate::{registry, rollout, triggers};
 use compare::Judged;
 
 /// Kind of the jobs that [`run`] does.
@@ -74,6 +75,7 @@ pub async fn run(
     })?;
     let policy =
         rollout::rows::policy_of(&forecaster).map_err(|e| JobError::fatal(format!("{e:#}")))?;
+    let limits = triggers::policy_of(&forecaster).map_err(|e| JobError::fatal(format!("{e:#}")))?;
     let spec = forecaster.spec;
     handle.progress(0.01, "reading the data");
     // The clock that stamps readings as received decides which of them are in the snapshot.
@@ -118,6 +120,22 @@ pub async fn run(
     };
     if !store.begin_training_run(&job.claim(), &run).await? {
         return Err(JobError::claim_lost());
+    }
+    if let Err(refusal) = admit::snapshot(&spec, &data, &limits) {
+        let reason = refusal.to_string();
+        let refused = NewDecision {
+            forecaster: name,
+            decision: "refused",
+            reason: &reason,
+            job: Some(job.id),
+            data_time: chrono::DateTime::from_timestamp_millis(last),
+            decided_by: "snapshot",
+            ..NewDecision::default()
+        };
+        if !store.record_once(&job.claim(), &refused).await? {
+            return Err(JobError::claim_lost());
+        }
+        return Err(JobError::fatal(reason));
     }
 
     let champion = store.champion(name).await?;

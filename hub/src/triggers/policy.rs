@@ -23,6 +23,10 @@ pub struct Policy {
     pub cool_down: String,
     /// Most retrainings in 24 hours of process time.
     pub a_day: u32,
+    /// Smallest share of good values of target and inputs over the grid of a snapshot.
+    pub min_quality: f64,
+    /// Largest part of what speaks for a change that may come from one device, while none of at least two others shows it.
+    pub max_device_share: f64,
 }
 
 impl Default for Policy {
@@ -34,6 +38,8 @@ impl Default for Policy {
             every: None,
             cool_down: "14d".into(),
             a_day: 24,
+            min_quality: 0.7,
+            max_device_share: 0.8,
         }
     }
 }
@@ -103,6 +109,15 @@ impl Policy {
         }
         if !(1..=1_000).contains(&self.a_day) {
             return refuse("a_day", "must be 1 to 1000".into());
+        }
+        let shares = [
+            ("min_quality", self.min_quality, 0.0),
+            ("max_device_share", self.max_device_share, 0.5),
+        ];
+        for (field, value, least) in shares {
+            if !(least..=1.0).contains(&value) {
+                return refuse(field, format!("must be {least} to 1"));
+            }
         }
         Ok(())
     }
@@ -227,6 +242,8 @@ mod tests {
             (r#"{"every": "soon"}"#, "every"),
             (r#"{"cool_down": ""}"#, "cool_down"),
             (r#"{"a_day": 0}"#, "a_day"),
+            (r#"{"min_quality": 1.5}"#, "min_quality"),
+            (r#"{"max_device_share": 0.4}"#, "max_device_share"),
         ] {
             let refused = read(text).unwrap_err().to_string();
             assert!(refused.contains(field), "{refused}");
