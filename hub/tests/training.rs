@@ -309,3 +309,65 @@ async fn a_snapshot_that_is_too_bad_or_too_short_is_refused_with_its_numbers() {
     );
     train(&bed).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_lists_every_rule_and_judges_older_days_that_neither_learnt_from() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    feed(store, 1, 0, 300).await;
+    train(&bed).await;
+    feed(store, 2, 300, 330).await;
+    let id = train(&bed).await.id;
+    let verdict = store
+        .training_run(id)
+        .await
+        .unwrap()
+        .unwrap()
+        .verdict
+        .unwrap();
+    let rules = verdict["rules"].as_array().unwrap();
+    let names: Vec<_> = rules.iter().map(|r| r["rule"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["origins", "gain", "chance", "coverage", "old_windows"]
+    );
+    let old = &rules[4];
+    assert_ne!(old["outcome"], "not_judged", "{old}");
+    let older = &verdict["scores"]["older"];
+    assert!(older["origins"].as_u64().unwrap() > 100, "{older}");
+    for who in ["champion", "challenger", "naive"] {
+        assert!(older[who].as_f64().unwrap() > 0.0, "{older}");
+    }
+    // Both say which days those were.
+    for version in [1, 2] {
+        let row = store.model_version("f", version).await.unwrap().unwrap();
+        for span in older["spans"].as_array().unwrap() {
+            assert!(
+                row.lineage["unseen"].as_array().unwrap().contains(span),
+                "{span}"
+            );
+        }
+    }
+    // A champion that learnt from all of it cannot be judged there.
+    psql(
+        &bed,
+        "UPDATE model_versions SET lineage = lineage - 'unseen'",
+    );
+    feed(store, 3, 330, 340).await;
+    let id = train(&bed).await.id;
+    let verdict = store
+        .training_run(id)
+        .await
+        .unwrap()
+        .unwrap()
+        .verdict
+        .unwrap();
+    let old = &verdict["rules"][4];
+    assert_eq!(old["outcome"], "not_judged");
+    assert!(
+        old["words"].as_str().unwrap().contains("learnt from all"),
+        "{old}"
+    );
+}

@@ -4,6 +4,7 @@ pub mod admit;
 mod checkpoint;
 mod compare;
 pub mod make;
+pub mod old;
 pub mod plan;
 pub mod snapshot;
 
@@ -211,6 +212,12 @@ pub async fn run(
                 data: Arc::clone(&all),
                 from,
                 until: last,
+                unseen: [
+                    spans(&champion.lineage["unseen"]),
+                    cut.config.unseen.clone(),
+                ],
+                onset: request.onset,
+                gate: limits.gate(),
             };
             Some(computed(move || compare::compare(&judged)).await?)
         }
@@ -221,7 +228,7 @@ pub async fn run(
         "training_run": job.id, "snapshot": hex(&digest), "snapshot_at": snapshot_at, "rows": count,
         "spec_version": forecaster.version, "seed": request.seed, "code_version": crate::CODE_VERSION,
         "data_from": first, "data_until": cut.train_until, "onset": request.onset, "config": cut.config,
-        "split": trained.split, "chosen": trained.chosen,
+        "unseen": cut.config.unseen, "split": trained.split, "chosen": trained.chosen,
     });
     let document = compare::document(champion.as_ref(), version, comparison.as_ref());
     let better = comparison.as_ref().is_none_or(|c| c.verdict.better);
@@ -266,6 +273,11 @@ pub async fn run(
         handle.line(format!("rollout {id} started"));
     }
     Ok(result)
+}
+
+/// Spans as a lineage has them; a model from before they were kept has none.
+fn spans(kept: &Value) -> Vec<(Millis, Millis)> {
+    Vec::deserialize(kept).unwrap_or_default()
 }
 
 /// Computes on a thread where it holds up nothing else.
