@@ -371,3 +371,69 @@ async fn a_verdict_lists_every_rule_and_judges_older_days_that_neither_learnt_fr
         "{old}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_made_again_is_the_same_model_under_another_version() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    feed(store, 1, 0, 60).await;
+    // An LSTM too: it is what could depend on chance.
+    let mut config = json!(fieldcast_train::TrainConfig::default());
+    config["max_epochs"] = json!(1);
+    config["seeds"] = json!(1);
+    let mut request = json!({"trigger": "person", "reason": "test", "seed": 7, "config": config});
+    let id = store.enqueue(KIND, "f", &request).await.unwrap().0;
+    let worker = Worker::new(store.clone(), signer(&bed));
+    worker.once(None, &CancellationToken::new()).await.unwrap();
+    // Later readings, and another definition, are none of the run's business.
+    feed(store, 2, 60, 70).await;
+    define(store, "f", json!({"horizon": 3})).await;
+    let again = |args: &[&str]| {
+        let all = [&["--json", "train", "--run"], args].concat();
+        let out = support::process::run(bed.dir.path(), &bed.url("t"), &all);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        (serde_json::from_slice::<Value>(&out.stdout).ok(), said)
+    };
+    let run = id.to_string();
+    let (answer, said) = tokio::task::block_in_place(|| again(&[&run]));
+    let answer = answer.unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(answer["result"]["model_version"], 2, "{answer}");
+    assert_eq!(answer["result"]["better"], false);
+    let reason = answer["result"]["reason"].as_str().unwrap();
+    assert!(reason.contains("the same, bit for bit"), "{reason}");
+    let first = store.model_version("f", 1).await.unwrap().unwrap();
+    let second = store.model_version("f", 2).await.unwrap().unwrap();
+    for key in ["onnx_sha256", "reference_sha256", "golden", "forecaster"] {
+        assert_eq!(first.manifest[key], second.manifest[key], "{key}");
+    }
+    assert_ne!(first.bundle, second.bundle);
+    assert!(first.champion && !second.champion);
+    let told = store.decisions(Some("f"), None, 10).await.unwrap();
+    let by_person = told.iter().find(|d| d.decided_by == "person").unwrap();
+    assert_eq!(by_person.job, answer["training_run"].as_i64());
+    assert_eq!(by_person.decision, "train");
+    // Another seed is told from it.
+    request["again"] = json!(id);
+    request["seed"] = json!(8);
+    store.enqueue(KIND, "f", &request).await.unwrap();
+    worker.once(None, &CancellationToken::new()).await.unwrap();
+    let third = store.model_version("f", 3).await.unwrap().unwrap();
+    assert_ne!(
+        first.manifest["training"]["seed"],
+        third.manifest["training"]["seed"]
+    );
+    let told = store.decisions(Some("f"), None, 1).await.unwrap();
+    let same_model = first.manifest["onnx_sha256"] == third.manifest["onnx_sha256"];
+    assert_eq!(
+        told[0].reason.contains("another one"),
+        !same_model,
+        "{}",
+        told[0].reason
+    );
+    // Readings that are gone are missed.
+    psql(&bed, "DELETE FROM readings WHERE time < '2026-01-03'");
+    let (_, said) = tokio::task::block_in_place(|| again(&[&run]));
+    assert!(said.contains("not all there any more"), "{said}");
+}

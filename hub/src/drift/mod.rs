@@ -240,6 +240,7 @@ async fn check(
                 onset: Some(judged.onset),
                 seed: u64::try_from(champion.version).unwrap_or(1) + 1,
                 config: None,
+                again: None,
             };
             let (job, new) = store
                 .enqueue(training::KIND, &spec.name, &json!(request))
