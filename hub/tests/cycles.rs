@@ -15,8 +15,8 @@ use std::ops::ControlFlow;
 use fieldcast_drift::monitor::{ErrorCalibration, ErrorEvent, ErrorMonitor, RUN_DAYS};
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, WindowBuilder};
 use fieldcast_hub::drift::verdict::{self, Decision, DeviceDays, LastRetrain, Rules};
-use fieldcast_hub::judge::{self, Gate};
-use fieldcast_hub::training::plan;
+use fieldcast_hub::judge::{self, Gate, Old};
+use fieldcast_hub::training::{old, plan};
 use fieldcast_sim::{DAY_MS, HOUR_MS, Period, SimSpec};
 use fieldcast_train::{Series, TrainConfig, Trained, TrainingData, evaluate, fit, predict};
 
@@ -153,12 +153,15 @@ fn play(world: &World, history: i64, end: i64) -> Vec<(i64, Beat)> {
     let n = world.devices.len();
     let builder = WindowBuilder::new(&world.spec).unwrap();
     let rules = Rules::default();
+    let span = (world.start, day(history));
+    let cut = plan::cut(span, None, None, (HOUR_MS, DAY_MS), quick());
     let first = train(
         world,
         &world.data(day(history), None),
         day(history),
-        &quick(),
+        &cut.config,
     );
+    let mut unseen = cut.config.unseen;
     let mut run = running(1, first, day(history), n);
     let mut story = Story::default();
     let (mut last_retrain, mut checked) = (None, i64::MIN / 2);
@@ -257,12 +260,42 @@ fn play(world: &World, history: i64, end: i64) -> Vec<(i64, Beat)> {
         };
         let (old, new) = (score(&run.trained), score(&trained));
         let losses = |s: &evaluate::Scores| s.origin_losses.iter().map(|l| l.1).collect::<Vec<_>>();
+        let shared = old::shared(&unseen, &cut.config.unseen);
+        assert!(
+            shared.len() > 2,
+            "four quarters of the first year are kept: {shared:?}"
+        );
+        let mut older = [Vec::new(), Vec::new(), Vec::new()];
+        for span in &shared {
+            let cases = evaluate::cases(&world.spec, &data, *span, 1).unwrap();
+            older[2].extend(old::naive(&world.spec, &data, &cases));
+            for (i, model) in [&run.trained, &trained].into_iter().enumerate() {
+                let scores = evaluate::backtest(&cases, &world.spec.quantiles, |w| {
+                    predict(&model.params, w)
+                });
+                older[i].extend(losses(&scores.unwrap()));
+            }
+        }
+        let eighty = |s: &evaluate::Scores| {
+            let found = s.intervals.iter().find(|i| i.lower == 0.1);
+            found.map(|i| i.coverage)
+        };
+        let [champion, challenger, naive] = &older;
         let v = judge::verdict(
             &losses(&old),
             &losses(&new),
             world.spec.horizon,
             Gate::default(),
-        );
+        )
+        .with_coverage(eighty(&new), eighty(&old))
+        .with_old(Old::Losses {
+            champion,
+            challenger,
+            naive: Some(naive),
+        });
+        for rule in &v.rules {
+            eprintln!("    {}: {:?}, {}", rule.rule, rule.outcome, rule.words);
+        }
         if v.better {
             let version = run.version + 1;
             last_retrain = Some(LastRetrain {
@@ -270,6 +303,7 @@ fn play(world: &World, history: i64, end: i64) -> Vec<(i64, Beat)> {
                 crowned: true,
             });
             run = running(version, trained, cut.train_until, n);
+            unseen = cut.config.unseen;
             story.tell((
                 today,
                 Beat::RolledOut {

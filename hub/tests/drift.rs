@@ -1,4 +1,4 @@
-//! What devices say of their inputs, at a real hub: it is stored, shown and counted, and nothing is trained for it.
+//! What devices say of their inputs and errors, at a real hub: it is stored, shown and counted, and trains only what it should.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,9 @@ use fieldcast_store::Store;
 use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 use support::process::Process;
-use support::{add_device, bed, deadline, define, epoch, http, job, payload, reading, register};
+use support::{
+    add_device, bed, deadline, define, epoch, http, job, payload, psql, reading, register,
+};
 
 const JAN_2026: i64 = 1_767_225_600_000;
 const DAY_MS: i64 = 86_400_000;
@@ -136,4 +138,87 @@ async fn a_running_hub_shows_it() {
         "{metrics}"
     );
     hub.stop().await;
+}
+
+/// Forty days of a constant target on one device, each hour with a forecast that is off by `error` of its day.
+async fn forecast(store: &Store, device: &str, error: impl Fn(i64) -> f64) {
+    let hour_ms = DAY_MS / 24;
+    let mut records = Vec::new();
+    for hour in 0..40 * 24 {
+        let time = JAN_2026 + hour * hour_ms;
+        records.push(reading("demand", time, 20.0));
+        records.push(RecordBody::Forecast(pb::Forecast {
+            forecaster: "f".into(),
+            origin_ms: time,
+            period_ms: hour_ms,
+            mean: vec![20.0 + error(hour / 24); 6],
+            made_by: "bundle".into(),
+            bundle: vec![1; 32],
+            model_version: 1,
+            ..pb::Forecast::default()
+        }));
+    }
+    let own = epoch(u128::from(device.as_bytes()[0]));
+    let bytes = payload(own, 1, 1, records);
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    let written = ingestor.write(&[job(device, &bytes)]).await.unwrap();
+    assert_eq!(written.acks.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_device_alone_retrains_nobody_and_is_named() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "f", json!({})).await;
+    register(store, "f", 1).await;
+    let levels = json!({"a": 0.0, "b": 0.0, "c": 0.0});
+    let daily = json!({"mean": 0.0, "between": 0.1, "std": 0.2, "lag1": 0.0, "fleet_std": 0.1, "days": 60,
+        "levels": levels});
+    let manifest = json!({"calibration": {"daily": daily}});
+    psql(
+        &bed,
+        &format!("UPDATE model_versions SET manifest = '{manifest}'"),
+    );
+    for device in ["a", "b", "c"] {
+        add_device(store, device, None).await;
+        let alone = device == "c";
+        let usual = |day: i64| 1.0 + 0.05 * (day % 3 - 1) as f64;
+        forecast(store, device, |day| {
+            usual(day) * if alone && day >= 18 { 4.0 } else { 1.0 }
+        })
+        .await;
+    }
+    take(
+        store,
+        30,
+        vec![signal(pb::DriftKind::Concept, "cusum_log_mae", true)],
+    )
+    .await;
+    let checked = async || {
+        let rules = Rules::default();
+        check_all(store, &rules, &mut HashMap::new(), false)
+            .await
+            .unwrap();
+        store.decisions(Some("f"), None, 1).await.unwrap().remove(0)
+    };
+    let refused = checked().await;
+    assert_eq!(refused.decision, "refused", "{}", refused.reason);
+    for word in [
+        "`c`",
+        "none of the other 2 devices",
+        "80.0 %",
+        "max_device_share",
+    ] {
+        assert!(refused.reason.contains(word), "{}", refused.reason);
+    }
+    assert!(refused.job.is_none() && refused.drift_report.is_some());
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    // A fleet for which one device may speak is trained for it.
+    psql(
+        &bed,
+        r#"UPDATE forecasters SET retraining = '{"max_device_share": 1.0}'"#,
+    );
+    let retrained = checked().await;
+    assert_eq!(retrained.decision, "retrain", "{}", retrained.reason);
+    assert_eq!(store.live_jobs().await.unwrap().len(), 1);
 }

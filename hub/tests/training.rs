@@ -22,7 +22,9 @@ use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::{Claim, JobRow};
 use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
-use support::{Bed, add_device, bed, conclude, deadline, define, epoch, job, payload, reading};
+use support::{
+    Bed, add_device, bed, conclude, deadline, define, epoch, job, payload, psql, reading,
+};
 use tokio_util::sync::CancellationToken;
 
 const JAN_2026: i64 = 1_767_225_600_000;
@@ -258,4 +260,180 @@ async fn a_snapshot_holds_what_was_known_at_its_time() {
         .await
         .unwrap();
     assert_eq!(rows, &all[0].rows[10..11]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_too_bad_or_too_short_is_refused_with_its_numbers() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    let worker = Worker::new(store.clone(), signer(&bed));
+    feed(store, 1, 0, 1).await;
+    let refused = async |said: &[&str]| {
+        let id = enqueue(store, json!({"max_epochs": 0})).await;
+        worker.once(None, &CancellationToken::new()).await.unwrap();
+        let job = store.job(id).await.unwrap().unwrap();
+        let told = store.decisions(Some("f"), None, 1).await.unwrap().remove(0);
+        assert_eq!((told.decision.as_str(), told.job), ("refused", Some(id)));
+        assert_eq!(
+            (job.status.as_str(), job.error),
+            ("failed", Some(told.reason.clone()))
+        );
+        for word in said {
+            assert!(told.reason.contains(word), "{}", told.reason);
+        }
+        assert!(
+            store
+                .training_run(id)
+                .await
+                .unwrap()
+                .unwrap()
+                .model_version
+                .is_none()
+        );
+    };
+    refused(&["more than 24 values of `demand`", "two seasons are 48"]).await;
+    // Of forty more days nine in ten temperatures are no good.
+    feed(store, 2, 1, 41).await;
+    psql(
+        &bed,
+        "UPDATE readings SET quality = 2 WHERE extract(epoch FROM time)::bigint / 3600 % 10 <> 0
+             AND sensor = (SELECT id FROM sensors WHERE name = 'temperature')",
+    );
+    refused(&["fewest on `a`", "70.0 % are asked", "min_quality"]).await;
+    // A definition that is content with less is given it.
+    psql(
+        &bed,
+        r#"UPDATE forecasters SET retraining = '{"min_quality": 0.3}'"#,
+    );
+    train(&bed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_lists_every_rule_and_judges_older_days_that_neither_learnt_from() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    feed(store, 1, 0, 300).await;
+    train(&bed).await;
+    feed(store, 2, 300, 330).await;
+    let id = train(&bed).await.id;
+    let verdict = store
+        .training_run(id)
+        .await
+        .unwrap()
+        .unwrap()
+        .verdict
+        .unwrap();
+    let rules = verdict["rules"].as_array().unwrap();
+    let names: Vec<_> = rules.iter().map(|r| r["rule"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["origins", "gain", "chance", "coverage", "old_windows"]
+    );
+    let old = &rules[4];
+    assert_ne!(old["outcome"], "not_judged", "{old}");
+    let older = &verdict["scores"]["older"];
+    assert!(older["origins"].as_u64().unwrap() > 100, "{older}");
+    for who in ["champion", "challenger", "naive"] {
+        assert!(older[who].as_f64().unwrap() > 0.0, "{older}");
+    }
+    // Both say which days those were.
+    for version in [1, 2] {
+        let row = store.model_version("f", version).await.unwrap().unwrap();
+        for span in older["spans"].as_array().unwrap() {
+            assert!(
+                row.lineage["unseen"].as_array().unwrap().contains(span),
+                "{span}"
+            );
+        }
+    }
+    // A champion that learnt from all of it cannot be judged there.
+    psql(
+        &bed,
+        "UPDATE model_versions SET lineage = lineage - 'unseen'",
+    );
+    feed(store, 3, 330, 340).await;
+    let id = train(&bed).await.id;
+    let verdict = store
+        .training_run(id)
+        .await
+        .unwrap()
+        .unwrap()
+        .verdict
+        .unwrap();
+    let old = &verdict["rules"][4];
+    assert_eq!(old["outcome"], "not_judged");
+    assert!(
+        old["words"].as_str().unwrap().contains("learnt from all"),
+        "{old}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_made_again_is_the_same_model_under_another_version() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    feed(store, 1, 0, 60).await;
+    // An LSTM too: it is what could depend on chance.
+    let mut config = json!(fieldcast_train::TrainConfig::default());
+    config["max_epochs"] = json!(1);
+    config["seeds"] = json!(1);
+    let mut request = json!({"trigger": "person", "reason": "test", "seed": 7, "config": config});
+    let id = store.enqueue(KIND, "f", &request).await.unwrap().0;
+    let worker = Worker::new(store.clone(), signer(&bed));
+    worker.once(None, &CancellationToken::new()).await.unwrap();
+    // Later readings, and another definition, are none of the run's business.
+    feed(store, 2, 60, 70).await;
+    define(store, "f", json!({"horizon": 3})).await;
+    let again = |args: &[&str]| {
+        let all = [&["--json", "train", "--run"], args].concat();
+        let out = support::process::run(bed.dir.path(), &bed.url("t"), &all);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        (serde_json::from_slice::<Value>(&out.stdout).ok(), said)
+    };
+    let run = id.to_string();
+    let (answer, said) = tokio::task::block_in_place(|| again(&[&run]));
+    let answer = answer.unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(answer["result"]["model_version"], 2, "{answer}");
+    assert_eq!(answer["result"]["better"], false);
+    let reason = answer["result"]["reason"].as_str().unwrap();
+    assert!(reason.contains("the same, bit for bit"), "{reason}");
+    let first = store.model_version("f", 1).await.unwrap().unwrap();
+    let second = store.model_version("f", 2).await.unwrap().unwrap();
+    for key in ["onnx_sha256", "reference_sha256", "golden", "forecaster"] {
+        assert_eq!(first.manifest[key], second.manifest[key], "{key}");
+    }
+    assert_ne!(first.bundle, second.bundle);
+    assert!(first.champion && !second.champion);
+    let told = store.decisions(Some("f"), None, 10).await.unwrap();
+    let by_person = told.iter().find(|d| d.decided_by == "person").unwrap();
+    assert_eq!(by_person.job, answer["training_run"].as_i64());
+    assert_eq!(by_person.decision, "train");
+    // Another seed is told from it.
+    request["again"] = json!(id);
+    request["seed"] = json!(8);
+    store.enqueue(KIND, "f", &request).await.unwrap();
+    worker.once(None, &CancellationToken::new()).await.unwrap();
+    let third = store.model_version("f", 3).await.unwrap().unwrap();
+    assert_ne!(
+        first.manifest["training"]["seed"],
+        third.manifest["training"]["seed"]
+    );
+    let told = store.decisions(Some("f"), None, 1).await.unwrap();
+    let same_model = first.manifest["onnx_sha256"] == third.manifest["onnx_sha256"];
+    assert_eq!(
+        told[0].reason.contains("another one"),
+        !same_model,
+        "{}",
+        told[0].reason
+    );
+    // Readings that are gone are missed.
+    psql(&bed, "DELETE FROM readings WHERE time < '2026-01-03'");
+    let (_, said) = tokio::task::block_in_place(|| again(&[&run]));
+    assert!(said.contains("not all there any more"), "{said}");
 }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use fieldcast_store::Store;
+use fieldcast_store::decisions::NewDecision;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::tables::read_config;
 use crate::jobs::Worker;
-use crate::training::{KIND, Request};
+use crate::training::{KIND, Request, snapshot};
 
 /// A job that nobody has claimed after this long is done by the command itself.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -19,7 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Forecaster.
-    name: String,
+    #[arg(required_unless_present = "run")]
+    name: Option<String>,
+    /// Train once more from the snapshot, cut, seed and settings of this training run; equal programs make equal models.
+    #[arg(long, value_name = "N", conflicts_with_all = ["name", "seed", "onset", "config"])]
+    run: Option<i64>,
     /// Why, for the record.
     #[arg(long, default_value = "asked for by a person")]
     reason: String,
@@ -44,21 +49,29 @@ pub struct Args {
 pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let database = ctx.database().await?;
     let store = database.store();
-    if store.forecaster(&args.name).await?.is_none() {
+    let (detach, reason) = (args.detach, args.reason.clone());
+    let (name, request) = request(store, args).await?;
+    let Some(forecaster) = store.forecaster(&name).await? else {
         bail!(
-            "forecaster `{}` is not defined; define it with `fieldcast-hub forecaster apply FILE`",
-            args.name
+            "forecaster `{name}` is not defined; define it with `fieldcast-hub forecaster apply FILE`"
         );
-    }
-    let request = Request {
-        trigger: "person".into(),
-        reason: args.reason,
-        onset: args.onset.map(|t| t.timestamp_millis()),
-        seed: args.seed,
-        config: args.config.as_deref().map(read_config).transpose()?,
     };
-    let (job, _) = store.enqueue(KIND, &args.name, &json!(request)).await?;
-    if args.detach {
+    let newest = snapshot::newest(store, &forecaster.spec).await?;
+    let (job, new) = store.enqueue(KIND, &name, &json!(request)).await?;
+    if new {
+        // A word of its own: what a person asks for spends no budget and starts no cool-down.
+        let decision = NewDecision {
+            forecaster: &name,
+            decision: "train",
+            reason: &reason,
+            job: Some(job),
+            data_time: newest.and_then(chrono::DateTime::from_timestamp_millis),
+            decided_by: "person",
+            ..NewDecision::default()
+        };
+        store.record_decision(&decision).await?;
+    }
+    if detach {
         return ctx.print(&json!({"training_run": job}), || {
             format!("training run {job} is queued")
         });
@@ -80,6 +93,34 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         return followed;
     }
     follow.await
+}
+
+/// The forecaster and what is asked of it.
+async fn request(store: &Store, args: Args) -> Result<(String, Request)> {
+    let person = || "person".to_owned();
+    let Some(run) = args.run else {
+        let request = Request {
+            trigger: person(),
+            reason: args.reason,
+            onset: args.onset.map(|t| t.timestamp_millis()),
+            seed: args.seed,
+            config: args.config.as_deref().map(read_config).transpose()?,
+            again: None,
+        };
+        return Ok((args.name.unwrap_or_default(), request));
+    };
+    let Some(job) = store.job(run).await?.filter(|j| j.kind == KIND) else {
+        bail!("there is no training run {run}; see `fieldcast-hub run list`")
+    };
+    let earlier: Request = serde_json::from_value(job.payload)
+        .with_context(|| format!("read what training run {run} was asked; train without --run"))?;
+    let request = Request {
+        trigger: person(),
+        reason: args.reason,
+        again: Some(earlier.again.unwrap_or(run)),
+        ..earlier
+    };
+    Ok((job.subject, request))
 }
 
 async fn follow(ctx: &Context, store: &Store, id: i64) -> Result<()> {

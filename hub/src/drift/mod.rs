@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::page::{Course, Panel};
-use crate::training::{self, Request, snapshot};
+use crate::training::{self, Request, admit, snapshot};
 use crate::triggers;
 use verdict::{Decision, DeviceDays, LastRetrain, Rules, Verdict, decide};
 
@@ -214,6 +214,9 @@ async fn check(
             &report,
         )
         .await?;
+    let alone = admit::change(&judged.devices, &policy)
+        .err()
+        .map(|refusal| refusal.to_string());
     let (word, reason, job) = match decision {
         Decision::Retrain if !asked => {
             let why = format!(
@@ -229,6 +232,7 @@ async fn check(
             );
             ("budget", why, None)
         }
+        Decision::Retrain if alone.is_some() => ("refused", alone.unwrap_or_default(), None),
         Decision::Retrain => {
             let request = Request {
                 trigger: trigger.into(),
@@ -236,6 +240,7 @@ async fn check(
                 onset: Some(judged.onset),
                 seed: u64::try_from(champion.version).unwrap_or(1) + 1,
                 config: None,
+                again: None,
             };
             let (job, new) = store
                 .enqueue(training::KIND, &spec.name, &json!(request))

@@ -185,8 +185,8 @@ impl Worker {
         say(&self.store, job.id, &handle).await;
         let status = match end? {
             End::Done(outcome) => {
-                let outcome =
-                    outcome.map_err(|e| (e.message, e.retry.then(|| backoff(job.attempts))));
+                let outcome = outcome
+                    .map_err(|e| (e.message, e.retry.then(|| backoff(job.attempts, draw()))));
                 self.store.finish_job(&job, &self.name, outcome).await?
             }
             End::WorkerStops => self.store.release_job(&job, &self.name).await?,
@@ -289,7 +289,31 @@ async fn say(store: &Store, job: i64, handle: &JobHandle) {
     }
 }
 
-/// Seconds before attempt `n + 1`: exponential, up to ten minutes.
-fn backoff(attempts: i32) -> f64 {
-    (5.0 * 2_f64.powi(attempts.clamp(0, 10))).min(600.0)
+/// Seconds before attempt `n + 1`: exponential, up to ten minutes, and by `draw` (0 to 1) up to half of that less, so that what
+/// failed together does not come back together.
+fn backoff(attempts: i32, draw: f64) -> f64 {
+    let most = (5.0 * 2_f64.powi(attempts.clamp(0, 10))).min(600.0);
+    most * (1.0 - 0.5 * draw.clamp(0.0, 1.0))
+}
+
+/// A random share; version 4 UUIDs are random in their first bits.
+fn draw() -> f64 {
+    let (bits, ..) = uuid::Uuid::new_v4().as_fields();
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_wait_longer_each_time_and_are_spread_over_half_of_it() {
+        for (attempts, most) in [(1, 10.0), (2, 20.0), (3, 40.0), (30, 600.0)] {
+            assert!((backoff(attempts, 0.0) - most).abs() < 1e-9);
+            assert!((backoff(attempts, 1.0) - most / 2.0).abs() < 1e-9);
+        }
+        let drawn: Vec<f64> = (0..64).map(|_| draw()).collect();
+        assert!(drawn.iter().all(|d| (0.0..=1.0).contains(d)));
+        assert!(drawn.iter().any(|d| *d < 0.5) && drawn.iter().any(|d| *d > 0.5));
+    }
 }

@@ -10,7 +10,8 @@ use fieldcast_train::TrainingData;
 use fieldcast_train::evaluate::{self, Case, Scores};
 use serde_json::{Value, json};
 
-use crate::judge::{self, Gate, Verdict};
+use super::old;
+use crate::judge::{self, Gate, Old, Verdict};
 
 /// What is compared.
 pub(super) struct Judged {
@@ -24,6 +25,11 @@ pub(super) struct Judged {
     pub from: Millis,
     /// Newest row.
     pub until: Millis,
+    /// Older spans that the champion was kept from, and those of the challenger.
+    pub unseen: [Vec<(Millis, Millis)>; 2],
+    /// Since when the world is different.
+    pub onset: Option<Millis>,
+    pub gate: Gate,
 }
 
 /// A verdict with the scores behind it.
@@ -49,7 +55,7 @@ pub(super) fn compare(judged: &Judged) -> anyhow::Result<Comparison> {
         .filter(|old| same_question(old, spec));
     let Some(old) = old else {
         // Losses of different questions cannot be compared; the new definition is what people asked for.
-        let mut verdict = judge::verdict(&[], &[], spec.horizon, Gate::default());
+        let mut verdict = judge::verdict(&[], &[], spec.horizon, judged.gate);
         verdict.better = true;
         verdict.reason =
             "the forecaster's definition changed: the champion answers another question".into();
@@ -65,24 +71,59 @@ pub(super) fn compare(judged: &Judged) -> anyhow::Result<Comparison> {
         season: spec.season,
         ..old.clone()
     };
-    let mut cases = [&old, spec].map(|spec| evaluate::cases(spec, &judged.data, span, 1));
-    if let [Ok(a), Ok(b)] = &mut cases {
-        let both: BTreeSet<_> = &keys(a) & &keys(b);
-        a.retain(|c| both.contains(&key(c)));
-        b.retain(|c| both.contains(&key(c)));
-    }
-    let [a, b] = cases;
-    let old = score(&judged.champion, &a?, &old)?;
-    let new = score(&judged.challenger, &b?, spec)?;
+    let (a, b) = common([&old, spec].map(|spec| evaluate::cases(spec, &judged.data, span, 1)))?;
+    let [before, after] = &judged.unseen;
+    let spans = old::shared(before, after);
+    let models = ((&*judged.champion, &old), (&*judged.challenger, spec));
+    let older = old::losses(models.0, models.1, &judged.data, &spans)?;
+    let old = score(&judged.champion, &a, &old)?;
+    let new = score(&judged.challenger, &b, spec)?;
     let losses =
         |s: &Scores| -> Vec<f64> { s.origin_losses.iter().map(|(_, loss)| *loss).collect() };
-    let verdict = judge::verdict(&losses(&old), &losses(&new), spec.horizon, Gate::default());
+    let forgotten = match spans.is_empty() {
+        false => Old::Losses {
+            champion: &older.champion,
+            challenger: &older.challenger,
+            naive: judged.onset.map(|_| &older.naive[..]),
+        },
+        true if after.is_empty() => {
+            Old::Nothing("the data hold no older time of which a part could be kept")
+        }
+        true => Old::Nothing("the champion learnt from all of the older time, or from none of it"),
+    };
+    let verdict = judge::verdict(&losses(&old), &losses(&new), spec.horizon, judged.gate)
+        .with_coverage(coverage(&new), coverage(&old))
+        .with_old(forgotten);
+    let mean = |x: &[f64]| (!x.is_empty()).then(|| x.iter().sum::<f64>() / x.len() as f64);
+    let older = json!({"spans": spans, "origins": older.champion.len(), "champion": mean(&older.champion),
+        "challenger": mean(&older.challenger), "naive": mean(&older.naive)});
     let brief = |s: &Scores| {
         json!({"windows": s.windows, "mae": s.mae, "rmse": s.rmse, "mase": s.mase, "pinball": s.pinball,
             "intervals": s.intervals})
     };
-    let scores = json!({"from": judged.from, "until": until, "champion": brief(&old), "challenger": brief(&new)});
+    let scores = json!({"from": judged.from, "until": until, "champion": brief(&old), "challenger": brief(&new),
+        "older": older});
     Ok(Comparison { verdict, scores })
+}
+
+/// The share of actual values inside the interval from 10 to 90 %, where the forecaster has one and anything is known.
+fn coverage(scores: &Scores) -> Option<f64> {
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+    let eighty = scores.intervals.iter();
+    let mut eighty = eighty.filter(|i| near(i.lower, 0.1) && near(i.upper, 0.9));
+    eighty
+        .next()
+        .map(|i| i.coverage)
+        .filter(|c| c.is_finite() && scores.points > 0)
+}
+
+/// Only the windows that both definitions can be asked about.
+pub(super) fn common<E>([a, b]: [Result<Vec<Case>, E>; 2]) -> Result<(Vec<Case>, Vec<Case>), E> {
+    let (mut a, mut b) = (a?, b?);
+    let both: BTreeSet<_> = &keys(&a) & &keys(&b);
+    a.retain(|c| both.contains(&key(c)));
+    b.retain(|c| both.contains(&key(c)));
+    Ok((a, b))
 }
 
 fn key(case: &Case) -> (Millis, usize) {
@@ -93,7 +134,11 @@ fn keys(cases: &[Case]) -> BTreeSet<(Millis, usize)> {
     cases.iter().map(key).collect()
 }
 
-fn score(model: &LoadedModel, cases: &[Case], spec: &ForecasterSpec) -> anyhow::Result<Scores> {
+pub(super) fn score(
+    model: &LoadedModel,
+    cases: &[Case],
+    spec: &ForecasterSpec,
+) -> anyhow::Result<Scores> {
     let scores = evaluate::backtest(cases, &spec.quantiles, |window| {
         model.forecast(window).map(|p| fieldcast_train::Prediction {
             mean: p.mean,
@@ -112,7 +157,8 @@ pub(super) fn document(
     match (champion, comparison) {
         (Some(champion), Some(c)) => json!({
             "champion": champion.version, "challenger": version, "better": c.verdict.better,
-            "reason": c.verdict.reason, "test": c.verdict, "scores": c.scores, "decided_by": "judge",
+            "reason": c.verdict.reason, "rules": c.verdict.rules, "test": c.verdict, "scores": c.scores,
+            "decided_by": "judge",
         }),
         _ => json!({
             "champion": null, "challenger": version, "better": true, "scores": null, "decided_by": "judge",

@@ -56,9 +56,9 @@ pub fn make(
     signer: &Signer,
 ) -> anyhow::Result<Made> {
     let spec = about.spec;
+    // Nothing that counts or dates: one snapshot and seed give one file, whatever version it becomes.
     let metadata = [
         ("forecaster".to_owned(), spec.name.clone()),
-        ("version".to_owned(), about.version.to_string()),
         ("chosen".to_owned(), trained.chosen.clone()),
     ];
     let onnx = fieldcast_onnx::build(&trained.params, &metadata)?;

@@ -1,8 +1,11 @@
 //! Training jobs: owns the way from a snapshot to a registered, judged model version, never the arithmetic of a model.
 
+pub mod admit;
+mod again;
 mod checkpoint;
 mod compare;
 pub mod make;
+pub mod old;
 pub mod plan;
 pub mod snapshot;
 
@@ -23,7 +26,8 @@ use serde_json::{Value, json};
 
 use crate::jobs::{JobError, JobHandle};
 use crate::signing::{Signer, hex};
-use crate::{registry, rollout};
+use crate::{registry, rollout, triggers};
+use again::Earlier;
 use compare::Judged;
 
 /// Kind of the jobs that [`run`] does.
@@ -45,6 +49,9 @@ pub struct Request {
     /// Settings of the training.
     #[serde(default)]
     pub config: Option<TrainConfig>,
+    /// Training run whose snapshot is taken again, with its cut where it made a model.
+    #[serde(default)]
+    pub again: Option<i64>,
 }
 
 fn one() -> u64 {
@@ -74,6 +81,15 @@ pub async fn run(
     })?;
     let policy =
         rollout::rows::policy_of(&forecaster).map_err(|e| JobError::fatal(format!("{e:#}")))?;
+    let limits = triggers::policy_of(&forecaster).map_err(|e| JobError::fatal(format!("{e:#}")))?;
+    let again = match request.again {
+        Some(id) => Some(Earlier::read(store, &forecaster, id).await?),
+        None => None,
+    };
+    let forecaster = match &again {
+        Some(earlier) => earlier.forecaster.clone(),
+        None => forecaster,
+    };
     let spec = forecaster.spec;
     handle.progress(0.01, "reading the data");
     // The clock that stamps readings as received decides which of them are in the snapshot.
@@ -85,7 +101,10 @@ pub async fn run(
             handle.line("goes on from the checkpoint of an earlier attempt");
             (left.snapshot_at, Some(left.checkpoint))
         }
-        None => (store.database_time().await?, None),
+        None => match &again {
+            Some(earlier) => (earlier.known(), None),
+            None => (store.database_time().await?, None),
+        },
     };
     let data = snapshot::take(store, &spec, fieldcast_wire::caps::MIN_TIME_MS, snapshot_at).await?;
     let count: usize = data.iter().map(|d| d.rows.len()).sum();
@@ -105,6 +124,9 @@ pub async fn run(
         &hex(&digest)[..12],
         data.len()
     ));
+    if let Some(earlier) = &again {
+        earlier.check(&hex(&digest))?;
+    }
     let run = NewTrainingRun {
         forecaster: name,
         spec_version: forecaster.version,
@@ -119,6 +141,22 @@ pub async fn run(
     if !store.begin_training_run(&job.claim(), &run).await? {
         return Err(JobError::claim_lost());
     }
+    if let Err(refusal) = admit::snapshot(&spec, &data, &limits) {
+        let reason = refusal.to_string();
+        let refused = NewDecision {
+            forecaster: name,
+            decision: "refused",
+            reason: &reason,
+            job: Some(job.id),
+            data_time: chrono::DateTime::from_timestamp_millis(last),
+            decided_by: "snapshot",
+            ..NewDecision::default()
+        };
+        if !store.record_once(&job.claim(), &refused).await? {
+            return Err(JobError::claim_lost());
+        }
+        return Err(JobError::fatal(reason));
+    }
 
     let champion = store.champion(name).await?;
     let seen = champion
@@ -129,13 +167,12 @@ pub async fn run(
         seed: request.seed,
         ..request.config.clone().unwrap_or_default()
     };
-    let cut = plan::cut(
-        (first, last),
-        request.onset,
-        seen,
-        (spec.period_ms(), horizon_ms),
-        base,
-    );
+    let usual = || {
+        let grid = (spec.period_ms(), horizon_ms);
+        plan::cut((first, last), request.onset, seen, grid, base)
+    };
+    let mut cut = again.as_ref().and_then(Earlier::cut).unwrap_or_else(usual);
+    cut.config.seed = request.seed;
     let all: Vec<Series> = data
         .into_iter()
         .map(|d| Series {
@@ -181,8 +218,11 @@ pub async fn run(
         .await?
     };
     handle.progress(0.9, "judging");
+    let repeated = again
+        .as_ref()
+        .and_then(|e| e.document(version, &made.manifest));
     let comparison = match (&champion, cut.holdout_from) {
-        (Some(champion), Some(from)) => {
+        (Some(champion), Some(from)) if repeated.is_none() => {
             let judged = Judged {
                 champion: registry::open(store, signer, champion)
                     .await
@@ -193,6 +233,12 @@ pub async fn run(
                 data: Arc::clone(&all),
                 from,
                 until: last,
+                unseen: [
+                    spans(&champion.lineage["unseen"]),
+                    cut.config.unseen.clone(),
+                ],
+                onset: request.onset,
+                gate: limits.gate(),
             };
             Some(computed(move || compare::compare(&judged)).await?)
         }
@@ -201,12 +247,14 @@ pub async fn run(
     let sha = Sha256::of(&made.bytes);
     let lineage = json!({
         "training_run": job.id, "snapshot": hex(&digest), "snapshot_at": snapshot_at, "rows": count,
+        "again": request.again,
         "spec_version": forecaster.version, "seed": request.seed, "code_version": crate::CODE_VERSION,
         "data_from": first, "data_until": cut.train_until, "onset": request.onset, "config": cut.config,
-        "split": trained.split, "chosen": trained.chosen,
+        "unseen": cut.config.unseen, "split": trained.split, "chosen": trained.chosen,
     });
-    let document = compare::document(champion.as_ref(), version, comparison.as_ref());
-    let better = comparison.as_ref().is_none_or(|c| c.verdict.better);
+    let better = repeated.is_none() && comparison.as_ref().is_none_or(|c| c.verdict.better);
+    let document = repeated
+        .unwrap_or_else(|| compare::document(champion.as_ref(), version, comparison.as_ref()));
     let reason = document["reason"].as_str().unwrap_or_default().to_owned();
     let metrics = json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"],
             "importance": trained.importance});
@@ -248,6 +296,11 @@ pub async fn run(
         handle.line(format!("rollout {id} started"));
     }
     Ok(result)
+}
+
+/// Spans as a lineage has them; a model from before they were kept has none.
+fn spans(kept: &Value) -> Vec<(Millis, Millis)> {
+    Vec::deserialize(kept).unwrap_or_default()
 }
 
 /// Computes on a thread where it holds up nothing else.

@@ -14,6 +14,15 @@ const PART_ORIGINS: Millis = 30;
 /// How much the new world counts in all, against the old one.
 const RECENT: f64 = 6.0;
 
+/// Of each such block of older data the end is kept from learning, at least; 90 days, so that the days of the week go round.
+const BLOCK_DAYS: Millis = 90;
+/// Days of origins in what is kept, at least.
+const KEPT_DAYS: Millis = 4;
+/// A block is so many times what is kept of it, at least.
+const BLOCK_PARTS: Millis = 16;
+/// Most blocks of which something is kept, the newest.
+const MOST_BLOCKS: usize = 40;
+
 /// The cut of a training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cut {
@@ -36,7 +45,9 @@ pub fn cut(
     base: TrainConfig,
 ) -> Cut {
     let mut config = base;
+    let grid = (period_ms, horizon_ms);
     let Some(champion_until) = champion_until else {
+        config.unseen = unseen((first, last - block(grid)), grid);
         return Cut {
             train_until: last,
             holdout_from: None,
@@ -50,8 +61,16 @@ pub fn cut(
     let train_until = (last - holdout)
         .max(champion_until + horizon_ms)
         .clamp(first, last);
-    if let Some(onset) = onset.filter(|o| *o > first && *o < train_until) {
-        let (old, new) = ((onset - first) as f64, (train_until - onset) as f64);
+    let onset = onset.filter(|o| *o > first && *o < train_until);
+    config.unseen = unseen((first, onset.unwrap_or(train_until - block(grid))), grid);
+    if let Some(onset) = onset {
+        // Windows that reach into what is kept are lost with it; the new world's share is one of what remains.
+        let lost = config
+            .unseen
+            .iter()
+            .map(|(from, until)| until - from + horizon_ms);
+        let old = ((onset - first) - lost.sum::<Millis>()).max(0) as f64;
+        let new = (train_until - onset) as f64;
         let total = old + new;
         // Chosen and calibrated in the new world, on no more of it than that takes: the rest is learnt from.
         let part = (new * PART_SHARE).max((horizon_ms + PART_ORIGINS * period_ms) as f64);
@@ -67,6 +86,27 @@ pub fn cut(
         holdout_from: Some(train_until),
         config,
     }
+}
+
+fn kept_ms((period_ms, horizon_ms): (Millis, Millis)) -> Millis {
+    horizon_ms + (KEPT_DAYS * DAY_MS).max(KEPT_DAYS * period_ms)
+}
+
+fn block(grid: (Millis, Millis)) -> Millis {
+    (BLOCK_DAYS * DAY_MS).max(BLOCK_PARTS * kept_ms(grid))
+}
+
+/// The end of each block of the data `[first, until]`. Blocks are counted from the epoch, not from the data: whatever a
+/// forecaster's models are trained on, they are kept from the same days, so that an older time can judge two of them.
+fn unseen((first, until): (Millis, Millis), grid: (Millis, Millis)) -> Vec<(Millis, Millis)> {
+    let (kept, block) = (kept_ms(grid), block(grid));
+    let ends = (first.div_euclid(block)..=until.div_euclid(block)).map(|n| (n + 1) * block);
+    let mut spans: Vec<_> = ends
+        .map(|end| (end - kept, end))
+        .filter(|(from, end)| from - first >= block / 4 && *end <= until)
+        .collect();
+    spans.drain(..spans.len().saturating_sub(MOST_BLOCKS));
+    spans
 }
 
 #[cfg(test)]
@@ -106,6 +146,40 @@ mod tests {
         let learnt_until = cut.config.train_share * from as f64 / DAY_MS as f64;
         assert!((410.0..426.0).contains(&learnt_until), "{learnt_until}");
         assert!(cut.config.train_share + cut.config.select_share < 0.999);
+    }
+
+    #[test]
+    fn every_model_is_kept_from_the_same_older_days() {
+        let days = |n: Millis| n * DAY_MS;
+        let of = |last, onset: Option<Millis>, seen: Option<Millis>| {
+            let grid = (DAY_MS / 24, DAY_MS);
+            let span = (days(20_010), days(last));
+            let (onset, seen) = (onset.map(days), seen.map(days));
+            cut(span, onset, seen, grid, TrainConfig::default())
+                .config
+                .unseen
+        };
+        let first = of(20_400, None, None);
+        // Blocks end on days 20,070, 20,160, 20,250, 20,340 ...; the newest block is no older time.
+        let ends = |spans: &[(Millis, Millis)]| -> Vec<_> {
+            spans.iter().map(|(_, end)| end / DAY_MS).collect()
+        };
+        assert_eq!(ends(&first), [20_070, 20_160, 20_250]);
+        assert!(first.iter().all(|(from, end)| end - from == days(5)));
+        let second = of(20_500, Some(20_450), Some(20_400));
+        assert_eq!(ends(&second), [20_070, 20_160, 20_250, 20_340, 20_430]);
+        assert_eq!(second[..3], first[..]);
+        assert!(
+            of(20_100, None, None).is_empty(),
+            "too little to keep any of it"
+        );
+        // A long horizon costs no larger share.
+        let grid = (DAY_MS, days(28));
+        let long = cut((0, days(5_000)), None, None, grid, TrainConfig::default())
+            .config
+            .unseen;
+        let lost: Millis = long.iter().map(|(from, end)| end - from).sum();
+        assert!(!long.is_empty() && lost * BLOCK_PARTS <= days(5_000));
     }
 
     #[test]

@@ -91,6 +91,7 @@ async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> 
                 onset: champion.lineage["onset"].as_i64(),
                 seed: u64::try_from(champion.version).unwrap_or(1) + 1,
                 config: None,
+                again: None,
             };
             let (job, new) = store.enqueue(training::KIND, name, &json!(request)).await?;
             if !new {

@@ -4,6 +4,8 @@ use fieldcast_features::Millis;
 use fieldcast_features::grid::parse_period;
 use serde::{Deserialize, Serialize};
 
+use crate::judge::Gate;
+
 const DAY_MS: Millis = 86_400_000;
 
 /// The `[retraining]` table of a forecaster's definition; what it leaves out keeps its default.
@@ -23,6 +25,14 @@ pub struct Policy {
     pub cool_down: String,
     /// Most retrainings in 24 hours of process time.
     pub a_day: u32,
+    /// Smallest share of good values of target and inputs over the grid of a snapshot.
+    pub min_quality: f64,
+    /// Largest part of what speaks for a change that may come from one device, while none of at least two others shows it.
+    pub max_device_share: f64,
+    /// Largest share by which a new model's loss on older times may rise.
+    pub max_old_loss: f64,
+    /// Bounds of the share of actual values inside a new model's 80 % interval.
+    pub coverage: [f64; 2],
 }
 
 impl Default for Policy {
@@ -34,6 +44,10 @@ impl Default for Policy {
             every: None,
             cool_down: "14d".into(),
             a_day: 24,
+            min_quality: 0.7,
+            max_device_share: 0.8,
+            max_old_loss: Gate::default().max_old_loss,
+            coverage: Gate::default().coverage,
         }
     }
 }
@@ -104,7 +118,36 @@ impl Policy {
         if !(1..=1_000).contains(&self.a_day) {
             return refuse("a_day", "must be 1 to 1000".into());
         }
+        let shares = [
+            ("min_quality", self.min_quality, 0.0),
+            ("max_device_share", self.max_device_share, 0.5),
+        ];
+        for (field, value, least) in shares {
+            if !(least..=1.0).contains(&value) {
+                return refuse(field, format!("must be {least} to 1"));
+            }
+        }
+        if !(0.0..=10.0).contains(&self.max_old_loss) {
+            return refuse("max_old_loss", "must be 0 to 10".into());
+        }
+        let [low, high] = self.coverage;
+        if !(0.0 <= low && low < high && high <= 1.0) {
+            return refuse(
+                "coverage",
+                "must be two shares from 0 to 1, the smaller first".into(),
+            );
+        }
         Ok(())
+    }
+
+    /// What a new model must show.
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        Gate {
+            max_old_loss: self.max_old_loss,
+            coverage: self.coverage,
+            ..Gate::default()
+        }
     }
 
     /// The cool-down in days, rounded up.
@@ -227,6 +270,10 @@ mod tests {
             (r#"{"every": "soon"}"#, "every"),
             (r#"{"cool_down": ""}"#, "cool_down"),
             (r#"{"a_day": 0}"#, "a_day"),
+            (r#"{"min_quality": 1.5}"#, "min_quality"),
+            (r#"{"max_device_share": 0.4}"#, "max_device_share"),
+            (r#"{"max_old_loss": -0.1}"#, "max_old_loss"),
+            (r#"{"coverage": [0.9, 0.7]}"#, "coverage"),
         ] {
             let refused = read(text).unwrap_err().to_string();
             assert!(refused.contains(field), "{refused}");

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::error::Context as _;
+use crate::jobs::Claim;
 use crate::{Result, Store};
 
 /// One decision.
@@ -14,7 +15,7 @@ pub struct DecisionRow {
     pub id: i64,
     /// Forecaster.
     pub forecaster: String,
-    /// One word: `retrain`, `wait`, `not_confirmed`, `cool_down`, `budget`, `promote`, `keep`.
+    /// One word: `retrain`, `wait`, `not_confirmed`, `cool_down`, `budget`, `refused`, `roll_out`, `keep`, `train` (a person).
     pub decision: String,
     /// Why, in words.
     pub reason: String,
@@ -77,6 +78,33 @@ impl Store {
         let failed = || format!("record a decision on {}", new.forecaster);
         let mut connection = self.pool().acquire().await.during(failed())?;
         insert(&mut connection, new).await.during(failed())
+    }
+
+    /// Stores what a job decided, once, however often it is attempted. False, and nothing is stored, where the claim no
+    /// longer stands.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn record_once(&self, claim: &Claim<'_>, new: &NewDecision<'_>) -> Result<bool> {
+        let failed = || format!("record a decision on {}", new.forecaster);
+        let mut tx = self.pool().begin().await.during(failed())?;
+        if !claim.stands(&mut tx).await.during(failed())? {
+            return Ok(false);
+        }
+        let told: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM decisions WHERE forecaster = $1 AND decision = $2 AND job = $3)",
+        )
+        .bind(new.forecaster)
+        .bind(new.decision)
+        .bind(claim.job)
+        .fetch_one(&mut *tx)
+        .await
+        .during(failed())?;
+        if !told {
+            insert(&mut tx, new).await.during(failed())?;
+        }
+        tx.commit().await.during(failed())?;
+        Ok(true)
     }
 
     /// Decisions, newest first, below `before` where it is given.

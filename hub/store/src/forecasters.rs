@@ -100,6 +100,25 @@ impl Store {
         .during("list forecasters")
     }
 
+    /// One version of a forecaster's definition.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn forecaster_version(
+        &self,
+        name: &str,
+        version: i64,
+    ) -> Result<Option<ForecasterRow>> {
+        sqlx::query_as(
+            "SELECT name, version, spec, retraining, rollout, created_at FROM forecasters WHERE name = $1 AND version = $2",
+        )
+        .bind(name)
+        .bind(version)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read version {version} of forecaster {name}"))
+    }
+
     /// The definition in force of one forecaster.
     ///
     /// # Errors

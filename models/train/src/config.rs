@@ -43,6 +43,8 @@ pub struct TrainConfig {
     pub epoch_windows: usize,
     /// Ridge penalties that are tried, relative to the mean diagonal of the normal equations.
     pub ridge_penalties: Vec<f64>,
+    /// Spans `[from, until)` whose targets belong to no part of the training: they are kept for judging.
+    pub unseen: Vec<(Millis, Millis)>,
     /// More training windows than this are thinned out evenly.
     pub max_windows: usize,
     /// How often a row after a series' `weight_from` counts.
@@ -76,6 +78,7 @@ impl Default for TrainConfig {
             seeds: 3,
             epoch_windows: 8_192,
             ridge_penalties: vec![1e-4, 1e-3, 1e-2, 1e-1, 1.0],
+            unseen: Vec::new(),
             max_windows: 40_000,
             recent_weight: 3.0,
             forest: true,

@@ -276,6 +276,34 @@ fn one_window_through_predict_equals_the_training_batch() {
 }
 
 #[test]
+fn what_is_kept_for_judging_is_no_target_of_any_part() {
+    let (panel, whole, _) = parts();
+    let time = |s: &Sample| panel.tracks[s.track].start + s.origin as i64 * panel.period;
+    let reach = panel.horizon as i64 * panel.period;
+    let middle = |list: &[Sample]| time(&list[list.len() / 2]);
+    // Spans of a day in the midst of each part.
+    let unseen: Vec<_> = [&whole.train, &whole.select, &whole.calibrate]
+        .map(|part| (middle(part), middle(part) + 24 * panel.period))
+        .to_vec();
+    let config = TrainConfig {
+        unseen: unseen.clone(),
+        ..TrainConfig::default()
+    };
+    let kept = split(&panel, &config).unwrap();
+    let all = |p: &Parts| [&p.train[..], &p.select, &p.calibrate].concat();
+    let reaches = |s: &Sample| {
+        let targets = (1..=panel.horizon as i64).map(|h| time(s) + h * panel.period);
+        let mut targets = targets.filter(|t| unseen.iter().any(|(a, b)| a <= t && t < b));
+        targets.next().is_some()
+    };
+    assert!(all(&whole).iter().any(reaches));
+    assert!(!all(&kept).iter().any(reaches));
+    let lost = all(&whole).len() - all(&kept).len();
+    let most = 3 * panel.tracks.len() * (24 + 3 * reach as usize / panel.period as usize);
+    assert!(lost > 3 * 24 && lost <= most, "{lost} of at most {most}");
+}
+
+#[test]
 fn the_three_parts_share_no_target_and_few_windows_are_an_error() {
     let (panel, parts, _) = parts();
     let time = |s: &Sample| panel.tracks[s.track].start + s.origin as i64 * panel.period;

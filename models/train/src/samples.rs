@@ -118,9 +118,14 @@ fn usable<'p>(
                 let ahead = 2 * seen(&track.target_before, origin + 1, origin + 1 + panel.horizon)
                     >= panel.horizon;
                 let time = track.start + origin as Millis * panel.period;
+                let reach = panel.horizon as Millis * panel.period;
+                let kept = config
+                    .unseen
+                    .iter()
+                    .any(|(from, until)| time < *until && time + reach >= *from);
                 let recent = panel.weight_from[track.series].is_some_and(|from| time > from);
                 let weight = if recent { config.recent_weight } else { 1.0 };
-                (window && ahead).then_some((
+                (window && ahead && !kept).then_some((
                     time,
                     Sample {
                         track: index,

@@ -1,0 +1,111 @@
+//! A training made again from an earlier run's snapshot: owns what is taken over from that run, never the training.
+
+use fieldcast_store::Store;
+use fieldcast_store::forecasters::ForecasterRow;
+use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_store::training_runs::TrainingRunRow;
+use serde_json::{Value, json};
+
+use super::plan::Cut;
+use crate::jobs::JobError;
+
+/// The run that is made again.
+pub(super) struct Earlier {
+    pub run: TrainingRunRow,
+    /// The definition that it had.
+    pub forecaster: ForecasterRow,
+    /// The version that it made.
+    pub model: Option<ModelVersionRow>,
+}
+
+impl Earlier {
+    pub(super) async fn read(
+        store: &Store,
+        current: &ForecasterRow,
+        id: i64,
+    ) -> Result<Self, JobError> {
+        let name = &current.name;
+        let gone = || {
+            JobError::fatal(format!(
+                "there is no training run {id} of {name}; see `fieldcast-hub run list`"
+            ))
+        };
+        let run = store.training_run(id).await?.ok_or_else(gone)?;
+        if run.forecaster != *name {
+            return Err(gone());
+        }
+        let model = match run.model_version {
+            Some(version) => store.model_version(name, version).await?,
+            None => None,
+        };
+        // Without a model to make again only the snapshot is taken over, and what comes out is judged as ever.
+        if model.is_none() && run.spec_version != current.version {
+            return Err(JobError::fatal(format!(
+                "training run {id} made no model, and {name} is defined anew since; train it without `--run`"
+            )));
+        }
+        let forecaster = store
+            .forecaster_version(name, run.spec_version)
+            .await?
+            .ok_or_else(gone)?;
+        Ok(Self {
+            run,
+            forecaster,
+            model,
+        })
+    }
+
+    /// Whether the rows are those that the run had.
+    pub(super) fn check(&self, digest: &str) -> Result<(), JobError> {
+        let had = self.run.snapshot_sha.as_deref().unwrap_or_default();
+        if had == digest {
+            return Ok(());
+        }
+        Err(JobError::fatal(format!(
+            "the readings that training run {} had are not all there any more, or its devices have other labels (snapshot \
+             {digest}, it had {had}); train without `--run`",
+            self.run.id
+        )))
+    }
+
+    /// The cut that made the model: which champion there was then does not matter any more.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        let lineage = &self.model.as_ref()?.lineage;
+        let train_until = lineage["data_until"].as_i64()?;
+        let judged = self
+            .run
+            .verdict
+            .as_ref()
+            .is_some_and(|v| !v["champion"].is_null());
+        Some(Cut {
+            train_until,
+            holdout_from: judged.then_some(train_until),
+            config: serde_json::from_value(lineage["config"].clone()).ok()?,
+        })
+    }
+
+    /// The verdict on a model that was made again: nobody asked for another champion.
+    pub(super) fn document(&self, version: i64, manifest: &Value) -> Option<Value> {
+        let model = self.model.as_ref()?;
+        let same = |key: &str| manifest[key] == model.manifest[key];
+        let alike = match (same("onnx_sha256"), same("reference_sha256")) {
+            (true, true) => "model and reference are the same, bit for bit".to_owned(),
+            (true, false) => "the model is the same, its reference is not".to_owned(),
+            _ => format!(
+                "the model is another one (program {} then, {} now)",
+                self.run.code_version,
+                crate::CODE_VERSION
+            ),
+        };
+        Some(json!({
+            "champion": null, "challenger": version, "better": false, "scores": null, "decided_by": "judge",
+            "again": self.run.id, "same": same("onnx_sha256") && same("reference_sha256"),
+            "reason": format!("run {} again, which made version {}: {alike}", self.run.id, model.version),
+        }))
+    }
+
+    /// When the run's rows were known.
+    pub(super) fn known(&self) -> chrono::DateTime<chrono::Utc> {
+        self.run.snapshot_at
+    }
+}
