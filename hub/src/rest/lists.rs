@@ -328,7 +328,7 @@ pub async fn rollouts(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer
     Ok(page(rows, read, |r| r.id.to_string()))
 }
 
-/// One rollout with its devices, and what the new model showed beside the old one: in numbers (`machine.evidence`) and in words.
+/// One rollout with its devices and what it waits for, and what the new model showed beside the old one: in numbers (`machine.evidence`) and in words.
 ///
 /// # Errors
 /// No such rollout, or the database.
@@ -344,6 +344,11 @@ pub async fn rollout(
     value["devices"] = json!(devices);
     value["evidence"] = json!(rollout::rows::evidence_of(&row).map(|e| e.to_string()));
     value["stage"] = json!(rollout::rows::stage_of(&row));
+    let now = crate::clock::now().timestamp_millis();
+    if let Ok(seen) = rollout::overview::overview(&row, &devices, now) {
+        value["waits_for"] = json!(seen.waits_for);
+        value["counts"] = json!(seen.devices);
+    }
     Ok(Json(value))
 }
 
