@@ -119,7 +119,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     };
     assert!(orders.put(&order).await.unwrap());
     orders.commit().await.unwrap();
-    let state = pb::State {
+    let mut state = pb::State {
         boot: 1,
         n: 1,
         forecasters: vec![pb::ForecasterState {
@@ -182,7 +182,25 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     psql(&bed, "DELETE FROM challengers");
     KEEP.apply(store, now).await.unwrap();
     assert_eq!(held().await, [1, 2, 3, 4, 6, 9, 10]);
+
+    // It was connected with its order to run 6, and has not answered: it may run it already.
+    psql(
+        &bed,
+        "UPDATE deployments SET generation = 5, machine = machine || '{\"generation\": 5, \"online_since\": 1}'",
+    );
     psql(&bed, "DELETE FROM device_states");
+    KEEP.apply(store, now).await.unwrap();
+    assert_eq!(held().await, [1, 2, 6, 9, 10]);
+    let f = &mut state.forecasters[0];
+    (f.generation, f.running) = (5, bundle(10).0.to_vec());
+    f.last_good.clear();
+    let raw = message::encode(&state);
+    assert!(
+        store
+            .put_state("a", &state, &json!({}), &raw)
+            .await
+            .unwrap()
+    );
     KEEP.apply(store, now).await.unwrap();
     assert_eq!(held().await, [1, 2, 9, 10]);
 }

@@ -16,6 +16,28 @@ pub struct HeldRow {
     pub bundle: Vec<u8>,
 }
 
+/// A device's order in a rollout, under which it was connected: it may have obeyed it without having said so yet.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct OrderedRow {
+    /// Device.
+    pub device: String,
+    /// Generation of the order.
+    pub generation: i64,
+    /// Version that was rolled out.
+    pub version: i64,
+    /// Version to go back to.
+    pub previous: Option<i64>,
+}
+
+/// A device's word.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct StateRow {
+    /// Device.
+    pub device: String,
+    /// Its last state message as it came.
+    pub raw: Vec<u8>,
+}
+
 /// The bundles of a forecaster while nobody can start a rollout of them, give them a title or order them.
 #[derive(Debug)]
 pub struct LockedBundles {
@@ -25,8 +47,10 @@ pub struct LockedBundles {
     pub held: Vec<HeldRow>,
     /// Versions that are champion, challenger, rolled out, gone back to, or ordered of a device.
     pub named: Vec<i64>,
-    /// Every device's last state message as it came.
-    pub states: Vec<Vec<u8>>,
+    /// What devices were ordered in rollouts.
+    pub ordered: Vec<OrderedRow>,
+    /// What devices last said.
+    pub states: Vec<StateRow>,
 }
 
 /// Stores a bundle under its digest; also where it had been removed.
@@ -119,7 +143,17 @@ impl Store {
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;
-        let states = sqlx::query_scalar("SELECT raw FROM device_states")
+        // Rollouts of before kept no time of connection.
+        let ordered = sqlx::query_as(
+            "SELECT d.device, d.generation, r.model_version AS version, r.previous_version AS previous
+             FROM deployments d JOIN rollouts r ON r.id = d.rollout WHERE r.forecaster = $1 AND d.generation > 0
+             AND (coalesce((d.machine->>'waited_ms')::bigint, 1) > 0 OR d.machine->>'online_since' IS NOT NULL)",
+        )
+        .bind(forecaster)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed)?;
+        let states = sqlx::query_as("SELECT device, raw FROM device_states")
             .fetch_all(&mut *tx)
             .await
             .map_err(failed)?;
@@ -128,6 +162,7 @@ impl Store {
             forecaster: forecaster.to_owned(),
             held,
             named,
+            ordered,
             states,
         })
     }
