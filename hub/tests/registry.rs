@@ -116,6 +116,8 @@ async fn titles_move_by_rollouts_and_named_persons_alone() {
     let promote = ["model", "promote", "f", "3", "--by", "ben"];
     said(&dir, &url, &[&promote[..], &["--challenger"]].concat());
     assert_eq!(holders(&rest, "challenger").await, [3]);
+    let forecasters = http::get(&rest, "/v1/forecasters").await.json();
+    assert_eq!(forecasters["items"][0]["challenger"], 3);
     let args = [&promote[..], &["--champion", "--reason", "checked by hand"]].concat();
     assert_eq!(said(&dir, &url, &args), json!({"champion": 3}));
     assert_eq!(holders(&rest, "champion").await, [3]);

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, SecondsFormat, Utc};
 use fieldcast_features::time_text;
+use fieldcast_store::aliases::Title;
 use fieldcast_store::listing::DeviceItem;
 use fieldcast_wire::{Sha256, message, pb};
 use serde::{Deserialize, Serialize};
@@ -191,7 +192,7 @@ fn named(row: &Value, key: &str) -> String {
     row[key].as_str().unwrap_or_default().to_owned()
 }
 
-/// Forecasters with their definitions and champions, by name.
+/// Forecasters with their definitions, champions and challengers, by name.
 ///
 /// # Errors
 /// The database, or a page that is none.
@@ -209,7 +210,9 @@ pub async fn forecasters(State(rest): State<Rest>, Query(q): Query<Page>) -> Ans
         .take(wanted)
     {
         let champion = rest.hub.store.champion(&row.name).await?;
+        let challenger = rest.hub.store.holder(Title::Challenger, &row.name).await?;
         let mut value = json!(row);
+        value["challenger"] = json!(challenger);
         value["champion"] = json!(champion.as_ref().map(|c| c.version));
         value["bundle"] = json!(champion.map(|c| c.bundle));
         values.push(value);
