@@ -7,6 +7,8 @@ use fieldcast_store::{Result, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::registry;
+
 const LOOK: Duration = Duration::from_secs(3_600);
 /// A device keeps acknowledged batches for a week, for a hub that was restored: the ledger must know them for longer.
 const LEDGER_AT_LEAST: u32 = 14;
@@ -23,6 +25,10 @@ pub struct Retention {
     /// Days that the ledger knows each batch by itself, at least 14; 0: for ever. Older ones are known by one number a buffer.
     #[arg(long, default_value_t = 60, value_name = "DAYS")]
     pub keep_ledger_days: u32,
+    /// How many of a forecaster's newest models keep their bundles, at least 2; 0: all. Older ones keep theirs while a device
+    /// runs or may return to them; without it a version is still listed, but never ordered.
+    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    pub keep_models: u32,
 }
 
 impl Retention {
@@ -52,6 +58,16 @@ impl Retention {
                 tracing::info!(
                     batches,
                     "batches of the ledger folded into their watermarks"
+                );
+            }
+        }
+        if self.keep_models > 0 {
+            for (forecaster, version) in registry::retention::apply(store, self.keep_models).await?
+            {
+                tracing::info!(
+                    forecaster,
+                    version,
+                    "bundle removed: nobody runs it or may return to it"
                 );
             }
         }

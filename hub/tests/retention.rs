@@ -5,9 +5,16 @@ mod support;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fieldcast_hub::ingest::Ingestor;
+use fieldcast_hub::registry::promote::{Way, promote};
 use fieldcast_hub::retention::Retention;
+use fieldcast_hub::rollout::driver;
+use fieldcast_hub::rollout::plan::Plan;
+use fieldcast_hub::rollout::request::{self, Person, Refusal, Stages};
 use fieldcast_store::Store;
-use support::{add_device, bed, epoch, job, payload, reading, readings};
+use fieldcast_store::desired::NewOrder;
+use fieldcast_wire::{Sha256, message, pb};
+use serde_json::json;
+use support::{add_device, bed, define, epoch, job, payload, psql, reading, readings, register};
 
 const DAY: i64 = 86_400_000;
 const JAN_2026: i64 = 1_767_225_600_000;
@@ -20,6 +27,7 @@ const KEEP: Retention = Retention {
     keep_readings_days: 365,
     keep_records_days: 30,
     keep_ledger_days: 1,
+    keep_models: 2,
 };
 
 /// Numbers of the batches that the ledger knows by themselves.
@@ -84,4 +92,115 @@ async fn months_end_and_batches_that_the_ledger_forgot_still_count_once() {
     // An older copy of the buffer is still told apart, although the rows that prove it are gone.
     let known = bed.store.batches_from("a", epoch(1), 2).await.unwrap();
     assert!(known.iter().any(|b| b.number == 2 && b.boot_id.is_empty()));
+}
+
+#[tokio::test]
+async fn bundles_go_that_no_device_runs_or_may_return_to() {
+    let bed = bed().await;
+    let store = &bed.store;
+    let now = store.database_time().await.unwrap();
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    for version in 1..=10 {
+        register(store, "f", version).await;
+    }
+    // 1 is the champion, 2 is ordered, 3 runs, 4 is what the device falls back to, 5 is a person's challenger.
+    let bundle = |version: i64| Sha256::of(format!("f {version}").as_bytes());
+    let mut orders = store.lock_orders("f").await.unwrap();
+    let order = NewOrder {
+        device: "a",
+        forecaster: "f",
+        bundle: &bundle(2).0,
+        model_version: 2,
+        stage: "active",
+        generation: 1,
+        expires_at: now,
+        signed: b"order",
+    };
+    assert!(orders.put(&order).await.unwrap());
+    orders.commit().await.unwrap();
+    let mut state = pb::State {
+        boot: 1,
+        n: 1,
+        forecasters: vec![pb::ForecasterState {
+            forecaster: "f".into(),
+            running: bundle(3).0.to_vec(),
+            last_good: bundle(4).0.to_vec(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let raw = message::encode(&state);
+    assert!(
+        store
+            .put_state("a", &state, &json!({}), &raw)
+            .await
+            .unwrap()
+    );
+    let ann = Person {
+        name: "ann",
+        reason: "",
+    };
+    promote(store, "f", 5, Way::Challenger, ann).await.unwrap();
+    let held = async || {
+        let rows = store.model_versions(Some("f"), 0, 100).await.unwrap();
+        assert_eq!(rows.len(), 10, "versions stay");
+        let mut there = Vec::new();
+        for row in rows {
+            let bytes = store.bundle(&bundle(row.version)).await.unwrap();
+            assert_eq!(bytes.is_some(), row.removed_at.is_none(), "{row:?}");
+            assert!(row.bundle_size > 0, "what it was stays known");
+            there.extend(bytes.map(|_| row.version));
+        }
+        there.sort_unstable();
+        there
+    };
+    let rollout = driver::start(store, "f", 6, Plan::all_at_once(), "ann")
+        .await
+        .unwrap();
+    // A rollout names its own challenger, which takes 5's place.
+    KEEP.apply(store, now).await.unwrap();
+    assert_eq!(held().await, [1, 2, 3, 4, 6, 9, 10]);
+    let refused = request::start(store, "f", 7, Stages::AsDefined, ann).await;
+    assert!(
+        matches!(refused, Err(Refusal::Removed(_, 7))),
+        "{refused:?}"
+    );
+    let all = Retention {
+        keep_models: 0,
+        ..KEEP
+    };
+    all.apply(store, now).await.unwrap();
+    assert_eq!(held().await, [1, 2, 3, 4, 6, 9, 10]);
+
+    // A device's word that cannot be read keeps everything: anything may run there.
+    psql(&bed, "UPDATE device_states SET raw = '\\xff'");
+    psql(
+        &bed,
+        &format!("UPDATE rollouts SET finished_at = now() WHERE id = {rollout}"),
+    );
+    psql(&bed, "DELETE FROM challengers");
+    KEEP.apply(store, now).await.unwrap();
+    assert_eq!(held().await, [1, 2, 3, 4, 6, 9, 10]);
+
+    // It was connected with its order to run 6, and has not answered: it may run it already.
+    psql(
+        &bed,
+        "UPDATE deployments SET generation = 5, machine = machine || '{\"generation\": 5, \"online_since\": 1}'",
+    );
+    psql(&bed, "DELETE FROM device_states");
+    KEEP.apply(store, now).await.unwrap();
+    assert_eq!(held().await, [1, 2, 6, 9, 10]);
+    let f = &mut state.forecasters[0];
+    (f.generation, f.running) = (5, bundle(10).0.to_vec());
+    f.last_good.clear();
+    let raw = message::encode(&state);
+    assert!(
+        store
+            .put_state("a", &state, &json!({}), &raw)
+            .await
+            .unwrap()
+    );
+    KEEP.apply(store, now).await.unwrap();
+    assert_eq!(held().await, [1, 2, 9, 10]);
 }

@@ -8,77 +8,20 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use fieldcast_hub::ingest::Ingestor;
 use fieldcast_hub::jobs::{JobHandle, Worker};
-use fieldcast_hub::signing::Signer;
-use fieldcast_hub::training::{self, KIND, snapshot};
+use fieldcast_hub::training::{self, snapshot};
 use fieldcast_hub::{CODE_VERSION, registry};
-use fieldcast_sim::{Period, SimSpec};
-use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::{Claim, JobRow};
 use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
+use support::learning::{JAN_2026, enqueue, feed, signer, train};
 use support::{
-    Bed, add_device, bed, conclude, deadline, define, epoch, job, payload, psql, reading,
+    add_device, bed, conclude, deadline, define, epoch, job, payload, psql, reading,
 };
 use tokio_util::sync::CancellationToken;
-
-const JAN_2026: i64 = 1_767_225_600_000;
-
-fn signer(bed: &Bed) -> Arc<Signer> {
-    Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap())
-}
-
-/// Days `[from, to)` of generated weather and demand of device `a`, as one batch.
-async fn feed(store: &Store, number: u64, from: usize, to: usize) {
-    let sim = SimSpec {
-        seed: 3,
-        start: JAN_2026,
-        days: u32::try_from(to).unwrap(),
-        period: Period::Hour,
-        devices: 1,
-        changes: Vec::new(),
-    };
-    let rows = sim.rows(0).skip(from * 24).take((to - from) * 24);
-    let readings: Vec<_> = rows
-        .flat_map(|r| {
-            [
-                reading("temperature", r.time, r.temperature),
-                reading("demand", r.time, r.demand),
-            ]
-        })
-        .collect();
-    let bytes = payload(epoch(1), number, number * 1_000_000, readings);
-    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
-    let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
-    assert_eq!(written.acks.len(), 1);
-}
-
-async fn enqueue(store: &Store, config: Value) -> i64 {
-    let config = {
-        let mut all = json!(fieldcast_train::TrainConfig::default());
-        for (key, value) in config.as_object().unwrap() {
-            all[key] = value.clone();
-        }
-        all
-    };
-    let request = json!({"trigger": "person", "reason": "test", "config": config});
-    store.enqueue(KIND, "f", &request).await.unwrap().0
-}
-
-async fn train(bed: &Bed) -> JobRow {
-    let id = enqueue(&bed.store, json!({"max_epochs": 0})).await;
-    let worker = Worker::new(bed.store.clone(), signer(bed));
-    let done = worker.once(None, &CancellationToken::new()).await.unwrap();
-    assert_eq!(done, Some(id));
-    let job = bed.store.job(id).await.unwrap().unwrap();
-    assert_eq!(job.status, "succeeded", "{:?}", job.error);
-    job
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_stores_model_decision_and_rollout_and_judges_what_asks_the_same() {

@@ -126,12 +126,29 @@ impl Context {
         value: &impl serde::Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<()> {
-        use std::io::Write as _;
         let text = if self.json {
             serde_json::to_string_pretty(value)?
         } else {
             text()
         };
+        Self::say(&text)
+    }
+
+    /// The same as one line of several: JSON without line breaks.
+    ///
+    /// # Errors
+    /// As [`Self::print`].
+    pub fn line(&self, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        let text = if self.json {
+            serde_json::to_string(value)?
+        } else {
+            text()
+        };
+        Self::say(&text)
+    }
+
+    fn say(text: &str) -> Result<()> {
+        use std::io::Write as _;
         writeln!(std::io::stdout(), "{}", text.trim_end())?;
         Ok(())
     }
@@ -200,7 +217,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Search(args) => search::run(&ctx, &args),
         Command::Model(args) => model::run(&ctx, args).await,
         Command::Run(args) => run::run(&ctx, args).await,
-        Command::Rollout(args) => rollout::run(&ctx, args).await,
+        Command::Rollout(args) => return rollout::run(&ctx, args).await,
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -1,13 +1,18 @@
 //! `fieldcast-hub model`: owns its options and output, never the work behind them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use fieldcast_store::Store;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_wire::Sha256;
 use serde_json::json;
 
 use super::Context;
+use crate::registry;
+use crate::registry::import::Keys;
+use crate::registry::promote::{Promoted, Way};
+use crate::rollout::request::{Person, Stages};
 
 /// Options of `model`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +47,79 @@ enum Command {
         /// Only the ONNX graph.
         #[arg(long)]
         onnx: bool,
+        /// Write this hub's public keys to a file, for `model import` of another hub.
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
     },
+    /// Show what two versions differ in: definition, data, training, scores, bundle.
+    Diff {
+        /// Forecaster.
+        forecaster: String,
+        /// First version.
+        from: i64,
+        /// Second version; the champion where it is left out.
+        to: Option<i64>,
+    },
+    /// Bring a version to devices, or give it a title, in a person's name.
+    Promote(Promote),
+    /// Make an exported bundle a version here: signatures are checked and the model runs once; one of another hub is signed anew.
+    Import {
+        /// Forecaster; it must be defined here.
+        forecaster: String,
+        /// What `model export` wrote.
+        file: PathBuf,
+        /// Public root key of the hub that made it, as its people tell it; 64 hex digits.
+        #[arg(long, value_name = "HEX", requires = "keys")]
+        root: Option<String>,
+        /// What `model export --keys` of that hub wrote.
+        #[arg(long, value_name = "FILE", requires = "root")]
+        keys: Option<PathBuf>,
+        #[command(flatten)]
+        who: Who,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Promote {
+    /// Forecaster.
+    forecaster: String,
+    /// Version.
+    version: i64,
+    /// TOML file with the stages of the rollout; those of the forecaster's definition where it is left out.
+    #[arg(long, conflicts_with_all = ["champion", "challenger"])]
+    plan: Option<PathBuf>,
+    /// Make it the champion at once, without a rollout: every device is ordered to run it.
+    #[arg(long, conflicts_with = "challenger")]
+    champion: bool,
+    /// Only name it the challenger; no device is ordered anything.
+    #[arg(long)]
+    challenger: bool,
+    #[command(flatten)]
+    who: Who,
+}
+
+/// Who decides, and why.
+#[derive(Debug, clap::Args)]
+struct Who {
+    /// The person who decides this; the user of the shell where it is left out.
+    #[arg(long, default_value_t = user(), hide_default_value = true, value_name = "NAME")]
+    by: String,
+    /// Why, kept with the decision.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    reason: String,
+}
+
+fn user() -> String {
+    std::env::var("USER").unwrap_or_default()
+}
+
+impl Who {
+    fn person(&self) -> Person<'_> {
+        Person {
+            name: &self.by,
+            reason: &self.reason,
+        }
+    }
 }
 
 /// Runs the command.
@@ -75,7 +152,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                         r.lineage["chosen"].as_str().unwrap_or(""),
                         &r.bundle[..12],
                         r.created_at.format("%Y-%m-%d %H:%M:%S"),
-                        if r.champion { "\tchampion" } else { "" }
+                        title(r)
                     )
                 };
                 rows.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -95,28 +172,122 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             version,
             out,
             onnx,
+            keys,
         } => {
             let row = find(&forecaster, version).await?;
-            let sha = Sha256::from_hex(&row.bundle).context("the bundle's digest is malformed")?;
-            let Some(mut bytes) = store.bundle(&sha).await? else {
-                bail!("bundle {sha} is missing; restore the database")
-            };
-            if onnx {
-                let signer = ctx.signer(store).await?;
-                bytes = crate::registry::verified(&signer, &row, &bytes)?
-                    .onnx()
-                    .to_vec();
-            }
-            std::fs::write(&out, &bytes).with_context(|| format!("write {}", out.display()))?;
-            let answer = json!({"file": out, "bytes": bytes.len(), "bundle": row.bundle, "version": row.version});
-            ctx.print(&answer, || {
+            export(ctx, store, &row, &out, onnx, keys.as_deref()).await
+        }
+        Command::Diff {
+            forecaster,
+            from,
+            to,
+        } => {
+            let (from, to) = (
+                find(&forecaster, Some(from)).await?,
+                find(&forecaster, to).await?,
+            );
+            let diff = registry::diff::diff(&from, &to);
+            ctx.print(&diff, || diff.to_string())
+        }
+        Command::Promote(args) => promote(ctx, store, args).await,
+        Command::Import {
+            forecaster,
+            file,
+            root,
+            keys,
+            who,
+        } => {
+            let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+            let keys = keys.as_deref().map(Keys::read).transpose()?;
+            let origin = root.as_deref().zip(keys.as_ref());
+            let signer = ctx.signer(store).await?;
+            let done =
+                registry::import::import(store, &signer, &forecaster, bytes, origin, who.person())
+                    .await?;
+            ctx.print(&done, || {
+                let how = match (done.signed_anew, done.restored) {
+                    (true, _) => ", signed anew by this hub",
+                    (_, true) => ", its bundle put back",
+                    _ => "",
+                };
                 format!(
-                    "{} bytes of {forecaster} version {} to {}",
-                    bytes.len(),
-                    row.version,
-                    out.display()
+                    "{forecaster} version {}{how}; `model promote {forecaster} {}` brings it to devices",
+                    done.version, done.version
                 )
             })
         }
     }
+}
+
+fn title(row: &ModelVersionRow) -> &'static str {
+    match (row.champion, row.challenger, row.removed_at.is_some()) {
+        (true, ..) => "\tchampion",
+        (_, true, _) => "\tchallenger",
+        (_, _, true) => "\tbundle removed",
+        _ => "",
+    }
+}
+
+async fn promote(ctx: &Context, store: &Store, args: Promote) -> Result<()> {
+    let way = match (args.champion, args.challenger, &args.plan) {
+        (true, ..) => Way::Champion,
+        (_, true, _) => Way::Challenger,
+        (_, _, Some(file)) => Way::Rollout(Stages::Planned(super::rollout::planned(file)?)),
+        _ => Way::Rollout(Stages::AsDefined),
+    };
+    let (forecaster, version) = (&args.forecaster, args.version);
+    let done =
+        registry::promote::promote(store, forecaster, version, way, args.who.person()).await?;
+    let text = match done {
+        Promoted::Rollout(id) => format!("rollout {id} started; `rollout watch {id}` follows it"),
+        Promoted::Champion(_) => format!(
+            "version {version} is the champion of {forecaster}; `serve` orders every device to run it"
+        ),
+        Promoted::Challenger(_) => {
+            format!(
+                "version {version} is the challenger of {forecaster}; no device is ordered anything"
+            )
+        }
+    };
+    ctx.print(&done, || text)
+}
+
+async fn export(
+    ctx: &Context,
+    store: &Store,
+    row: &ModelVersionRow,
+    out: &Path,
+    onnx: bool,
+    keys: Option<&Path>,
+) -> Result<()> {
+    let sha = Sha256::from_hex(&row.bundle).context("the bundle's digest is malformed")?;
+    let Some(mut bytes) = store.bundle(&sha).await? else {
+        match row.removed_at {
+            Some(_) => bail!(
+                "the bundle of version {} was removed as no longer needed",
+                row.version
+            ),
+            None => bail!("bundle {sha} is missing; restore the database"),
+        }
+    };
+    if onnx {
+        let signer = ctx.signer(store).await?;
+        bytes = registry::verified(&signer, row, &bytes)?.onnx().to_vec();
+    }
+    std::fs::write(out, &bytes).with_context(|| format!("write {}", out.display()))?;
+    if let Some(file) = keys {
+        let keys = Keys::of(ctx.signer(store).await?.as_ref());
+        std::fs::write(file, serde_json::to_vec_pretty(&keys)?)
+            .with_context(|| format!("write {}", file.display()))?;
+    }
+    let answer = json!({"file": out, "bytes": bytes.len(), "bundle": row.bundle, "version": row.version, "keys": keys});
+    ctx.print(&answer, || {
+        format!(
+            "{} bytes of {} version {} to {}",
+            bytes.len(),
+            row.forecaster,
+            row.version,
+            out.display()
+        )
+    })
 }

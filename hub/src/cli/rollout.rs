@@ -1,13 +1,23 @@
 //! `fieldcast-hub rollout`: owns its options and output, never the work behind them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use fieldcast_store::Store;
 use serde_json::json;
 
 use super::Context;
+use crate::rollout::overview::{self, Overview};
 use crate::rollout::plan::Plan;
-use crate::rollout::{driver, rows};
+use crate::rollout::request::{self, Person, Stages};
+use crate::rollout::rows;
+
+const LOOK: Duration = Duration::from_secs(1);
+/// Exit codes of `watch`; 1 is an error and 2 a wrong command line.
+const ROLLED_BACK: u8 = 3;
+const SUPERSEDED: u8 = 4;
 
 /// Options of `rollout`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +35,14 @@ enum Command {
     },
     /// Show one rollout with its devices.
     Show {
+        /// Number.
+        id: i64,
+    },
+    /// Show every open rollout, what it waits for, and its evidence.
+    Status,
+    /// Print a line whenever a rollout changes, until it ends: exit code 0 where it succeeded, 3 where it went back, 4 where a
+    /// newer one took over.
+    Watch {
         /// Number.
         id: i64,
     },
@@ -64,91 +82,128 @@ enum Command {
 ///
 /// # Errors
 /// An unknown rollout or version, a plan that does not hold, or the database.
-pub async fn run(ctx: &Context, args: Args) -> Result<()> {
+pub async fn run(ctx: &Context, args: Args) -> Result<ExitCode> {
     let database = ctx.database().await?;
     let store = database.store();
-    let who = std::env::var("USER").unwrap_or_else(|_| "a person".to_owned());
-    let (id, command) = match args.command {
-        Command::List { forecaster } => {
-            let rows = store.rollouts(forecaster.as_deref(), None, 1_000).await?;
-            return ctx.print(&rows, || {
-                let line = |r: &fieldcast_store::rollouts::RolloutRow| {
-                    format!(
-                        "{}\t{}\tversion {}\t{}\t{}",
-                        r.id, r.forecaster, r.model_version, r.status, r.reason
-                    )
-                };
-                rows.iter().map(line).collect::<Vec<_>>().join("\n")
-            });
-        }
-        Command::Show { id } => {
-            let Some((row, devices)) = store.rollout(id).await? else {
-                bail!("there is no rollout {id}; see `rollout list`")
-            };
-            let evidence = rows::evidence_of(&row).map(|e| e.to_string());
-            let stage = rows::stage_of(&row);
-            let answer =
-                json!({"rollout": row, "stage": stage, "evidence": evidence, "devices": devices});
-            return ctx.print(&answer, || {
-                let line = |d: &fieldcast_store::rollouts::DeploymentRow| {
-                    format!(
-                        "  {}\t{}\tgeneration {}\t{}",
-                        d.device, d.state, d.generation, d.reason
-                    )
-                };
-                let head = format!(
-                    "rollout {id}: {} version {}: {} ({})",
-                    row.forecaster, row.model_version, row.status, row.reason
-                );
-                let evidence = evidence.map(|words| format!("  beside the champion: {words}"));
-                std::iter::once(head)
-                    .chain(stage.map(|words| format!("  {words}")))
-                    .chain(evidence)
-                    .chain(devices.iter().map(line))
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            });
-        }
+    match args.command {
+        Command::Watch { id } => return watch(ctx, store, id).await,
+        Command::Show { id } => show(ctx, store, id).await,
+        Command::Status => status(ctx, store).await,
+        Command::List { forecaster } => list(ctx, store, forecaster.as_deref()).await,
         Command::Start {
             forecaster,
             version,
             plan,
         } => {
-            if store.model_version(&forecaster, version).await?.is_none() {
-                bail!(
-                    "`{forecaster}` has no version {version}; see `fieldcast-hub model list {forecaster}`"
-                );
-            }
-            let floor = rows::floor_of(store.forecaster(&forecaster).await?.as_ref());
-            if u64::try_from(version).unwrap_or(0) < floor {
-                bail!(
-                    "`{forecaster}` may run no version below {floor}; take a newer one, or lower `rollout.floor` in its definition"
-                );
-            }
-            let plan = match plan {
-                None => Plan::all_at_once(),
-                Some(file) => {
-                    let text = std::fs::read_to_string(&file)
-                        .with_context(|| format!("read {}", file.display()))?;
-                    toml::from_str(&text)
-                        .with_context(|| format!("read rollout plan from {}", file.display()))?
-                }
+            let plan = plan.as_deref().map(planned).transpose()?;
+            let stages = Stages::Planned(plan.unwrap_or_else(Plan::all_at_once));
+            let who = user();
+            let person = Person {
+                name: &who,
+                reason: "",
             };
-            plan.validate()?;
-            let id = driver::start(store, &forecaster, version, plan, &who).await?;
-            return ctx.print(&json!({"rollout": id}), || {
+            let id = request::start(store, &forecaster, version, stages, person).await?;
+            ctx.print(&json!({"rollout": id}), || {
                 format!("rollout {id} started; `serve` drives it")
-            });
+            })
         }
-        Command::Pause { id } => (id, "pause"),
-        Command::Resume { id } => (id, "resume"),
-        Command::Approve { id } => (id, "approve"),
-        Command::Abort { id } => (id, "abort"),
-    };
-    if !store.command_rollout(id, command, &who).await? {
-        bail!("rollout {id} does not exist or has ended; see `rollout list`");
-    }
+        Command::Pause { id } => steer(ctx, store, id, "pause").await,
+        Command::Resume { id } => steer(ctx, store, id, "resume").await,
+        Command::Approve { id } => steer(ctx, store, id, "approve").await,
+        Command::Abort { id } => steer(ctx, store, id, "abort").await,
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Who decides, where it is not said.
+pub(super) fn user() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "a person".to_owned())
+}
+
+async fn steer(ctx: &Context, store: &Store, id: i64, command: &str) -> Result<()> {
+    request::steer(store, id, command, &user()).await?;
     ctx.print(&json!({"rollout": id, "command": command}), || {
         format!("rollout {id}: {command} is on its way to `serve`")
+    })
+}
+
+async fn list(ctx: &Context, store: &Store, forecaster: Option<&str>) -> Result<()> {
+    let rows = store.rollouts(forecaster, None, 1_000).await?;
+    ctx.print(&rows, || {
+        let line = |r: &fieldcast_store::rollouts::RolloutRow| {
+            format!(
+                "{}\t{}\tversion {}\t{}\t{}",
+                r.id, r.forecaster, r.model_version, r.status, r.reason
+            )
+        };
+        rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}
+
+async fn status(ctx: &Context, store: &Store) -> Result<()> {
+    let now = crate::clock::now().timestamp_millis();
+    let open = overview::open(store, now).await?;
+    ctx.print(&open, || match open.as_slice() {
+        [] => "no rollout is open".to_owned(),
+        open => {
+            let lines: Vec<_> = open.iter().map(Overview::to_string).collect();
+            lines.join("\n")
+        }
+    })
+}
+
+async fn watch(ctx: &Context, store: &Store, id: i64) -> Result<ExitCode> {
+    let mut said = String::new();
+    loop {
+        let Some((row, devices)) = store.rollout(id).await? else {
+            bail!("there is no rollout {id}; see `rollout list`")
+        };
+        let now = crate::clock::now().timestamp_millis();
+        let seen = overview::overview(&row, &devices, now)?;
+        let line = seen.to_string();
+        if line != said {
+            ctx.line(&seen, || line.clone())?;
+            said = line;
+        }
+        match seen.status {
+            "succeeded" => return Ok(ExitCode::SUCCESS),
+            "rolled_back" => return Ok(ExitCode::from(ROLLED_BACK)),
+            "superseded" => return Ok(ExitCode::from(SUPERSEDED)),
+            _ => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// The stages in a file.
+pub(super) fn planned(file: &Path) -> Result<Plan> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    toml::from_str(&text).with_context(|| format!("read rollout plan from {}", file.display()))
+}
+
+async fn show(ctx: &Context, store: &Store, id: i64) -> Result<()> {
+    let Some((row, devices)) = store.rollout(id).await? else {
+        bail!("there is no rollout {id}; see `rollout list`")
+    };
+    let evidence = rows::evidence_of(&row).map(|e| e.to_string());
+    let stage = rows::stage_of(&row);
+    let answer = json!({"rollout": row, "stage": stage, "evidence": evidence, "devices": devices});
+    ctx.print(&answer, || {
+        let line = |d: &fieldcast_store::rollouts::DeploymentRow| {
+            format!(
+                "  {}\t{}\tgeneration {}\t{}",
+                d.device, d.state, d.generation, d.reason
+            )
+        };
+        let head = format!(
+            "rollout {id}: {} version {}: {} ({})",
+            row.forecaster, row.model_version, row.status, row.reason
+        );
+        let evidence = evidence.map(|words| format!("  beside the champion: {words}"));
+        std::iter::once(head)
+            .chain(stage.map(|words| format!("  {words}")))
+            .chain(evidence)
+            .chain(devices.iter().map(line))
+            .collect::<Vec<_>>()
+            .join("\n")
     })
 }

@@ -1,12 +1,17 @@
 //! Model versions as running models: owns opening a stored bundle, never making or judging one.
 
+pub mod diff;
+pub mod import;
+pub mod promote;
+pub mod retention;
+
 use std::sync::Arc;
 
 use fieldcast_bundle::{Caps, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
 use fieldcast_runtime::LoadedModel;
-use fieldcast_store::Store;
 use fieldcast_store::model_versions::ModelVersionRow;
-use fieldcast_wire::Sha256;
+use fieldcast_store::{Store, StoreError};
+use fieldcast_wire::{Sha256, message, pb};
 
 use crate::signing::Signer;
 
@@ -75,4 +80,29 @@ pub async fn open(
         .map_err(|e| fail(e.to_string()))?
         .map_err(|e| fail(e.to_string()))?;
     Ok(Arc::new(model))
+}
+
+/// One above every version that the database or any device knows.
+///
+/// # Errors
+/// The database.
+pub async fn next_version(store: &Store, forecaster: &str) -> Result<i64, StoreError> {
+    let mut highest = store.highest_model_version(forecaster).await?;
+    for device in store.fleet(&serde_json::json!({}), forecaster).await? {
+        let Some(Ok(state)) = device
+            .raw
+            .as_deref()
+            .map(|raw| message::decode::<pb::State>("state", raw))
+        else {
+            continue;
+        };
+        for f in state
+            .forecasters
+            .iter()
+            .filter(|f| f.forecaster == forecaster)
+        {
+            highest = highest.max(i64::try_from(f.model_version).unwrap_or(i64::MAX - 1));
+        }
+    }
+    Ok(highest + 1)
 }

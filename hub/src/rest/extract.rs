@@ -1,7 +1,7 @@
 //! What handlers take from a request: owns that a refusal is a problem of RFC 9457, never what is asked for.
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts};
 
 use super::problem::Problem;
@@ -19,6 +19,11 @@ pub struct Path<T>(pub T);
 /// The request's body.
 #[derive(Debug)]
 pub struct Body(pub Bytes);
+
+/// The request's body as JSON. It must say so in its `content-type`: a page of another site cannot send that unasked.
+#[derive(Debug, FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
+pub struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
@@ -40,6 +45,20 @@ impl From<QueryRejection> for Problem {
 impl From<PathRejection> for Problem {
     fn from(refused: PathRejection) -> Self {
         Self::invalid(format!("{}; see /docs for the path", refused.body_text()))
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(refused: JsonRejection) -> Self {
+        let text = refused.body_text();
+        match refused {
+            JsonRejection::MissingJsonContentType(_) => Self::new(
+                refused.status(),
+                format!("{text}; send it with `content-type: application/json`"),
+            ),
+            JsonRejection::BytesRejection(e) => e.into(),
+            _ => Self::invalid(format!("{text}; see /docs for the body")),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, SecondsFormat, Utc};
 use fieldcast_features::time_text;
+use fieldcast_store::aliases::Title;
 use fieldcast_store::listing::DeviceItem;
 use fieldcast_wire::{Sha256, message, pb};
 use serde::{Deserialize, Serialize};
@@ -191,7 +192,7 @@ fn named(row: &Value, key: &str) -> String {
     row[key].as_str().unwrap_or_default().to_owned()
 }
 
-/// Forecasters with their definitions and champions, by name.
+/// Forecasters with their definitions, champions and challengers, by name.
 ///
 /// # Errors
 /// The database, or a page that is none.
@@ -209,7 +210,9 @@ pub async fn forecasters(State(rest): State<Rest>, Query(q): Query<Page>) -> Ans
         .take(wanted)
     {
         let champion = rest.hub.store.champion(&row.name).await?;
+        let challenger = rest.hub.store.holder(Title::Challenger, &row.name).await?;
         let mut value = json!(row);
+        value["challenger"] = json!(challenger);
         value["champion"] = json!(champion.as_ref().map(|c| c.version));
         value["bundle"] = json!(champion.map(|c| c.bundle));
         values.push(value);
@@ -328,7 +331,7 @@ pub async fn rollouts(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer
     Ok(page(rows, read, |r| r.id.to_string()))
 }
 
-/// One rollout with its devices, and what the new model showed beside the old one: in numbers (`machine.evidence`) and in words.
+/// One rollout with its devices and what it waits for, and what the new model showed beside the old one: in numbers (`machine.evidence`) and in words.
 ///
 /// # Errors
 /// No such rollout, or the database.
@@ -344,6 +347,11 @@ pub async fn rollout(
     value["devices"] = json!(devices);
     value["evidence"] = json!(rollout::rows::evidence_of(&row).map(|e| e.to_string()));
     value["stage"] = json!(rollout::rows::stage_of(&row));
+    let now = crate::clock::now().timestamp_millis();
+    if let Ok(seen) = rollout::overview::overview(&row, &devices, now) {
+        value["waits_for"] = json!(seen.waits_for);
+        value["counts"] = json!(seen.devices);
+    }
     Ok(Json(value))
 }
 

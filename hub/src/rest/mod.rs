@@ -4,12 +4,15 @@ pub mod extract;
 mod history;
 pub mod lists;
 pub mod metrics;
+mod models;
 pub mod predict;
 pub mod problem;
 pub mod push;
 mod quarantine;
 mod reports;
+mod runs;
 mod sketches;
+mod steer;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -92,7 +95,13 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::devices))
         .routes(routes!(lists::forecasters))
         .routes(routes!(lists::models))
+        .routes(routes!(models::model))
+        .routes(routes!(models::model_diff))
+        .routes(routes!(steer::title))
         .routes(routes!(lists::training_runs))
+        .routes(routes!(runs::training_run))
+        .routes(routes!(runs::training_run_logs))
+        .routes(routes!(runs::cancel_training_run))
         .routes(routes!(lists::drift_reports))
         .routes(routes!(sketches::sketches))
         .routes(routes!(reports::drift_report))
@@ -103,8 +112,9 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::gaps))
         .routes(routes!(quarantine::quarantined))
         .routes(routes!(quarantine::quarantined_payload))
-        .routes(routes!(lists::rollouts))
+        .routes(routes!(lists::rollouts, steer::start))
         .routes(routes!(lists::rollout))
+        .routes(routes!(steer::steer))
         .routes(routes!(lists::readings, push::push_readings))
         .routes(routes!(lists::forecasts))
         .routes(routes!(predict::predict))

@@ -128,7 +128,7 @@ fn why(r: &Rollout, stage: usize) -> String {
 }
 
 /// What the current stage must show, where there is a running model to compare with.
-fn proof(r: &Rollout) -> Option<&Proof> {
+pub(super) fn proof(r: &Rollout) -> Option<&Proof> {
     r.back_to()?;
     let proof = r.current()?.evidence.as_ref()?;
     (proof.need != Need::None).then_some(proof)

@@ -5,8 +5,10 @@ mod evidence;
 pub mod judge;
 pub mod machine;
 mod orders;
+pub mod overview;
 pub mod plan;
 pub mod policy;
+pub mod request;
 pub mod rows;
 pub mod state;
 

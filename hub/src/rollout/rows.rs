@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use fieldcast_features::ForecasterSpec;
 use fieldcast_store::forecasters::ForecasterRow;
-use fieldcast_store::rollouts::{FleetRow, LockedRollout, NewRollout, RolloutRow};
+use fieldcast_store::rollouts::{DeploymentRow, FleetRow, LockedRollout, NewRollout, RolloutRow};
 use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::{Sha256, message, pb};
 use serde_json::{Value, json};
@@ -145,17 +145,26 @@ pub(super) fn encode(rollout: &Rollout) -> (Value, Vec<(String, Value)>) {
     (bare, devices)
 }
 
-pub(super) fn decode(locked: &LockedRollout, fleet: &[FleetRow]) -> Result<Rollout> {
-    let row: &RolloutRow = &locked.row;
+/// A rollout as its rows have it.
+///
+/// # Errors
+/// A state that a newer hub wrote.
+pub fn read(row: &RolloutRow, deployments: &[DeploymentRow]) -> Result<Rollout> {
     let mut rollout: Rollout =
         serde_json::from_value(row.machine.clone()).context("read the rollout's state")?;
     rollout.version = u64::try_from(row.model_version)?;
     rollout.previous = row.previous_version.map(u64::try_from).transpose()?;
-    for row in &locked.deployments {
+    for row in deployments {
         let device: Deployment =
             serde_json::from_value(row.machine.clone()).context("read a deployment's state")?;
         rollout.devices.insert(row.device.clone(), device);
     }
+    Ok(rollout)
+}
+
+pub(super) fn decode(locked: &LockedRollout, fleet: &[FleetRow]) -> Result<Rollout> {
+    let row: &RolloutRow = &locked.row;
+    let mut rollout = read(row, &locked.deployments)?;
     if rollout.devices.values().all(|d| d.stages.is_empty()) {
         // Begun by a hub that kept no stages with devices.
         let mut there = members(&row.forecaster, row.model_version, fleet);

@@ -31,6 +31,21 @@ pub enum DeviceState {
 }
 
 impl DeviceState {
+    /// Every state.
+    pub const ALL: [Self; 11] = [
+        Self::Pending,
+        Self::Downloading,
+        Self::Verified,
+        Self::Shadowing,
+        Self::Active,
+        Self::Healthy,
+        Self::Failed,
+        Self::RolledBack,
+        Self::Rejected,
+        Self::TimedOut,
+        Self::Superseded,
+    ];
+
     pub(crate) fn failed(self) -> bool {
         matches!(
             self,
@@ -77,6 +92,17 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Awaiting,
+        Self::Running,
+        Self::Paused,
+        Self::RollingBack,
+        Self::Succeeded,
+        Self::RolledBack,
+        Self::Superseded,
+    ];
+
     /// Nothing leads on from here.
     #[must_use]
     pub fn is_final(self) -> bool {

@@ -20,7 +20,7 @@ use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::{Conclusion, NewModelVersion};
 use fieldcast_store::training_runs::NewTrainingRun;
 use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData};
-use fieldcast_wire::{Sha256, message, pb};
+use fieldcast_wire::Sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -198,7 +198,7 @@ pub async fn run(
     handle.progress(0.85, "sealing");
     let scores = serde_json::to_value(&trained.table).unwrap_or_default();
 
-    let version = next_version(store, name).await?;
+    let version = registry::next_version(store, name).await?;
     let made = {
         let (spec, snapshot, run, seed) = (spec.clone(), hex(&digest), job.id, request.seed);
         let (trained, data, signer) = (Arc::clone(&trained), Arc::clone(&all), Arc::clone(signer));
@@ -343,28 +343,6 @@ fn width_errors(
     fieldcast_train::evaluate::width_errors(&cases, all, &spec.quantiles, |window| {
         fieldcast_train::predict(&trained.params, window)
     })
-}
-
-/// One above every version that the database or any device knows.
-async fn next_version(store: &Store, forecaster: &str) -> Result<i64, JobError> {
-    let mut highest = store.highest_model_version(forecaster).await?;
-    for device in store.fleet(&json!({}), forecaster).await? {
-        let Some(Ok(state)) = device
-            .raw
-            .as_deref()
-            .map(|raw| message::decode::<pb::State>("state", raw))
-        else {
-            continue;
-        };
-        for f in state
-            .forecasters
-            .iter()
-            .filter(|f| f.forecaster == forecaster)
-        {
-            highest = highest.max(i64::try_from(f.model_version).unwrap_or(i64::MAX - 1));
-        }
-    }
-    Ok(highest + 1)
 }
 
 async fn fit(

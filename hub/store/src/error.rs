@@ -60,6 +60,8 @@ impl StoreError {
             "check that PostgreSQL runs and accepts connections; it is tried again by itself where the hub can wait"
         } else if matches!(self.source, sqlx::Error::Migrate(_)) {
             "run the same version of `fieldcast-hub migrate` that the database was last used with, or a newer one"
+        } else if matches!(self.source, sqlx::Error::RowNotFound) {
+            "what it is about was removed in the meantime; list it again and choose another"
         } else if matches!(self.source, sqlx::Error::Configuration(_)) {
             "write the database's address as postgres://user:password@host:port/name (DATABASE_URL or --database-url)"
         } else if matches!(code.as_deref(), Some("28000" | "28P01")) {

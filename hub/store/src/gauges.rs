@@ -1,4 +1,4 @@
-//! Counts over the tables for monitoring: owns their names and SQL, never their encoding.
+//! Counts over the tables for monitoring, zero where a state has nothing in it: owns their names and SQL, never their encoding.
 
 use crate::error::Context as _;
 use crate::{Result, Store};
@@ -10,22 +10,31 @@ const QUERIES: [(&str, &str, &str); 7] = [
     (
         "fieldcast_devices",
         "Devices by connection.",
-        "SELECT '{online=\"' || online || '\"}', count(*)::float8 FROM devices GROUP BY 1",
+        "SELECT '{online=\"' || k.online || '\"}', count(d.id)::float8
+         FROM unnest(ARRAY[false, true]) k(online) LEFT JOIN devices d ON d.online = k.online GROUP BY 1 ORDER BY 1",
     ),
     (
         "fieldcast_jobs",
         "Jobs by state.",
-        "SELECT '{status=\"' || status || '\"}', count(*)::float8 FROM jobs GROUP BY 1",
+        "SELECT '{status=\"' || coalesce(k.status, j.status) || '\"}', count(j.id)::float8
+         FROM unnest(ARRAY['queued', 'running', 'succeeded', 'failed', 'cancelled']) k(status)
+         FULL JOIN jobs j ON j.status = k.status GROUP BY 1 ORDER BY 1",
     ),
     (
         "fieldcast_rollouts",
-        "Rollouts by state.",
-        "SELECT '{status=\"' || status || '\"}', count(*)::float8 FROM rollouts GROUP BY 1",
+        "Rollouts by state, ended ones too.",
+        "SELECT '{status=\"' || coalesce(k.status, r.status) || '\"}', count(r.id)::float8
+         FROM unnest(ARRAY['awaiting', 'running', 'paused', 'rolling_back', 'succeeded', 'rolled_back', 'superseded']) k(status)
+         FULL JOIN rollouts r ON r.status = k.status GROUP BY 1 ORDER BY 1",
     ),
     (
         "fieldcast_deployments",
         "Devices of open rollouts by state.",
-        "SELECT '{state=\"' || d.state || '\"}', count(*)::float8 FROM deployments d JOIN rollouts r ON r.id = d.rollout WHERE r.finished_at IS NULL GROUP BY 1",
+        "SELECT '{state=\"' || coalesce(k.state, o.state) || '\"}', count(o.state)::float8
+         FROM unnest(ARRAY['pending', 'downloading', 'verified', 'shadowing', 'active', 'healthy', 'failed', 'rolled_back',
+            'rejected', 'timed_out', 'superseded']) k(state)
+         FULL JOIN (SELECT d.state FROM deployments d JOIN rollouts r ON r.id = d.rollout WHERE r.finished_at IS NULL) o
+            ON o.state = k.state GROUP BY 1 ORDER BY 1",
     ),
     (
         "fieldcast_champion_version",

@@ -1,6 +1,7 @@
 //! PostgreSQL: the only crate that names sqlx. One file a table; owns rows and SQL, never a decision.
 
 pub mod alarms;
+pub mod aliases;
 pub mod bundles;
 pub mod clocks;
 pub mod connect;

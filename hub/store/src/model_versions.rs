@@ -1,10 +1,11 @@
-//! Tables `model_versions` and `champions`: owns immutable versions and which one is in force, never decides it.
+//! Table `model_versions`: owns immutable versions with their lineage and titles, never decides who gets one.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::bundles;
 use crate::decisions::{self, NewDecision};
 use crate::desired;
 use crate::error::Context as _;
@@ -31,6 +32,10 @@ pub struct ModelVersionRow {
     pub lineage: Value,
     /// Whether it is the champion of group `all`.
     pub champion: bool,
+    /// Whether it is the challenger of group `all`.
+    pub challenger: bool,
+    /// When its bundle was removed: devices cannot be ordered to run it any more.
+    pub removed_at: Option<DateTime<Utc>>,
     /// Made.
     pub created_at: DateTime<Utc>,
 }
@@ -72,20 +77,17 @@ pub struct Conclusion<'a> {
 }
 
 const SELECT: &str = "SELECT m.forecaster, m.version, encode(m.bundle, 'hex') AS bundle, \
-    length(b.bytes)::bigint AS bundle_size, m.manifest, m.metrics, m.lineage, (c.version IS NOT NULL) AS champion, \
-    m.created_at FROM model_versions m JOIN bundles b ON b.sha = m.bundle \
-    LEFT JOIN champions c ON c.forecaster = m.forecaster AND c.version = m.version AND c.grp = 'all'";
+    coalesce(b.size, length(b.bytes))::bigint AS bundle_size, m.manifest, m.metrics, m.lineage, \
+    (c.version IS NOT NULL) AS champion, (h.version IS NOT NULL) AS challenger, b.removed_at, m.created_at \
+    FROM model_versions m JOIN bundles b ON b.sha = m.bundle \
+    LEFT JOIN champions c ON c.forecaster = m.forecaster AND c.version = m.version AND c.grp = 'all' \
+    LEFT JOIN challengers h ON h.forecaster = m.forecaster AND h.version = m.version AND h.grp = 'all'";
 
 async fn insert(
     connection: &mut PgConnection,
-    claim: &Claim<'_>,
     new: &NewModelVersion<'_>,
 ) -> std::result::Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO bundles (sha, bytes) VALUES ($1, $2) ON CONFLICT (sha) DO NOTHING")
-        .bind(new.sha)
-        .bind(new.bytes)
-        .execute(&mut *connection)
-        .await?;
+    bundles::put(connection, new.sha, new.bytes).await?;
     sqlx::query(
         "INSERT INTO model_versions (forecaster, version, bundle, manifest, metrics, lineage)
          VALUES ($1, $2, $3, $4, $5, $6)",
@@ -96,8 +98,17 @@ async fn insert(
     .bind(new.manifest)
     .bind(new.metrics)
     .bind(new.lineage)
-    .execute(&mut *connection)
-    .await?;
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn insert_trained(
+    connection: &mut PgConnection,
+    claim: &Claim<'_>,
+    new: &NewModelVersion<'_>,
+) -> std::result::Result<(), sqlx::Error> {
+    insert(connection, new).await?;
     sqlx::query(
         "UPDATE training_runs SET scores = $2, verdict = $3, model_version = $4, checkpoint = NULL WHERE id = $1",
     )
@@ -158,7 +169,7 @@ impl Store {
         desired::lock(&mut tx, new.forecaster)
             .await
             .map_err(failed)?;
-        insert(&mut tx, claim, new).await.map_err(failed)?;
+        insert_trained(&mut tx, claim, new).await.map_err(failed)?;
         decisions::insert(&mut tx, &conclusion.decision)
             .await
             .map_err(failed)?;
@@ -178,6 +189,28 @@ impl Store {
         .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         Ok(Some(result))
+    }
+
+    /// Stores a version that was made elsewhere, with the decision that says so, in one transaction. It gets no title.
+    ///
+    /// # Errors
+    /// The database; also where the version exists.
+    pub async fn import_model_version(
+        &self,
+        new: &NewModelVersion<'_>,
+        decision: &NewDecision<'_>,
+    ) -> Result<()> {
+        let failed = |source: sqlx::Error| StoreError {
+            operation: format!("import a model version of {}", new.forecaster),
+            source,
+        };
+        let mut tx = self.pool().begin().await.map_err(failed)?;
+        desired::lock(&mut tx, new.forecaster)
+            .await
+            .map_err(failed)?;
+        insert(&mut tx, new).await.map_err(failed)?;
+        decisions::insert(&mut tx, decision).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)
     }
 
     /// Versions, newest first; of one forecaster where it is named, below row `before` where it is given.

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
+use crate::aliases;
+use crate::decisions::{self, NewDecision};
 use crate::desired::{self, NewOrder};
 use crate::error::Context as _;
 use crate::{Result, Store, StoreError};
@@ -115,12 +117,14 @@ pub(crate) async fn insert(
     desired::lock(connection, new.forecaster).await?;
     // What the devices go back to is the champion: also where it is rolled out once more, but not where it holds the
     // title only for being the first model, which no rollout has shown to be any good.
-    let id = sqlx::query_scalar(
+    let id: i64 = sqlx::query_scalar(
         "INSERT INTO rollouts (forecaster, model_version, previous_version, status, reason, machine, created_by)
          SELECT $1, $2, (SELECT c.version FROM champions c WHERE c.forecaster = $1 AND c.grp = 'all' AND (c.version <> $2
                 OR EXISTS (SELECT 1 FROM rollouts r WHERE r.forecaster = $1 AND r.model_version = $2
                            AND r.status = 'succeeded'))),
-            $3::jsonb->>'status', $3::jsonb->>'reason', $3, $4 RETURNING id",
+            $3::jsonb->>'status', $3::jsonb->>'reason', $3, $4
+         WHERE EXISTS (SELECT FROM model_versions m JOIN bundles b ON b.sha = m.bundle
+            WHERE m.forecaster = $1 AND m.version = $2 AND b.removed_at IS NULL) RETURNING id",
     )
     .bind(new.forecaster)
     .bind(new.model_version)
@@ -139,6 +143,8 @@ pub(crate) async fn insert(
         .execute(&mut *connection)
         .await?;
     }
+    let by = format!("rollout {id}");
+    aliases::challenge(connection, new.forecaster, new.model_version, &by).await?;
     Ok(id)
 }
 
@@ -152,6 +158,25 @@ impl Store {
         let failed = || format!("start a rollout of {}", new.forecaster);
         let mut tx = self.pool().begin().await.during(failed())?;
         let id = insert(&mut tx, new).await.during(failed())?;
+        tx.commit().await.during(failed())?;
+        Ok(id)
+    }
+
+    /// As [`Store::create_rollout`], with the decision that led to it in the same transaction.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn create_decided_rollout(
+        &self,
+        new: &NewRollout<'_>,
+        decision: &NewDecision<'_>,
+    ) -> Result<i64> {
+        let failed = || format!("start a rollout of {}", new.forecaster);
+        let mut tx = self.pool().begin().await.during(failed())?;
+        let id = insert(&mut tx, new).await.during(failed())?;
+        decisions::insert(&mut tx, decision)
+            .await
+            .during(failed())?;
         tx.commit().await.during(failed())?;
         Ok(id)
     }
@@ -347,6 +372,11 @@ impl LockedRollout {
         .execute(&mut *self.tx)
         .await
         .map_err(&failed)?;
+        if ended {
+            aliases::retire(&mut self.tx, &self.row.forecaster, self.row.model_version)
+                .await
+                .map_err(&failed)?;
+        }
         sqlx::query(
             "UPDATE rollout_commands SET done_at = now() WHERE rollout = $1 AND id = ANY($2)",
         )

@@ -35,9 +35,27 @@ impl Answer {
 
 /// One request to `http://host:port`.
 pub async fn ask(base: &str, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+    exchange(base, method, path, "", body).await
+}
+
+/// A POST of JSON that must be answered.
+pub async fn post(base: &str, path: &str, body: &Value) -> Answer {
+    let kind = "content-type: application/json\r\n";
+    exchange(base, "POST", path, kind, &body.to_string())
+        .await
+        .unwrap()
+}
+
+async fn exchange(
+    base: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> std::io::Result<Answer> {
     let host = base.trim_start_matches("http://");
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
     );
     let exchange = async {

@@ -10,6 +10,7 @@
 )]
 
 pub mod http;
+pub mod learning;
 pub mod mosquitto;
 pub mod process;
 

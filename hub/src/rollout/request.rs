@@ -1,0 +1,172 @@
+//! A person asks for a rollout or steers one: owns what is refused and why, never how a rollout moves.
+
+use fieldcast_features::ForecasterSpec;
+use fieldcast_store::decisions::NewDecision;
+use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_store::{Store, StoreError};
+
+use super::plan::{Plan, PlanError};
+use super::rows;
+
+/// Why nothing was started, moved or steered.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No such version.
+    #[error("`{0}` has no version {1}; see `fieldcast-hub model list {0}`")]
+    NoVersion(String, i64),
+    /// Its bundle is gone.
+    #[error(
+        "the bundle of `{0}` version {1} was removed; take a version that `fieldcast-hub model list {0}` shows with one, or \
+         `model import` an export of it"
+    )]
+    Removed(String, i64),
+    /// The definition forbids it.
+    #[error(
+        "`{0}` may run no version below {1}; take a newer one, or lower `rollout.floor` in its definition"
+    )]
+    BelowFloor(String, u64),
+    /// The plan does not hold.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The definition cannot be read.
+    #[error("{0}")]
+    Definition(String),
+    /// No such rollout, or ended.
+    #[error("rollout {0} does not exist or has ended; see `fieldcast-hub rollout list`")]
+    NotOpen(i64),
+    /// A rollout of the forecaster is in the way.
+    #[error(
+        "rollout {0} of `{1}` is open; wait for its end (`rollout watch {0}`), or `rollout abort {0}` first"
+    )]
+    Open(i64, String),
+    /// It cannot challenge itself.
+    #[error("version {1} is the champion of `{0}`; name another version")]
+    Champion(String, i64),
+    /// Nobody answers for it.
+    #[error("name the person who decides this (`by` in a request, `--by` on the command line)")]
+    Nobody,
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Who asks, for what reason.
+#[derive(Debug, Clone, Copy)]
+pub struct Person<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Why, in words; may be empty.
+    pub reason: &'a str,
+}
+
+impl Person<'_> {
+    /// # Errors
+    /// A name that is none.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let name = self.name.trim();
+        if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+            return Err(Refusal::Nobody);
+        }
+        Ok(())
+    }
+
+    /// The reason of a decision: what is done, and why where it was said.
+    #[must_use]
+    pub fn because(&self, what: &str) -> String {
+        match self.reason.trim() {
+            "" => what.to_owned(),
+            reason => format!("{what}: {reason}"),
+        }
+    }
+}
+
+/// The stages of a rollout that is asked for.
+#[derive(Debug, Clone)]
+pub enum Stages {
+    /// As the forecaster's definition has them.
+    AsDefined,
+    /// These.
+    Planned(Plan),
+}
+
+/// A version that devices may be ordered to run.
+///
+/// # Errors
+/// No such version, or one below the floor.
+pub async fn eligible(
+    store: &Store,
+    forecaster: &str,
+    version: i64,
+) -> Result<ModelVersionRow, Refusal> {
+    let row = store.model_version(forecaster, version).await?;
+    let row = row.ok_or_else(|| Refusal::NoVersion(forecaster.to_owned(), version))?;
+    if row.removed_at.is_some() {
+        return Err(Refusal::Removed(forecaster.to_owned(), version));
+    }
+    let floor = rows::floor_of(store.forecaster(forecaster).await?.as_ref());
+    if u64::try_from(version).unwrap_or(0) < floor {
+        return Err(Refusal::BelowFloor(forecaster.to_owned(), floor));
+    }
+    Ok(row)
+}
+
+/// Starts a rollout in a person's name, with the decision that says so; returns its number.
+///
+/// # Errors
+/// A version, plan or name that does not hold; the database.
+pub async fn start(
+    store: &Store,
+    forecaster: &str,
+    version: i64,
+    stages: Stages,
+    person: Person<'_>,
+) -> Result<i64, Refusal> {
+    person.check()?;
+    let row = eligible(store, forecaster, version).await?;
+    let plan = match stages {
+        Stages::Planned(plan) => plan,
+        Stages::AsDefined => as_defined(store, &row).await?,
+    };
+    plan.validate()?;
+    let rollout = rows::prepare(store, forecaster, version, plan, person.name).await?;
+    let reason = person.because(&format!("version {version} is rolled out"));
+    let decision = NewDecision {
+        forecaster,
+        decision: "roll_out",
+        reason: &reason,
+        decided_by: person.name,
+        ..NewDecision::default()
+    };
+    Ok(store.create_decided_rollout(&rollout, &decision).await?)
+}
+
+async fn as_defined(store: &Store, row: &ModelVersionRow) -> Result<Plan, Refusal> {
+    let unreadable = |e: String| Refusal::Definition(e);
+    let Some(definition) = store.forecaster(&row.forecaster).await? else {
+        return Ok(Plan::all_at_once());
+    };
+    let policy = rows::policy_of(&definition).map_err(|e| unreadable(format!("{e:#}")))?;
+    let sealed = serde_json::from_value::<ForecasterSpec>(row.manifest["forecaster"].clone());
+    let spec = sealed.unwrap_or(definition.spec);
+    let champion = store.champion(&row.forecaster).await?;
+    let champion = champion.filter(|c| c.version != row.version);
+    let kind = rows::kind_of(champion.as_ref().map(|c| &c.manifest), &spec);
+    Ok(policy.plan(kind))
+}
+
+/// Asks the hub that drives rollouts to `pause`, `resume`, `approve` or `abort` one.
+///
+/// # Errors
+/// No such open rollout, nobody's name, or the database.
+pub async fn steer(store: &Store, id: i64, command: &str, who: &str) -> Result<(), Refusal> {
+    let person = Person {
+        name: who,
+        reason: "",
+    };
+    person.check()?;
+    if store.command_rollout(id, command, who).await? {
+        Ok(())
+    } else {
+        Err(Refusal::NotOpen(id))
+    }
+}
