@@ -11,16 +11,14 @@ mod support;
 use std::time::Duration;
 
 use fieldcast_hub::jobs::{JobHandle, Worker};
-use fieldcast_hub::training::{self, snapshot};
+use fieldcast_hub::training::{self, KIND, snapshot};
 use fieldcast_hub::{CODE_VERSION, registry};
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::{Claim, JobRow};
 use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
 use support::learning::{JAN_2026, enqueue, feed, signer, train};
-use support::{
-    add_device, bed, conclude, deadline, define, epoch, job, payload, psql, reading,
-};
+use support::{add_device, bed, conclude, deadline, define, psql};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,8 +61,9 @@ fn everyone() -> u8 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Evidence {
-    /// `better`, `not_harmful` or `none` (no shadow stage).
-    pub need: Need,
+    /// `better`, `not_harmful` or `none` (no shadow stage). Left out: `not_harmful` where the champion's own errors showed that the
+    /// world has changed and the judge found the challenger better, `better` otherwise.
+    pub need: Option<Need>,
     /// Share of the devices that watch, percent, rounded up.
     pub percent: u8,
     /// At least so many of them, where there are as many.
@@ -93,7 +94,7 @@ impl Default for Policy {
 impl Default for Evidence {
     fn default() -> Self {
         Self {
-            need: Need::Better,
+            need: None,
             percent: 5,
             devices: 5,
             min_blocks: 7,
@@ -121,6 +122,8 @@ pub enum Kind {
     Incomparable,
     /// A model that forecasts what the champion forecasts.
     Challenger,
+    /// The same, of a champion that is known to fail: its errors have grown, and days pass while nobody takes its place.
+    Successor,
 }
 
 fn span(text: &str) -> Result<i64, String> {
@@ -154,7 +157,12 @@ impl Policy {
             let problem = "must be at least min_blocks, and that at least 1";
             return refuse("evidence.max_blocks", problem.into());
         }
-        for kind in [Kind::First, Kind::Incomparable, Kind::Challenger] {
+        for kind in [
+            Kind::First,
+            Kind::Incomparable,
+            Kind::Challenger,
+            Kind::Successor,
+        ] {
             let plan = self.plan(kind).validate();
             plan.or_else(|e| refuse("stages", format!("make no plan: {e}")))?;
         }
@@ -173,9 +181,14 @@ impl Policy {
         };
         let mut stages = Vec::new();
         let e = &self.evidence;
-        if kind == Kind::Challenger && e.need != Need::None {
+        let need = match kind {
+            Kind::First | Kind::Incomparable => Need::None,
+            Kind::Challenger => e.need.unwrap_or(Need::Better),
+            Kind::Successor => e.need.unwrap_or(Need::NotHarmful),
+        };
+        if need != Need::None {
             let proof = Proof {
-                need: e.need,
+                need,
                 min_blocks: e.min_blocks,
                 max_blocks: e.max_blocks,
                 max_span_ms: ms(&e.within),

@@ -18,6 +18,10 @@ fn a_challenger_is_watched_before_anyone_runs_it_and_a_first_model_is_not() {
     assert_eq!((proof.need, proof.max_blocks), (Need::Better, 60));
     assert_eq!(proof.max_span_ms, 120 * DAY_MS);
     assert!(plan.stages[1..].iter().all(|s| s.mode == Mode::Active));
+    let heir = policy.plan(Kind::Successor);
+    assert_eq!(names(&heir), names(&plan));
+    let proof = heir.stages[0].evidence.as_ref().unwrap();
+    assert_eq!((proof.need, proof.min_blocks), (Need::NotHarmful, 7));
     assert_eq!(names(&policy.plan(Kind::First)), ["canary", "all"]);
     let other = policy.plan(Kind::Incomparable);
     assert_eq!(names(&other), ["canary", "25 %", "all"]);

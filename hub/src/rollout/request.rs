@@ -150,7 +150,7 @@ async fn as_defined(store: &Store, row: &ModelVersionRow) -> Result<Plan, Refusa
     let spec = sealed.unwrap_or(definition.spec);
     let champion = store.champion(&row.forecaster).await?;
     let champion = champion.filter(|c| c.version != row.version);
-    let kind = rows::kind_of(champion.as_ref().map(|c| &c.manifest), &spec);
+    let kind = rows::kind_of(champion.as_ref().map(|c| &c.manifest), &spec, false);
     Ok(policy.plan(kind))
 }
 

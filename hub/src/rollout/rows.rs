@@ -101,9 +101,9 @@ pub fn floor_of(forecaster: Option<&ForecasterRow>) -> u64 {
         .unwrap_or(0)
 }
 
-/// What a new model is beside the one that runs, whose definition is in its manifest.
+/// What a new model is beside the one that runs, whose definition is in its manifest. `failing`: that one's errors have grown.
 #[must_use]
-pub fn kind_of(champion: Option<&Value>, spec: &ForecasterSpec) -> Kind {
+pub fn kind_of(champion: Option<&Value>, spec: &ForecasterSpec, failing: bool) -> Kind {
     let Some(manifest) = champion else {
         return Kind::First;
     };
@@ -113,7 +113,11 @@ pub fn kind_of(champion: Option<&Value>, spec: &ForecasterSpec) -> Kind {
                 && old.period_ms() == spec.period_ms()
                 && old.horizon == spec.horizon =>
         {
-            Kind::Challenger
+            if failing {
+                Kind::Successor
+            } else {
+                Kind::Challenger
+            }
         }
         _ => Kind::Incomparable,
     }

@@ -259,7 +259,11 @@ pub async fn run(
     let metrics = json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"],
             "importance": trained.importance});
     let by = format!("training run {}", job.id);
-    let kind = rollout::rows::kind_of(champion.as_ref().map(|c| &c.manifest), &spec);
+    let kind = rollout::rows::kind_of(
+        champion.as_ref().map(|c| &c.manifest),
+        &spec,
+        request.onset.is_some(),
+    );
     let plan = policy.plan(kind);
     let conclusion = Conclusion {
         model: NewModelVersion {

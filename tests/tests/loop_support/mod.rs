@@ -403,7 +403,7 @@ fn spec(forecaster: &str) -> String {
         "name = \"{forecaster}\"\ntarget = \"demand\"\ninputs = [\"temperature\", \"humidity\", \"demand\"]\n\
          period = \"1h\"\nlookback = 48\nhorizon = 24\n[selector.labels]\ngroup = \"{forecaster}\"\n\
          [retraining]\ngrowth = 0\n\
-         [rollout]\nstages = [50]\nsoak = \"0s\"\n[rollout.evidence]\nneed = \"better\"\nmax_blocks = 40\n"
+         [rollout]\nstages = [50]\nsoak = \"0s\"\n"
     )
 }
 
