@@ -400,10 +400,17 @@ async fn a_shadow_with_another_window_does_not_disturb_the_model_that_runs() {
     let found = again.paired().await;
     let day = found.last().unwrap();
     assert_eq!((found.len(), day.from_ms), (3, 96 * HOUR));
-    assert!(
-        day.origins > 24 - u32::try_from(hour - 96).unwrap(),
-        "{day:?}"
-    );
+    // Four origins came before the restart; how many follow depends on when the shadow is loaded again.
+    assert!(day.origins >= 4, "{day:?}");
+    let mut shown = 124;
+    while again.paired().await.last().unwrap().origins < 24 {
+        assert!(
+            shown < 124 + 60 * 24,
+            "the shadow never watches a whole day again"
+        );
+        again.hours(shown..shown + 24).await;
+        shown += 24;
+    }
     again.stop().await;
 }
 

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use fieldcast_device::batches::BatchKey;
-use fieldcast_wire::{Epoch, Reading, RecordBody, batch, pb};
+use fieldcast_wire::caps::PROOF;
+use fieldcast_wire::{Epoch, Reading, RecordBody, Sha256, batch, pb};
 
 use super::buffer::Buffer;
 
@@ -72,6 +73,18 @@ fn batches_are_gapless_stay_the_same_and_only_an_ack_trims_them() {
     let epoch = keys_before[0].epoch;
     let mut said = ack(epoch, 2);
     said.ranges = vec![pb::BatchRange { first: 4, last: 4 }];
+    let done = buffer.apply(&said, 10);
+    assert_eq!(done.acked, [], "P5: a number alone proves nothing");
+    let proof = |key: &BatchKey, bytes: &[u8]| pb::Proof {
+        batch: key.number,
+        digest: Sha256::of(bytes).0[..PROOF].to_vec(),
+    };
+    let other_bytes = proof(&keys_before[2], b"another buffer's");
+    said.proofs = [0, 1, 3]
+        .map(|i| proof(&keys_before[i], &buffer.batch(keys_before[i]).unwrap()))
+        .into_iter()
+        .chain([other_bytes])
+        .collect();
     let done = buffer.apply(&said, 10);
     assert_eq!(done.acked, [(2, 0), (2, 1), (2, 3)]);
     assert_eq!(keys(&buffer), [keys_before[2], keys_before[4]]);
