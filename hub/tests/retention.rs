@@ -64,10 +64,10 @@ async fn months_end_and_batches_that_the_ledger_forgot_still_count_once() {
     assert_eq!(readings(&bed.store, "a").await, left);
 
     // The ledger keeps a row for two weeks at least, and one beyond the watermark for ever.
-    let soon = Utc::now() + TimeDelta::days(13);
+    let soon = fieldcast_hub::clock::now() + TimeDelta::days(13);
     KEEP.apply(&bed.store, soon).await.unwrap();
     assert_eq!(ledger(&bed.store).await, [1, 2, 4]);
-    let later = Utc::now() + TimeDelta::days(15);
+    let later = fieldcast_hub::clock::now() + TimeDelta::days(15);
     KEEP.apply(&bed.store, later).await.unwrap();
     assert_eq!(ledger(&bed.store).await, [4]);
 
