@@ -1,4 +1,5 @@
-//! The testbed: real PostgreSQL, brokers, hub and agent processes for the end-to-end tests.
+//! The testbed: real PostgreSQL, brokers, hub and agent processes for the end-to-end tests, the soak and the figures of delivery.
 
+pub mod delivery;
 pub mod faults;
 pub mod scenario;

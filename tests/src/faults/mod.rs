@@ -26,6 +26,8 @@ mod random;
 mod reading;
 mod run;
 
+pub(crate) use process::port;
+
 pub use oracle::Verdict;
 pub use plan::Plan;
 pub use run::{Report, run};

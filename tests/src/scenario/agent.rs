@@ -49,6 +49,12 @@ impl AgentProcess {
         Ok(Self { options, child })
     }
 
+    /// Its number for the system.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The last lines of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {

@@ -16,6 +16,8 @@ pub struct HubOptions {
     pub data_dir: PathBuf,
     /// A broker that runs already; none: the embedded one.
     pub broker: Option<String>,
+    /// Where the embedded one listens, `host:port`; none: on a free port.
+    pub broker_listen: Option<String>,
     /// A database that runs already; none: the private one.
     pub database_url: Option<String>,
 }
@@ -26,6 +28,7 @@ pub struct HubProcess {
     options: HubOptions,
     child: Child,
     rest: String,
+    broker: String,
     http: ureq::Agent,
 }
 
@@ -45,7 +48,8 @@ impl HubProcess {
         let mut command = hub_command(&options)?;
         command
             .arg("serve")
-            .args(["--listen", "127.0.0.1:0", "--broker-listen", "127.0.0.1:0"]);
+            .args(["--listen", "127.0.0.1:0", "--broker-listen"])
+            .arg(options.broker_listen.as_deref().unwrap_or("127.0.0.1:0"));
         if let Some(broker) = &options.broker {
             command.args(["--broker", broker]);
         }
@@ -65,6 +69,7 @@ impl HubProcess {
             options,
             child,
             rest: String::new(),
+            broker: String::new(),
             http,
         };
         let ready = wait_for("the hub to be ready", Duration::from_secs(90), || {
@@ -83,6 +88,7 @@ impl HubProcess {
                 .as_str()
                 .context("serve.json names no `rest`")?
                 .to_owned();
+            hub.broker = json["broker"].as_str().unwrap_or_default().to_owned();
             let (status, _) = hub.get_status("/readyz")?;
             Ok((status == 200).then_some(Ok(())))
         });
@@ -108,6 +114,18 @@ impl HubProcess {
     #[must_use]
     pub fn rest(&self) -> &str {
         &self.rest
+    }
+
+    /// Address of the broker, `mqtt://host:port`.
+    #[must_use]
+    pub fn broker(&self) -> &str {
+        &self.broker
+    }
+
+    /// Its number for the system.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Runs a command of the hub's command line.

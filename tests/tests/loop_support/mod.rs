@@ -55,6 +55,7 @@ impl Fleet {
             data_dir: dir.path().join("hub"),
             broker: broker.map(|b| b.hub_url()),
             database_url: None,
+            ..HubOptions::default()
         })?;
         let mut fleet = Self {
             dir,

@@ -1,12 +1,8 @@
-//! `cargo xtask bench delivery`: owns which figures of delivery there are and how a line looks; each figure is a file of its own.
+//! `cargo xtask bench delivery`: owns building the programs and starting what measures them (`fieldcast-delivery`), never a figure.
 
-mod fleet;
-mod hub;
-mod one_core;
+use std::process::Command;
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::command::{cargo, execute, target_dir};
 
@@ -19,7 +15,7 @@ pub(crate) struct DeliveryArgs {
     /// Devices of the fleet.
     #[arg(long, default_value_t = 5_000)]
     devices: u32,
-    /// How long each figure is measured.
+    /// How long each figure of a rate is measured.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
     /// With the unoptimised build: tells whether a figure works, not how large it is.
@@ -27,34 +23,14 @@ pub(crate) struct DeliveryArgs {
     debug: bool,
 }
 
-/// What a figure is measured with.
-struct Bench {
-    hub: PathBuf,
-    dir: PathBuf,
-    devices: u32,
-    seconds: u32,
-}
-
-type Measure = fn(&Bench) -> Result<()>;
-
-const FIGURES: &[(&str, Measure)] = &[("fleet", fleet::measure), ("one-core", one_core::measure)];
-
 pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
-    let names: Vec<&str> = FIGURES.iter().map(|(name, _)| *name).collect();
-    for name in &args.figures {
-        ensure!(
-            names.contains(&name.as_str()),
-            "there is no figure `{name}`; there are {}",
-            names.join(", ")
-        );
-    }
     ensure!(
         args.devices > 0 && args.seconds > 0,
         "--devices and --seconds are at least 1"
     );
     // With the features of the whole workspace, so that nothing is built twice.
     let mut build = cargo()?;
-    build.args(["build", "--workspace", "--bin=fieldcast-hub"]);
+    build.args(["build", "--workspace", "--bins"]);
     let profile = if args.debug {
         "debug"
     } else {
@@ -62,27 +38,16 @@ pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
         "release"
     };
     execute(&mut build)?;
-    let target = target_dir()?;
-    let bench = Bench {
-        hub: target.join(profile).join("fieldcast-hub"),
-        dir: target.join("bench-delivery"),
-        devices: args.devices,
-        seconds: args.seconds,
-    };
-    std::fs::create_dir_all(&bench.dir)
-        .with_context(|| format!("create {}", bench.dir.display()))?;
+    let programs = target_dir()?.join(profile);
     println!(
         "{:34}{:>10} {:8}{:>10} to what (goal; aim)",
         "figure", "value", "unit", "ratio"
     );
-    for (name, measure) in FIGURES {
-        if args.figures.is_empty() || args.figures.iter().any(|f| f == name) {
-            measure(&bench).with_context(|| format!("figure `{name}`"))?;
-        }
-    }
-    Ok(())
-}
-
-fn line(name: &str, value: f64, unit: &str, ratio: f64, of: &str) {
-    println!("{name:34}{value:>10.1} {unit:8}{ratio:>9.2}x {of}");
+    let mut measure = Command::new(programs.join("fieldcast-delivery"));
+    measure
+        .env("FIELDCAST_BIN_DIR", &programs)
+        .args(["--devices", &args.devices.to_string()])
+        .args(["--seconds", &args.seconds.to_string()])
+        .args(&args.figures);
+    execute(&mut measure)
 }
