@@ -76,6 +76,13 @@ impl Topics {
         [DeviceTopic::Ack, DeviceTopic::Desired].map(|topic| self.device(device, topic))
     }
 
+    /// Whether the broker may keep messages for who subscribes to this filter of a device later. Where it keeps none, a
+    /// subscription says that it wants none: a broker may otherwise compare the filter with everything that it keeps.
+    #[must_use]
+    pub fn is_kept(filter: &str) -> bool {
+        filter.ends_with("/dn/desired")
+    }
+
     /// Filter of the blocks of bundles, which a device reads while it downloads one.
     #[must_use]
     pub fn device_blocks(&self, device: &DeviceId) -> String {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fieldcast_wire::Topics;
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectReturnCode, Filter, LastWill, Packet, SubscribeReasonCode,
+    ConnectReturnCode, Filter, LastWill, Packet, RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, TlsError};
 use rumqttc::{TlsConfiguration, Transport};
@@ -93,9 +94,14 @@ impl Connection {
 
     /// Queues a subscription to all of these; false where the outbox is full.
     pub(super) fn subscribe(&self, filters: impl IntoIterator<Item = String>) -> bool {
-        let filters = filters
-            .into_iter()
-            .map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        let filters = filters.into_iter().map(|path| Filter {
+            retain_forward_rule: if Topics::is_kept(&path) {
+                RetainForwardRule::OnEverySubscribe
+            } else {
+                RetainForwardRule::Never
+            },
+            ..Filter::new(path, QoS::AtLeastOnce)
+        });
         self.client.try_subscribe_many(filters).is_ok()
     }
 

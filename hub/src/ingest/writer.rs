@@ -238,7 +238,7 @@ impl Ingestor {
 
     /// Sensors and partitions exist before the transaction begins, so that its rollback cannot take them back.
     async fn prepare(&mut self, jobs: &[Dated<'_>]) -> Result<()> {
-        let mut unknown: BTreeMap<&DeviceId, BTreeSet<&str>> = BTreeMap::new();
+        let mut unknown: BTreeSet<(&DeviceId, &str)> = BTreeSet::new();
         let mut months = BTreeSet::new();
         for Dated { job, .. } in jobs {
             for record in &job.batch.records {
@@ -250,18 +250,19 @@ impl Ingestor {
                         .sensors
                         .contains_key(&(job.device.clone(), r.sensor.clone()))
                     {
-                        unknown.entry(&job.device).or_default().insert(&r.sensor);
+                        unknown.insert((&job.device, &r.sensor));
                     }
                 }
             }
         }
-        for (device, names) in unknown {
-            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-            let ids = self.store.register_sensors(device.as_str(), &names).await?;
-            self.sensors.extend(
-                ids.into_iter()
-                    .map(|(name, id)| ((device.clone(), name), id)),
-            );
+        let asked: Vec<(&str, &str)> = unknown.iter().map(|(d, n)| (d.as_str(), *n)).collect();
+        if !asked.is_empty() {
+            for (device, name, id) in self.store.register_sensors_of_many(&asked).await? {
+                // A name that the database kept was a device's before.
+                if let Ok(device) = DeviceId::new(device) {
+                    self.sensors.insert((device, name), id);
+                }
+            }
         }
         self.store.ensure_months(&months).await?;
         self.months.extend(months);

@@ -223,7 +223,7 @@ impl Desk {
         let session = i64::try_from(sync.session).unwrap_or(i64::MAX);
         let before = self.store.session(device.as_str(), session).await?;
         let before = u64::try_from(before).unwrap_or(0);
-        let mut tx = self.store.begin_ingest().await?;
+        let mut tx = self.store.begin_unhurried().await?;
         let mut committed = tx.committed(device.as_str(), epoch).await?;
         let mut restored = tx.restored(device.as_str()).await?;
         let last = (device.to_string(), epoch, sync.last_acked);
@@ -255,6 +255,12 @@ impl Desk {
         if let Some(why) = &verdict.clone {
             tx.raise(device.as_str(), "clone", why).await?;
             let _ = self.out.try_send(out::hub_alarm(device, "clone", why));
+        }
+        let closes = verdict.floor > committed.through;
+        let told = &verdict;
+        if closes || told.forgotten.is_some() || told.new_epoch.is_some() || told.clone.is_some() {
+            // The device is told of it: a crash must not take it back. All else is found again in the ledger.
+            tx.on_disk().await?;
         }
         committed.through = committed.through.max(verdict.floor);
         let (through, ranges) = watermark(&committed, &[]);

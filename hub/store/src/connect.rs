@@ -12,6 +12,11 @@ use crate::error::{Context as _, Result, StoreError};
 /// How long a server may take to let a connection in.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
+/// To be read from in a statement whose commit need not wait for the disk: what a crash of the server takes of it is said
+/// again, or made good by the next statement of its kind. What is acknowledged is never written so.
+pub(crate) const UNHURRIED: &str =
+    "(SELECT set_config('synchronous_commit', 'off', true)) AS unhurried";
+
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
 /// Where a database is.

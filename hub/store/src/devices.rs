@@ -7,6 +7,7 @@ use serde::Serialize;
 use sqlx::types::{Json, Uuid};
 
 use crate::Store;
+use crate::connect::UNHURRIED;
 use crate::error::{Context as _, Result};
 
 /// A device.
@@ -149,11 +150,11 @@ impl Store {
         online: bool,
         agent_version: &str,
     ) -> Result<bool> {
-        sqlx::query(
+        sqlx::query(sqlx::AssertSqlSafe(format!(
             "UPDATE devices SET session = $2, online = $3, last_seen = now(),
                  agent_version = CASE WHEN $4 = '' THEN agent_version ELSE $4 END
-             WHERE id = $1 AND session <= $2",
-        )
+             FROM {UNHURRIED} WHERE id = $1 AND session <= $2"
+        )))
         .bind(id)
         .bind(session)
         .bind(online)
@@ -169,11 +170,11 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn session(&self, id: &str, session: i64) -> Result<i64> {
-        sqlx::query_scalar(
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
             "UPDATE devices d SET session = greatest(d.session, $2), online = true, last_seen = now()
-             FROM (SELECT id, session FROM devices WHERE id = $1 FOR UPDATE) before
-             WHERE d.id = before.id RETURNING before.session",
-        )
+             FROM (SELECT id, session FROM devices WHERE id = $1 FOR NO KEY UPDATE) before, {UNHURRIED}
+             WHERE d.id = before.id RETURNING before.session"
+        )))
         .bind(id)
         .bind(session)
         .fetch_optional(self.pool())
@@ -187,11 +188,13 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn seen(&self, ids: &[String]) -> Result<()> {
-        sqlx::query("UPDATE devices SET last_seen = now() WHERE id = ANY($1)")
-            .bind(ids)
-            .execute(self.pool())
-            .await
-            .map(drop)
-            .during("store when devices were seen")
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "UPDATE devices SET last_seen = now() FROM {UNHURRIED} WHERE id = ANY($1)"
+        )))
+        .bind(ids)
+        .execute(self.pool())
+        .await
+        .map(drop)
+        .during("store when devices were seen")
     }
 }

@@ -124,6 +124,18 @@ impl Store {
         Ok(Ingest { tx })
     }
 
+    /// Begins a transaction as [`Self::begin_ingest`] does whose commit does not wait for the disk, unless
+    /// [`Ingest::on_disk`] asks for it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn begin_unhurried(&self) -> Result<Ingest> {
+        let begin = "BEGIN; SET LOCAL synchronous_commit = off";
+        let tx = self.pool().begin_with(begin).await;
+        let tx = tx.during("begin to answer a sync")?;
+        Ok(Ingest { tx })
+    }
+
     /// What the ledger holds at or beyond `number` of an epoch, ascending, at most 1,000. Where retention took rows of it, one
     /// without a boot stands for them.
     ///
@@ -307,7 +319,15 @@ impl Ingest {
         crate::alarms::raise(&mut *self.tx, device, code, message).await
     }
 
-    /// Makes all of it permanent, on disk.
+    /// Lets the commit wait for the disk.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn on_disk(&mut self) -> Result<()> {
+        self.control("SET LOCAL synchronous_commit = on").await
+    }
+
+    /// Makes all of it permanent, on disk where it is not [unhurried](Store::begin_unhurried).
     ///
     /// # Errors
     /// The database; then nothing of it may be acknowledged.

@@ -4,6 +4,7 @@ use fieldcast_wire::pb;
 use serde_json::Value;
 
 use crate::Store;
+use crate::connect::UNHURRIED;
 use crate::error::{Context as _, Result};
 
 impl Store {
@@ -18,12 +19,12 @@ impl Store {
         decoded: &Value,
         raw: &[u8],
     ) -> Result<bool> {
-        sqlx::query(
-            "INSERT INTO device_states (device, boot, n, state, raw) VALUES ($1, $2, $3, $4, $5)
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "INSERT INTO device_states (device, boot, n, state, raw) SELECT $1, $2, $3, $4, $5 FROM {UNHURRIED}
              ON CONFLICT (device) DO UPDATE
              SET boot = excluded.boot, n = excluded.n, state = excluded.state, raw = excluded.raw, received_at = now()
-             WHERE (device_states.boot, device_states.n) < (excluded.boot, excluded.n)",
-        )
+             WHERE (device_states.boot, device_states.n) < (excluded.boot, excluded.n)"
+        )))
         .bind(device)
         .bind(i64::try_from(state.boot).unwrap_or(i64::MAX))
         .bind(i64::try_from(state.n).unwrap_or(i64::MAX))
