@@ -1,4 +1,6 @@
-//! `cargo xtask bench delivery`: owns building the programs and starting what measures them (`fieldcast-delivery`), never a figure.
+//! `cargo xtask bench delivery`: owns building the programs and starting what measures (`fieldcast-delivery`, `ingest_copy`), never how.
+
+mod copy;
 
 use std::process::Command;
 
@@ -28,9 +30,11 @@ pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
         args.devices > 0 && args.seconds > 0,
         "--devices and --seconds are at least 1"
     );
+    let copy = args.figures.is_empty() || args.figures.iter().any(|f| f == "copy");
+    let others: Vec<&String> = args.figures.iter().filter(|f| *f != "copy").collect();
     // With the features of the whole workspace, so that nothing is built twice.
     let mut build = cargo()?;
-    build.args(["build", "--workspace", "--bins"]);
+    build.args(["build", "--workspace", "--bins", "--example=ingest_copy"]);
     let profile = if args.debug {
         "debug"
     } else {
@@ -43,11 +47,17 @@ pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
         "{:34}{:>10} {:8}{:>10} to what (goal; aim)",
         "figure", "value", "unit", "ratio"
     );
+    if copy {
+        copy::measure(&programs, &target_dir()?)?;
+    }
+    if copy && others.is_empty() && !args.figures.is_empty() {
+        return Ok(());
+    }
     let mut measure = Command::new(programs.join("fieldcast-delivery"));
     measure
         .env("FIELDCAST_BIN_DIR", &programs)
         .args(["--devices", &args.devices.to_string()])
         .args(["--seconds", &args.seconds.to_string()])
-        .args(&args.figures);
+        .args(others);
     execute(&mut measure)
 }
