@@ -262,7 +262,8 @@ mod tests {
         tell(&device, &readings, &stored, &out, &events);
         let message = published.try_recv().unwrap();
         assert_eq!(message.leaf, out::Leaf::Sensor("t".into()));
-        let values: Vec<_> = message.body["readings"]
+        let body: serde_json::Value = serde_json::from_str(&message.body).unwrap();
+        let values: Vec<_> = body["readings"]
             .as_array()
             .unwrap()
             .iter()

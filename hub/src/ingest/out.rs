@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use fieldcast_store::time::timestamp;
 use fieldcast_wire::{DeviceId, Reading, pb};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +24,8 @@ pub struct Message {
     pub device: DeviceId,
     /// Topic below the device.
     pub leaf: Leaf,
-    /// What.
-    pub body: Value,
+    /// What, as JSON.
+    pub body: String,
 }
 
 /// Topic below a device.
@@ -41,23 +43,53 @@ fn time(millis: i64) -> String {
     timestamp(millis).to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
 }
 
+/// A message about readings; written as it is, since there are many.
+#[derive(Serialize)]
+struct Readings<'a> {
+    device: &'a DeviceId,
+    sensor: &'a str,
+    readings: &'a [One],
+}
+
+#[derive(Serialize)]
+struct One {
+    time: DateTime<Utc>,
+    value: f64,
+    quality: u8,
+}
+
 /// Readings, by sensor.
-#[must_use]
-pub fn readings(device: &DeviceId, readings: &[Reading]) -> Vec<Message> {
-    let mut sensors: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+pub fn readings<'a>(
+    device: &DeviceId,
+    readings: impl IntoIterator<Item = &'a Reading>,
+) -> Vec<Message> {
+    let mut sensors: BTreeMap<&str, Vec<One>> = BTreeMap::new();
     for r in readings {
-        let value = json!({ "time": time(r.time), "value": r.value, "quality": r.quality });
-        sensors.entry(&r.sensor).or_default().push(value);
+        let one = One {
+            time: timestamp(r.time),
+            value: r.value,
+            quality: r.quality,
+        };
+        sensors.entry(&r.sensor).or_default().push(one);
     }
     let mut out = Vec::new();
     for (sensor, values) in sensors {
         out.extend(values.chunks(CHUNK).map(|chunk| Message {
             device: device.clone(),
             leaf: Leaf::Sensor(sensor.to_owned()),
-            body: json!({ "device": device, "sensor": sensor, "readings": chunk }),
+            body: written(&Readings {
+                device,
+                sensor,
+                readings: chunk,
+            }),
         }));
     }
     out
+}
+
+/// Only a map whose keys are no text cannot be written, and there is none here.
+fn written(body: &impl Serialize) -> String {
+    serde_json::to_string(body).unwrap_or_default()
 }
 
 /// A forecast.
@@ -81,7 +113,8 @@ pub fn forecast(device: &DeviceId, m: &pb::Forecast) -> Message {
         body: json!({
             "device": device, "forecaster": m.forecaster, "origin": time(m.origin_ms), "made_by": m.made_by,
             "model_version": m.model_version, "shadow": m.shadow, "levels": m.quantile_levels, "steps": steps,
-        }),
+        })
+        .to_string(),
     }
 }
 
@@ -95,7 +128,7 @@ pub fn alarm(device: &DeviceId, m: &pb::Alarm) -> Message {
     Message {
         device: device.clone(),
         leaf: Leaf::Alarm,
-        body,
+        body: body.to_string(),
     }
 }
 
@@ -111,7 +144,7 @@ pub fn drift(device: &DeviceId, m: &pb::DriftSignal) -> Message {
     Message {
         device: device.clone(),
         leaf: Leaf::Alarm,
-        body,
+        body: body.to_string(),
     }
 }
 
@@ -125,7 +158,7 @@ pub fn hub_alarm(device: &DeviceId, code: &str, message: &str) -> Message {
     Message {
         device: device.clone(),
         leaf: Leaf::Alarm,
-        body,
+        body: body.to_string(),
     }
 }
 
@@ -145,10 +178,7 @@ pub async fn run(mut queue: mpsc::Receiver<Message>, downlink: Downlink, end: Ca
             Leaf::Forecast(forecaster) => topics.out_forecast(&device, &forecaster),
             Leaf::Alarm => topics.out_alarm(&device),
         };
-        if let Err(error) = downlink
-            .publish(&topic, body.to_string().into_bytes(), false)
-            .await
-        {
+        if let Err(error) = downlink.publish(&topic, body.into_bytes(), false).await {
             tracing::debug!(error = %format!("{error:#}"), "not published to consumers");
         }
     }

@@ -34,7 +34,7 @@ pub struct Written {
 pub struct Ingestor {
     store: Store,
     instance: Vec<u8>,
-    sensors: HashMap<(DeviceId, String), i32>,
+    sensors: HashMap<DeviceId, HashMap<String, i32>>,
     months: BTreeSet<Month>,
     lift: Lift,
 }
@@ -241,15 +241,18 @@ impl Ingestor {
         let mut unknown: BTreeSet<(&DeviceId, &str)> = BTreeSet::new();
         let mut months = BTreeSet::new();
         for Dated { job, .. } in jobs {
+            let known = self.sensors.get(&job.device);
+            let mut month = None;
             for record in &job.batch.records {
                 if let RecordBody::Reading(r) = &record.body
                     && check::refusal(&record.body).is_none()
                 {
-                    months.extend(Month::of(r.time).filter(|m| !self.months.contains(m)));
-                    if !self
-                        .sensors
-                        .contains_key(&(job.device.clone(), r.sensor.clone()))
-                    {
+                    let of = Month::of(r.time);
+                    if of != month {
+                        months.extend(of.filter(|m| !self.months.contains(m)));
+                        month = of;
+                    }
+                    if known.is_none_or(|known| !known.contains_key(&r.sensor)) {
                         unknown.insert((&job.device, &r.sensor));
                     }
                 }
@@ -260,7 +263,7 @@ impl Ingestor {
             for (device, name, id) in self.store.register_sensors_of_many(&asked).await? {
                 // A name that the database kept was a device's before.
                 if let Ok(device) = DeviceId::new(device) {
-                    self.sensors.insert((device, name), id);
+                    self.sensors.entry(device).or_default().insert(name, id);
                 }
             }
         }
@@ -345,6 +348,7 @@ impl Ingestor {
     /// What a batch becomes: rows of readings, other records, and what is refused of it.
     pub(super) fn plan<'a>(&self, dated: &'a Dated<'_>) -> Plan<'a> {
         let job = dated.job.as_ref();
+        let sensors = self.sensors.get(&job.device);
         let mut plan = Plan {
             columns: ReadingColumns::default(),
             others: Vec::new(),
@@ -352,7 +356,7 @@ impl Ingestor {
         };
         for record in &job.batch.records {
             let refused = check::refusal(&record.body).or_else(|| match &record.body {
-                RecordBody::Reading(r) => self.column(job, dated.dating, r, &mut plan.columns),
+                RecordBody::Reading(r) => column(sensors, dated.dating, r, &mut plan.columns),
                 other => {
                     plan.others.push((record.seq, other));
                     None
@@ -363,31 +367,6 @@ impl Ingestor {
             }
         }
         plan
-    }
-
-    fn column(
-        &self,
-        job: &Job,
-        dating: Dating,
-        r: &Reading,
-        columns: &mut ReadingColumns,
-    ) -> Option<String> {
-        let Some(sensor) = self.sensors.get(&(job.device.clone(), r.sensor.clone())) else {
-            return Some(format!(
-                "sensor `{}` is beyond the device's limit of sensors",
-                r.sensor
-            ));
-        };
-        let time_quality = match (r.time_source, dating) {
-            (pb::TimeSource::External, _) => 2,
-            (pb::TimeSource::Device, Dating::Unknown) => 0,
-            (pb::TimeSource::Device, Dating::Right | Dating::Off(_)) => 1,
-        };
-        columns.push(*sensor, r.time, r.value, i16::from(r.quality), time_quality);
-        if let (pb::TimeSource::Device, Dating::Off(offset)) = (r.time_source, dating) {
-            columns.corrected_from(r.time.saturating_sub(offset));
-        }
-        None
     }
 
     async fn rows(
@@ -438,6 +417,31 @@ impl Ingestor {
         }
         Ok(why)
     }
+}
+
+/// Appends a reading to the rows, or says why it is refused.
+fn column(
+    sensors: Option<&HashMap<String, i32>>,
+    dating: Dating,
+    r: &Reading,
+    columns: &mut ReadingColumns,
+) -> Option<String> {
+    let Some(sensor) = sensors.and_then(|known| known.get(&r.sensor)) else {
+        return Some(format!(
+            "sensor `{}` is beyond the device's limit of sensors",
+            r.sensor
+        ));
+    };
+    let time_quality = match (r.time_source, dating) {
+        (pb::TimeSource::External, _) => 2,
+        (pb::TimeSource::Device, Dating::Unknown) => 0,
+        (pb::TimeSource::Device, Dating::Right | Dating::Off(_)) => 1,
+    };
+    columns.push(*sensor, r.time, r.value, i16::from(r.quality), time_quality);
+    if let (pb::TimeSource::Device, Dating::Off(offset)) = (r.time_source, dating) {
+        columns.corrected_from(r.time.saturating_sub(offset));
+    }
+    None
 }
 
 /// The key of a batch in the ledger.
@@ -538,11 +542,9 @@ fn tell(job: &Job, rejected: &[RejectedRecord], written: &mut Written) {
     for body in taken() {
         match body {
             RecordBody::Reading(r) => {
-                newest
-                    .entry(r.sensor.clone())
-                    .and_modify(|t: &mut i64| *t = r.time.max(*t))
-                    .or_insert(r.time);
-                readings.push(r.clone());
+                let time = newest.entry(r.sensor.as_str()).or_insert(r.time);
+                *time = r.time.max(*time);
+                readings.push(r);
             }
             RecordBody::Forecast(m) => written.out.push(out::forecast(&job.device, m)),
             RecordBody::Alarm(m) => written.out.push(out::alarm(&job.device, m)),
@@ -554,13 +556,18 @@ fn tell(job: &Job, rejected: &[RejectedRecord], written: &mut Written) {
             _ => {}
         }
     }
-    written.out.extend(out::readings(&job.device, &readings));
+    written
+        .out
+        .extend(out::readings(&job.device, readings.iter().copied()));
     let device = || job.device.clone();
     if !readings.is_empty() {
         let readings = readings.len() as u64;
         written.events.push(HubEvent::Committed {
             device: device(),
-            newest,
+            newest: newest
+                .into_iter()
+                .map(|(sensor, time)| (sensor.to_owned(), time))
+                .collect(),
             readings,
         });
     }
