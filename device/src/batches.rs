@@ -1,6 +1,6 @@
 //! Batches as sending sees them, whichever buffer keeps them: owns these shapes; no I/O.
 
-use fieldcast_wire::{Epoch, pb};
+use fieldcast_wire::{Epoch, SCHEMA, pb};
 
 /// A batch's identity within the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,26 @@ pub struct SyncHead {
     pub buffered_bytes: u64,
     /// The clocks now; its monotonic time is no batch's, so that an ack tells a sync from a batch.
     pub clock: pb::ClockStamp,
+}
+
+impl SyncHead {
+    /// The message that tells it, on the connection of this session.
+    #[must_use]
+    pub fn message(self, session: u64) -> pb::Sync {
+        pb::Sync {
+            schema: SCHEMA,
+            epoch: self.epoch.to_vec(),
+            session,
+            oldest_batch: self.oldest_batch,
+            next_batch: self.next_batch,
+            next_seq: self.next_seq,
+            acked_through: self.acked_through,
+            last_acked: self.last_acked,
+            hub_instance: self.hub_instance,
+            clock: Some(self.clock),
+            buffered_bytes: self.buffered_bytes,
+        }
+    }
 }
 
 /// What an acknowledgement did.

@@ -270,19 +270,7 @@ impl Driver {
                 // The current epoch comes first in the list and is said last: its answer is the one waited for.
                 heads.reverse();
                 for head in heads {
-                    let sync = pb::Sync {
-                        schema: SCHEMA,
-                        epoch: head.epoch.to_vec(),
-                        session: self.session,
-                        oldest_batch: head.oldest_batch,
-                        next_batch: head.next_batch,
-                        next_seq: head.next_seq,
-                        acked_through: head.acked_through,
-                        last_acked: head.last_acked,
-                        hub_instance: head.hub_instance,
-                        clock: Some(head.clock),
-                        buffered_bytes: head.buffered_bytes,
-                    };
+                    let sync = head.message(self.session);
                     self.publish(DeviceTopic::Sync, false, message::encode(&sync));
                 }
             }

@@ -2,12 +2,12 @@
 
 pub mod check;
 pub mod dating;
-pub mod decide;
 mod group;
 pub mod json;
 mod json_mqtt;
 mod lift;
 pub mod out;
+mod round;
 mod writer;
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::events::HubEvent;
 use crate::mqtt::Delivery;
 use fieldcast_store::ledger::RejectedRecord;
 
-pub(crate) use writer::proof;
+pub use round::sync;
 pub use writer::{Ingestor, Written};
 
 /// Most batches that share a transaction, and most bytes of them.
@@ -288,4 +288,9 @@ async fn publish(
     for event in written.events {
         let _ = events.send(event);
     }
+}
+
+/// Process time of the hub, milliseconds UTC.
+pub(crate) fn now_ms() -> i64 {
+    crate::clock::now().timestamp_millis()
 }

@@ -152,7 +152,7 @@ pub fn drift(device: &DeviceId, m: &pb::DriftSignal) -> Message {
 #[must_use]
 pub fn hub_alarm(device: &DeviceId, code: &str, message: &str) -> Message {
     let body = json!({
-        "device": device, "source": "hub", "code": code, "time": time(super::writer::now_ms()),
+        "device": device, "source": "hub", "code": code, "time": time(super::now_ms()),
         "message": message, "raised": true,
     });
     Message {

@@ -1,21 +1,21 @@
 //! One group of batches into one transaction: owns the SQL's order and the caches of names, never a decision.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use fieldcast_ledger::machine::{Arrived, Event, Fate, Output, State, step};
 use fieldcast_store::clocks::Anchor;
-use fieldcast_store::ledger::{Ingest, Key, NewBatch, RejectedRecord, instance_for};
+use fieldcast_store::ledger::{Ingest, Key, LedgerRow, NewBatch, RejectedRecord};
 use fieldcast_store::partitions::Month;
 use fieldcast_store::quarantine::Quarantined;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::{Result, Store};
-use fieldcast_wire::caps::{MAX_ACK_REJECTED, PROOF};
-use fieldcast_wire::{DeviceId, Epoch, Reading, RecordBody, SCHEMA, Sha256, pb};
+use fieldcast_wire::{DeviceId, Reading, RecordBody, pb};
+use uuid::Uuid;
 
 use super::dating::{Dating, anchor, corrected, date};
-use super::decide::{Decision, decide, watermark};
 use super::lift::Lift;
-use super::{Job, check, out};
+use super::{Job, check, now_ms, out, round};
 use crate::events::HubEvent;
 
 /// What is committed, to be told to others.
@@ -37,15 +37,6 @@ pub struct Ingestor {
     sensors: HashMap<DeviceId, HashMap<String, i32>>,
     months: BTreeSet<Month>,
     lift: Lift,
-}
-
-/// What one epoch's ack will say beyond its watermark.
-#[derive(Debug, Default)]
-struct Answer {
-    newest: Option<(u64, pb::ClockStamp)>,
-    rejected: Vec<pb::Rejected>,
-    conflict: Option<String>,
-    committed: Vec<(u64, Sha256)>,
 }
 
 /// A batch and what is known of its readings' time.
@@ -71,13 +62,6 @@ impl Dated<'_> {
                 .iter()
                 .any(|r| matches!(r.body, RecordBody::Clock(_)))
     }
-}
-
-/// What became of one batch.
-pub(super) enum Outcome {
-    Written(Vec<RejectedRecord>),
-    Again(Vec<RejectedRecord>),
-    Conflict,
 }
 
 impl Ingestor {
@@ -142,72 +126,43 @@ impl Ingestor {
             })
             .collect();
         self.prepare(&jobs).await?;
+        let arrived = jobs.iter().map(|dated| arrived(&dated.job, &known));
+        let mut machine = State::new(self.instance.clone());
+        let first = step(&mut machine, Event::Batches(arrived.collect()), now_ms());
+        let mut todo = VecDeque::from(first);
         let mut tx = self.store.begin_ingest().await?;
-        let mut answers: BTreeMap<(DeviceId, Epoch), Answer> = BTreeMap::new();
-        let outcomes = self.outcomes(&mut tx, &jobs).await?;
-        for (dated, outcome) in jobs.iter().zip(outcomes) {
-            let job = dated.job.as_ref();
-            let answer = answers
-                .entry((job.device.clone(), job.batch.epoch))
-                .or_default();
-            if answer
-                .newest
-                .as_ref()
-                .is_none_or(|(n, _)| *n <= job.batch.number)
-            {
-                answer.newest = Some((job.batch.number, job.batch.clock.clone()));
-            }
-            if !matches!(outcome, Outcome::Conflict) {
-                answer.committed.push((job.batch.number, job.digest));
-            }
-            match outcome {
-                Outcome::Written(rejected) => {
-                    if dated.may_lift() {
-                        self.lift.look_at(job.device.as_str());
+        while let Some(output) = todo.pop_front() {
+            let event = match output {
+                Output::Look(keys) => {
+                    tx.insert_epochs(&keys).await?;
+                    Event::Looked(tx.ledger_rows(&keys).await?)
+                }
+                Output::Write(which) => {
+                    let chosen: Vec<&Dated<'_>> = which.iter().map(|i| &jobs[*i]).collect();
+                    let fates = self.fates(&mut tx, &chosen).await?;
+                    for (dated, fate) in chosen.iter().zip(&fates) {
+                        if let Fate::Written(rejected) = fate {
+                            if dated.may_lift() {
+                                self.lift.look_at(dated.job.device.as_str());
+                            }
+                            tell(&dated.job, rejected, &mut written);
+                        }
                     }
-                    tell(job, &rejected, &mut written);
-                    answer.reject(job.batch.number, rejected);
+                    Event::Wrote(fates)
                 }
-                Outcome::Again(rejected) => answer.reject(job.batch.number, rejected),
-                Outcome::Conflict => {
-                    let why = self.conflict(&mut tx, job, &mut written).await?;
-                    // P4: number 0 names the whole batch; acks of a spent epoch say nothing else of a conflict.
-                    let whole = RejectedRecord::new(0, why.as_str());
-                    answer.reject(job.batch.number, vec![whole]);
-                    answer.conflict = Some(why);
+                Output::Hold(epochs) => {
+                    let epochs: Vec<_> = epochs.iter().map(|(d, e)| (d.as_str(), *e)).collect();
+                    Event::Held(tx.all_committed(&epochs).await?)
                 }
-            }
-        }
-        let epochs: Vec<(&str, Epoch)> = answers.keys().map(|(d, e)| (d.as_str(), *e)).collect();
-        let committed = tx.all_committed(&epochs).await?;
-        let mut marks = Vec::new();
-        for (((device, epoch), answer), committed) in answers.iter_mut().zip(committed) {
-            let (through, ranges) = watermark(&committed, &answer.numbers());
-            if through > committed.through {
-                marks.push((device.as_str(), *epoch, through));
-            }
-            let clock = answer.newest.take().map(|(_, clock)| clock);
-            let clock = clock.unwrap_or_default();
-            let reason = answer.conflict.take().or(committed.spent);
-            let restored = known.get(device.as_str()).copied().flatten();
-            let ack = pb::Ack {
-                schema: SCHEMA,
-                epoch: epoch.to_vec(),
-                through,
-                ranges,
-                proofs: answer.committed.iter().map(proof).collect(),
-                rejected: std::mem::take(&mut answer.rejected),
-                hub_instance: instance_for(&self.instance, restored),
-                hub_time_ms: now_ms(),
-                echo_monotonic_ms: clock.monotonic_ms,
-                echo_boot_id: clock.boot_id,
-                new_epoch: reason.is_some(),
-                reason: reason.unwrap_or_default(),
+                Output::Commit => break,
+                change => {
+                    round::change(&mut tx, change, &mut written.out).await?;
+                    continue;
+                }
             };
-            written.acks.push((device.clone(), ack));
+            todo.extend(step(&mut machine, event, now_ms()));
         }
-        tx.set_watermarks(&marks).await?;
-        tx.commit().await?;
+        written.acks = round::commit(tx, machine).await?;
         self.lift.run(&self.store).await;
         if let Err(error) = self.store.seen(&names).await {
             tracing::debug!(%error, "sign of life not stored");
@@ -273,13 +228,12 @@ impl Ingestor {
     }
 
     /// One batch by itself: slower, and where the database refuses a record, only that record is left out.
-    pub(super) async fn batch(&self, tx: &mut Ingest, dated: &Dated<'_>) -> Result<Outcome> {
+    pub(super) async fn batch(&self, tx: &mut Ingest, dated: &Dated<'_>) -> Result<Fate> {
         let job = dated.job.as_ref();
         let batch = &job.batch;
-        match self.look(tx, job).await? {
-            Decision::AlreadyCommitted(rejected) => return Ok(Outcome::Again(rejected)),
-            Decision::DigestConflict => return Ok(Outcome::Conflict),
-            Decision::Write => {}
+        // The same key twice in a group: the first is written by now.
+        if let Some(row) = look(tx, job).await? {
+            return Ok(Fate::Overtaken(Some(row)));
         }
         let Plan {
             mut columns,
@@ -297,9 +251,9 @@ impl Ingestor {
         match self.rows(tx, job, &columns, &others, &rejected).await {
             Ok(true) => {
                 tx.release().await?;
-                Ok(Outcome::Written(rejected))
+                Ok(Fate::Written(rejected))
             }
-            Ok(false) => self.overtaken(tx, job).await,
+            Ok(false) => overtaken(tx, job).await,
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
                 tracing::error!(device = %job.device, batch = batch.number, %error, "refused by the database; its records are tried one by one");
@@ -309,9 +263,9 @@ impl Ingestor {
                 match self.rows(tx, job, &columns, &others, &rejected).await {
                     Ok(true) => {
                         tx.release().await?;
-                        Ok(Outcome::Written(rejected))
+                        Ok(Fate::Written(rejected))
                     }
-                    Ok(false) => self.overtaken(tx, job).await,
+                    Ok(false) => overtaken(tx, job).await,
                     Err(error) if error.is_about_data() => {
                         tracing::error!(device = %job.device, batch = batch.number, %error, "the whole batch goes into quarantine");
                         tx.back().await?;
@@ -319,30 +273,15 @@ impl Ingestor {
                         let nothing = ReadingColumns::default();
                         tx.savepoint().await?;
                         if !self.rows(tx, job, &nothing, &[], &whole).await? {
-                            return self.overtaken(tx, job).await;
+                            return overtaken(tx, job).await;
                         }
                         tx.release().await?;
-                        Ok(Outcome::Written(whole))
+                        Ok(Fate::Written(whole))
                     }
                     Err(error) => Err(error),
                 }
             }
         }
-    }
-
-    /// Another hub committed the batch while this one looked: its row says what is to be acknowledged.
-    async fn overtaken(&self, tx: &mut Ingest, job: &Job) -> Result<Outcome> {
-        tx.back().await?;
-        Ok(match self.look(tx, job).await? {
-            Decision::AlreadyCommitted(rejected) => Outcome::Again(rejected),
-            _ => Outcome::Conflict,
-        })
-    }
-
-    async fn look(&self, tx: &mut Ingest, job: &Job) -> Result<Decision> {
-        let key = key(job);
-        let rows = tx.ledger_rows(std::slice::from_ref(&key)).await?;
-        Ok(decide(rows.get(&key), &job.digest))
     }
 
     /// What a batch becomes: rows of readings, other records, and what is refused of it.
@@ -404,18 +343,31 @@ impl Ingestor {
         tx.insert_records(&others).await?;
         Ok(true)
     }
+}
 
-    async fn conflict(&self, tx: &mut Ingest, job: &Job, written: &mut Written) -> Result<String> {
-        let why = format!(
-            "batch {} of epoch {} is committed with other contents: a clone or a restored disk image",
-            job.batch.number, job.batch.epoch
-        );
-        if tx.spend(job.device.as_str(), job.batch.epoch, &why).await? {
-            tracing::error!(device = %job.device, "{why}");
-            tx.raise(job.device.as_str(), "clone", &why).await?;
-            written.out.push(out::hub_alarm(&job.device, "clone", &why));
-        }
-        Ok(why)
+/// Another hub committed the batch while this one looked: its row says what is to be acknowledged.
+async fn overtaken(tx: &mut Ingest, job: &Job) -> Result<Fate> {
+    tx.back().await?;
+    Ok(Fate::Overtaken(look(tx, job).await?))
+}
+
+async fn look(tx: &mut Ingest, job: &Job) -> Result<Option<LedgerRow>> {
+    let key = key(job);
+    Ok(tx
+        .ledger_rows(std::slice::from_ref(&key))
+        .await?
+        .remove(&key))
+}
+
+/// What is decided on of a batch.
+fn arrived(job: &Job, known: &HashMap<String, Option<Uuid>>) -> Arrived {
+    Arrived {
+        device: job.device.clone(),
+        epoch: job.batch.epoch,
+        number: job.batch.number,
+        digest: job.digest,
+        clock: job.batch.clock.clone(),
+        restored: known.get(job.device.as_str()).copied().flatten(),
     }
 }
 
@@ -490,30 +442,6 @@ async fn sieve<'a>(
     Ok(taken)
 }
 
-/// What proves to a device that the hub holds these very bytes.
-pub(crate) fn proof((batch, digest): &(u64, Sha256)) -> pb::Proof {
-    pb::Proof {
-        batch: *batch,
-        digest: digest.0[..PROOF].to_vec(),
-    }
-}
-
-impl Answer {
-    fn numbers(&self) -> Vec<u64> {
-        self.committed.iter().map(|(number, _)| *number).collect()
-    }
-
-    fn reject(&mut self, batch: u64, rejected: Vec<RejectedRecord>) {
-        let room = MAX_ACK_REJECTED.saturating_sub(self.rejected.len());
-        let rejected = rejected.into_iter().take(room);
-        self.rejected.extend(rejected.map(|r| pb::Rejected {
-            batch,
-            seq: r.seq,
-            reason: r.reason,
-        }));
-    }
-}
-
 /// Clock facts of a batch.
 pub(super) fn facts(job: &Job) -> impl Iterator<Item = &pb::ClockFact> {
     job.batch.records.iter().filter_map(|r| match &r.body {
@@ -579,9 +507,4 @@ fn tell(job: &Job, rejected: &[RejectedRecord], written: &mut Written) {
     if outcomes {
         written.events.push(HubEvent::Outcomes { device: device() });
     }
-}
-
-/// Process time of the hub, milliseconds UTC.
-pub(crate) fn now_ms() -> i64 {
-    crate::clock::now().timestamp_millis()
 }

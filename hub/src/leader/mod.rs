@@ -8,16 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fieldcast_store::Store;
-use fieldcast_store::ledger::instance_for;
-use fieldcast_wire::caps::MAX_ACK_PROOFS;
-use fieldcast_wire::{DeviceId, DeviceTopic, Epoch, SCHEMA, message, pb};
+use fieldcast_wire::{DeviceId, DeviceTopic, Epoch, message, pb};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::downlink::Downlink;
 use crate::events::HubEvent;
-use crate::ingest::decide::{Held, sync as decide_sync, watermark};
 use crate::ingest::{self, out};
 use crate::mqtt::Delivery;
 
@@ -216,76 +213,12 @@ impl Desk {
         let sync: pb::Sync = message::decode("sync", payload)?;
         self.known(device).await?;
         let epoch = Epoch::from_slice(&sync.epoch)?;
-        let known = self
-            .store
-            .batches_from(device.as_str(), epoch, sync.next_batch)
-            .await?;
-        let session = i64::try_from(sync.session).unwrap_or(i64::MAX);
-        let before = self.store.session(device.as_str(), session).await?;
-        let before = u64::try_from(before).unwrap_or(0);
-        let mut tx = self.store.begin_unhurried().await?;
-        let mut committed = tx.committed(device.as_str(), epoch).await?;
-        let mut restored = tx.restored(device.as_str()).await?;
-        let last = (device.to_string(), epoch, sync.last_acked);
-        let last_acked = sync.last_acked == 0 || !tx.ledger_rows(&[last]).await?.is_empty();
-        let held = Held {
-            last_acked,
-            known: &known,
-            through: watermark(&committed, &[]).0,
-            session: before,
-            instance: &instance_for(&self.instance, restored),
-        };
-        let verdict = decide_sync(&sync, &held);
-        if let Some(why) = &verdict.forgotten {
-            tracing::error!(%device, "{why}");
-            restored = tx.renew_for(device.as_str()).await?;
-            tx.raise(device.as_str(), "hub_restored", why).await?;
-            let _ = self
-                .out
-                .try_send(out::hub_alarm(device, "hub_restored", why));
+        let database = self.instance.clone();
+        let (ack, alarms) = ingest::sync(&self.store, database, device, epoch, sync).await?;
+        for alarm in alarms {
+            let _ = self.out.try_send(alarm);
         }
-        if let Some(why) = &verdict.new_epoch
-            && tx.spend(device.as_str(), epoch, why).await?
-        {
-            // A second live instance shows by this alone where both count the same sessions.
-            tracing::warn!(%device, "{why}");
-            tx.raise(device.as_str(), "clone", why).await?;
-            let _ = self.out.try_send(out::hub_alarm(device, "clone", why));
-        }
-        if let Some(why) = &verdict.clone {
-            tx.raise(device.as_str(), "clone", why).await?;
-            let _ = self.out.try_send(out::hub_alarm(device, "clone", why));
-        }
-        let closes = verdict.floor > committed.through;
-        let told = &verdict;
-        if closes || told.forgotten.is_some() || told.new_epoch.is_some() || told.clone.is_some() {
-            // The device is told of it: a crash must not take it back. All else is found again in the ledger.
-            tx.on_disk().await?;
-        }
-        committed.through = committed.through.max(verdict.floor);
-        let (through, ranges) = watermark(&committed, &[]);
-        tx.set_through(device.as_str(), epoch, through).await?;
-        // The device may have missed acks: those of what it still counts as waiting come first.
-        let proven = tx
-            .digests(device.as_str(), epoch, sync.acked_through, MAX_ACK_PROOFS)
-            .await?;
-        tx.commit().await?;
-        let reason = verdict.new_epoch.or(committed.spent);
-        let clock = sync.clock.unwrap_or_default();
-        let ack = pb::Ack {
-            schema: SCHEMA,
-            epoch: sync.epoch,
-            through,
-            ranges,
-            proofs: proven.iter().map(ingest::proof).collect(),
-            rejected: Vec::new(),
-            hub_instance: instance_for(&self.instance, restored),
-            hub_time_ms: crate::clock::now().timestamp_millis(),
-            echo_monotonic_ms: clock.monotonic_ms,
-            echo_boot_id: clock.boot_id,
-            new_epoch: reason.is_some(),
-            reason: reason.unwrap_or_default(),
-        };
+        let Some(ack) = ack else { return Ok(()) };
         let topic = self.downlink.topics().device(device, DeviceTopic::Ack);
         self.downlink
             .publish(&topic, message::encode(&ack), false)

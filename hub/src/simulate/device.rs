@@ -374,19 +374,7 @@ impl Device {
     fn sync(&mut self) {
         let now = self.now();
         for head in self.buffer.heads(now, wall()) {
-            let sync = pb::Sync {
-                schema: SCHEMA,
-                epoch: head.epoch.to_vec(),
-                session: self.session,
-                oldest_batch: head.oldest_batch,
-                next_batch: head.next_batch,
-                next_seq: head.next_seq,
-                acked_through: head.acked_through,
-                last_acked: head.last_acked,
-                hub_instance: head.hub_instance,
-                clock: Some(head.clock),
-                buffered_bytes: head.buffered_bytes,
-            };
+            let sync = head.message(self.session);
             self.publish(DeviceTopic::Sync, false, message::encode(&sync));
         }
     }

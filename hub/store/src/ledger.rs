@@ -1,7 +1,7 @@
 //! Tables `batches` and `epochs`: owns the one transaction that writes a batch's rows with its ledger row.
 
+use fieldcast_ledger::rows::MAX_LATER;
 use fieldcast_wire::{Epoch, RecordBody, Sha256};
-use serde::{Deserialize, Serialize};
 use sqlx::types::Uuid;
 use sqlx::{Postgres, Transaction};
 
@@ -9,41 +9,9 @@ use crate::error::{Context as _, Result};
 use crate::readings::ReadingColumns;
 use crate::{Store, readings_copy, records};
 
-pub use crate::ledger_group::Key;
-
-/// A record that was refused by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RejectedRecord {
-    /// Its number; 0 stands for the whole batch.
-    pub seq: u64,
-    /// Why.
-    pub reason: String,
-}
-
-/// Longest stored reason, bytes: an ack with all the refusals it may list still fits into a message.
-const MAX_REASON: usize = 256;
-
-impl RejectedRecord {
-    /// A refusal whose reason may quote what a device sent: PostgreSQL's text holds no NUL, and an ack has an end.
-    #[must_use]
-    pub fn new(seq: u64, reason: impl Into<String>) -> Self {
-        let mut reason = reason.into().replace('\0', "\u{fffd}");
-        if reason.len() > MAX_REASON {
-            reason.truncate(reason.floor_char_boundary(MAX_REASON - 3));
-            reason.push_str("...");
-        }
-        Self { seq, reason }
-    }
-}
-
-/// A batch that is committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerRow {
-    /// SHA-256 of its bytes; none where it is so old that only its number is known.
-    pub digest: Option<Sha256>,
-    /// What was refused of it.
-    pub rejected: Vec<RejectedRecord>,
-}
+pub use fieldcast_ledger::rows::{
+    Committed, Key, LedgerRow, RejectedRecord, SealedAt, instance_for,
+};
 
 /// A batch to be committed.
 #[derive(Debug, Clone)]
@@ -66,38 +34,6 @@ pub struct NewBatch<'a> {
     pub monotonic_ms: i64,
     /// What is refused of it.
     pub rejected: &'a [RejectedRecord],
-}
-
-/// Numbers of an epoch that the ledger holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Committed {
-    /// Every batch up to this one.
-    pub through: u64,
-    /// Those beyond it, ascending; at most 4,096 of them.
-    pub beyond: Vec<u64>,
-    /// What was refused of the newest batches.
-    pub spent: Option<String>,
-}
-
-/// Batches of an epoch at and beyond a number, and when they were sealed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedAt {
-    /// Number.
-    pub number: u64,
-    /// Boot in which it was sealed.
-    pub boot_id: String,
-    /// When in that boot.
-    pub monotonic_ms: i64,
-}
-
-/// The name of this database that a device is told: that of the database itself, until the device has proved that the
-/// database forgot something.
-#[must_use]
-pub fn instance_for(database: &[u8], restored: Option<Uuid>) -> Vec<u8> {
-    match restored {
-        None => database.to_vec(),
-        Some(nonce) => Sha256::of(&[database, nonce.as_bytes()].concat()).0[..16].to_vec(),
-    }
 }
 
 pub(crate) fn number(n: i64) -> u64 {
@@ -136,7 +72,7 @@ impl Store {
         Ok(Ingest { tx })
     }
 
-    /// What the ledger holds at or beyond `number` of an epoch, ascending, at most 1,000. Where retention took rows of it, one
+    /// What the ledger holds at or beyond `number` of an epoch, ascending, at most [`MAX_LATER`]. Where retention took rows of it, one
     /// without a boot stands for them.
     ///
     /// # Errors
@@ -152,11 +88,12 @@ impl Store {
              WHERE device = $1 AND epoch = $2 AND number >= $3
              UNION ALL SELECT pruned_through, '', 0 FROM epochs
              WHERE device = $1 AND epoch = $2 AND pruned_through >= $3
-             ORDER BY number LIMIT 1000",
+             ORDER BY number LIMIT $4",
         )
         .bind(device)
         .bind(epoch.0)
         .bind(signed(from))
+        .bind(signed(MAX_LATER as u64))
         .fetch_all(self.pool())
         .await
         .during(format!("read the ledger of device {device}"))?;
@@ -258,14 +195,6 @@ impl Ingest {
             .collect())
     }
 
-    /// Stores the watermark of an epoch; it never goes back.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn set_through(&mut self, device: &str, epoch: Epoch, through: u64) -> Result<()> {
-        self.set_watermarks(&[(device, epoch, through)]).await
-    }
-
     /// What is added to the instance that a device is told; see [`instance_for`].
     ///
     /// # Errors
@@ -279,25 +208,25 @@ impl Ingest {
             .during(format!("read the instance that device {device} is told"))
     }
 
-    /// Gives the instance that a device is told another name, which makes it send its tail again.
+    /// Adds this to the instance that a device is told, which makes it send its tail again.
     ///
     /// # Errors
     /// The database.
-    pub async fn renew_for(&mut self, device: &str) -> Result<Option<Uuid>> {
-        sqlx::query_scalar("UPDATE devices SET restored = $2 WHERE id = $1 RETURNING restored")
+    pub async fn renew_for(&mut self, device: &str, nonce: Uuid) -> Result<()> {
+        sqlx::query("UPDATE devices SET restored = $2 WHERE id = $1")
             .bind(device)
-            .bind(Uuid::new_v4())
-            .fetch_optional(&mut *self.tx)
+            .bind(nonce)
+            .execute(&mut *self.tx)
             .await
-            .map(Option::flatten)
+            .map(drop)
             .during(format!("rename the instance that device {device} is told"))
     }
 
-    /// Marks an epoch as spent; returns whether it was not before.
+    /// Marks an epoch as spent; the first reason stays.
     ///
     /// # Errors
     /// The database.
-    pub async fn spend(&mut self, device: &str, epoch: Epoch, why: &str) -> Result<bool> {
+    pub async fn spend(&mut self, device: &str, epoch: Epoch, why: &str) -> Result<()> {
         sqlx::query(
             "INSERT INTO epochs (device, epoch, spent) VALUES ($1, $2, $3)
              ON CONFLICT (device, epoch) DO UPDATE SET spent = excluded.spent WHERE epochs.spent IS NULL",
@@ -307,7 +236,7 @@ impl Ingest {
         .bind(why)
         .execute(&mut *self.tx)
         .await
-        .map(|done| done.rows_affected() > 0)
+        .map(drop)
         .during(format!("mark the epoch of device {device} as spent"))
     }
 

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use fieldcast_ledger::rows::MAX_BEYOND;
 use fieldcast_wire::{Epoch, Sha256};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::error::{Context as _, Result};
-use crate::ledger::{Committed, Ingest, LedgerRow, NewBatch, RejectedRecord, number, signed};
-
-/// Device, epoch and number of a batch.
-pub type Key = (String, Epoch, u64);
+use crate::ledger::{Committed, Ingest, Key, LedgerRow, NewBatch, RejectedRecord, number, signed};
 
 type Row = (
     String,
@@ -19,9 +17,6 @@ type Row = (
     Option<Vec<u8>>,
     Option<Json<Vec<RejectedRecord>>>,
 );
-
-/// Most numbers beyond the watermark that are read of an epoch.
-const BEYOND: i64 = 4_096;
 
 impl Ingest {
     /// The ledger's rows of batches; one that was never committed has none. Of those that retention took only the number counts.
@@ -149,7 +144,7 @@ impl Ingest {
         )
         .bind(&devices)
         .bind(&ids)
-        .bind(BEYOND)
+        .bind(signed(MAX_BEYOND as u64))
         .fetch_all(&mut *self.tx)
         .await
         .during(failed())?;

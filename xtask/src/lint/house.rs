@@ -23,7 +23,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "fieldcast-train",
         &["features", "kernel", "baseline", "onnx", "drift", "bundle"],
     ),
-    ("fieldcast-store", &["wire", "features"]),
+    ("fieldcast-ledger", &["wire"]),
+    ("fieldcast-store", &["wire", "features", "ledger"]),
     ("fieldcast-postgres", &[]),
     (
         "fieldcast-agent",
@@ -35,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "fieldcast-hub",
         &[
             "wire", "device", "features", "drift", "baseline", "onnx", "bundle", "runtime",
-            "train", "sim", "store", "postgres",
+            "train", "sim", "store", "postgres", "ledger",
         ],
     ),
     ("fieldcast-tests", &["wire", "features", "sim"]),
@@ -46,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const LEAVES: &[&str] = &[
     "fieldcast-wire",
     "fieldcast-device",
+    "fieldcast-ledger",
     "fieldcast-features",
     "fieldcast-drift",
     "fieldcast-kernel",

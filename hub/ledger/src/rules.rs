@@ -1,10 +1,11 @@
-//! What to do with a batch and with a sync: pure functions of the ledger and the message, never any I/O.
+//! The rules for one batch, one watermark and one sync: pure functions of the ledger and the message, never any I/O.
 
 use std::collections::BTreeSet;
 
-use fieldcast_store::ledger::{Committed, LedgerRow, RejectedRecord, SealedAt};
 use fieldcast_wire::caps::MAX_ACK_RANGES;
 use fieldcast_wire::{Sha256, pb};
+
+use crate::rows::{Committed, LedgerRow, RejectedRecord, SealedAt};
 
 /// What happens to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
