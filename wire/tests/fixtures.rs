@@ -133,6 +133,20 @@ fn records(schema: u32) -> Vec<Record> {
             ..Default::default()
         }));
     }
+    if schema >= 3 {
+        // Floats that were written with 16 digits and read again.
+        bodies.extend((0..40_u16).map(|i| {
+            let float = f32::from(i * i % 23 * 67 + 1_013) / 1e3;
+            let value = format!("{:.15e}", f64::from(float)).parse().unwrap();
+            RecordBody::Reading(Reading {
+                sensor: "pressure".into(),
+                time: 1_767_225_600_000 + i64::from(i) * 1_000,
+                value,
+                quality: 0,
+                time_source: pb::TimeSource::Device,
+            })
+        }));
+    }
     (11..)
         .zip(bodies)
         .map(|(seq, body)| numbered(seq, body))

@@ -1,5 +1,6 @@
 //! `cargo xtask bench delivery`: owns which figures of delivery there are and how a line looks; each figure is a file of its own.
 
+mod bytes;
 mod fleet;
 mod hub;
 mod one_core;
@@ -37,7 +38,11 @@ struct Bench {
 
 type Measure = fn(&Bench) -> Result<()>;
 
-const FIGURES: &[(&str, Measure)] = &[("fleet", fleet::measure), ("one-core", one_core::measure)];
+const FIGURES: &[(&str, Measure)] = &[
+    ("fleet", fleet::measure),
+    ("one-core", one_core::measure),
+    ("bytes", bytes::measure),
+];
 
 pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
     let names: Vec<&str> = FIGURES.iter().map(|(name, _)| *name).collect();
@@ -84,5 +89,5 @@ pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
 }
 
 fn line(name: &str, value: f64, unit: &str, ratio: f64, of: &str) {
-    println!("{name:34}{value:>10.1} {unit:8}{ratio:>9.2}x {of}");
+    println!("{name:34}{value:>10.2} {unit:8}{ratio:>9.2}x {of}");
 }
