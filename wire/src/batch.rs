@@ -1,12 +1,14 @@
 //! Sealed batches: owns their encoding and the checks of decoding, never their storage or sending.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use prost::Message;
+use zstd::bulk::Compressor;
 
 use crate::caps::{MAX_BODY, MAX_FORECAST_VALUES, MAX_PAYLOAD, MAX_RECORDS};
 use crate::record::{Reading, Record, RecordBody};
-use crate::{BATCH_SCHEMA, Epoch, columns, pb, shape};
+use crate::{BATCH_SCHEMA, Epoch, columns, pb, shape, values};
 
 /// A decoded batch: header and records in the order of their numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,9 +58,14 @@ pub enum BatchError {
     #[error("batch cannot be compressed: {source}; free memory and try again")]
     Compress {
         /// What zstd says.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
+
+/// Of zstd, for whole bodies.
+const LEVEL: i32 = 9;
+/// Of zstd, where layouts of one column are compared.
+const TRIAL_LEVEL: i32 = 1;
 
 fn malformed(what: impl Into<String>) -> BatchError {
     BatchError::Malformed { what: what.into() }
@@ -98,12 +105,9 @@ pub fn encode(header: &Header, records: &[Record]) -> Result<Vec<u8>, BatchError
             }
         }
     }
-    let body = body(first.seq, records);
-    let schema = if body.sketches.is_empty() && body.paired.is_empty() {
-        1
-    } else {
-        BATCH_SCHEMA
-    };
+    let compress = |source| BatchError::Compress { source };
+    let body = body(first.seq, records).map_err(compress)?;
+    let schema = schema(&body);
     let body = body.encode_to_vec();
     let cap = |what, len: usize, cap: usize| {
         if len > cap {
@@ -123,8 +127,7 @@ pub fn encode(header: &Header, records: &[Record]) -> Result<Vec<u8>, BatchError
     )?;
     cap("body", body.len(), MAX_BODY)?;
     let body_len = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let packed =
-        zstd::bulk::compress(&body, 3).map_err(|source| BatchError::Compress { source })?;
+    let packed = zstd::bulk::compress(&body, LEVEL).map_err(compress)?;
     let (encoding, body) = if packed.len() < body.len() {
         (pb::Encoding::Zstd, packed)
     } else {
@@ -146,7 +149,19 @@ pub fn encode(header: &Header, records: &[Record]) -> Result<Vec<u8>, BatchError
     Ok(payload)
 }
 
-fn body(first_seq: u64, records: &[Record]) -> pb::BatchBody {
+/// The oldest version whose readers know all that is in it.
+fn schema(body: &pb::BatchBody) -> u32 {
+    let packed = |c: &pb::ReadingColumn| c.decimals.is_some() || c.distinct > 0;
+    if body.readings.iter().any(packed) {
+        3
+    } else if body.sketches.is_empty() && body.paired.is_empty() {
+        1
+    } else {
+        2
+    }
+}
+
+fn body(first_seq: u64, records: &[Record]) -> io::Result<pb::BatchBody> {
     let mut sensors: BTreeMap<(&str, i32), Vec<(u64, &Reading)>> = BTreeMap::new();
     let mut body = pb::BatchBody::default();
     for record in records {
@@ -171,11 +186,12 @@ fn body(first_seq: u64, records: &[Record]) -> pb::BatchBody {
             RecordBody::Paired(m) => body.paired.push(pb::PairedLosses { seq, ..m.clone() }),
         }
     }
+    let mut trial = Compressor::new(TRIAL_LEVEL)?;
     body.readings = sensors
         .values()
-        .map(|readings| columns::column(first_seq, readings))
-        .collect();
-    body
+        .map(|readings| columns::column(first_seq, readings, &mut trial))
+        .collect::<io::Result<_>>()?;
+    Ok(body)
 }
 
 /// Decodes a payload; nothing beyond the caps is ever allocated.
@@ -314,7 +330,7 @@ fn readings(
     let room = usize::try_from(last - first + 1)
         .unwrap_or(0)
         .saturating_sub(out.len());
-    let equal = column.time_steps.len() == n && column.values.len() == n * 8 && runs == n as u64;
+    let equal = column.time_steps.len() == n && runs == n as u64;
     if !equal || n > room {
         return Err(malformed(format!(
             "columns of sensor `{}` differ in length",
@@ -327,7 +343,8 @@ fn readings(
         .quality_runs
         .chunks_exact(2)
         .flat_map(|run| std::iter::repeat_n(u8::try_from(run[0]).unwrap_or(2), run[1] as usize));
-    let values = columns::values(&column.values);
+    let values = values::unpack(&column, n)
+        .map_err(|e| malformed(format!("sensor `{}`: {e}", column.sensor)))?;
     let mut seq = first;
     for ((step, time), value) in column
         .seq_steps

@@ -1,7 +1,11 @@
-//! Column codec of readings: lossless steps, delta of delta and byte planes. Never compresses.
+//! Columns of readings: owns the steps of numbers, times and qualities, never the layout of values.
 
-use crate::pb;
+use std::io;
+
+use zstd::bulk::Compressor;
+
 use crate::record::Reading;
+use crate::{pb, values};
 
 /// Delta of delta of times; wraps, so that any pair of times survives.
 pub(crate) fn time_steps(times: &[i64]) -> Vec<i64> {
@@ -27,36 +31,18 @@ pub(crate) fn times(steps: &[i64]) -> impl Iterator<Item = i64> + '_ {
     })
 }
 
-/// Little-endian doubles, all first bytes first: equal exponents come to lie side by side.
-pub(crate) fn value_planes(values: &[f64]) -> Vec<u8> {
-    let n = values.len();
-    let mut out = vec![0; n * 8];
-    for (i, value) in values.iter().enumerate() {
-        for (plane, byte) in value.to_le_bytes().into_iter().enumerate() {
-            out[plane * n + i] = byte;
-        }
-    }
-    out
-}
-
-/// Inverse of [`value_planes`]; `planes.len()` must be a multiple of 8.
-pub(crate) fn values(planes: &[u8]) -> Vec<f64> {
-    let n = planes.len() / 8;
-    (0..n)
-        .map(|i| {
-            let mut bytes = [0; 8];
-            for (plane, byte) in bytes.iter_mut().enumerate() {
-                *byte = planes[plane * n + i];
-            }
-            f64::from_le_bytes(bytes)
-        })
-        .collect()
-}
-
 /// One column from the readings of one sensor and time source, with their record numbers.
-pub(crate) fn column(first_seq: u64, readings: &[(u64, &Reading)]) -> pb::ReadingColumn {
+///
+/// # Errors
+/// Compression that fails where layouts are compared.
+pub(crate) fn column(
+    first_seq: u64,
+    readings: &[(u64, &Reading)],
+    trial: &mut Compressor<'_>,
+) -> io::Result<pb::ReadingColumn> {
     let mut last = first_seq;
-    let mut column = pb::ReadingColumn::default();
+    let read: Vec<f64> = readings.iter().map(|(_, r)| r.value).collect();
+    let mut column = values::pack(&read, trial)?;
     if let Some((_, first)) = readings.first() {
         column.sensor.clone_from(&first.sensor);
         column.time_source = first.time_source as i32;
@@ -71,6 +57,5 @@ pub(crate) fn column(first_seq: u64, readings: &[(u64, &Reading)]) -> pb::Readin
         }
     }
     column.time_steps = time_steps(&readings.iter().map(|(_, r)| r.time).collect::<Vec<_>>());
-    column.values = value_planes(&readings.iter().map(|(_, r)| r.value).collect::<Vec<_>>());
-    column
+    Ok(column)
 }

@@ -13,6 +13,7 @@ pub mod message;
 pub mod record;
 mod shape;
 pub mod topics;
+mod values;
 
 pub use batch::{Batch, BatchError};
 pub use digest::Sha256;
@@ -33,5 +34,6 @@ pub mod pb;
 
 /// Version of the layouts of `up/sync` and `dn/ack` that this crate writes; it reads this one and the two before it.
 pub const SCHEMA: u32 = 1;
-/// The same of batches. 2 came with sketches and paired losses; a batch without either is written as 1, which older hubs read.
-pub const BATCH_SCHEMA: u32 = 2;
+/// The same of batches. 2 came with sketches and paired losses, 3 with decimals and values told once: a batch is written as the
+/// oldest version that has all that is in it.
+pub const BATCH_SCHEMA: u32 = 3;

@@ -85,6 +85,33 @@ pub struct ReadingColumn {
     /// pairs: quality, how many
     #[prost(uint32, repeated, tag = "6")]
     pub quality_runs: ::prost::alloc::vec::Vec<u32>,
+    /// from schema 3 on, in place of `values`
+    #[prost(message, optional, tag = "7")]
+    pub decimals: ::core::option::Option<Decimals>,
+    /// from schema 3 on; above 0: `values` or `decimals` are so many different values, and `picks` says
+    #[prost(uint32, tag = "8")]
+    pub distinct: u32,
+    /// which of them each reading has: steps from the place of one to that of the next, the first from 0
+    #[prost(bytes = "vec", tag = "9")]
+    pub picks: ::prost::alloc::vec::Vec<u8>,
+}
+/// Values that are, but for the last bits, whole numbers divided by a power of ten. `picks`, `numbers` and `ulps` are whole
+/// numbers in zigzag form (0, -1, 1, -2 ... are 0, 1, 2, 3 ...), all of one width of 1 to 8 bytes, little endian: all first
+/// bytes, then all second bytes ... Their count is known, and so is the width.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Decimals {
+    /// number / 10^places, by IEEE 754 division; at most 9
+    #[prost(uint32, tag = "1")]
+    pub places: u32,
+    /// the quotient is rounded to a float (and is a double again)
+    #[prost(bool, tag = "2")]
+    pub single: bool,
+    /// steps from one number to the next, the first from 0
+    #[prost(bytes = "vec", tag = "3")]
+    pub numbers: ::prost::alloc::vec::Vec<u8>,
+    /// how many doubles above the quotient each value lies, in the order of their bits; absent: all 0
+    #[prost(bytes = "vec", tag = "4")]
+    pub ulps: ::prost::alloc::vec::Vec<u8>,
 }
 /// One forecast: step h (from 1) speaks of origin_ms + h * period_ms.
 #[derive(Clone, PartialEq, ::prost::Message)]

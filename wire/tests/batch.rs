@@ -14,8 +14,20 @@ fn header() -> Header {
     }
 }
 
+/// What sensors, floats and hostile senders write.
+fn value() -> impl Strategy<Value = f64> {
+    let decimal = || (-99_999..99_999_i32, 0..10_i32);
+    prop_oneof![
+        2 => decimal().prop_map(|(n, p)| f64::from(n) / 10_f64.powi(p)),
+        2 => decimal().prop_map(|(n, p)| f64::from((f64::from(n) / 10_f64.powi(p)) as f32)),
+        1 => any::<f64>(),
+        1 => any::<u64>().prop_map(f64::from_bits),
+        1 => Just(-0.0),
+    ]
+}
+
 fn reading() -> impl Strategy<Value = RecordBody> {
-    ("[a-c]", any::<i64>(), any::<f64>(), 0..3_u8, any::<bool>()).prop_map(
+    ("[a-c]", any::<i64>(), value(), 0..3_u8, any::<bool>()).prop_map(
         |(sensor, time, value, quality, ext)| {
             let time_source = if ext {
                 pb::TimeSource::External

@@ -1,4 +1,4 @@
-//! The figure of ingest beside PostgreSQL's own COPY: owns its goal; the example `ingest_copy` of the hub measures.
+//! The figure of ingest beside PostgreSQL's own COPY: owns its line; the example `ingest_copy` of the hub measures.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,14 +6,12 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::line;
 use crate::command::output;
 
-/// Share of COPY's readings a second that is asked for.
-const GOAL: f64 = 0.5;
-
-/// Runs the example that is built in `programs`, in a folder of its own under `dir`.
-pub(super) fn measure(programs: &Path, dir: &Path) -> Result<()> {
-    let folder = dir.join(format!("copy-{}", std::process::id()));
+/// Runs the example that is built in `programs`, in a folder of its own beside it.
+pub(super) fn measure(programs: &Path) -> Result<()> {
+    let folder = programs.join(format!("copy-{}", std::process::id()));
     let mut run = Command::new(programs.join("examples/ingest_copy"));
     let told = output(run.arg(&folder));
     // What the run left behind is of no use to anyone.
@@ -24,11 +22,12 @@ pub(super) fn measure(programs: &Path, dir: &Path) -> Result<()> {
         found.with_context(|| format!("ingest_copy tells no {name}: {told}"))
     };
     let (ours, theirs) = (number("readings_per_s")?, number("copy_per_s")?);
-    println!(
-        "{:34}{ours:>10.0} {:8}{:>9.2}x binary COPY of the same rows, {theirs:.0}/s ({GOAL}; 0.8)",
+    line(
         "ingest_to_commit",
+        ours,
         "1/s",
-        ours / theirs
+        ours / theirs,
+        &format!("binary COPY of the same rows, {theirs:.0}/s (0.5; 0.8)"),
     );
     Ok(())
 }

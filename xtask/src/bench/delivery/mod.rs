@@ -1,10 +1,12 @@
-//! `cargo xtask bench delivery`: owns building the programs and starting what measures (`fieldcast-delivery`, `ingest_copy`), never how.
+//! `cargo xtask bench delivery`: owns building the programs and starting what measures (`fieldcast-delivery`, examples), never how.
 
+mod bytes;
 mod copy;
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::command::{cargo, execute, target_dir};
 
@@ -25,16 +27,21 @@ pub(crate) struct DeliveryArgs {
     debug: bool,
 }
 
+/// Takes the folder of the built programs.
+type Measure = fn(&Path) -> Result<()>;
+
+/// Figures that need no running programs; all others are those of `fieldcast-delivery`.
+const EXAMPLES: [(&str, Measure); 2] = [("bytes", bytes::measure), ("copy", copy::measure)];
+
 pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
     ensure!(
         args.devices > 0 && args.seconds > 0,
         "--devices and --seconds are at least 1"
     );
-    let copy = args.figures.is_empty() || args.figures.iter().any(|f| f == "copy");
-    let others: Vec<&String> = args.figures.iter().filter(|f| *f != "copy").collect();
     // With the features of the whole workspace, so that nothing is built twice.
     let mut build = cargo()?;
-    build.args(["build", "--workspace", "--bins", "--example=ingest_copy"]);
+    build.args(["build", "--workspace", "--bins"]);
+    build.args(["--example=ingest_copy", "--example=bytes"]);
     let profile = if args.debug {
         "debug"
     } else {
@@ -47,10 +54,16 @@ pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
         "{:34}{:>10} {:8}{:>10} to what (goal; aim)",
         "figure", "value", "unit", "ratio"
     );
-    if copy {
-        copy::measure(&programs, &target_dir()?)?;
+    let (here, there): (Vec<&String>, Vec<&String>) = args
+        .figures
+        .iter()
+        .partition(|name| EXAMPLES.iter().any(|(known, _)| known == name));
+    for (name, measure) in EXAMPLES {
+        if args.figures.is_empty() || here.iter().any(|f| *f == name) {
+            measure(&programs).with_context(|| format!("figure `{name}`"))?;
+        }
     }
-    if copy && others.is_empty() && !args.figures.is_empty() {
+    if there.is_empty() && !args.figures.is_empty() {
         return Ok(());
     }
     let mut measure = Command::new(programs.join("fieldcast-delivery"));
@@ -58,6 +71,10 @@ pub(crate) fn run(args: &DeliveryArgs) -> Result<()> {
         .env("FIELDCAST_BIN_DIR", &programs)
         .args(["--devices", &args.devices.to_string()])
         .args(["--seconds", &args.seconds.to_string()])
-        .args(others);
+        .args(there);
     execute(&mut measure)
+}
+
+fn line(name: &str, value: f64, unit: &str, ratio: f64, of: &str) {
+    println!("{name:34}{value:>10.2} {unit:8}{ratio:>9.2}x {of}");
 }
