@@ -11,6 +11,8 @@ use rumqttc::v5::mqttbytes::QoS;
 
 use crate::signing::Signer;
 
+/// Devices whose orders are read at once.
+pub(crate) const AT_ONCE: usize = 500;
 const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
 
 /// Handle for publishing; cheap to clone.
@@ -89,12 +91,11 @@ impl Downlink {
         Ok(())
     }
 
-    /// Publishes the retained orders of a device as the database has them.
+    /// Publishes a device's orders, which are retained.
     ///
     /// # Errors
-    /// The database, or no connection; the next connection publishes them again.
-    pub async fn refresh_desired(&self, device: &DeviceId) -> Result<()> {
-        let signed = self.store.desired_of(device.as_str()).await?;
+    /// No connection; the next one publishes them again.
+    pub async fn publish_orders(&self, device: &DeviceId, signed: &[Vec<u8>]) -> Result<()> {
         let orders = signed
             .iter()
             .map(|bytes| message::decode::<pb::Signed>("order", bytes))
@@ -110,10 +111,13 @@ impl Downlink {
     /// Publishes the retained orders of every device that has some.
     ///
     /// # Errors
-    /// As [`Self::refresh_desired`].
+    /// The database, or as [`Self::publish_orders`].
     pub async fn refresh_all(&self) -> Result<()> {
-        for device in self.store.ordered_devices().await? {
-            self.refresh_desired(&DeviceId::new(device)?).await?;
+        for devices in self.store.ordered_devices().await?.chunks(AT_ONCE) {
+            for (device, signed) in self.store.desired_of(devices).await? {
+                self.publish_orders(&DeviceId::new(device)?, &signed)
+                    .await?;
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use fieldcast_hub::rollout::plan::Plan;
 use fieldcast_hub::rollout::request::{self, Person, Refusal, Stages};
 use fieldcast_store::Store;
 use fieldcast_store::desired::NewOrder;
+use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, message, pb};
 use serde_json::json;
 use support::{add_device, bed, define, epoch, job, payload, psql, reading, readings, register};
@@ -35,6 +36,19 @@ async fn ledger(store: &Store) -> Vec<u64> {
     let known = store.batches_from("a", epoch(1), 1).await.unwrap();
     let known = known.into_iter().filter(|b| !b.boot_id.is_empty());
     known.map(|b| b.number).collect()
+}
+
+/// What device `a` says of itself.
+async fn put_state(store: &Store, state: &pb::State) {
+    let raw = message::encode(state);
+    let new = NewState {
+        device: "a",
+        state,
+        decoded: json!({}),
+        raw: &raw,
+    };
+    let stored = store.put_states(&[new]).await.unwrap();
+    assert!(stored.contains("a"));
 }
 
 #[tokio::test]
@@ -117,7 +131,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
         expires_at: now,
         signed: b"order",
     };
-    assert!(orders.put(&order).await.unwrap());
+    assert_eq!(orders.put(&[order]).await.unwrap(), 1);
     orders.commit().await.unwrap();
     let mut state = pb::State {
         boot: 1,
@@ -130,13 +144,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
         }],
         ..Default::default()
     };
-    let raw = message::encode(&state);
-    assert!(
-        store
-            .put_state("a", &state, &json!({}), &raw)
-            .await
-            .unwrap()
-    );
+    put_state(store, &state).await;
     let ann = Person {
         name: "ann",
         reason: "",
@@ -194,13 +202,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     let f = &mut state.forecasters[0];
     (f.generation, f.running) = (5, bundle(10).0.to_vec());
     f.last_good.clear();
-    let raw = message::encode(&state);
-    assert!(
-        store
-            .put_state("a", &state, &json!({}), &raw)
-            .await
-            .unwrap()
-    );
+    put_state(store, &state).await;
     KEEP.apply(store, now).await.unwrap();
     assert_eq!(held().await, [1, 2, 9, 10]);
 }

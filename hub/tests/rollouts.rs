@@ -21,6 +21,7 @@ use fieldcast_hub::signing::Signer;
 use fieldcast_store::Store;
 use fieldcast_store::desired::NewOrder;
 use fieldcast_store::rollouts::NewRollout;
+use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
 use serde_json::json;
 use support::{Bed, add_device, bed, define, register};
@@ -47,7 +48,8 @@ async fn one() -> (Bed, Driver) {
 }
 
 async fn order(store: &Store, device: &str) -> Option<pb::Order> {
-    let signed = store.desired_of(device).await.unwrap().pop()?;
+    let mut signed = store.desired_of(&[device.to_owned()]).await.unwrap();
+    let signed = signed.remove(device)?.pop()?;
     let signed: pb::Signed = message::decode("order", &signed).unwrap();
     Some(message::decode("order", &signed.payload).unwrap())
 }
@@ -81,12 +83,14 @@ async fn say_of(
         ..Default::default()
     };
     let raw = message::encode(&state);
-    assert!(
-        store
-            .put_state(device, &state, &json!({}), &raw)
-            .await
-            .unwrap()
-    );
+    let new = NewState {
+        device,
+        state: &state,
+        decoded: json!({}),
+        raw: &raw,
+    };
+    let stored = store.put_states(&[new]).await.unwrap();
+    assert!(stored.contains(device));
 }
 
 /// Whoever is ordered something that it does not run yet does so and says that it is well.
@@ -217,11 +221,10 @@ async fn who_may_connect_gets_the_champion_and_gets_it_anew_when_the_order_expir
         expires_at: store.database_time().await.unwrap(),
         signed: b"expired",
     };
-    assert!(orders.put(&expired).await.unwrap());
-    assert!(
-        !orders.put(&expired).await.unwrap(),
-        "not above what stands"
-    );
+    let expired = [expired];
+    assert_eq!(orders.put(&expired).await.unwrap(), 1);
+    let again = orders.put(&expired).await.unwrap();
+    assert_eq!(again, 0, "not above what stands");
     orders.commit().await.unwrap();
     driver.tick(&mut rounds).await;
     let anew = order(store, "a").await.unwrap();
@@ -257,7 +260,7 @@ async fn a_rollout_orders_above_what_was_ordered_while_it_was_prepared_and_ends_
         expires_at: store.database_time().await.unwrap(),
         signed: b"between",
     };
-    assert!(orders.put(&between).await.unwrap());
+    assert_eq!(orders.put(&[between]).await.unwrap(), 1);
     orders.commit().await.unwrap();
     let newer = store.create_rollout(&new).await.unwrap();
     driver.tick(&mut rounds).await;

@@ -75,6 +75,15 @@ async fn every_reading_of_a_fleet_arrives_once_also_where_acks_batches_and_conne
         (&verdict["lost"], &verdict["twice"]),
         (&json!(0), &json!(0))
     );
+
+    let away = calm.replace(
+        "--devices 50",
+        "--devices 50 --prefix away- --fault offline=0.5",
+    );
+    let told = fleet(&bed, &away).await;
+    let connections = number(&told["fleet"]["connections"]);
+    assert!((10..40).contains(&connections), "{told}");
+    assert_eq!(told["verify"]["lost"], 0, "{told}");
     hub.stop().await;
 }
 

@@ -2,4 +2,5 @@
 
 pub mod delivery;
 pub mod faults;
+pub mod rollouts;
 pub mod scenario;

@@ -3,11 +3,13 @@
 mod blob;
 mod decoded;
 
+use std::collections::BTreeMap;
 use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fieldcast_store::Store;
+use fieldcast_store::states::NewState;
 use fieldcast_wire::{DeviceId, DeviceTopic, Epoch, message, pb};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -126,6 +128,10 @@ const SIDE_BY_SIDE: usize = 8;
 /// Messages that may wait in a lane.
 const WAITING: usize = 8_192;
 
+/// States that are stored at once, and how long others are gathered after that.
+const STATES_AT_ONCE: usize = 1_000;
+const GATHER: Duration = Duration::from_millis(100);
+
 /// A message that waits for its turn.
 type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
 
@@ -136,8 +142,10 @@ type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
 /// what a hub that dies had waiting is retained by the broker, or said again by its device.
 pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: CancellationToken) {
     let (asked, requests) = mpsc::channel(256);
+    let (said, states) = mpsc::channel(WAITING);
     let mut tasks = JoinSet::new();
     tasks.spawn(blob::run(desk.clone(), requests, end.clone()));
+    tasks.spawn(reports(desk.clone(), states, end.clone()));
     let mut lanes = Vec::new();
     for _ in 0..SIDE_BY_SIDE {
         let (sender, waiting) = mpsc::channel(WAITING);
@@ -157,15 +165,20 @@ pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: Cancellati
                 Ok(request) => drop(asked.try_send((device, request))),
                 Err(error) => tracing::warn!(%device, %error, "message not handled"),
             }
-        } else if let Some(lane) = lanes.get(place(&device)) {
-            let waits = lane.try_send((device.clone(), topic, delivery.payload));
-            if waits.is_err() {
+        } else {
+            let waits = match lanes.get(place(&device)) {
+                Some(lane) if topic != DeviceTopic::State => lane
+                    .try_send((device.clone(), topic, delivery.payload))
+                    .is_ok(),
+                _ => said.try_send((device.clone(), delivery.payload)).is_ok(),
+            };
+            if !waits {
                 tracing::warn!(%device, ?topic, "too many messages wait; this one is dropped, its device says it again");
             }
         }
         delivery.receipt.done().await;
     }
-    drop((asked, lanes));
+    drop((asked, said, lanes));
     while tasks.join_next().await.is_some() {}
 }
 
@@ -187,7 +200,6 @@ async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: Cancellat
         };
         let handled = match topic {
             DeviceTopic::Sync => desk.sync(&device, &payload).await,
-            DeviceTopic::State => desk.state(&device, &payload).await,
             DeviceTopic::Presence => desk.presence(&device, &payload).await,
             _ => Ok(()),
         };
@@ -197,12 +209,35 @@ async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: Cancellat
     }
 }
 
+/// Stores states, those that came meanwhile at once: a fleet that obeys an order reports by thousands.
+async fn reports(
+    desk: Desk,
+    mut waiting: mpsc::Receiver<(DeviceId, Vec<u8>)>,
+    end: CancellationToken,
+) {
+    let mut states = Vec::new();
+    loop {
+        tokio::select! {
+            _ = waiting.recv_many(&mut states, STATES_AT_ONCE) => {}
+            () = end.cancelled() => return,
+        }
+        if states.is_empty() {
+            return;
+        }
+        if let Err(error) = desk.states(std::mem::take(&mut states)).await {
+            tracing::warn!(error = %format!("{error:#}"), "states not stored");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(GATHER) => {}
+            () = end.cancelled() => return,
+        }
+    }
+}
+
 impl Desk {
     async fn known(&self, device: &DeviceId) -> Result<()> {
         let known = self.store.device(device.as_str()).await?.is_some();
-        known.then_some(()).with_context(|| {
-            format!("device `{device}` is unknown; `fieldcast-hub device add` makes it known")
-        })
+        known.then_some(()).with_context(|| unknown(device))
     }
 
     /// Answers a sync with an ack.
@@ -225,22 +260,47 @@ impl Desk {
             .await
     }
 
-    /// Stores a device's state where it is newer.
+    /// Stores states of devices where they are newer; malformed ones and those of unknown devices are named in the log.
     ///
     /// # Errors
-    /// An unknown device, a malformed message, or the database.
-    pub async fn state(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
-        let state: pb::State = message::decode("state", payload)?;
-        self.known(device).await?;
-        if self
-            .store
-            .put_state(device.as_str(), &state, &state_json(&state), payload)
-            .await?
-        {
-            let _ = self.events.send(HubEvent::State {
-                device: device.clone(),
-                state: Box::new(state),
-            });
+    /// The database.
+    pub async fn states(&self, said: Vec<(DeviceId, Vec<u8>)>) -> Result<()> {
+        let mut newest: BTreeMap<DeviceId, (pb::State, Vec<u8>)> = BTreeMap::new();
+        for (device, payload) in said {
+            match message::decode::<pb::State>("state", &payload) {
+                Ok(state) => {
+                    let older = newest.get(&device).map(|(s, _)| (s.boot, s.n));
+                    if older < Some((state.boot, state.n)) {
+                        newest.insert(device, (state, payload));
+                    }
+                }
+                Err(error) => tracing::warn!(%device, %error, "message not handled"),
+            }
+        }
+        let names: Vec<String> = newest.keys().map(ToString::to_string).collect();
+        let known = self.store.known_devices(&names).await?;
+        newest.retain(|device, _| {
+            let known = known.contains_key(device.as_str());
+            if !known {
+                tracing::warn!("{}", unknown(device));
+            }
+            known
+        });
+        let states: Vec<NewState<'_>> = newest
+            .iter()
+            .map(|(device, (state, raw))| NewState {
+                device: device.as_str(),
+                state,
+                decoded: state_json(state),
+                raw,
+            })
+            .collect();
+        let stored = self.store.put_states(&states).await?;
+        for (device, (state, _)) in newest {
+            if stored.contains(device.as_str()) {
+                let state = Box::new(state);
+                let _ = self.events.send(HubEvent::State { device, state });
+            }
         }
         Ok(())
     }
@@ -257,6 +317,10 @@ impl Desk {
             .await?;
         Ok(())
     }
+}
+
+fn unknown(device: &DeviceId) -> String {
+    format!("device `{device}` is unknown; `fieldcast-hub device add` makes it known")
 }
 
 #[cfg(test)]

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use fieldcast_features::ForecasterSpec;
 use fieldcast_store::Store;
+use fieldcast_store::desired::NewOrder;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::rollouts::{FleetRow, LockedRollout, RolloutRow};
 use fieldcast_wire::{DeviceId, Sha256, SiteId};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::machine::{Action, Event, Operator, Rollout, Status, connected, step};
@@ -20,7 +22,7 @@ use super::plan::Mode;
 use super::rows::{decode, encode, floor_of, report_of, reported};
 pub use super::rows::{prepare, start};
 use super::{evidence, judge};
-use crate::downlink::Downlink;
+use crate::downlink::{AT_ONCE, Downlink};
 use crate::signing::Signer;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -43,13 +45,31 @@ pub struct Driver {
     pub site: SiteId,
 }
 
+/// So often every device's report is taken in once more, whether it is new or not.
+const ANEW: Duration = Duration::from_secs(60);
+/// A state that another one's transaction overtook is not missed.
+const OVERLAP: chrono::Duration = chrono::Duration::seconds(2);
+
 /// What one round leaves to the next.
 #[derive(Debug, Default)]
 pub struct Rounds {
     /// Devices whose orders are stored and not yet published.
     pub unpublished: BTreeSet<String>,
+    /// Open rollouts as this hub last saw them, by number.
+    known: BTreeMap<i64, Known>,
     /// What fails, by what it is, so that it is said once and not every second.
     failing: BTreeMap<String, String>,
+}
+
+/// A rollout as it is stored, as long as nobody else stores it: thousands of devices are not read every second.
+#[derive(Debug)]
+struct Known {
+    rollout: Rollout,
+    updated_at: DateTime<Utc>,
+    /// When the newest state came that has been taken in.
+    heard: Option<DateTime<Utc>>,
+    /// When all devices were read.
+    whole: Instant,
 }
 
 impl Rounds {
@@ -90,8 +110,13 @@ impl Driver {
     pub async fn tick(&self, rounds: &mut Rounds) {
         let open = self.store.open_rollouts().await;
         let open = rounds.took("list open rollouts", open.map_err(Into::into));
-        for row in open.unwrap_or_default() {
-            let done = self.advance(&row).await;
+        let open = open.unwrap_or_default();
+        rounds
+            .known
+            .retain(|id, _| open.iter().any(|r| r.id == *id));
+        for row in open {
+            let known = rounds.known.remove(&row.id);
+            let done = self.advance(&row, known, &mut rounds.known).await;
             let changed = rounds.took(&format!("move rollout {}", row.id), done);
             rounds.unpublished.extend(changed.unwrap_or_default());
         }
@@ -107,23 +132,38 @@ impl Driver {
     }
 
     async fn publish(&self, rounds: &mut Rounds) {
-        for device in rounds.unpublished.clone() {
-            if !self.downlink.connected() {
+        let waiting: Vec<String> = rounds.unpublished.iter().cloned().collect();
+        for devices in waiting.chunks(AT_ONCE) {
+            let orders = self.store.desired_of(devices).await;
+            let Some(mut orders) = rounds.took("read orders", orders.map_err(Into::into)) else {
                 return;
-            }
-            let done = self.publish_to(&device).await;
-            let what = format!("publish the orders of {device}");
-            if rounds.took(&what, done).is_some() {
-                rounds.unpublished.remove(&device);
+            };
+            for device in devices {
+                if !self.downlink.connected() {
+                    return;
+                }
+                let orders = orders.remove(device).unwrap_or_default();
+                let done = self.publish_to(device, &orders).await;
+                let what = format!("publish the orders of {device}");
+                if rounds.took(&what, done).is_some() {
+                    rounds.unpublished.remove(device);
+                }
             }
         }
     }
 
-    async fn publish_to(&self, device: &str) -> Result<()> {
-        self.downlink.refresh_desired(&DeviceId::new(device)?).await
+    async fn publish_to(&self, device: &str, orders: &[Vec<u8>]) -> Result<()> {
+        let device = DeviceId::new(device)?;
+        self.downlink.publish_orders(&device, orders).await
     }
 
-    async fn advance(&self, row: &RolloutRow) -> Result<BTreeSet<String>> {
+    /// Moves one rollout; leaves what it knows of it for the next round.
+    async fn advance(
+        &self,
+        row: &RolloutRow,
+        known: Option<Known>,
+        keep: &mut BTreeMap<i64, Known>,
+    ) -> Result<BTreeSet<String>> {
         let mut changed = BTreeSet::new();
         let forecaster = row.forecaster.as_str();
         let Some(target) = self
@@ -141,11 +181,29 @@ impl Driver {
             Sha256::from_hex(&target.bundle).context("the bundle's digest is malformed")?;
         let definition = self.store.forecaster(forecaster).await?;
         let floor = floor_of(definition.as_ref());
-        let fleet = self.store.fleet(&json!({}), forecaster).await?;
+        // Whoever else drives may have stored it between two rounds: then everything is read.
+        let known = known.filter(|k| k.updated_at == row.updated_at && k.whole.elapsed() < ANEW);
+        let since = known.as_ref().and_then(|k| Some(k.heard? - OVERLAP));
+        let fleet = self.store.fleet_of(row.id, since).await?;
         let Some(mut locked) = self.store.lock_rollout(row.id).await? else {
             return Ok(changed);
         };
-        let before = decode(&locked, &fleet)?;
+        if locked.row.updated_at != row.updated_at {
+            return Ok(changed);
+        }
+        let newest = fleet.iter().filter_map(|d| d.received_at).max();
+        let heard = newest.max(known.as_ref().and_then(|k| k.heard));
+        let whole = match (&known, since) {
+            (Some(known), Some(_)) => known.whole,
+            _ => Instant::now(),
+        };
+        let before = match known {
+            Some(known) => known.rollout,
+            None => {
+                let devices = locked.deployments().await?;
+                decode(&locked.row, &devices, &fleet)?
+            }
+        };
         let mut rollout = before.clone();
         rollout.generation = rollout.generation.max(u64::try_from(locked.highest)?);
         let now = crate::clock::now();
@@ -173,23 +231,35 @@ impl Driver {
             actions.extend(step(&mut rollout, event, at));
         }
         if rollout == before && locked.commands.is_empty() {
+            let updated_at = row.updated_at;
+            keep.insert(
+                row.id,
+                Known {
+                    rollout,
+                    updated_at,
+                    heard,
+                    whole,
+                },
+            );
             return Ok(changed);
         }
+        // What is ordered last counts.
+        let mut orders = BTreeMap::new();
+        let (new, none) = (Model::of(&target)?, Model::none(forecaster));
+        let old = previous.as_ref().map(Model::of).transpose()?;
         for action in &actions {
             let (device, model, mode, generation) = match action {
                 Action::Order {
                     device,
                     mode,
                     generation,
-                } => (device, Model::of(&target)?, *mode, *generation),
+                } => (device, &new, *mode, *generation),
                 Action::OrderBack {
                     device,
                     to,
                     generation,
                 } => {
-                    let model = previous.as_ref().filter(|_| to.is_some());
-                    let model = model.map(Model::of).transpose()?;
-                    let model = model.unwrap_or(Model::none(forecaster));
+                    let model = old.as_ref().filter(|_| to.is_some()).unwrap_or(&none);
                     (device, model, Mode::Active, *generation)
                 }
                 Action::Promote => {
@@ -198,19 +268,20 @@ impl Driver {
                 }
             };
             let order = self.writer().order(device, model, mode, generation, now)?;
-            give(&mut locked, order).await?;
-            changed.insert(device.clone());
+            orders.insert(device.clone(), order);
         }
-        for (name, device) in &rollout.devices {
-            if before.devices.get(name) != Some(device) {
-                locked.save_device(name, &json!(device)).await?;
-            }
-        }
+        give(&mut locked, &orders).await?;
+        changed.extend(orders.into_keys());
+        let moved = rollout.devices.iter();
+        let moved = moved.filter(|(name, d)| before.devices.get(*name) != Some(*d));
+        let moved: Vec<(String, Value)> = moved.map(|(n, d)| (n.clone(), json!(d))).collect();
+        locked.save_devices(&moved).await?;
         if rollout.status == Status::RolledBack && previous.is_none() {
             locked.depose().await?;
         }
         let (machine, _) = encode(&rollout);
-        locked.save(&machine, rollout.status.is_final()).await?;
+        let asked = !locked.commands.is_empty();
+        let updated_at = locked.save(&machine, rollout.status.is_final()).await?;
         locked.commit().await?;
         if rollout.status != before.status {
             tracing::info!(
@@ -219,6 +290,18 @@ impl Driver {
                 status = rollout.status.as_str(),
                 reason = rollout.reason,
                 "rollout"
+            );
+        }
+        // What a person says may make reports count that did not before.
+        if !asked {
+            keep.insert(
+                row.id,
+                Known {
+                    rollout,
+                    updated_at,
+                    heard,
+                    whole,
+                },
             );
         }
         Ok(changed)
@@ -253,16 +336,19 @@ impl Driver {
         let champion: Option<ModelVersionRow> = self.store.champion(&spec.name).await?;
         let champion = champion.filter(|c| c.version >= floor);
         let database = u64::try_from(orders.highest)?;
-        for device in orders.late_devices(&labels, floor, renew).await? {
+        let model = champion.as_ref().map(Model::of).transpose()?;
+        let model = model.unwrap_or(Model::none(&spec.name));
+        let late = orders.late_devices(&labels, floor, renew).await?;
+        let mut given = Vec::new();
+        for device in &late {
             let known = reported(device.raw.as_deref(), &spec.name).map_or(0, |f| f.generation);
             let generation = database.max(known) + 1;
-            let model = champion.as_ref().map(Model::of).transpose()?;
-            let model = model.unwrap_or(Model::none(&spec.name));
             let writer = self.writer();
-            let order = writer.order(&device.device, model, Mode::Active, generation, now)?;
-            orders.put(&order.as_new()).await?;
+            given.push(writer.order(&device.device, &model, Mode::Active, generation, now)?);
             changed.insert(device.device.clone());
         }
+        let given: Vec<NewOrder<'_>> = given.iter().map(Order::as_new).collect();
+        orders.put(&given).await?;
         orders.commit().await?;
         Ok(changed)
     }
@@ -314,13 +400,16 @@ fn block_ms(target: &ModelVersionRow, definition: Option<&ForecasterRow>) -> Opt
     Some(spec.block_ms())
 }
 
-async fn give(locked: &mut LockedRollout, order: Order<'_>) -> Result<()> {
-    let stored = locked.order(&order.as_new()).await?;
+async fn give(locked: &mut LockedRollout, orders: &BTreeMap<String, Order<'_>>) -> Result<()> {
+    if orders.is_empty() {
+        return Ok(());
+    }
+    let new: Vec<NewOrder<'_>> = orders.values().map(Order::as_new).collect();
+    let stored = locked.order(&new).await?;
     anyhow::ensure!(
-        stored,
-        "an order of at least generation {} stands for {}; this is a defect: keep the log and report it",
-        order.generation,
-        order.device
+        stored == new.len() as u64,
+        "only {stored} of {} orders are above what stands for their devices; this is a defect: keep the log and report it",
+        new.len()
     );
     Ok(())
 }

@@ -24,7 +24,7 @@ impl Writer<'_> {
     pub(super) fn order<'a>(
         &self,
         device: &'a str,
-        model: Model<'a>,
+        model: &'a Model<'a>,
         mode: Mode,
         generation: u64,
         now: DateTime<Utc>,
@@ -93,10 +93,10 @@ impl<'a> Model<'a> {
 }
 
 pub(super) struct Order<'a> {
-    pub(super) device: &'a str,
-    model: Model<'a>,
+    device: &'a str,
+    model: &'a Model<'a>,
     stage: &'static str,
-    pub(super) generation: i64,
+    generation: i64,
     expires: DateTime<Utc>,
     signed: Vec<u8>,
 }

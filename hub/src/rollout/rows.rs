@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use fieldcast_features::ForecasterSpec;
 use fieldcast_store::forecasters::ForecasterRow;
-use fieldcast_store::rollouts::{DeploymentRow, FleetRow, LockedRollout, NewRollout, RolloutRow};
+use fieldcast_store::rollouts::{DeploymentRow, FleetRow, NewRollout, RolloutRow};
 use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::{Sha256, message, pb};
 use serde_json::{Value, json};
@@ -166,9 +166,12 @@ pub fn read(row: &RolloutRow, deployments: &[DeploymentRow]) -> Result<Rollout> 
     Ok(rollout)
 }
 
-pub(super) fn decode(locked: &LockedRollout, fleet: &[FleetRow]) -> Result<Rollout> {
-    let row: &RolloutRow = &locked.row;
-    let mut rollout = read(row, &locked.deployments)?;
+pub(super) fn decode(
+    row: &RolloutRow,
+    deployments: &[DeploymentRow],
+    fleet: &[FleetRow],
+) -> Result<Rollout> {
+    let mut rollout = read(row, deployments)?;
     if rollout.devices.values().all(|d| d.stages.is_empty()) {
         // Begun by a hub that kept no stages with devices.
         let mut there = members(&row.forecaster, row.model_version, fleet);

@@ -69,6 +69,8 @@ pub(super) struct Device {
     anchored: bool,
     /// Whether this connection reads blocks of bundles.
     blocks: bool,
+    /// Never connects.
+    offline: bool,
 }
 
 impl Device {
@@ -99,6 +101,7 @@ impl Device {
             dice: Stream::new(seed, 3),
             anchored: false,
             blocks: false,
+            offline: plan.offline(number),
             fleet,
         }
     }
@@ -110,7 +113,7 @@ impl Device {
     /// Lives until its readings are delivered, or are not in time.
     pub(super) async fn run(mut self) -> Report {
         let plan = Arc::clone(&self.fleet.plan);
-        let offline = plan.offline(self.number);
+        let offline = self.offline;
         let joins = plan.joins(self.number);
         let every = millis(plan.every);
         let mut next = plan.phase(self.number) + every;
@@ -312,6 +315,9 @@ impl Device {
     }
 
     async fn feed(&mut self, event: Event) {
+        if self.offline {
+            return;
+        }
         let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {
             let now = self.now();

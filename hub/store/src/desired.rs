@@ -1,5 +1,7 @@
 //! Table `desired`: owns the newest signed order for each device and forecaster and who may give one, never signs one.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -73,30 +75,40 @@ pub(crate) async fn highest(
     .await
 }
 
-/// Stores an order; false where one of at least its generation stands.
+/// Stores orders, at most one for each device and forecaster; how many: not those where one of at least its generation stands.
 pub(crate) async fn put(
     connection: &mut PgConnection,
-    order: &NewOrder<'_>,
-) -> std::result::Result<bool, sqlx::Error> {
+    orders: &[NewOrder<'_>],
+) -> std::result::Result<u64, sqlx::Error> {
+    let devices: Vec<&str> = orders.iter().map(|o| o.device).collect();
+    let forecasters: Vec<&str> = orders.iter().map(|o| o.forecaster).collect();
+    let versions: Vec<i64> = orders.iter().map(|o| o.model_version).collect();
+    let stages: Vec<&str> = orders.iter().map(|o| o.stage).collect();
+    let generations: Vec<i64> = orders.iter().map(|o| o.generation).collect();
+    let bundles: Vec<&[u8]> = orders.iter().map(|o| o.bundle).collect();
+    let expire: Vec<DateTime<Utc>> = orders.iter().map(|o| o.expires_at).collect();
+    let signed: Vec<&[u8]> = orders.iter().map(|o| o.signed).collect();
     let done = sqlx::query(
         "INSERT INTO desired (device, forecaster, bundle, model_version, stage, generation, attempt, expires_at, signed)
-         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8)
+         SELECT device, forecaster, bundle, version, stage, generation, 1, expires, signed
+         FROM unnest($1::text[], $2::text[], $3::bytea[], $4::int8[], $5::text[], $6::int8[], $7::timestamptz[], $8::bytea[])
+            AS o(device, forecaster, bundle, version, stage, generation, expires, signed)
          ON CONFLICT (device, forecaster) DO UPDATE SET bundle = excluded.bundle,
             model_version = excluded.model_version, stage = excluded.stage, generation = excluded.generation,
             attempt = excluded.attempt, expires_at = excluded.expires_at, signed = excluded.signed, updated_at = now()
          WHERE desired.generation < excluded.generation",
     )
-    .bind(order.device)
-    .bind(order.forecaster)
-    .bind(order.bundle)
-    .bind(order.model_version)
-    .bind(order.stage)
-    .bind(order.generation)
-    .bind(order.expires_at)
-    .bind(order.signed)
+    .bind(devices)
+    .bind(forecasters)
+    .bind(bundles)
+    .bind(versions)
+    .bind(stages)
+    .bind(generations)
+    .bind(expire)
+    .bind(signed)
     .execute(connection)
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(done.rows_affected())
 }
 
 async fn late(
@@ -128,16 +140,19 @@ async fn late(
 }
 
 impl Store {
-    /// The signed orders of a device (each an encoded `pb::Signed`), by forecaster.
+    /// The signed orders of those of the devices that have some (each an encoded `pb::Signed`), by forecaster.
     ///
     /// # Errors
     /// The database.
-    pub async fn desired_of(&self, device: &str) -> Result<Vec<Vec<u8>>> {
-        sqlx::query_scalar("SELECT signed FROM desired WHERE device = $1 ORDER BY forecaster")
-            .bind(device)
-            .fetch_all(self.pool())
-            .await
-            .during(format!("read the orders of device {device}"))
+    pub async fn desired_of(&self, devices: &[String]) -> Result<HashMap<String, Vec<Vec<u8>>>> {
+        let rows: Vec<(String, Vec<Vec<u8>>)> = sqlx::query_as(
+            "SELECT device, array_agg(signed ORDER BY forecaster) FROM desired WHERE device = ANY($1) GROUP BY device",
+        )
+        .bind(devices)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the orders of {} devices", devices.len()))?;
+        Ok(rows.into_iter().collect())
     }
 
     /// Devices that have orders.
@@ -207,14 +222,16 @@ impl Orders {
             ))
     }
 
-    /// Stores an order; false where one of at least its generation stands.
+    /// Stores orders, at most one for each device; how many: not those where one of at least its generation stands.
     ///
     /// # Errors
     /// The database.
-    pub async fn put(&mut self, order: &NewOrder<'_>) -> Result<bool> {
-        put(&mut self.tx, order)
-            .await
-            .during(format!("order a model for device {}", order.device))
+    pub async fn put(&mut self, orders: &[NewOrder<'_>]) -> Result<u64> {
+        put(&mut self.tx, orders).await.during(format!(
+            "order models of {} for {} devices",
+            self.forecaster,
+            orders.len()
+        ))
     }
 
     /// Keeps what was stored.

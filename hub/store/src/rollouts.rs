@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
 use crate::aliases;
@@ -67,6 +68,8 @@ pub struct FleetRow {
     pub online: bool,
     /// Its last state message as it came.
     pub raw: Option<Vec<u8>>,
+    /// When that came.
+    pub received_at: Option<DateTime<Utc>>,
     /// Its labels.
     #[sqlx(json)]
     pub labels: BTreeMap<String, String>,
@@ -95,8 +98,6 @@ pub struct LockedRollout {
     tx: Transaction<'static, Postgres>,
     /// The rollout as it was when the lock was taken.
     pub row: RolloutRow,
-    /// Its devices.
-    pub deployments: Vec<DeploymentRow>,
     /// Commands that nobody has carried out: number, command, who.
     pub commands: Vec<(i64, String, String)>,
     /// Highest generation that the database knows for the forecaster; nobody else gives one before this ends.
@@ -107,7 +108,14 @@ pub struct LockedRollout {
 
 const COLUMNS: &str = "id, forecaster, model_version, previous_version, status, reason, machine, created_by, created_at, \
                        updated_at, finished_at";
+const FLEET: &str = "SELECT d.id AS device, d.online, s.raw, s.received_at, d.labels,
+                        (d.token_hash IS NOT NULL OR d.session > 0) AS may_connect
+                     FROM devices d LEFT JOIN device_states s ON s.device = d.id";
 const DEPLOYMENT: &str = "SELECT device, state, reason, generation, machine, updated_at FROM deployments WHERE rollout = $1 ORDER BY device";
+
+fn columns(devices: &[(String, Value)]) -> (Vec<&str>, Vec<Json<&Value>>) {
+    devices.iter().map(|(d, m)| (d.as_str(), Json(m))).unzip()
+}
 
 pub(crate) async fn insert(
     connection: &mut PgConnection,
@@ -132,17 +140,16 @@ pub(crate) async fn insert(
     .bind(&new.by)
     .fetch_one(&mut *connection)
     .await?;
-    for (device, machine) in &new.devices {
-        sqlx::query(
-            "INSERT INTO deployments (rollout, device, state, reason, generation, machine)
-             VALUES ($1, $2, $3::jsonb->>'state', '', 0, $3)",
-        )
-        .bind(id)
-        .bind(device)
-        .bind(machine)
-        .execute(&mut *connection)
-        .await?;
-    }
+    let (devices, machines) = columns(&new.devices);
+    sqlx::query(
+        "INSERT INTO deployments (rollout, device, state, reason, generation, machine)
+         SELECT $1, n.device, n.machine->>'state', '', 0, n.machine FROM unnest($2::text[], $3::jsonb[]) AS n(device, machine)",
+    )
+    .bind(id)
+    .bind(devices)
+    .bind(machines)
+    .execute(&mut *connection)
+    .await?;
     let by = format!("rollout {id}");
     aliases::challenge(connection, new.forecaster, new.model_version, &by).await?;
     Ok(id)
@@ -290,11 +297,6 @@ impl Store {
                 .fetch_one(&mut *tx)
                 .await
                 .map_err(failed)?;
-        let deployments = sqlx::query_as(DEPLOYMENT)
-            .bind(id)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed)?;
         let commands = sqlx::query_as(
             "SELECT id, command, who FROM rollout_commands WHERE rollout = $1 AND done_at IS NULL ORDER BY id",
         )
@@ -305,7 +307,6 @@ impl Store {
         Ok(Some(LockedRollout {
             tx,
             row,
-            deployments,
             commands,
             highest,
             newer,
@@ -335,15 +336,30 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn fleet(&self, labels: &Value, forecaster: &str) -> Result<Vec<FleetRow>> {
-        sqlx::query_as(
-            "SELECT d.id AS device, d.online, s.raw, d.labels, (d.token_hash IS NOT NULL OR d.session > 0) AS may_connect
-             FROM devices d LEFT JOIN device_states s ON s.device = d.id
-             WHERE d.labels @> $1 ORDER BY d.id",
-        )
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{FLEET} WHERE d.labels @> $1 ORDER BY d.id"
+        )))
         .bind(labels)
         .fetch_all(self.pool())
         .await
         .during(format!("read the fleet of {}", forecaster))
+    }
+
+    /// The devices of a rollout; with `since` only those whose state came then or later, or that came or went since the
+    /// rollout was stored.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn fleet_of(&self, id: i64, since: Option<DateTime<Utc>>) -> Result<Vec<FleetRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{FLEET} JOIN deployments p ON p.device = d.id WHERE p.rollout = $1
+             AND ($2::timestamptz IS NULL OR s.received_at >= $2 OR d.online <> (p.machine->>'online')::boolean) ORDER BY d.id"
+        )))
+        .bind(id)
+        .bind(since)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the devices of rollout {id}"))
     }
 }
 
@@ -356,20 +372,33 @@ impl LockedRollout {
         }
     }
 
-    /// Stores the machine's state.
+    /// The rollout's devices.
     ///
     /// # Errors
     /// The database.
-    pub async fn save(&mut self, machine: &Value, ended: bool) -> Result<()> {
+    pub async fn deployments(&mut self) -> Result<Vec<DeploymentRow>> {
         let failed = self.failed();
-        sqlx::query(
+        sqlx::query_as(DEPLOYMENT)
+            .bind(self.row.id)
+            .fetch_all(&mut *self.tx)
+            .await
+            .map_err(failed)
+    }
+
+    /// Stores the machine's state; answers when that was.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn save(&mut self, machine: &Value, ended: bool) -> Result<DateTime<Utc>> {
+        let failed = self.failed();
+        let at = sqlx::query_scalar(
             "UPDATE rollouts SET machine = $2, status = $2::jsonb->>'status', reason = $2::jsonb->>'reason',
-                updated_at = now(), finished_at = CASE WHEN $3 THEN now() END WHERE id = $1",
+                updated_at = now(), finished_at = CASE WHEN $3 THEN now() END WHERE id = $1 RETURNING updated_at",
         )
         .bind(self.row.id)
         .bind(machine)
         .bind(ended)
-        .execute(&mut *self.tx)
+        .fetch_one(&mut *self.tx)
         .await
         .map_err(&failed)?;
         if ended {
@@ -385,35 +414,38 @@ impl LockedRollout {
         .execute(&mut *self.tx)
         .await
         .map_err(&failed)?;
-        Ok(())
+        Ok(at)
     }
 
-    /// Stores one device's state.
+    /// Stores the states of devices.
     ///
     /// # Errors
     /// The database.
-    pub async fn save_device(&mut self, device: &str, machine: &Value) -> Result<()> {
+    pub async fn save_devices(&mut self, devices: &[(String, Value)]) -> Result<()> {
         let failed = self.failed();
+        let (names, machines) = columns(devices);
         sqlx::query(
-            "UPDATE deployments SET machine = $3, state = $3::jsonb->>'state', reason = $3::jsonb->>'reason',
-                generation = ($3::jsonb->>'generation')::bigint, updated_at = now() WHERE rollout = $1 AND device = $2",
+            "UPDATE deployments p SET machine = n.machine, state = n.machine->>'state', reason = n.machine->>'reason',
+                generation = (n.machine->>'generation')::bigint, updated_at = now()
+             FROM unnest($2::text[], $3::jsonb[]) AS n(device, machine) WHERE p.rollout = $1 AND p.device = n.device",
         )
         .bind(self.row.id)
-        .bind(device)
-        .bind(machine)
+        .bind(names)
+        .bind(machines)
         .execute(&mut *self.tx)
         .await
         .map_err(failed)?;
         Ok(())
     }
 
-    /// Stores an order as what the device shall run; false where one of at least its generation stands.
+    /// Stores orders as what the devices shall run, at most one for each; how many: not those where one of at least its
+    /// generation stands.
     ///
     /// # Errors
     /// The database.
-    pub async fn order(&mut self, order: &NewOrder<'_>) -> Result<bool> {
+    pub async fn order(&mut self, orders: &[NewOrder<'_>]) -> Result<u64> {
         let failed = self.failed();
-        desired::put(&mut self.tx, order).await.map_err(failed)
+        desired::put(&mut self.tx, orders).await.map_err(failed)
     }
 
     /// Takes the title from the rolled-out version: it went back, and nothing came before it.

@@ -64,7 +64,7 @@ impl Bed {
     /// Starts everything below `dir`, which others may read.
     pub(crate) fn start(plan: &Plan, dir: &Path) -> Result<Self> {
         let database_disk = SmallDisk::in_file(&dir.join("pg"), DATABASE_MIB)?;
-        let postgres = Postgres::make(&dir.join("pg"))?;
+        let postgres = Postgres::make(&dir.join("pg"), &[])?;
         let broker = match Mosquitto::program() {
             _ if plan.embedded_broker => None,
             Some(program) => Some(Mosquitto::make(program, &dir.join("mosquitto"))?),

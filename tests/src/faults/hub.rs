@@ -113,7 +113,14 @@ impl Hub {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
-    fn command(&self, database: u16) -> Result<Command> {
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        let process = self.process.as_ref().context("the hub does not run")?;
+        Ok(process.id())
+    }
+
+    /// A command of its command line, by way of a port of PostgreSQL.
+    pub(crate) fn command(&self, database: u16) -> Result<Command> {
         let mut command = Command::new(program("fieldcast-hub")?);
         command.arg("--data-dir").arg(&self.dir);
         command

@@ -22,17 +22,20 @@ pub(crate) struct Postgres {
     root: PathBuf,
     pub(crate) port: u16,
     owner: Option<(u32, u32)>,
+    /// Settings beside the usual ones, `name=value`.
+    settings: &'static [&'static str],
     process: Option<Process>,
 }
 
 impl Postgres {
     /// Makes a cluster under `root` and starts it.
-    pub(crate) fn make(root: &Path) -> Result<Self> {
+    pub(crate) fn make(root: &Path, settings: &'static [&'static str]) -> Result<Self> {
         let mut server = Self {
             bin: binaries()?,
             root: root.to_path_buf(),
             port: port()?,
             owner: owner()?,
+            settings,
             process: None,
         };
         std::fs::create_dir_all(root)?;
@@ -79,7 +82,10 @@ impl Postgres {
             "wal_level=replica",
             "log_min_messages=warning",
             "log_line_prefix=%m [%p] ",
-        ] {
+        ]
+        .iter()
+        .chain(self.settings)
+        {
             command.arg("-c").arg(setting);
         }
         self.process = Some(Process::start(&mut command, &self.root.join("server.log"))?);
@@ -163,6 +169,17 @@ impl Postgres {
             bail!("psql: {}", String::from_utf8_lossy(&done.stderr).trim());
         }
         Ok(())
+    }
+
+    /// Carries a statement out.
+    pub(crate) fn execute(&self, sql: &str) -> Result<()> {
+        self.ask(DATABASE, sql, |_| Ok(()))
+    }
+
+    /// Its first process, while it runs.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        let process = self.process.as_ref().context("PostgreSQL does not run")?;
+        Ok(process.id())
     }
 
     /// A physical backup of the running server.

@@ -1,4 +1,5 @@
-//! `cargo xtask bench rollout`: owns the figures of rollouts and their goals, never a test; it runs an example of `models/drift`.
+//! `cargo xtask bench rollout`: owns which figures of rollouts there are and the goals of verdicts, never a test; it runs an
+//! example of `models/drift`, and `fieldcast-rollouts` of the testbed.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{cargo, execute, output, target_dir};
+use crate::install::{self, Need};
 
 /// Sizes of the made fleets, and the blocks that a better challenger is watched for: about twice what a fixed sample needs for
 /// the hardest pair, or more.
@@ -16,6 +18,18 @@ const WATCHED: u32 = 180;
 /// Options of `bench rollout`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RolloutArgs {
+    /// Only these figures: evidence, whole, back, kills; by default all. May be given again.
+    #[arg(long = "figure", value_name = "NAME")]
+    figures: Vec<String>,
+    /// Devices of `whole`.
+    #[arg(long, default_value_t = 10_000)]
+    devices: u32,
+    /// Rollouts of `kills`.
+    #[arg(long, default_value_t = 200)]
+    rollouts: u32,
+    /// With the unoptimised build where processes are measured: tells whether a figure works, not how large it is.
+    #[arg(long)]
+    debug: bool,
     /// Made rollouts of an equal and of a worse challenger, of each kind and fleet.
     #[arg(long, default_value_t = 1_000)]
     runs: u32,
@@ -27,7 +41,51 @@ pub(crate) struct RolloutArgs {
     seed: u64,
 }
 
+/// Figures that `fieldcast-rollouts` measures.
+const PROCESSES: [&str; 3] = ["whole", "back", "kills"];
+const EVIDENCE: &str = "evidence";
+
 pub(crate) fn run(args: &RolloutArgs) -> Result<()> {
+    for name in &args.figures {
+        ensure!(
+            name == EVIDENCE || PROCESSES.contains(&name.as_str()),
+            "there is no figure `{name}`; there are {EVIDENCE}, {}",
+            PROCESSES.join(", ")
+        );
+    }
+    let asked = |name: &str| args.figures.is_empty() || args.figures.iter().any(|f| f == name);
+    if asked(EVIDENCE) {
+        verdicts(args)?;
+    }
+    let figures: Vec<&str> = PROCESSES.into_iter().filter(|f| asked(f)).collect();
+    processes(args, &figures)
+}
+
+fn processes(args: &RolloutArgs, figures: &[&str]) -> Result<()> {
+    if figures.is_empty() {
+        return Ok(());
+    }
+    install::ensure(&[Need::Postgres])?;
+    // With the features of the whole workspace, so that nothing is built twice.
+    let mut build = cargo()?;
+    build.args(["build", "--workspace", "--bins"]);
+    if !args.debug {
+        build.arg("--release");
+    }
+    execute(&mut build)?;
+    let programs = target_dir()?.join(if args.debug { "debug" } else { "release" });
+    for figure in figures {
+        let mut measure = Command::new(programs.join("fieldcast-rollouts"));
+        measure.arg(figure).env("FIELDCAST_BIN_DIR", &programs);
+        measure.args(["--devices", &args.devices.to_string()]);
+        measure.args(["--rollouts", &args.rollouts.to_string()]);
+        measure.args(["--seed", &args.seed.to_string()]);
+        execute(&mut measure)?;
+    }
+    Ok(())
+}
+
+fn verdicts(args: &RolloutArgs) -> Result<()> {
     ensure!(
         args.runs > 0 && args.better > 0,
         "--runs and --better are at least 1"

@@ -1,0 +1,56 @@
+//! `fieldcast-rollouts`: owns the options of the figures of rollouts; `cargo xtask bench rollout` builds the programs and starts it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use fieldcast_tests::rollouts::{Kills, Scale, back, kills, whole};
+
+const USAGE: &str = "fieldcast-rollouts whole|back|kills [--devices N] [--idle SECONDS] [--times N] [--rollouts N] [--seed S] [--talk]";
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
+    let figure = args.next().context(USAGE)?;
+    let mut scale = Scale {
+        devices: 10_000,
+        idle: Duration::from_secs(60),
+        talk: false,
+    };
+    let mut times = 10;
+    let mut plan = Kills {
+        rollouts: 200,
+        side_by_side: 2,
+        seed: 1,
+        every: Duration::from_secs(10),
+    };
+    while let Some(name) = args.next() {
+        let mut value = || {
+            args.next()
+                .with_context(|| format!("{name} has no value; {USAGE}"))
+        };
+        match name.as_str() {
+            "--devices" => scale.devices = value()?.parse()?,
+            "--idle" => scale.idle = Duration::from_secs(value()?.parse()?),
+            "--times" => times = value()?.parse()?,
+            "--rollouts" => plan.rollouts = value()?.parse()?,
+            "--seed" => plan.seed = value()?.parse()?,
+            "--talk" => scale.talk = true,
+            _ => bail!("unknown option {name}; {USAGE}"),
+        }
+    }
+    match figure.as_str() {
+        "whole" => whole(scale),
+        "back" => back(times),
+        "kills" => kills(plan).map(|report| println!("{report:#?}")),
+        _ => bail!("there is no figure {figure}; {USAGE}"),
+    }
+}

@@ -1,0 +1,60 @@
+//! Figures of rollouts: real hub, worker and PostgreSQL processes and a made fleet; owns which figures there are.
+
+mod back;
+mod bed;
+mod kills;
+mod whole;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+pub use kills::{Kills, Report, kills};
+
+use bed::Bed;
+
+/// What a figure is measured with.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// Devices of the fleet.
+    pub devices: u32,
+    /// How long a fleet that nobody rolls anything out to is watched.
+    pub idle: Duration,
+    /// Say which statements were sent most.
+    pub talk: bool,
+}
+
+/// One line: name, value, unit, goal and aim.
+fn line(name: &str, value: f64, unit: &str, of: &str) {
+    println!("{name:34}{value:>10.2} {unit:8} {of}");
+}
+
+/// Time, processor time and queries of a whole rollout.
+///
+/// # Errors
+/// The testbed cannot be had, or the rollout does not succeed.
+pub fn whole(scale: Scale) -> Result<()> {
+    kept(|bed| whole::measure(bed, scale))
+}
+
+/// How long canaries of a bad model take to be back.
+///
+/// # Errors
+/// The testbed cannot be had, or a canary does not come back.
+pub fn back(times: u32) -> Result<()> {
+    kept(|bed| back::measure(bed, times))
+}
+
+/// Runs on a testbed of its own; what its processes wrote stays where it fails.
+fn kept<T>(run: impl FnOnce(&mut Bed) -> Result<T>) -> Result<T> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::Builder::new()
+        .prefix("fieldcast-rollouts-")
+        .tempdir()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
+    let done = Bed::start(dir.path()).and_then(|mut bed| run(&mut bed));
+    done.or_else(|error| {
+        let kept = dir.keep();
+        Err(error).with_context(|| format!("logs and database are kept in {}", kept.display()))
+    })
+}

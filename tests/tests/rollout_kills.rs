@@ -1,0 +1,23 @@
+//! The short form of rollouts under kills, in every test run: each ends as it must, and every device runs the champion.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use fieldcast_tests::rollouts::{Kills, kills};
+
+#[test]
+fn rollouts_end_right_while_hub_worker_and_devices_are_killed() {
+    let plan = Kills {
+        rollouts: 8,
+        side_by_side: 2,
+        seed: 3,
+        every: Duration::from_secs(6),
+    };
+    let report = kills(plan).unwrap();
+    println!("{report:?}");
+    assert_eq!(report.ended, 8);
+    assert!(
+        (1..8).contains(&report.succeeded) && report.kills.iter().sum::<u32>() >= 3,
+        "{report:?}: too little happened to prove anything"
+    );
+}
