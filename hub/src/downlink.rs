@@ -18,6 +18,9 @@ const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
 pub struct Downlink {
     client: Arc<Mutex<Option<AsyncClient>>>,
     topics: Topics,
+    site: SiteId,
+    /// What a device shall do is read and published by one at a time: what was read before never follows what was read after.
+    orders: Arc<tokio::sync::Mutex<()>>,
     store: Store,
     signer: Arc<Signer>,
 }
@@ -29,6 +32,8 @@ impl Downlink {
         Self {
             client: Arc::default(),
             topics: Topics::new(site),
+            site: site.clone(),
+            orders: Arc::default(),
             store,
             signer,
         }
@@ -89,11 +94,12 @@ impl Downlink {
         Ok(())
     }
 
-    /// Publishes the retained orders of a device as the database has them.
+    /// Publishes the retained orders and open commands of a device as the database has them.
     ///
     /// # Errors
     /// The database, or no connection; the next connection publishes them again.
     pub async fn refresh_desired(&self, device: &DeviceId) -> Result<()> {
+        let _alone = self.orders.lock().await;
         let signed = self.store.desired_of(device.as_str()).await?;
         let orders = signed
             .iter()
@@ -102,9 +108,26 @@ impl Downlink {
         let desired = pb::Desired {
             key_list: Some(self.signer.key_list()),
             orders,
+            commands: self.commands(device).await?,
         };
         let topic = self.topics.device(device, DeviceTopic::Desired);
         self.publish(&topic, message::encode(&desired), true).await
+    }
+
+    async fn commands(&self, device: &DeviceId) -> Result<Vec<pb::Signed>> {
+        let open = self.store.open_commands(device.as_str()).await?;
+        let signed = open.into_iter().map(|command| {
+            let command = pb::Command {
+                site: self.site.to_string(),
+                device: command.device,
+                id: command.id.to_string(),
+                expires_ms: command.expires_at.timestamp_millis(),
+                name: command.name,
+                argument: command.argument,
+            };
+            self.signer.sign("command", message::encode(&command))
+        });
+        Ok(signed.collect())
     }
 
     /// Publishes the retained orders of every device that has some.

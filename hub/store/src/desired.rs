@@ -140,12 +140,14 @@ impl Store {
             .during(format!("read the orders of device {device}"))
     }
 
-    /// Devices that have orders.
+    /// Devices that have orders or open commands.
     ///
     /// # Errors
     /// The database.
     pub async fn ordered_devices(&self) -> Result<Vec<String>> {
-        sqlx::query_scalar("SELECT DISTINCT device FROM desired ORDER BY device")
+        sqlx::query_scalar(
+            "SELECT device FROM desired UNION SELECT device FROM commands WHERE ok IS NULL AND ended_at IS NULL ORDER BY device",
+        )
             .fetch_all(self.pool())
             .await
             .during("list devices with orders")
