@@ -7,11 +7,10 @@
 //! | `model_events` (32) | updater | engine | the updater waits |
 //! | `from_hub` (256) | uplink's events | updater | events wait in the uplink's broadcast |
 //! | `asks` (16) | updater | uplink | asked again after five seconds |
-//! | `states` (watch) | engine | uplink | only the newest counts |
+//! | `states`, `trust` (watch) | engine, updater | uplink | only the newest counts |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::buffer::{Buffer, BufferError, BufferHandle, DropPolicy, Limits};
 use crate::clock::Clock;
 use crate::config::{BufferConfig, Config, FullPolicy, SourceConfig};
+use crate::control::Control;
 use crate::http::Port;
 use crate::identity::Identity;
 use crate::notify::Notify;
@@ -36,7 +36,8 @@ use crate::source::{INGEST_QUEUE, Ingest, IngestSender, Item};
 use crate::status::board::Board;
 use crate::status::server;
 use crate::update::bundles::Bundles;
-use crate::update::driver::{Ask, FromHub, Updater};
+use crate::update::commands::{AtWork, Desk};
+use crate::update::driver::{Ask, FromHub, Trust, Updater};
 use crate::update::witness::Witness;
 use crate::uplink::{LinkStatus, Settings, UplinkEvent, UplinkHandle};
 
@@ -59,11 +60,11 @@ fn keep(threads: &Threads, new: impl IntoIterator<Item = std::thread::JoinHandle
     threads.extend(new);
 }
 
-/// Runs the agent until `stop`, then drains it.
+/// Runs the agent until `control` stops it, then drains it.
 ///
 /// # Errors
 /// Where the data folder or the buffer cannot be used; anything else is reported and the rest runs on.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, control: Control) -> anyhow::Result<()> {
     let notify = Notify::from_environment();
     std::fs::create_dir_all(&config.data_dir).with_context(|| {
         format!(
@@ -92,7 +93,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (to_updater, hub_inbox) = mpsc::channel(256);
     let (asks, ask_inbox) = mpsc::channel(16);
     let (states, state_seen) = watch::channel(Vec::new());
-    let key_list = Arc::new(AtomicU64::new(0));
+    let (trust, trusted) = watch::channel(Trust::default());
 
     let (witness, death) = Witness::open(&config.data_dir, clock.boot_id(), handle.boot());
     let parts = Parts {
@@ -126,7 +127,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         clock: clock.clone(),
         engine: model_events,
         asks,
-        key_list: key_list.clone(),
+        commands: AtWork::new(Desk {
+            buffer: handle.clone(),
+            clock: clock.clone(),
+            board: board.clone(),
+            control: control.clone(),
+        }),
+        trust,
         cancel: engine_end.clone(),
     };
     let updater = tokio::spawn(updater.run(request_inbox, hub_inbox));
@@ -141,7 +148,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         tokio::spawn(hear(uplink.events(), to_updater, board.clone()));
         tokio::spawn(show_link(uplink.status(), board.clone()));
         tokio::spawn(ask(uplink.clone(), ask_inbox));
-        tokio::spawn(say(uplink, state_seen, handle.clone(), key_list));
+        tokio::spawn(say(uplink, state_seen, handle.clone(), trusted));
         task
     });
 
@@ -179,10 +186,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tracing::info!(data = %config.data_dir.display(), boot = handle.boot(), "agent is running");
     notify.ready();
 
-    let watched = watch_over(&handle, &board, &notify, &stop).await;
+    let watched = watch_over(&handle, &board, &notify, control.stop()).await;
 
     tracing::info!("ending: sources, engine, uplink, buffer");
-    notify.stopping();
+    // To the system's manager a process that starts itself again never stopped.
+    if !control.restarts() {
+        notify.stopping();
+    }
     sources_end.cancel();
     let joining = {
         let mut list = threads
@@ -503,18 +513,24 @@ async fn say(
     uplink: UplinkHandle,
     mut states: watch::Receiver<Vec<pb::ForecasterState>>,
     buffer: BufferHandle,
-    key_list: Arc<AtomicU64>,
+    mut trust: watch::Receiver<Trust>,
 ) {
-    let mut said: Option<Vec<pb::ForecasterState>> = None;
+    let mut said: Option<(Vec<pb::ForecasterState>, Trust)> = None;
     let mut at = Instant::now();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
+            changed = trust.changed() => if changed.is_err() { return },
             _ = tick.tick() => {}
         }
-        let now = states.borrow_and_update().clone();
-        let new = said.as_ref().is_none_or(|s| decisive(s) != decisive(&now));
+        let now = (
+            states.borrow_and_update().clone(),
+            trust.borrow_and_update().clone(),
+        );
+        let new = said
+            .as_ref()
+            .is_none_or(|s| s.1 != now.1 || decisive(&s.0) != decisive(&now.0));
         let due = at.elapsed() >= STATE_EVERY && said.as_ref() != Some(&now);
         if !new && !due {
             continue;
@@ -525,8 +541,9 @@ async fn say(
                 agent_version: crate::VERSION.to_owned(),
                 buffered_records: depth.as_ref().map_or(0, |d| d.records),
                 buffered_bytes: depth.as_ref().map_or(0, |d| d.bytes),
-                forecasters: now.clone(),
-                key_list_version: key_list.load(Ordering::Relaxed),
+                forecasters: now.0.clone(),
+                key_list_version: now.1.key_list,
+                refused: now.1.refused.clone(),
                 ..pb::State::default()
             })
             .await;

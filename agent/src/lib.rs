@@ -5,6 +5,7 @@ pub mod buffer;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod http;
 pub mod identity;
 pub mod notify;

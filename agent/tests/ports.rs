@@ -9,9 +9,11 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fieldcast_agent::config::Config;
+use fieldcast_agent::control::Control;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +68,10 @@ async fn a_request_of_nine_exabytes_ends_neither_port_and_what_is_refused_is_cou
                 [status]\nlisten = \"127.0.0.1:0\"\n[sensors.t]\nmax = 50.0\n";
     let config = Config::parse(&dir.path().join("agent.toml"), text).unwrap();
     let stop = CancellationToken::new();
-    let agent = tokio::spawn(fieldcast_agent::app::run(config, stop.clone()));
+    let agent = tokio::spawn(fieldcast_agent::app::run(
+        config,
+        Control::new(stop.clone(), Arc::new(|_| Ok(()))),
+    ));
     let data = dir.path().join("data");
     let clients = tokio::task::spawn_blocking(move || {
         let (status, push) = addresses(&data);

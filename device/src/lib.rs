@@ -1,9 +1,10 @@
-//! What a device decides: when to send what, which model it runs, what an answer says of its clock. Pure; never a disk, socket or clock.
+//! What a device decides: when to send what, which model it runs, which commands it takes, what an answer says of its clock. Pure; never a disk, socket or clock.
 //!
 //! The agent carries it out on a device, the hub's simulator for thousands of made ones in one process.
 
 pub mod batches;
 pub mod clock;
+pub mod commands;
 pub mod death;
 pub mod pace;
 pub mod update;

@@ -1,10 +1,12 @@
 //! What goes down to devices and out to consumers: owns publishing through the present connection, never what to say.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use fieldcast_store::Store;
+use fieldcast_store::commands::CommandRow;
 use fieldcast_wire::{DeviceId, DeviceTopic, SiteId, Topics, message, pb};
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
@@ -12,7 +14,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use crate::signing::Signer;
 
 /// Devices whose orders are read at once.
-pub(crate) const AT_ONCE: usize = 500;
+const AT_ONCE: usize = 500;
 const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
 
 /// Handle for publishing; cheap to clone.
@@ -20,6 +22,9 @@ const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
 pub struct Downlink {
     client: Arc<Mutex<Option<AsyncClient>>>,
     topics: Topics,
+    site: SiteId,
+    /// What a device shall do is read and published by one at a time: what was read before never follows what was read after.
+    orders: Arc<tokio::sync::Mutex<()>>,
     store: Store,
     signer: Arc<Signer>,
 }
@@ -31,6 +36,8 @@ impl Downlink {
         Self {
             client: Arc::default(),
             topics: Topics::new(site),
+            site: site.clone(),
+            orders: Arc::default(),
             store,
             signer,
         }
@@ -91,11 +98,41 @@ impl Downlink {
         Ok(())
     }
 
-    /// Publishes a device's orders, which are retained.
+    /// Publishes what each of these devices shall do, its retained orders and open commands, as the database has them, and
+    /// names it to `done`. One that cannot be told is logged and left out.
     ///
     /// # Errors
-    /// No connection; the next one publishes them again.
-    pub async fn publish_orders(&self, device: &DeviceId, signed: &[Vec<u8>]) -> Result<()> {
+    /// The database, or no connection; whoever was not named is to be published again.
+    pub async fn refresh(&self, devices: &[String], mut done: impl FnMut(&str)) -> Result<()> {
+        for devices in devices.chunks(AT_ONCE) {
+            let _alone = self.orders.lock().await;
+            let orders = self.store.desired_of(devices).await?;
+            let mut commands: HashMap<String, Vec<pb::Signed>> = HashMap::new();
+            for row in self.store.open_commands_of(devices).await? {
+                let device = row.device.clone();
+                commands.entry(device).or_default().push(self.command(row));
+            }
+            for device in devices {
+                let signed = orders.get(device).map(Vec::as_slice).unwrap_or_default();
+                let commands = commands.remove(device).unwrap_or_default();
+                match self.desired(device, signed, commands) {
+                    Ok((topic, desired)) => self.publish(&topic, desired, true).await?,
+                    Err(error) => {
+                        tracing::error!(device, error = %format!("{error:#}"), "its orders cannot be published");
+                    }
+                }
+                done(device);
+            }
+        }
+        Ok(())
+    }
+
+    fn desired(
+        &self,
+        device: &str,
+        signed: &[Vec<u8>],
+        commands: Vec<pb::Signed>,
+    ) -> Result<(String, Vec<u8>)> {
         let orders = signed
             .iter()
             .map(|bytes| message::decode::<pb::Signed>("order", bytes))
@@ -103,23 +140,33 @@ impl Downlink {
         let desired = pb::Desired {
             key_list: Some(self.signer.key_list()),
             orders,
+            commands,
         };
-        let topic = self.topics.device(device, DeviceTopic::Desired);
-        self.publish(&topic, message::encode(&desired), true).await
+        let topic = self
+            .topics
+            .device(&DeviceId::new(device)?, DeviceTopic::Desired);
+        Ok((topic, message::encode(&desired)))
     }
 
-    /// Publishes the retained orders of every device that has some.
+    fn command(&self, row: CommandRow) -> pb::Signed {
+        let command = pb::Command {
+            site: self.site.to_string(),
+            device: row.device,
+            id: row.id.to_string(),
+            expires_ms: row.expires_at.timestamp_millis(),
+            name: row.name,
+            argument: row.argument,
+        };
+        self.signer.sign("command", message::encode(&command))
+    }
+
+    /// The same for every device that has orders or open commands.
     ///
     /// # Errors
-    /// The database, or as [`Self::publish_orders`].
+    /// As [`Self::refresh`].
     pub async fn refresh_all(&self) -> Result<()> {
-        for devices in self.store.ordered_devices().await?.chunks(AT_ONCE) {
-            for (device, signed) in self.store.desired_of(devices).await? {
-                self.publish_orders(&DeviceId::new(device)?, &signed)
-                    .await?;
-            }
-        }
-        Ok(())
+        let devices = self.store.ordered_devices().await?;
+        self.refresh(&devices, |_| {}).await
     }
 }
 

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod downlink;
 pub mod drift;

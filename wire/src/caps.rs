@@ -30,6 +30,8 @@ pub const MAX_ACK_REJECTED: usize = 1_024;
 pub const MAX_BLOCKS_ASKED: usize = 64;
 /// Most forecasters of one device.
 pub const MAX_FORECASTERS: usize = 64;
+/// Most commands of one device that have no outcome yet.
+pub const MAX_COMMANDS: usize = 16;
 /// Most sensors that register themselves for one device.
 pub const MAX_SENSORS: usize = 256;
 /// Earliest data time accepted: 1900-01-01.

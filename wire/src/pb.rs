@@ -402,6 +402,9 @@ pub struct State {
     pub forecasters: ::prost::alloc::vec::Vec<ForecasterState>,
     #[prost(uint64, tag = "7")]
     pub key_list_version: u64,
+    /// what of the newest `dn/desired` was refused first, behind the number of its check; empty: nothing
+    #[prost(string, tag = "8")]
+    pub refused: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForecasterState {
@@ -509,7 +512,7 @@ pub struct Signed {
     #[prost(string, tag = "3")]
     pub key_id: ::prost::alloc::string::String,
 }
-/// Payload of `dn/desired`, retained: the newest order for each forecaster.
+/// Payload of `dn/desired`, retained: the newest order for each forecaster, and the commands without an outcome.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Desired {
     /// payload: KeyList, signed by the root
@@ -518,6 +521,9 @@ pub struct Desired {
     /// payload: Order, signed by a hub key of the list
     #[prost(message, repeated, tag = "2")]
     pub orders: ::prost::alloc::vec::Vec<Signed>,
+    /// payload: Command, signed likewise
+    #[prost(message, repeated, tag = "3")]
+    pub commands: ::prost::alloc::vec::Vec<Signed>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct KeyList {
@@ -561,6 +567,7 @@ pub struct Order {
     #[prost(sint64, tag = "11")]
     pub issued_ms: i64,
 }
+/// Carried out at most once for each id; its outcome has the id as its subject.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {
     #[prost(string, tag = "1")]

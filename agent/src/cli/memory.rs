@@ -24,19 +24,25 @@ pub(super) fn settle() {
     if made(|name| std::env::var_os(name)) {
         return;
     }
-    let Ok(program) = std::env::current_exe() else {
-        return;
+    let error = again(SETTINGS);
+    super::say(
+        &mut std::io::stderr(),
+        &format!("starting with smaller memory: {error}; the agent runs with more"),
+    );
+}
+
+/// Starts the program again as the same process, with more in its environment; returns only where that is not possible.
+pub(super) fn again<const N: usize>(more: [(&str, &str); N]) -> std::io::Error {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(e) => return e,
     };
     let mut arguments = std::env::args_os();
     let mut again = Command::new(program);
     if let Some(name) = arguments.next() {
         again.arg0(name);
     }
-    let error = again.args(arguments).envs(SETTINGS).exec();
-    super::say(
-        &mut std::io::stderr(),
-        &format!("starting with smaller memory: {error}; the agent runs with more"),
-    );
+    again.args(arguments).envs(more).exec()
 }
 
 fn made(environment: impl Fn(&str) -> Option<OsString>) -> bool {

@@ -5,16 +5,20 @@ mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::Config;
+use crate::control::Control;
 use crate::update::engine_check;
 
 /// Reads sensors, buffers, forecasts and measures drift on the device, with and without its hub.
@@ -87,7 +91,7 @@ fn log_filter(text: &str) -> (Targets, Option<String>) {
         Ok(filter) => (filter, None),
         Err(e) => {
             let problem = format!(
-                "FIELDCAST_LOG=`{text}` is no filter ({e}), `info` is taken; write `debug`, or `info,fieldcast_agent::uplink=trace`"
+                "`{text}` is no log filter ({e}); write `debug`, or `info,fieldcast_agent::uplink=trace`"
             );
             (info(), Some(problem))
         }
@@ -102,33 +106,47 @@ fn run(config: &std::path::Path) -> anyhow::Result<()> {
         .with_target(false);
     let asked = std::env::var("FIELDCAST_LOG").unwrap_or_default();
     let (filter, problem) = log_filter(&asked);
+    let (filter, changing) = reload::Layer::new(filter);
     tracing_subscriber::registry()
         .with(format.with_filter(filter))
         .init();
+    let set = move |text: &str| {
+        let text = if text.is_empty() { &asked } else { text };
+        match log_filter(text) {
+            (filter, None) => changing.reload(filter).map_err(|e| e.to_string()),
+            (_, Some(problem)) => Err(format!("{problem}; nothing was changed")),
+        }
+    };
     if let Some(problem) = problem {
-        tracing::warn!("{problem}");
+        tracing::warn!("{problem}; `info` is taken");
     }
     let config = Config::load(config)?;
+    let control = Control::new(CancellationToken::new(), Arc::new(set));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .build()?;
     runtime.block_on(async {
-        let stop = CancellationToken::new();
         let (mut term, mut int) = (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         );
-        let asked = stop.clone();
+        let stop = control.stop().clone();
         tokio::spawn(async move {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
             }
-            asked.cancel();
+            stop.cancel();
         });
-        crate::app::run(config, stop).await
-    })
+        crate::app::run(config, control.clone()).await
+    })?;
+    drop(runtime);
+    if control.restarts() {
+        return Err(memory::again([]))
+            .context("start again; start the agent with `fieldcast-agent run`");
+    }
+    Ok(())
 }
 
 fn check(file: &std::path::Path) -> anyhow::Result<()> {

@@ -4,3 +4,4 @@ pub mod board;
 pub mod metrics;
 pub mod page;
 pub mod server;
+pub mod words;

@@ -1,18 +1,17 @@
 //! Carries out what the update machines ask for: keys, orders, downloads, checks; decides nothing about models itself.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fieldcast_bundle::{KeyListChange, KeyRing, Me, verify_order};
-use fieldcast_wire::caps::MAX_FORECASTERS;
+use fieldcast_wire::caps::{MAX_COMMANDS, MAX_FORECASTERS, MAX_TEXT};
 use fieldcast_wire::{Sha256, message, pb};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bundles::{Bundles, Loaded, NotLoaded};
+use super::commands::AtWork;
 use super::download::{Download, Taken};
 use super::floor;
 use super::machine::{Event, Installed, Target};
@@ -82,6 +81,15 @@ pub struct Ask {
     pub missing: Vec<u32>,
 }
 
+/// Whom this device trusts, for the state that goes to the hub.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Version of the key list in force.
+    pub key_list: u64,
+    /// What of the newest orders was refused first, behind the number of its check.
+    pub refused: String,
+}
+
 /// What the updater owns.
 pub struct Updater {
     /// Who this device is; without it nothing is ever ordered.
@@ -96,8 +104,10 @@ pub struct Updater {
     pub engine: mpsc::Sender<ModelEvent>,
     /// To the uplink.
     pub asks: mpsc::Sender<Ask>,
-    /// Version of the key list in force, for the state that goes to the hub.
-    pub key_list: Arc<AtomicU64>,
+    /// Carries out commands.
+    pub commands: AtWork,
+    /// To whoever tells the hub.
+    pub trust: watch::Sender<Trust>,
     /// Ends it.
     pub cancel: CancellationToken,
 }
@@ -152,6 +162,7 @@ impl Updater {
             floor_kept: None,
         };
         running.stored_keys().await;
+        running.this.commands.started().await;
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
@@ -178,7 +189,18 @@ impl Running {
 
     fn show_key_list(&self) {
         let version = self.ring.as_ref().map_or(0, KeyRing::version);
-        self.this.key_list.store(version, Ordering::Relaxed);
+        self.this.trust.send_modify(|t| t.key_list = version);
+    }
+
+    /// Shows what the newest orders were refused for first; nothing where all held.
+    fn show_refused(&self, refused: Option<String>) {
+        let mut text = refused.unwrap_or_default();
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        self.this.trust.send_if_modified(|t| {
+            let new = t.refused != text;
+            t.refused = text;
+            new
+        });
     }
 
     async fn tell(&self, forecaster: &str, event: Event, loaded: Option<Box<Loaded>>) {
@@ -475,6 +497,7 @@ impl Running {
         let Some(identity) = self.this.identity.clone() else {
             return;
         };
+        let mut refused = None;
         if let (Some(list), Some(ring)) = (&desired.key_list, &mut self.ring) {
             match ring.accept(list) {
                 Ok(KeyListChange::Newer) => {
@@ -488,7 +511,10 @@ impl Running {
                     self.check_again().await;
                 }
                 Ok(KeyListChange::Same) => {}
-                Err(e) => tracing::error!("key list refused: {e}"),
+                Err(e) => {
+                    tracing::error!("key list refused: {e}");
+                    refused.get_or_insert(format!("{}: {e}", e.step()));
+                }
             }
         }
         self.show_key_list();
@@ -528,6 +554,7 @@ impl Running {
                 }
                 Err(e) => {
                     tracing::warn!("order refused: {e}");
+                    refused.get_or_insert(format!("{}: {e}", e.step()));
                     // Unsigned, so it says no more than whose page the refusal belongs on.
                     if let Ok(order) = message::decode::<pb::Order>("order", &signed.payload) {
                         let event = Event::NotObeyed(format!("{}: {e}", e.step()));
@@ -536,5 +563,14 @@ impl Running {
                 }
             }
         }
+        if let Some(ring) = &self.ring {
+            for signed in desired.commands.iter().take(MAX_COMMANDS) {
+                if let Err(e) = self.this.commands.heard(signed, ring, me).await {
+                    tracing::warn!("command refused: {e}");
+                    refused.get_or_insert(format!("{}: {e}", e.step()));
+                }
+            }
+        }
+        self.show_refused(refused);
     }
 }

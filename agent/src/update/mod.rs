@@ -1,6 +1,7 @@
 //! Orders, bundles and the way back: decides which model runs; never forecasts itself.
 
 pub mod bundles;
+pub mod commands;
 pub mod download;
 pub mod driver;
 pub mod engine_check;

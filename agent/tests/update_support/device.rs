@@ -1,13 +1,13 @@
 //! An agent's inside between channels: owns its wiring, never a model or an order.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fieldcast_agent::buffer::{Buffer, BufferHandle, Limits};
 use fieldcast_agent::clock::Clock;
 use fieldcast_agent::config::LatencyConfig;
+use fieldcast_agent::control::Control;
 use fieldcast_agent::identity::Identity;
 use fieldcast_agent::pipeline::engine::{Engine, Parts};
 use fieldcast_agent::pipeline::sensors::Sensors;
@@ -15,7 +15,8 @@ use fieldcast_agent::quality::Checker;
 use fieldcast_agent::source::{Ingest, Item, RawReading};
 use fieldcast_agent::status::board::Board;
 use fieldcast_agent::update::bundles::Bundles;
-use fieldcast_agent::update::driver::{Ask, FromHub, Updater};
+use fieldcast_agent::update::commands::{AtWork, Desk};
+use fieldcast_agent::update::driver::{Ask, FromHub, Trust, Updater};
 use fieldcast_agent::update::witness::Witness;
 use fieldcast_wire::caps::BLOCK;
 use fieldcast_wire::{RecordBody, Sha256, pb};
@@ -39,6 +40,10 @@ pub struct Device {
     pub board: Arc<Board>,
     pub clock: Clock,
     pub cancel: CancellationToken,
+    pub trust: watch::Receiver<Trust>,
+    pub control: Control,
+    /// Filters that commands put in force.
+    pub filters: Arc<Mutex<Vec<String>>>,
 }
 
 impl Device {
@@ -73,6 +78,14 @@ impl Device {
         let (asks_in, asks) = mpsc::channel(16);
         let (states_in, states) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
+        let (trust_in, trust) = watch::channel(Trust::default());
+        let filters: Arc<Mutex<Vec<String>>> = Arc::default();
+        let into = Arc::clone(&filters);
+        let set = move |filter: &str| {
+            into.lock().unwrap().push(filter.to_owned());
+            Ok(())
+        };
+        let control = Control::new(CancellationToken::new(), Arc::new(set));
         let board = Arc::new(Board::default());
         let (witness, death) = Witness::open(dir, clock.boot_id(), handle.boot());
         let parts = Parts {
@@ -108,7 +121,13 @@ impl Device {
             clock: clock.clone(),
             engine: events,
             asks: asks_in,
-            key_list: Arc::new(AtomicU64::new(0)),
+            commands: AtWork::new(Desk {
+                buffer: handle.clone(),
+                clock: clock.clone(),
+                board: Arc::clone(&board),
+                control: control.clone(),
+            }),
+            trust: trust_in,
             cancel: cancel.clone(),
         };
         tokio::spawn(updater.run(request_inbox, hub_inbox));
@@ -124,6 +143,9 @@ impl Device {
             board,
             clock,
             cancel,
+            trust,
+            control,
+            filters,
         }
     }
 
@@ -222,20 +244,54 @@ impl Device {
         hour
     }
 
-    /// All paired losses that wait for the hub, and none of a shadow's own forecasts beside them.
-    pub async fn paired(&self) -> Vec<pb::PairedLosses> {
+    /// All records that wait for the hub.
+    pub async fn records(&self) -> Vec<RecordBody> {
         self.handle.seal().await.unwrap();
         let mut found = Vec::new();
         for info in self.handle.unacked(0, 1_000).await.unwrap() {
             let bytes = self.handle.batch(info.key).await.unwrap().unwrap();
             let records = fieldcast_wire::batch::decode(&bytes).unwrap().records;
-            for record in records {
-                match record.body {
-                    RecordBody::Paired(paired) => found.push(paired),
-                    RecordBody::Forecast(f) => assert!(!f.shadow, "{f:?}"),
-                    RecordBody::Residual(r) => assert!(!r.shadow, "{r:?}"),
-                    _ => {}
+            found.extend(records.into_iter().map(|r| r.body));
+        }
+        found
+    }
+
+    /// Outcomes under a subject that wait for the hub, once there is one: whether it counts as done, and why.
+    pub async fn outcomes(&self, subject: &str) -> Vec<(bool, String)> {
+        let there = async {
+            loop {
+                let of = |record| match record {
+                    RecordBody::Outcome(o) if o.subject == subject => Some((o.ok, o.message)),
+                    _ => None,
+                };
+                let found: Vec<_> = self.records().await.into_iter().filter_map(of).collect();
+                if !found.is_empty() {
+                    return found;
                 }
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(30), there).await;
+        found.unwrap_or_else(|_| panic!("no outcome of {subject}"))
+    }
+
+    /// Waits until what was refused last begins like this.
+    pub async fn refuses(&mut self, number: &str) -> String {
+        let wait = self.trust.wait_for(|t| t.refused.starts_with(number));
+        let found = tokio::time::timeout(Duration::from_secs(30), wait).await;
+        found
+            .map(|t| t.unwrap().refused.clone())
+            .unwrap_or_else(|_| panic!("not {number}: {:?}", self.trust.borrow()))
+    }
+
+    /// All paired losses that wait for the hub, and none of a shadow's own forecasts beside them.
+    pub async fn paired(&self) -> Vec<pb::PairedLosses> {
+        let mut found = Vec::new();
+        for record in self.records().await {
+            match record {
+                RecordBody::Paired(paired) => found.push(paired),
+                RecordBody::Forecast(f) => assert!(!f.shadow, "{f:?}"),
+                RecordBody::Residual(r) => assert!(!r.shadow, "{r:?}"),
+                _ => {}
             }
         }
         found

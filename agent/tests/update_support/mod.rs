@@ -206,7 +206,11 @@ pub fn manifest(
 }
 
 pub fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) -> FromHub {
-    signed_order(pb::Order {
+    signed_order(order(bytes, version, generation, stage))
+}
+
+pub fn order(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) -> pb::Order {
+    pb::Order {
         site: "plant".into(),
         device: "pi".into(),
         forecaster: "demand".into(),
@@ -218,28 +222,37 @@ pub fn desired(bytes: &[u8], version: u64, generation: u64, stage: pb::Stage) ->
         attempt: 1,
         expires_ms: i64::MAX,
         issued_ms: 0,
-    })
+    }
 }
 
 pub fn key_list() -> pb::Signed {
+    key_list_of(1, &[("hub", 2)])
+}
+
+/// A list of hub keys, each by name and seed, that the root signed.
+pub fn key_list_of(version: u64, keys: &[(&str, u8)]) -> pb::Signed {
     let list = pb::KeyList {
-        version: 1,
-        keys: vec![pb::HubKey {
-            key_id: "hub".into(),
-            public_key: key(2).public_key().as_ref().to_vec(),
-        }],
+        version,
+        keys: keys
+            .iter()
+            .map(|(name, seed)| pb::HubKey {
+                key_id: (*name).into(),
+                public_key: key(*seed).public_key().as_ref().to_vec(),
+            })
+            .collect(),
     };
     signed::sign(Kind::KeyList, message::encode(&list), "root", sign(1))
+}
+
+/// Signed by the hub key of a name and seed.
+pub fn by(kind: Kind, payload: Vec<u8>, (name, seed): (&str, u8)) -> pb::Signed {
+    signed::sign(kind, payload, name, sign(seed))
 }
 
 pub fn signed_order(order: pb::Order) -> FromHub {
     FromHub::Desired(pb::Desired {
         key_list: Some(key_list()),
-        orders: vec![signed::sign(
-            Kind::Order,
-            message::encode(&order),
-            "hub",
-            sign(2),
-        )],
+        orders: vec![by(Kind::Order, message::encode(&order), ("hub", 2))],
+        commands: Vec::new(),
     })
 }

@@ -1,6 +1,7 @@
 //! The command line: owns the options shared by all commands and their dispatch, never does their work.
 
 pub mod backtest;
+pub mod command;
 pub mod decode;
 pub mod device;
 pub mod drift;
@@ -83,6 +84,9 @@ enum Command {
     Run(run::Args),
     /// Show and steer rollouts.
     Rollout(rollout::Args),
+    /// Tell a device to do something, and show what became of it.
+    #[command(name = "command")]
+    Tell(command::Args),
 }
 
 /// What every command gets.
@@ -217,6 +221,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Search(args) => search::run(&ctx, &args),
         Command::Model(args) => model::run(&ctx, args).await,
         Command::Run(args) => run::run(&ctx, args).await,
+        Command::Tell(args) => command::run(&ctx, args).await,
         Command::Rollout(args) => return rollout::run(&ctx, args).await,
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::app;
+use crate::commands;
 use crate::config::ServeConfig;
 use crate::drift;
 use crate::jobs::Worker;
@@ -123,6 +124,7 @@ fn spawn_loop(running: &mut app::Running) {
         hub.leads.clone(),
         hub.end.clone(),
     ));
+    running.spawn(commands::run(hub.clone()));
     running.spawn(triggers::run(
         hub.store.clone(),
         hub.leads.clone(),

@@ -37,6 +37,7 @@ pub fn state(m: &pb::State) -> Value {
         .collect();
     json!({
         "boot": m.boot, "n": m.n, "agent_version": m.agent_version, "buffered_records": m.buffered_records,
-        "buffered_bytes": m.buffered_bytes, "key_list_version": m.key_list_version, "forecasters": forecasters,
+        "buffered_bytes": m.buffered_bytes, "key_list_version": m.key_list_version, "refused": m.refused,
+        "forecasters": forecasters,
     })
 }

@@ -145,11 +145,18 @@ pub(super) fn place<T>((offset, read): (i64, i64)) -> impl FnOnce(&T) -> String 
     move |_| offset.saturating_add(read - 1).to_string()
 }
 
-fn running(device: &DeviceItem) -> Vec<Value> {
-    let state = device
-        .raw
-        .as_deref()
-        .and_then(|raw| message::decode::<pb::State>("state", raw).ok());
+/// A device with what its last state says of trust and models.
+fn described(item: &DeviceItem) -> Value {
+    let raw = item.raw.as_deref();
+    let state = raw.and_then(|raw| message::decode::<pb::State>("state", raw).ok());
+    let mut value = json!(item.device);
+    value["key_list_version"] = json!(state.as_ref().map(|s| s.key_list_version));
+    value["refused"] = json!(state.as_ref().map(|s| s.refused.as_str()));
+    value["forecasters"] = json!(running(state));
+    value
+}
+
+fn running(state: Option<pb::State>) -> Vec<Value> {
     let hex = |bytes: &[u8]| Sha256::from_slice(bytes).map_or_else(String::new, |s| s.to_string());
     let one = |f: pb::ForecasterState| {
         let phase = f
@@ -179,11 +186,7 @@ pub async fn devices(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer 
         .list_devices(after, read)
         .await?
         .iter()
-        .map(|row| {
-            let mut value = json!(row.device);
-            value["forecasters"] = json!(running(row));
-            value
-        })
+        .map(described)
         .collect();
     Ok(page(rows, read, |d| named(d, "id")))
 }

@@ -1,5 +1,6 @@
 //! The REST interface and its page: owns routes and their shapes, never decides anything.
 
+mod commands;
 pub mod extract;
 mod history;
 pub mod lists;
@@ -112,6 +113,8 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::gaps))
         .routes(routes!(quarantine::quarantined))
         .routes(routes!(quarantine::quarantined_payload))
+        .routes(routes!(commands::commands, commands::give))
+        .routes(routes!(commands::command))
         .routes(routes!(lists::rollouts, steer::start))
         .routes(routes!(lists::rollout))
         .routes(routes!(steer::steer))

@@ -12,7 +12,7 @@ use fieldcast_store::desired::NewOrder;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::rollouts::{FleetRow, LockedRollout, RolloutRow};
-use fieldcast_wire::{DeviceId, Sha256, SiteId};
+use fieldcast_wire::{Sha256, SiteId};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ use super::plan::Mode;
 use super::rows::{decode, encode, floor_of, report_of, reported};
 pub use super::rows::{prepare, start};
 use super::{evidence, judge};
-use crate::downlink::{AT_ONCE, Downlink};
+use crate::downlink::Downlink;
 use crate::signing::Signer;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -132,29 +132,15 @@ impl Driver {
     }
 
     async fn publish(&self, rounds: &mut Rounds) {
-        let waiting: Vec<String> = rounds.unpublished.iter().cloned().collect();
-        for devices in waiting.chunks(AT_ONCE) {
-            let orders = self.store.desired_of(devices).await;
-            let Some(mut orders) = rounds.took("read orders", orders.map_err(Into::into)) else {
-                return;
-            };
-            for device in devices {
-                if !self.downlink.connected() {
-                    return;
-                }
-                let orders = orders.remove(device).unwrap_or_default();
-                let done = self.publish_to(device, &orders).await;
-                let what = format!("publish the orders of {device}");
-                if rounds.took(&what, done).is_some() {
-                    rounds.unpublished.remove(device);
-                }
-            }
+        if rounds.unpublished.is_empty() || !self.downlink.connected() {
+            return;
         }
-    }
-
-    async fn publish_to(&self, device: &str, orders: &[Vec<u8>]) -> Result<()> {
-        let device = DeviceId::new(device)?;
-        self.downlink.publish_orders(&device, orders).await
+        let waiting: Vec<String> = rounds.unpublished.iter().cloned().collect();
+        let told = |device: &str| {
+            rounds.unpublished.remove(device);
+        };
+        let done = self.downlink.refresh(&waiting, told).await;
+        rounds.took("publish orders", done);
     }
 
     /// Moves one rollout; leaves what it knows of it for the next round.

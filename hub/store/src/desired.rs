@@ -155,12 +155,14 @@ impl Store {
         Ok(rows.into_iter().collect())
     }
 
-    /// Devices that have orders.
+    /// Devices that have orders or open commands.
     ///
     /// # Errors
     /// The database.
     pub async fn ordered_devices(&self) -> Result<Vec<String>> {
-        sqlx::query_scalar("SELECT DISTINCT device FROM desired ORDER BY device")
+        sqlx::query_scalar(
+            "SELECT device FROM desired UNION SELECT device FROM commands WHERE ok IS NULL AND ended_at IS NULL ORDER BY device",
+        )
             .fetch_all(self.pool())
             .await
             .during("list devices with orders")

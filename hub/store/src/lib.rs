@@ -4,6 +4,7 @@ pub mod alarms;
 pub mod aliases;
 pub mod bundles;
 pub mod clocks;
+pub mod commands;
 pub mod connect;
 pub mod decisions;
 pub mod desired;
