@@ -155,7 +155,7 @@ pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: Cancellati
         let Some(delivery) = delivery else { break };
         let (device, topic) = (delivery.device, delivery.topic);
         if topic == DeviceTopic::Blob {
-            match message::decode("block request", &delivery.payload) {
+            match message::receive(&delivery.payload) {
                 // A full queue drops the request: the device asks again for what it misses.
                 Ok(request) => drop(asked.try_send((device, request))),
                 Err(error) => tracing::warn!(%device, %error, "message not handled"),
@@ -213,7 +213,7 @@ impl Desk {
     /// # Errors
     /// An unknown device, a malformed message, or the database.
     pub async fn sync(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
-        let sync: pb::Sync = message::decode("sync", payload)?;
+        let sync: pb::Sync = message::receive(payload)?;
         self.known(device).await?;
         let epoch = Epoch::from_slice(&sync.epoch)?;
         let known = self
@@ -291,7 +291,7 @@ impl Desk {
     /// # Errors
     /// An unknown device, a malformed message, or the database.
     pub async fn state(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
-        let state: pb::State = message::decode("state", payload)?;
+        let state: pb::State = message::receive(payload)?;
         self.known(device).await?;
         if self
             .store
@@ -311,7 +311,7 @@ impl Desk {
     /// # Errors
     /// A malformed message, or the database.
     pub async fn presence(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
-        let m: pb::Presence = message::decode("presence", payload)?;
+        let m: pb::Presence = message::receive(payload)?;
         let session = i64::try_from(m.session).unwrap_or(i64::MAX);
         self.store
             .presence(device.as_str(), session, m.online, &m.agent_version)
