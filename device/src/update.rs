@@ -16,6 +16,7 @@
 //! The state is written before an output is carried out. A death counts only where a model was at work ([`crate::death`]): a
 //! power cut, or a process that is ended at another moment, says nothing about a model.
 
+use fieldcast_wire::caps::MAX_TEXT;
 use serde::{Deserialize, Serialize};
 
 use crate::death::Death;
@@ -123,7 +124,9 @@ impl Machine {
         let parts = [&self.reason, &self.hindrance, &self.disobeyed];
         let said: Vec<&str> = parts.into_iter().map(String::as_str).collect();
         let said: Vec<&str> = said.into_iter().filter(|p| !p.is_empty()).collect();
-        said.join("; ")
+        let mut told = said.join("; ");
+        told.truncate(told.floor_char_boundary(MAX_TEXT));
+        told
     }
 
     /// One step; `terms` are what a model is held to.

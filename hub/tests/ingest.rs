@@ -245,7 +245,7 @@ async fn an_ingest_that_never_committed_leaves_nothing_and_json_readings_count_o
     let bed = bed().await;
     add_device(&bed.store, "a", None).await;
     let json = br#"[{"sensor":"t","time":1767225600000,"value":1},{"sensor":"t","time":1767225600000,"value":2}]"#;
-    let parsed = fieldcast_hub::ingest::json::parse(json).unwrap();
+    let parsed = fieldcast_wire::json::parse(json).unwrap();
     let stored = fieldcast_hub::ingest::json::store(&bed.store, &device("a"), &parsed)
         .await
         .unwrap();

@@ -28,6 +28,10 @@ pub const PROOF: usize = 16;
 pub const MAX_ACK_REJECTED: usize = 1_024;
 /// Most blocks that one blob request asks for.
 pub const MAX_BLOCKS_ASKED: usize = 64;
+/// Largest sync, presence or block request, bytes.
+pub const MAX_SMALL: usize = 4 * 1024;
+/// Most orders that one `Desired`, and forecasters that one state lists.
+pub const MAX_LISTED: usize = 1_024;
 /// Most forecasters of one device.
 pub const MAX_FORECASTERS: usize = 64;
 /// Most commands of one device that have no outcome yet.

@@ -24,7 +24,7 @@ impl Sha256 {
     /// From 64 hexadecimal digits; none for anything else.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
         let mut out = [0; 32];

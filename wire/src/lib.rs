@@ -9,6 +9,7 @@ pub mod caps;
 mod columns;
 pub mod digest;
 pub mod ids;
+pub mod json;
 pub mod message;
 pub mod record;
 mod shape;

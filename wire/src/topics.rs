@@ -150,7 +150,10 @@ impl Topics {
             "dn/desired" => DeviceTopic::Desired,
             _ => {
                 let (sha, n) = leaf.strip_prefix("dn/blob/")?.split_once('/')?;
-                DeviceTopic::Block(Sha256::from_hex(sha)?, n.parse().ok()?)
+                let (digest, number) = (Sha256::from_hex(sha)?, n.parse::<u32>().ok()?);
+                // Each block has one topic: not `+7`, `007` or a digest in capitals.
+                let same = digest.to_string() == sha && number.to_string() == n;
+                same.then_some(DeviceTopic::Block(digest, number))?
             }
         };
         Some((device, topic))
@@ -175,6 +178,7 @@ mod tests {
             DeviceTopic::Presence,
             DeviceTopic::Blob,
             DeviceTopic::Json,
+            DeviceTopic::JsonReceipt,
             DeviceTopic::Ack,
             DeviceTopic::Desired,
             DeviceTopic::Block(sha, 12),
@@ -185,5 +189,19 @@ mod tests {
         assert_eq!(topics.parse("fieldcast/v1/other/d/pi-7/up/sync"), None);
         assert_eq!(topics.parse("fieldcast/v1/plant/d/a b/up/sync"), None);
         assert_eq!(topics.parse("fieldcast/v1/plant/d/pi-7/dn/blob/zz/1"), None);
+        let block = |sha: &str, n: &str| {
+            topics.parse(&format!("fieldcast/v1/plant/d/pi-7/dn/blob/{sha}/{n}"))
+        };
+        let sha = sha.to_string();
+        assert!(block(&sha, "7").is_some());
+        let plus = format!("+f{}", &sha[2..]);
+        for (sha, n) in [
+            (&*sha, "+7"),
+            (&sha, "007"),
+            (&sha.to_uppercase(), "7"),
+            (&plus, "7"),
+        ] {
+            assert_eq!(block(sha, n), None);
+        }
     }
 }

@@ -396,7 +396,7 @@ impl Driver {
             return None;
         }
         match topic {
-            DeviceTopic::Ack => match message::decode_ack(payload) {
+            DeviceTopic::Ack => match message::receive::<pb::Ack>(payload) {
                 Ok(ack) if ack.schema > SCHEMA => tracing::warn!(
                     schema = ack.schema,
                     "an acknowledgement of a newer layout is left alone; update the agent"
@@ -404,7 +404,7 @@ impl Driver {
                 Ok(ack) => return self.ack(ack).await,
                 Err(e) => tracing::warn!("{e}"),
             },
-            DeviceTopic::Desired => match message::decode::<pb::Desired>("desired", payload) {
+            DeviceTopic::Desired => match message::receive::<pb::Desired>(payload) {
                 Ok(desired) => {
                     let desired = Arc::new(desired);
                     self.desired.send_replace(Some(desired.clone()));

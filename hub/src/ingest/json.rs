@@ -1,13 +1,12 @@
-//! Readings as JSON from things that run no agent: owns their form and idempotency, never batches.
+//! Readings as JSON from things that run no agent: owns that each counts once, never their form.
 
 use std::collections::BTreeMap;
 
-use fieldcast_features::Millis;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::{Store, StoreError};
-use fieldcast_wire::caps::{MAX_PAYLOAD, MAX_RECORDS};
+use fieldcast_wire::json::{FormError, JsonReading};
 use fieldcast_wire::{DeviceId, Reading, RecordBody, pb};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{broadcast, mpsc};
 
 use super::{check, out};
@@ -17,8 +16,8 @@ use crate::events::HubEvent;
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// Not the form, or over a cap.
-    #[error("{0}")]
-    Malformed(String),
+    #[error(transparent)]
+    Malformed(#[from] FormError),
     /// Nobody has added the device.
     #[error("device `{0}` is unknown; add it with `fieldcast-hub device add {0}`")]
     UnknownDevice(DeviceId),
@@ -35,40 +34,6 @@ impl JsonError {
     }
 }
 
-/// One reading.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JsonReading {
-    /// Sensor name.
-    pub sensor: String,
-    /// Data time.
-    pub time: Millis,
-    /// Value.
-    pub value: f64,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Document {
-    One(Raw),
-    Many(Vec<Raw>),
-    Named { readings: Vec<Raw> },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    sensor: String,
-    time: Time,
-    value: f64,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Time {
-    Text(String),
-    Millis(i64),
-}
-
 /// What became of a document.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Stored {
@@ -81,48 +46,6 @@ pub struct Stored {
     /// Indexes of the new ones in the document.
     #[serde(skip)]
     pub taken: Vec<usize>,
-}
-
-/// Reads `{"sensor", "time", "value"}`, an array of such, or `{"readings": [...]}`. Times are RFC 3339 text or
-/// milliseconds since 1970.
-///
-/// # Errors
-/// What is wrong and what is expected.
-pub fn parse(bytes: &[u8]) -> Result<Vec<JsonReading>, JsonError> {
-    const FORM: &str = r#"expected {"sensor": "t", "time": "2026-01-01T00:00:00Z", "value": 1.5}, an array of such, or {"readings": [...]}"#;
-    let malformed = JsonError::Malformed;
-    let over = |count: usize, what: &str, cap: u64| {
-        malformed(format!(
-            "{count} {what} are over the cap of {cap}; send less at once"
-        ))
-    };
-    if bytes.len() > MAX_PAYLOAD {
-        return Err(over(bytes.len(), "bytes", MAX_PAYLOAD as u64));
-    }
-    let document: Document = serde_json::from_slice(bytes)
-        .map_err(|error| malformed(format!("readings cannot be read ({error}); {FORM}")))?;
-    let raw = match document {
-        Document::One(raw) => vec![raw],
-        Document::Many(raw) | Document::Named { readings: raw } => raw,
-    };
-    if raw.len() as u64 > MAX_RECORDS {
-        return Err(over(raw.len(), "readings", MAX_RECORDS));
-    }
-    raw.into_iter()
-        .map(|r| {
-            let time = match r.time {
-                Time::Millis(ms) => ms,
-                Time::Text(text) => chrono::DateTime::parse_from_rfc3339(&text)
-                    .map_err(|_| malformed(format!("time `{text}` is not RFC 3339; {FORM}")))?
-                    .timestamp_millis(),
-            };
-            Ok(JsonReading {
-                sensor: r.sensor,
-                time,
-                value: r.value,
-            })
-        })
-        .collect()
 }
 
 /// The same as wire readings.
@@ -215,7 +138,7 @@ pub fn tell(
     events: &broadcast::Sender<HubEvent>,
 ) {
     let mut taken = Vec::with_capacity(stored.taken.len());
-    let mut newest: BTreeMap<String, Millis> = BTreeMap::new();
+    let mut newest: BTreeMap<String, i64> = BTreeMap::new();
     for reading in stored.taken.iter().filter_map(|at| readings.get(*at)) {
         let time = newest.entry(reading.sensor.clone()).or_insert(reading.time);
         *time = reading.time.max(*time);
@@ -279,31 +202,5 @@ mod tests {
         };
         assert_eq!(newest, BTreeMap::from([("t".to_owned(), 2_000)]));
         assert_eq!(readings, 2);
-    }
-
-    #[test]
-    fn all_three_forms_and_clear_refusals() {
-        let one = br#"{"sensor":"t","time":"1970-01-01T00:00:01Z","value":2}"#;
-        let expected = JsonReading {
-            sensor: "t".into(),
-            time: 1000,
-            value: 2.0,
-        };
-        assert_eq!(parse(one).unwrap(), vec![expected.clone()]);
-        assert_eq!(
-            parse(br#"[{"sensor":"t","time":1000,"value":2}]"#).unwrap(),
-            vec![expected.clone()]
-        );
-        assert_eq!(
-            parse(br#"{"readings":[{"sensor":"t","time":1000,"value":2}]}"#).unwrap(),
-            vec![expected]
-        );
-        for wrong in [
-            &b"{"[..],
-            br#"{"sensor":"t"}"#,
-            br#"[{"sensor":"t","time":"yesterday","value":2}]"#,
-        ] {
-            assert!(parse(wrong).unwrap_err().to_string().contains("expected"));
-        }
     }
 }

@@ -24,8 +24,8 @@ pub(super) async fn document(
     events: &broadcast::Sender<HubEvent>,
 ) {
     let mut backoff = Backoff::new();
-    let stored = match json::parse(payload) {
-        Err(error) => Err(error),
+    let stored = match fieldcast_wire::json::parse(payload) {
+        Err(error) => Err(error.into()),
         Ok(readings) => loop {
             match json::store(store, device, &readings).await {
                 // Nothing sends these again unless the receipt stays away: they wait for the database, unacknowledged.

@@ -160,7 +160,7 @@ pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: Cancellati
         let Some(delivery) = delivery else { break };
         let (device, topic) = (delivery.device, delivery.topic);
         if topic == DeviceTopic::Blob {
-            match message::decode("block request", &delivery.payload) {
+            match message::receive(&delivery.payload) {
                 // A full queue drops the request: the device asks again for what it misses.
                 Ok(request) => drop(asked.try_send((device, request))),
                 Err(error) => tracing::warn!(%device, %error, "message not handled"),
@@ -245,7 +245,7 @@ impl Desk {
     /// # Errors
     /// An unknown device, a malformed message, or the database.
     pub async fn sync(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
-        let sync: pb::Sync = message::decode("sync", payload)?;
+        let sync: pb::Sync = message::receive(payload)?;
         self.known(device).await?;
         let epoch = Epoch::from_slice(&sync.epoch)?;
         let database = self.instance.clone();
@@ -267,7 +267,7 @@ impl Desk {
     pub async fn states(&self, said: Vec<(DeviceId, Vec<u8>)>) -> Result<()> {
         let mut newest: BTreeMap<DeviceId, (pb::State, Vec<u8>)> = BTreeMap::new();
         for (device, payload) in said {
-            match message::decode::<pb::State>("state", &payload) {
+            match message::receive::<pb::State>(&payload) {
                 Ok(state) => {
                     let older = newest.get(&device).map(|(s, _)| (s.boot, s.n));
                     if older < Some((state.boot, state.n)) {
@@ -310,7 +310,7 @@ impl Desk {
     /// # Errors
     /// A malformed message, or the database.
     pub async fn presence(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
-        let m: pb::Presence = message::decode("presence", payload)?;
+        let m: pb::Presence = message::receive(payload)?;
         let session = i64::try_from(m.session).unwrap_or(i64::MAX);
         self.store
             .presence(device.as_str(), session, m.online, &m.agent_version)

@@ -56,7 +56,7 @@ impl From<StoreError> for Problem {
 impl From<JsonError> for Problem {
     fn from(e: JsonError) -> Self {
         match e {
-            JsonError::Malformed(detail) => Self::invalid(detail),
+            JsonError::Malformed(e) => Self::invalid(e.to_string()),
             JsonError::UnknownDevice(_) => Self::not_found(e.to_string()),
             JsonError::Store(e) => e.into(),
         }

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Rest;
 use super::extract::{Body, Query};
 use super::problem::Problem;
-use crate::ingest::json;
+use crate::ingest::json::{self, JsonError};
 
 /// Whose readings they are.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -41,7 +41,7 @@ pub async fn push_readings(
     Body(body): Body,
 ) -> Result<Json<Pushed>, Problem> {
     let device = DeviceId::new(whose.device).map_err(|e| Problem::invalid(e.to_string()))?;
-    let readings = json::parse(&body)?;
+    let readings = fieldcast_wire::json::parse(&body).map_err(JsonError::from)?;
     let stored = json::store(&rest.hub.store, &device, &readings).await?;
     json::tell(&device, &readings, &stored, &rest.hub.out, &rest.hub.events);
     let rejected = stored

@@ -468,12 +468,12 @@ impl Device {
         };
         let mut effects = Vec::new();
         match topic {
-            DeviceTopic::Ack => match message::decode::<pb::Ack>("ack", payload) {
+            DeviceTopic::Ack => match message::receive::<pb::Ack>(payload) {
                 Ok(ack) if ack.schema <= SCHEMA => self.ack(&ack).await,
                 Ok(_) => {}
                 Err(e) => tracing::warn!(device = %self.id, "{e}"),
             },
-            DeviceTopic::Desired => match message::decode::<pb::Desired>("desired", payload) {
+            DeviceTopic::Desired => match message::receive::<pb::Desired>(payload) {
                 Ok(desired) => {
                     self.models.desired(&desired, wall(), &mut effects).await;
                 }
