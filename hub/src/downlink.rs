@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use fieldcast_bundle::Kind;
 use fieldcast_store::Store;
 use fieldcast_wire::{DeviceId, DeviceTopic, SiteId, Topics, message, pb};
 use rumqttc::v5::AsyncClient;
@@ -103,8 +104,11 @@ impl Downlink {
         let signed = self.store.desired_of(device.as_str()).await?;
         let orders = signed
             .iter()
-            .map(|bytes| message::decode::<pb::Signed>("order", bytes))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|bytes| {
+                let signed = message::decode::<pb::Signed>("order", bytes)?;
+                Ok(self.signer.signed_now(Kind::Order, signed))
+            })
+            .collect::<Result<Vec<_>>>()?;
         let desired = pb::Desired {
             key_list: Some(self.signer.key_list()),
             orders,
@@ -125,17 +129,19 @@ impl Downlink {
                 name: command.name,
                 argument: command.argument,
             };
-            self.signer.sign("command", message::encode(&command))
+            self.signer.sign(Kind::Command, message::encode(&command))
         });
         Ok(signed.collect())
     }
 
-    /// Publishes the retained orders of every device that has some.
+    /// Publishes the retained orders of every device that has some; where keys were changed, of every device: an old list must not
+    /// be the newest that one has heard of.
     ///
     /// # Errors
     /// As [`Self::refresh_desired`].
     pub async fn refresh_all(&self) -> Result<()> {
-        for device in self.store.ordered_devices().await? {
+        let all = self.signer.list_version() > 1;
+        for device in self.store.ordered_devices(all).await? {
             self.refresh_desired(&DeviceId::new(device)?).await?;
         }
         Ok(())
