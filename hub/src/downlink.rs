@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use fieldcast_bundle::Kind;
 use fieldcast_store::Store;
 use fieldcast_store::commands::CommandRow;
 use fieldcast_wire::{DeviceId, DeviceTopic, SiteId, Topics, message, pb};
@@ -135,8 +136,11 @@ impl Downlink {
     ) -> Result<(String, Vec<u8>)> {
         let orders = signed
             .iter()
-            .map(|bytes| message::decode::<pb::Signed>("order", bytes))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|bytes| {
+                let signed = message::decode::<pb::Signed>("order", bytes)?;
+                Ok(self.signer.signed_now(Kind::Order, signed))
+            })
+            .collect::<Result<Vec<_>>>()?;
         let desired = pb::Desired {
             key_list: Some(self.signer.key_list()),
             orders,
@@ -157,15 +161,17 @@ impl Downlink {
             name: row.name,
             argument: row.argument,
         };
-        self.signer.sign("command", message::encode(&command))
+        self.signer.sign(Kind::Command, message::encode(&command))
     }
 
-    /// The same for every device that has orders or open commands.
+    /// The same for every device that has orders or open commands; where keys were changed, for every device: an old list must not
+    /// be the newest that one has heard of.
     ///
     /// # Errors
     /// As [`Self::refresh`].
     pub async fn refresh_all(&self) -> Result<()> {
-        let devices = self.store.ordered_devices().await?;
+        let all = self.signer.list_version() > 1;
+        let devices = self.store.ordered_devices(all).await?;
         self.refresh(&devices, |_| {}).await
     }
 }

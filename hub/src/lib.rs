@@ -14,6 +14,7 @@ pub mod import;
 pub mod ingest;
 pub mod jobs;
 pub mod judge;
+pub mod keys;
 pub mod leader;
 pub mod mqtt;
 pub mod page;

@@ -357,3 +357,61 @@ async fn a_bundle_of_another_hub_is_checked_and_signed_anew() {
     assert_eq!(said(&here, &url_here, &import)["restored"], true);
     assert_eq!(store.bundle(&sha).await.unwrap().unwrap(), stored);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_revoked_once_its_models_are_signed_anew() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", Some("secret")).await;
+    define(&bed.store, "f", json!({})).await;
+    feed(&bed.store, 1, 0, 60).await;
+    train(&bed).await;
+    let (dir, url) = (bed.dir.path(), bed.url("t"));
+    let before = said(dir, &url, &["key", "list"]);
+    let old = before["keys"][0]["id"].as_str().unwrap().to_owned();
+    let only = refused(dir, &url, &["key", "revoke", &old]);
+    assert!(only.contains("the only key"), "{only}");
+    let rotated = said(dir, &url, &["key", "rotate"]);
+    assert_eq!(rotated["version"], 2);
+
+    let kept = refused(dir, &url, &["key", "revoke", &old]);
+    assert!(kept.contains("model sign-anew f 1"), "{kept}");
+    // Its first rollout is in the way of a person's title.
+    let (hub, rest) = Process::serve(dir, &url, &[]).await;
+    hub.ready(&rest, 200).await;
+    let by = json!({"by": "ann"});
+    let aborted = http::post(&rest, "/v1/rollouts/1/abort", &by).await;
+    assert_eq!(aborted.status, 202, "{}", aborted.text);
+    let watched = run(dir, &url, &["rollout", "watch", "1"]);
+    assert_eq!(watched.status.code(), Some(3), "{watched:?}");
+    let anew = said(dir, &url, &["model", "sign-anew", "f", "1", "--by", "ann"]);
+    assert_eq!(anew["version"], 2);
+    let promote = ["model", "promote", "f", "2", "--champion", "--by", "ann"];
+    said(dir, &url, &promote);
+    assert_eq!(said(dir, &url, &["key", "revoke", &old])["version"], 3);
+    hub.stop().await;
+
+    // As devices see it: the same model, and the old seal holds no more.
+    let signer = signer(&bed);
+    assert_eq!(signer.foreign(&bed.store).await.unwrap(), None);
+    let mut opened = Vec::new();
+    for version in [1, 2] {
+        let row = bed
+            .store
+            .model_version("f", version)
+            .await
+            .unwrap()
+            .unwrap();
+        let sha = Sha256::from_hex(&row.bundle).unwrap();
+        let bytes = bed.store.bundle(&sha).await.unwrap().unwrap();
+        opened.push(registry::verified(&signer, &row, &bytes));
+    }
+    let [first, second] = &opened[..] else {
+        panic!("two")
+    };
+    let why = first.as_ref().unwrap_err().to_string();
+    assert!(why.contains("not in key list 3"), "{why}");
+    let second = second.as_ref().unwrap();
+    assert_eq!(second.manifest().version, 2);
+    let row = bed.store.model_version("f", 1).await.unwrap().unwrap();
+    assert_eq!(row.manifest["onnx_sha256"], second.manifest().onnx_sha256);
+}

@@ -155,3 +155,91 @@ fn a_device_does_what_a_person_commands_once_also_when_it_was_away_and_nothing_t
     agent.stop()?;
     hub.stop()
 }
+
+/// Waits until the device says which list of hub keys it goes by.
+fn knows(hub: &HubProcess, version: u64) -> Result<()> {
+    wait_for(&format!("list {version} on the device"), PATIENCE, || {
+        let devices = hub.get("/v1/devices")?;
+        let device = &devices["items"][0];
+        Ok((device["key_list_version"] == version && device["refused"] == "").then_some(()))
+    })
+}
+
+#[test]
+fn keys_rotate_are_revoked_and_the_root_signs_elsewhere_while_the_device_obeys() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (hub, options) = bed(dir.path())?;
+    let agent = AgentProcess::start(options)?;
+    let obeys = |version: u64| -> Result<()> {
+        let done = hub.cli_json(&["command", "give", "pi", "report", "--wait"])?;
+        ensure!(done["state"] == "done", "{done}");
+        knows(&hub, version)
+    };
+    let listed = || hub.cli_json(&["key", "list"]);
+    let signs = |list: &Value| -> Result<String> {
+        let keys = list["keys"].as_array().context("keys")?;
+        let one = keys
+            .iter()
+            .find(|k| k["signs"] == true)
+            .context("one signs")?;
+        Ok(one["id"].as_str().context("an id")?.to_owned())
+    };
+    obeys(1)?;
+    let first = signs(&listed()?)?;
+
+    hub.cli(&["key", "rotate"])?;
+    let rotated = listed()?;
+    ensure!(
+        rotated["version"] == 2 && rotated["keys"].as_array().map(Vec::len) == Some(2),
+        "{rotated}"
+    );
+    let second = signs(&rotated)?;
+    ensure!(second != first);
+    // What runs notices by itself.
+    knows(&hub, 2)?;
+    obeys(2)?;
+
+    hub.cli(&["key", "revoke", &first])?;
+    knows(&hub, 3)?;
+    obeys(3)?;
+    let alone = format!("{:#}", hub.cli(&["key", "revoke", &second]).unwrap_err());
+    ensure!(alone.contains("the only key"), "{alone}");
+
+    // The root goes away: what runs goes on, and a new list needs a person who carries it there and back.
+    let text = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let (root, unsigned, signed) = (text("root.pk8"), text("next.json"), text("signed.json"));
+    hub.cli(&["key", "root", "export", &root])?;
+    obeys(3)?;
+    hub.cli(&["key", "rotate", "--out", &unsigned])?;
+    let refused = format!("{:#}", hub.cli(&["key", "install", &unsigned]).unwrap_err());
+    ensure!(refused.contains("sign-list"), "{refused}");
+    hub.cli(&[
+        "key",
+        "sign-list",
+        &unsigned,
+        "--root",
+        &root,
+        "--out",
+        &signed,
+    ])?;
+    let good = std::fs::read_to_string(&signed)?;
+    let mut forged: Value = serde_json::from_str(&good)?;
+    forged["keys"][0]["public"] = json!("00".repeat(32));
+    let other = text("forged.json");
+    std::fs::write(&other, forged.to_string())?;
+    let refused = format!("{:#}", hub.cli(&["key", "install", &other]).unwrap_err());
+    ensure!(refused.contains("signature"), "{refused}");
+    obeys(3)?;
+    hub.cli(&["key", "install", &signed])?;
+    knows(&hub, 4)?;
+    obeys(4)?;
+    let again = format!("{:#}", hub.cli(&["key", "install", &signed]).unwrap_err());
+    ensure!(again.contains("does not follow"), "{again}");
+    let list = listed()?;
+    ensure!(
+        list["root_is_here"] == false && list["devices"][0]["version"] == 4,
+        "{list}"
+    );
+    agent.stop()?;
+    hub.stop()
+}

@@ -3,8 +3,8 @@
 use prost::Message;
 
 use crate::caps::{
-    MAX_ACK_PROOFS, MAX_ACK_RANGES, MAX_ACK_REJECTED, MAX_LISTED, MAX_NAME, MAX_PAYLOAD, MAX_SMALL,
-    MAX_TEXT,
+    MAX_ACK_PROOFS, MAX_ACK_RANGES, MAX_ACK_REJECTED, MAX_COMMANDS, MAX_LISTED, MAX_NAME,
+    MAX_PAYLOAD, MAX_SMALL, MAX_TEXT,
 };
 use crate::{pb, shape};
 
@@ -84,7 +84,8 @@ impl Capped for pb::Ack {
 
 impl Capped for pb::Desired {
     const KIND: &'static str = "desired";
-    const LISTS: &'static [(u32, &'static str, usize)] = &[(2, "orders", MAX_LISTED)];
+    const LISTS: &'static [(u32, &'static str, usize)] =
+        &[(2, "orders", MAX_LISTED), (3, "commands", MAX_COMMANDS)];
 }
 
 impl Capped for pb::Sync {

@@ -7,6 +7,7 @@ pub mod device;
 pub mod drift;
 pub mod forecaster;
 pub mod import;
+pub mod key;
 pub mod migrate;
 pub mod model;
 pub mod rollout;
@@ -84,6 +85,8 @@ enum Command {
     Run(run::Args),
     /// Show and steer rollouts.
     Rollout(rollout::Args),
+    /// Show and change the keys by which devices know this hub.
+    Key(key::Args),
     /// Tell a device to do something, and show what became of it.
     #[command(name = "command")]
     Tell(command::Args),
@@ -221,6 +224,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Search(args) => search::run(&ctx, &args),
         Command::Model(args) => model::run(&ctx, args).await,
         Command::Run(args) => run::run(&ctx, args).await,
+        Command::Key(args) => key::run(&ctx, args).await,
         Command::Tell(args) => command::run(&ctx, args).await,
         Command::Rollout(args) => return rollout::run(&ctx, args).await,
     };

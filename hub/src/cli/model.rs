@@ -77,6 +77,15 @@ enum Command {
         #[command(flatten)]
         who: Who,
     },
+    /// Sign a version by the key that signs now: the same model under the next number, before its key is revoked.
+    SignAnew {
+        /// Forecaster.
+        forecaster: String,
+        /// Version.
+        version: i64,
+        #[command(flatten)]
+        who: Who,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -190,6 +199,24 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             ctx.print(&diff, || diff.to_string())
         }
         Command::Promote(args) => promote(ctx, store, args).await,
+        Command::SignAnew {
+            forecaster,
+            version,
+            who,
+        } => {
+            let signer = ctx.signer(store).await?;
+            let done =
+                registry::import::sign_anew(store, &signer, &forecaster, version, who.person())
+                    .await?;
+            ctx.print(&done, || {
+                format!(
+                    "version {version} of {forecaster} is version {0} too, signed by key {1}; `model promote {forecaster} {0} \
+                     --champion` has devices run it",
+                    done.version,
+                    signer.key_id()
+                )
+            })
+        }
         Command::Import {
             forecaster,
             file,

@@ -15,6 +15,7 @@ use crate::commands;
 use crate::config::ServeConfig;
 use crate::drift;
 use crate::jobs::Worker;
+use crate::keys;
 use crate::retention::{self, Retention};
 use crate::rollout::driver::Driver;
 use crate::triggers;
@@ -125,6 +126,7 @@ fn spawn_loop(running: &mut app::Running) {
         hub.end.clone(),
     ));
     running.spawn(commands::run(hub.clone()));
+    running.spawn(keys::attend(hub.clone()));
     running.spawn(triggers::run(
         hub.store.clone(),
         hub.leads.clone(),

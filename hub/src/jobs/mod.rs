@@ -229,7 +229,12 @@ impl Worker {
 
     async fn task(&self, job: &JobRow, handle: &JobHandle) -> Result<Value, JobError> {
         match job.kind.as_str() {
-            "train" => training::run(&self.store, &self.signer, job, handle).await,
+            "train" => {
+                // What a worker signs by a key that is no longer on the list, no device takes.
+                let keys = self.signer.refresh(&self.store).await;
+                keys.map_err(|e| JobError::fatal(format!("take up the list of hub keys: {e:#}")))?;
+                training::run(&self.store, &self.signer, job, handle).await
+            }
             other => Err(JobError::fatal(format!(
                 "job kind `{other}` is unknown to this version; upgrade the hub"
             ))),

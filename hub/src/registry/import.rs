@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use fieldcast_bundle::{Caps, Expected, KeyRing, UnverifiedBundle, VerifiedBundle, seal};
+use fieldcast_bundle::{Caps, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::model_versions::NewModelVersion;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::rollout::request::Person;
-use crate::signing::{Signer, hex};
+use crate::signing::{Signer, hex, unhex};
 
 /// The public keys of a hub, as `model export --keys` writes them beside a bundle.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ impl Keys {
         );
         let root = Sha256::from_hex(root)
             .with_context(|| format!("`{root}` is no public key of 64 hex digits"))?;
-        let list = bytes_of(&self.list).context("the key list is not hexadecimal; export anew")?;
+        let list = unhex(&self.list).context("the key list is not hexadecimal; export anew")?;
         let list: pb::Signed = message::decode("key list", &list)?;
         let mut ring = KeyRing::new(root.0);
         ring.accept(&list)?;
@@ -83,12 +83,25 @@ impl Keys {
     }
 }
 
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
-    let pairs = hex.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    pairs
-        .map(|pair| byte(pair).filter(|_| pair.len() == 2))
-        .collect()
+/// Signs a version of this hub's own anew, as the next version of the same model: before a key that signed it is revoked.
+///
+/// # Errors
+/// A bundle that is gone or does not verify, nobody's name, or the database.
+pub async fn sign_anew(
+    store: &Store,
+    signer: &Signer,
+    forecaster: &str,
+    version: i64,
+    person: Person<'_>,
+) -> Result<Imported> {
+    person.check()?;
+    let row = crate::rollout::request::eligible(store, forecaster, version).await?;
+    let sha = Sha256::from_hex(&row.bundle).context("the bundle's digest is malformed")?;
+    let bytes = store.bundle(&sha).await?;
+    let bytes = bytes.with_context(|| format!("bundle {sha} is missing; restore the database"))?;
+    let bundle = super::verified(signer, &row, &bytes)?;
+    let lineage = json!({"signed_anew": {"version": version, "bundle": row.bundle, "by": person.name}, "made": row.lineage});
+    seal_anew(store, signer, &bundle, &lineage, person).await
 }
 
 /// Imports a bundle for a forecaster. Without `origin` it must be this hub's own; with it, a root that a person names and the
@@ -206,13 +219,8 @@ async fn seal_anew(
     let version = super::next_version(store, forecaster).await?;
     let mut manifest = bundle.manifest().clone();
     manifest.version = u64::try_from(version)?;
-    let bytes = seal(
-        manifest,
-        bundle.onnx().to_vec(),
-        bundle.reference().to_vec(),
-        |message| signer.raw_signature(message),
-        signer.key_id(),
-    )?;
+    let onnx = bundle.onnx().to_vec();
+    let bytes = signer.seal(manifest, onnx, bundle.reference().to_vec())?;
     let sha = Sha256::of(&bytes);
     record(store, bundle, (&sha, &bytes), version, lineage, person).await?;
     Ok(Imported {
@@ -250,7 +258,7 @@ async fn record(
         scores: &none,
     };
     let reason = person.because(&format!(
-        "version {version} imported, {} elsewhere",
+        "version {version} signed here; it was {} where it was made",
         bundle.manifest().version
     ));
     let decision = NewDecision {

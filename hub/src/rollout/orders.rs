@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
+use fieldcast_bundle::Kind;
 use fieldcast_store::desired::NewOrder;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
@@ -46,7 +47,7 @@ impl Writer<'_> {
             expires_ms: expires.timestamp_millis(),
             issued_ms: now.timestamp_millis(),
         };
-        let signed = message::encode(&self.signer.sign("order", message::encode(&order)));
+        let signed = message::encode(&self.signer.sign(Kind::Order, message::encode(&order)));
         let stage = match mode {
             Mode::Shadow => "shadow",
             Mode::Active => "active",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use fieldcast_bundle::{GoldenVector, Manifest, ModelScore, Training, seal};
+use fieldcast_bundle::{GoldenVector, Manifest, ModelScore, Training};
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
 use fieldcast_runtime::LoadedModel;
@@ -111,13 +111,7 @@ pub fn make(
         ..manifest
     };
     let json = serde_json::to_value(&manifest)?;
-    let bytes = seal(
-        manifest,
-        onnx,
-        reference,
-        |message| signer.raw_signature(message),
-        signer.key_id(),
-    )?;
+    let bytes = signer.seal(manifest, onnx, reference)?;
     Ok(Made {
         bytes,
         manifest: json,

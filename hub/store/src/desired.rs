@@ -155,15 +155,17 @@ impl Store {
         Ok(rows.into_iter().collect())
     }
 
-    /// Devices that have orders or open commands.
+    /// Devices that have orders or open commands; with `all` every one that may connect.
     ///
     /// # Errors
     /// The database.
-    pub async fn ordered_devices(&self) -> Result<Vec<String>> {
+    pub async fn ordered_devices(&self, all: bool) -> Result<Vec<String>> {
         sqlx::query_scalar(
-            "SELECT device FROM desired UNION SELECT device FROM commands WHERE ok IS NULL AND ended_at IS NULL ORDER BY device",
+            "SELECT device FROM desired UNION SELECT device FROM commands WHERE ok IS NULL AND ended_at IS NULL
+             UNION SELECT id FROM devices WHERE $1 AND (token_hash IS NOT NULL OR session > 0) ORDER BY device",
         )
-            .fetch_all(self.pool())
+            .bind(all)
+        .fetch_all(self.pool())
             .await
             .during("list devices with orders")
     }

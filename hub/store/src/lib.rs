@@ -17,6 +17,7 @@ pub mod gaps;
 pub mod gauges;
 pub mod imports;
 pub mod jobs;
+pub mod key_lists;
 pub mod leadership;
 pub mod ledger;
 mod ledger_group;

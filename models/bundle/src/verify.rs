@@ -92,6 +92,12 @@ impl UnverifiedBundle {
         })
     }
 
+    /// The key that it says signed it; nothing proves that yet.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.signed.key_id
+    }
+
     /// Checks everything, in the order of `docs/protocol.md`.
     ///
     /// `now` is the device's best time; a device with a wrong clock refuses what has expired by that clock.

@@ -21,6 +21,9 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 
 const NOW: i64 = 1_000_000;
 
+#[path = "hostile/orders.rs"]
+mod orders;
+
 fn key(seed: u8) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
 }
@@ -358,120 +361,6 @@ const ME: Me<'_> = Me {
     device: "shop-1",
 };
 
-fn order() -> Order {
-    Order {
-        site: "home".into(),
-        device: "shop-1".into(),
-        forecaster: "demand".into(),
-        bundle: Sha256::of(b"bundle").to_vec(),
-        bundle_size: 6,
-        model_version: 7,
-        stage: Stage::Shadow.into(),
-        generation: 4,
-        attempt: 1,
-        expires_ms: NOW + 1,
-        issued_ms: NOW,
-    }
-}
-
-fn obey(order: &Order) -> Result<fieldcast_bundle::VerifiedOrder, OrderError> {
-    let signed = signed::sign(Kind::Order, message::encode(order), "hub", signer(&key(2)));
-    verify_order(
-        &signed,
-        &ring(),
-        ME,
-        |forecaster| if forecaster == "demand" { 4 } else { 0 },
-        NOW,
-    )
-}
-
-#[test]
-fn orders_are_obeyed_only_when_everything_fits() {
-    let good = obey(&order()).unwrap();
-    assert_eq!(
-        (good.model.map(|m| m.bundle), good.stage, good.generation),
-        (Some(Sha256::of(b"bundle")), Stage::Shadow, 4)
-    );
-    let with = |change: &dyn Fn(&mut Order)| {
-        let mut order = order();
-        change(&mut order);
-        obey(&order).unwrap_err()
-    };
-    assert!(matches!(
-        with(&|o| o.device = "shop-2".into()),
-        OrderError::NotForMe { .. }
-    ));
-    assert!(matches!(
-        with(&|o| o.site = "away".into()),
-        OrderError::NotForMe { .. }
-    ));
-    assert!(matches!(
-        with(&|o| o.generation = 3),
-        OrderError::OldGeneration {
-            found: 3,
-            last: 4,
-            ..
-        }
-    ));
-    assert!(matches!(
-        with(&|o| o.expires_ms = NOW),
-        OrderError::Expired { .. }
-    ));
-    assert!(matches!(
-        with(&|o| o.bundle_size = u64::MAX),
-        OrderError::Unusable { .. }
-    ));
-    assert!(matches!(
-        with(&|o| o.bundle = vec![0; 31]),
-        OrderError::Unusable { .. }
-    ));
-    assert!(matches!(
-        with(&|o| o.stage = 77),
-        OrderError::Unusable { .. }
-    ));
-    for name in ["", "a/b", "Demand", &"x".repeat(65)] {
-        let refused = with(&|o| o.forecaster = name.into());
-        assert!(matches!(refused, OrderError::Name { .. }), "{name}");
-        assert_eq!(refused.step(), "V3");
-    }
-    let mut signed = signed::sign(
-        Kind::Order,
-        message::encode(&order()),
-        "hub",
-        signer(&key(2)),
-    );
-    signed.payload[3] ^= 1;
-    let broken = verify_order(&signed, &ring(), ME, |_| 0, NOW);
-    assert!(matches!(
-        broken,
-        Err(OrderError::Signature(SignatureError::Wrong { .. }))
-    ));
-}
-
-#[test]
-fn an_order_for_no_model_is_one_only_when_every_field_says_so() {
-    let none = Order {
-        bundle: Vec::new(),
-        bundle_size: 0,
-        model_version: 0,
-        stage: Stage::Active.into(),
-        ..order()
-    };
-    assert_eq!(obey(&none).unwrap().model, None);
-    let with = |change: &dyn Fn(&mut Order)| {
-        let mut order = none.clone();
-        change(&mut order);
-        obey(&order).unwrap_err().step()
-    };
-    assert_eq!(with(&|o| o.stage = Stage::Shadow.into()), "V6");
-    assert_eq!(with(&|o| o.model_version = 7), "V6");
-    assert_eq!(with(&|o| o.bundle_size = 6), "V6");
-    assert_eq!(with(&|o| o.bundle = vec![1; 32]), "V6");
-    assert_eq!(with(&|o| o.generation = 3), "V4");
-    assert_eq!(with(&|o| o.expires_ms = NOW), "V5");
-    assert_eq!(with(&|o| o.device = "shop-2".into()), "V3");
-}
-
 #[test]
 fn a_container_of_countless_parts_is_refused_before_they_are_made() {
     // Two bytes for each empty part: decoded, they would take over twenty times the file.
@@ -483,46 +372,118 @@ fn a_container_of_countless_parts_is_refused_before_they_are_made() {
     );
 }
 
+/// One hostile bundle for each attack, with the check that stops it; the device's own checks are in the agent's tests.
 #[test]
-fn commands_are_obeyed_only_when_everything_fits() {
-    let command = Command {
-        site: "home".into(),
-        device: "shop-1".into(),
-        id: "c1".into(),
-        expires_ms: NOW + 1,
-        name: "new-epoch".into(),
-        argument: String::new(),
+fn each_hostile_bundle_is_stopped_by_its_check() {
+    let step = |done: Result<VerifiedBundle, VerifyError>| done.unwrap_err().step();
+    let good = sealed();
+    let thief = seal(
+        manifest(),
+        b"onnx".to_vec(),
+        b"{}".to_vec(),
+        signer(&key(9)),
+        "hub",
+    )
+    .unwrap();
+    let unlisted = seal(
+        manifest(),
+        b"onnx".to_vec(),
+        b"{}".to_vec(),
+        signer(&key(9)),
+        "thief",
+    )
+    .unwrap();
+    // Of a field that is there twice the last one counts: what counts must be what was signed.
+    let twice = {
+        let mut other = manifest();
+        other.version += 1;
+        let json = serde_json::to_vec(&other).unwrap();
+        let more = Container {
+            manifest: json,
+            ..Container::default()
+        };
+        [good.clone(), more.encode_to_vec()].concat()
     };
-    let send = |kind, command: &Command, now| {
-        let signed = signed::sign(kind, message::encode(command), "hub", signer(&key(2)));
-        verify_command(&signed, &ring(), ME, now)
-    };
-    assert_eq!(
-        send(Kind::Command, &command, NOW).unwrap().name,
-        "new-epoch"
+    let swapped = changed(|c| c.parts.swap(0, 1));
+    assert!(
+        swapped.is_ok(),
+        "parts go by their names, not by their order"
     );
-    assert!(matches!(
-        send(Kind::Order, &command, NOW),
-        Err(OrderError::Signature(_))
-    ));
-    assert!(matches!(
-        send(Kind::Command, &command, NOW + 1),
-        Err(OrderError::Expired { .. })
-    ));
-    let other = Command {
-        device: "shop-2".into(),
-        ..command.clone()
+    let exchanged = changed(|c| {
+        let (onnx, reference) = (c.parts[0].bytes.clone(), c.parts[1].bytes.clone());
+        (c.parts[0].bytes, c.parts[1].bytes) = (reference, onnx);
+    });
+    let outside = Part {
+        name: "../model.onnx".into(),
+        bytes: b"onnx".to_vec(),
     };
-    assert!(matches!(
-        send(Kind::Command, &other, NOW),
-        Err(OrderError::NotForMe { .. })
-    ));
-    let nameless = Command {
-        id: String::new(),
-        ..command
+    let small = Caps {
+        part: 3,
+        ..Caps::default()
     };
-    assert!(matches!(
-        send(Kind::Command, &nameless, NOW),
-        Err(OrderError::Unusable { .. })
-    ));
+    let over = UnverifiedBundle::parse(&good, &small).unwrap_err();
+    let golden = |value: serde_json::Value| signed_after(move |m| m["golden"] = value.clone());
+    for (attack, found, expected) in [
+        ("a key that is on no list", step(verify(&unlisted)), "V2"),
+        (
+            "another key under a listed name",
+            step(verify(&thief)),
+            "V2",
+        ),
+        (
+            "a changed manifest",
+            step(changed(|c| c.manifest[40] ^= 1)),
+            "V2",
+        ),
+        (
+            "a second manifest behind the signed one",
+            step(verify(&twice)),
+            "V2",
+        ),
+        (
+            "for another forecaster",
+            step(verify_at(&good, NOW, "supply", "0.1.0")),
+            "V3",
+        ),
+        (
+            "expired",
+            step(verify_at(&good, NOW + 1, "demand", "0.1.0")),
+            "V5",
+        ),
+        ("over the cap", over.step(), "V6"),
+        (
+            "changed ONNX",
+            step(changed(|c| c.parts[0].bytes[0] ^= 1)),
+            "V7",
+        ),
+        (
+            "changed reference",
+            step(changed(|c| c.parts[1].bytes[0] ^= 1)),
+            "V7",
+        ),
+        ("parts that changed places", step(exchanged), "V7"),
+        (
+            "a part outside the bundle",
+            step(changed(|c| c.parts.push(outside.clone()))),
+            "V7",
+        ),
+        (
+            "a part twice",
+            step(changed(|c| c.parts.push(c.parts[0].clone()))),
+            "V7",
+        ),
+        (
+            "without golden vectors",
+            step(golden(serde_json::json!([]))),
+            "V7",
+        ),
+        ("truncated", step(verify(&good[..good.len() - 1])), "V7"),
+        (
+            "for a newer agent",
+            step(verify_at(&good, NOW, "demand", "0.0.9")),
+            "V8",
+        ),
+    ] {
+        assert_eq!(found, expected, "{attack}");
+    }
 }
