@@ -8,16 +8,16 @@ use fieldcast_tests::rollouts::{Kills, kills};
 #[test]
 fn rollouts_end_right_while_hub_worker_and_devices_are_killed() {
     let plan = Kills {
-        rollouts: 8,
+        rollouts: 6,
         side_by_side: 2,
         seed: 3,
         every: Duration::from_secs(6),
     };
     let report = kills(plan).unwrap();
     println!("{report:?}");
-    assert_eq!(report.ended, 8);
+    assert_eq!(report.ended, 6);
     assert!(
-        (1..8).contains(&report.succeeded) && report.kills.iter().sum::<u32>() >= 3,
+        (1..6).contains(&report.succeeded) && report.kills.iter().sum::<u32>() >= 2,
         "{report:?}: too little happened to prove anything"
     );
 }
