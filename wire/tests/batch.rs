@@ -1,5 +1,5 @@
 //! Any batch survives encoding; no bytes make decoding panic or over-allocate.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
 use fieldcast_wire::batch::{self, BatchError, Header};
 use fieldcast_wire::{Epoch, Reading, Record, RecordBody, pb};
@@ -235,4 +235,77 @@ fn a_count_that_overflows_is_refused() {
         batch::decode(&m.encode_to_vec()),
         Err(BatchError::TooLarge { .. })
     ));
+}
+
+#[test]
+fn columns_that_would_unfold_beyond_their_readings_are_refused() {
+    let readings = pb::ReadingColumn {
+        sensor: "t".into(),
+        seq_steps: vec![0, 1, 1],
+        time_steps: vec![1, 0, 0],
+        quality_runs: vec![0, 3],
+        ..Default::default()
+    };
+    let decimals = |count: usize| {
+        Some(pb::Decimals {
+            numbers: vec![2; count],
+            ..Default::default()
+        })
+    };
+    let decoded = |column: pb::ReadingColumn| {
+        let body = pb::BatchBody {
+            readings: vec![column],
+            ..Default::default()
+        }
+        .encode_to_vec();
+        let payload = pb::Batch {
+            schema: 3,
+            epoch: vec![0; 16],
+            number: 1,
+            first_seq: 1,
+            last_seq: 3,
+            body_len: u32::try_from(body.len()).unwrap(),
+            encoding: pb::Encoding::Zstd as i32,
+            body: zstd::bulk::compress(&body, 3).unwrap(),
+            ..Default::default()
+        };
+        batch::decode(&payload.encode_to_vec())
+    };
+    let good = pb::ReadingColumn {
+        decimals: decimals(3),
+        ..readings.clone()
+    };
+    let values: Vec<f64> = decoded(good.clone())
+        .unwrap()
+        .records
+        .iter()
+        .map(|r| match &r.body {
+            RecordBody::Reading(r) => r.value,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(values, [1.0, 2.0, 3.0]);
+    for bad in [
+        pb::ReadingColumn {
+            decimals: decimals(1 << 20),
+            ..good.clone()
+        },
+        pb::ReadingColumn {
+            distinct: u32::MAX,
+            ..good.clone()
+        },
+        pb::ReadingColumn {
+            distinct: 3,
+            picks: vec![0; 1 << 20],
+            ..good.clone()
+        },
+        pb::ReadingColumn {
+            values: vec![0; 24],
+            ..good
+        },
+        readings,
+    ] {
+        let error = decoded(bad).unwrap_err();
+        assert!(matches!(error, BatchError::Malformed { .. }), "{error}");
+    }
 }

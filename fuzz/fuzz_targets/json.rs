@@ -1,0 +1,4 @@
+//! Readings as JSON.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldcast_fuzz::json(bytes));

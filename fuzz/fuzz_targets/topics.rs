@@ -1,0 +1,4 @@
+//! Received topics.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fieldcast_fuzz::topics(bytes));
