@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::error::{BufferError, sql};
 use super::rewind::{self, UNANSWERED};
+use super::stamp::Stamped;
 use super::store::{self, Store};
 use super::types::{BatchKey, SealedInfo, SyncHead};
 use super::{number, unsigned};
@@ -144,17 +145,16 @@ impl Store {
         found.collect::<Result<_, _>>().map_err(&step)
     }
 
-    /// The clocks now, with a monotonic time that nothing else of this boot has: acks name what they answer by it.
-    pub(super) fn stamp(&mut self) -> pb::ClockStamp {
+    /// The clocks now, with a monotonic time that nothing else of this boot has: acks name what they answer by it. Syncs are
+    /// not kept: that they have the even times and batches the odd ones holds over restarts too.
+    pub(super) fn stamp(&mut self, of: Stamped) -> pb::ClockStamp {
         let mut stamp = self.clock.stamp();
-        let moved = self
-            .last_stamp
-            .saturating_add(1)
-            .saturating_sub(stamp.monotonic_ms)
-            .max(0);
-        stamp.monotonic_ms = stamp.monotonic_ms.saturating_add(moved);
+        let next = self.last_stamp.saturating_add(1).max(stamp.monotonic_ms);
+        let next = of.first_from(next);
+        let moved = next.saturating_sub(stamp.monotonic_ms);
+        stamp.monotonic_ms = next;
         stamp.wall_ms = stamp.wall_ms.saturating_add(moved);
-        self.last_stamp = stamp.monotonic_ms;
+        self.last_stamp = next;
         stamp
     }
 
@@ -169,7 +169,7 @@ impl Store {
             .db
             .query_row("SELECT bytes FROM totals", [], |r| r.get(0))
             .map_err(&step)?;
-        let clock = self.stamp();
+        let clock = self.stamp(Stamped::Sync);
         let mut statement = self
             .db
             .prepare_cached(&format!(

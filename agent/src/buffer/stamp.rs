@@ -15,6 +15,23 @@ pub(super) const KEY: &str = "buffer/clock";
 /// A clock that was set by less than this counts as the same, milliseconds: the hub corrects nothing smaller.
 const SAME_CLOCK_MS: u64 = 1_000;
 
+/// What is stamped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stamped {
+    /// A batch.
+    Batch,
+    /// A sync.
+    Sync,
+}
+
+impl Stamped {
+    /// Its first time from this one on.
+    pub(super) fn first_from(self, monotonic_ms: i64) -> i64 {
+        let odd = i64::from(self == Self::Batch);
+        monotonic_ms.saturating_add((monotonic_ms ^ odd) & 1)
+    }
+}
+
 /// The clock under which the file's newest records were committed; none in a file that never kept one.
 pub(super) fn load(db: &Connection) -> Result<Option<pb::ClockStamp>, BufferError> {
     let step = sql("reading the clock of unsealed records");
@@ -61,13 +78,13 @@ impl Store {
 
     /// The clock of the records that wait, with a monotonic time that nothing else of its boot has.
     pub(super) fn seal_stamp(&mut self) -> pb::ClockStamp {
-        let now = self.stamp();
+        let now = self.stamp(Stamped::Batch);
         match &mut self.noted {
             Some(known) if same(known, &now) => now,
             Some(known) => {
                 let next = match known.boot_id == now.boot_id {
                     true => now.monotonic_ms,
-                    false => known.monotonic_ms.saturating_add(1),
+                    false => Stamped::Batch.first_from(known.monotonic_ms.saturating_add(1)),
                 };
                 move_to(known, next);
                 known.clone()

@@ -5,7 +5,7 @@
 mod client;
 mod driver;
 #[cfg(test)]
-mod model_hub;
+mod simulation;
 #[cfg(test)]
 mod tests;
 

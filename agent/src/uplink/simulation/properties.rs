@@ -1,0 +1,189 @@
+//! What is run: the properties, seeds that once failed, and rules broken on purpose that the assertions must notice.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use proptest::prelude::*;
+
+use super::verdict::run;
+use super::{Broken, Copy, LONG_TAIL, PLAN, Plan, Restores, World};
+
+const SHORT_TAIL: u64 = 1_500;
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn exactly_once_over_a_bad_network(seed in any::<u64>()) {
+        let w = run(seed, Plan { steps: 400, ..PLAN });
+        prop_assert_eq!(w.hubs.conflicts, 0, "P3: the bytes of a batch never change");
+    }
+
+    #[test]
+    fn exactly_once_although_the_hub_is_restored(seed in any::<u64>()) {
+        run(seed, Plan { restores: Restores::Told, ..PLAN });
+    }
+
+    #[test]
+    fn nothing_is_silently_lost_although_the_tail_is_shorter_than_the_backup_is_old(seed in any::<u64>()) {
+        run(seed, Plan { restores: Restores::Told, tail_bytes: SHORT_TAIL, ..PLAN });
+    }
+
+    #[test]
+    fn exactly_once_although_nobody_tells_the_hub_that_it_was_restored(seed in any::<u64>()) {
+        run(seed, Plan { restores: Restores::Untold, ..PLAN });
+    }
+
+    #[test]
+    fn nor_is_anything_silently_lost_then_although_the_tail_is_short(seed in any::<u64>()) {
+        run(seed, Plan { restores: Restores::Untold, tail_bytes: SHORT_TAIL, ..PLAN });
+    }
+
+    #[test]
+    fn an_old_image_costs_what_only_its_disk_knew(seed in any::<u64>()) {
+        run(seed, Plan { copy: Copy::OldImage, ..PLAN });
+    }
+
+    #[test]
+    fn a_clone_is_noticed_and_nothing_of_either_is_lost(seed in any::<u64>()) {
+        run(seed, Plan { copy: Copy::Clone, ..PLAN });
+    }
+}
+
+const SEED: u64 = 2_459_767_849_304_582_745;
+
+/// All kinds of runs, one after the other.
+fn nth(n: u64) -> Plan {
+    let restores = [Restores::Told, Restores::Untold][usize::from(n / 2 % 2 == 1)];
+    let tail_bytes = [LONG_TAIL, SHORT_TAIL][usize::from(n % 2 == 1)];
+    match n % 6 {
+        0..4 => Plan {
+            restores,
+            tail_bytes,
+            ..PLAN
+        },
+        4 => Plan {
+            copy: Copy::OldImage,
+            ..PLAN
+        },
+        _ => Plan {
+            copy: Copy::Clone,
+            ..PLAN
+        },
+    }
+}
+
+/// Many more seeds than the properties take: `FIELDCAST_SEEDS=3000 cargo test -- --ignored many_seeds`.
+#[test]
+#[ignore = "takes minutes"]
+fn many_seeds() {
+    let count: u64 = std::env::var("FIELDCAST_SEEDS").map_or(300, |n| n.parse().unwrap());
+    let mut failed = Vec::new();
+    let (mut crashes, mut overlaps) = (0, 0);
+    for n in 0..count {
+        let seed = SEED.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        match catch_unwind(|| run(seed, nth(n))) {
+            Ok(w) => {
+                crashes += w.hubs.crashes;
+                overlaps += w.hubs.overlaps;
+            }
+            Err(_) => failed.push((seed, nth(n))),
+        }
+    }
+    println!("{count} seeds: {crashes} hubs crashed in a round, {overlaps} rounds overlapped");
+    assert!(failed.is_empty(), "{} of {count}: {failed:?}", failed.len());
+}
+
+/// Runs until an assertion fails; answers what it said.
+fn noticed(broken: Broken, plan: Plan) -> String {
+    for n in 0..40 {
+        let plan = Plan {
+            broken: Some(broken),
+            ..plan
+        };
+        let seed = SEED.wrapping_add(n);
+        if let Err(said) = catch_unwind(AssertUnwindSafe(|| run(seed, plan))) {
+            return said.downcast_ref::<String>().unwrap().clone();
+        }
+    }
+    panic!("nobody noticed {broken:?}");
+}
+
+#[test]
+fn broken_rules_are_noticed() {
+    let clone = Plan {
+        copy: Copy::Clone,
+        ..PLAN
+    };
+    for (broken, plan, invariant) in [
+        (Broken::AckBeforeCommit, PLAN, "P4: "),
+        (Broken::WriteAgain, PLAN, "P4: "),
+        (Broken::ConflictIsKnown, clone, "P4: "),
+        (Broken::TrimByNumber, clone, "P5: "),
+    ] {
+        let said = noticed(broken, plan);
+        assert!(said.contains(invariant), "{broken:?}: {said}");
+    }
+}
+
+#[test]
+fn a_restored_disk_image_loses_nothing_and_begins_a_new_epoch() {
+    restored_image(5);
+}
+
+/// Once lost what the image sealed under numbers that the hub knew: acknowledgements proved a number, not its bytes.
+#[test]
+fn nor_where_it_comes_back_late_and_numbers_more_batches_than_the_hub_knows() {
+    restored_image(25);
+}
+
+fn settle(w: &mut World) {
+    for _ in 0..2_000 {
+        while w.devices[0].store().has_pending() {
+            w.seal(0);
+        }
+        w.tick(100);
+        if w.devices[0].store().depth().unwrap().records == 0 {
+            return;
+        }
+    }
+    panic!("P2: something waits for ever");
+}
+
+fn restored_image(readings: usize) {
+    let plan = Plan {
+        copy: Copy::OldImage,
+        ..PLAN
+    };
+    let mut w = World::new(7, plan);
+    w.chance.faults = false;
+    for _ in 0..12 {
+        w.read(0);
+    }
+    settle(&mut w);
+    // The image is taken here, then the device goes on.
+    w.crash(0);
+    for _ in 0..10 {
+        w.read(0);
+    }
+    settle(&mut w);
+    // The image comes back; readings are taken and sealed before the first connection.
+    w.use_image();
+    let before = w.devices[0].store().depth().unwrap().epoch;
+    for _ in 0..readings {
+        w.read(0);
+    }
+    settle(&mut w);
+    let depth = w.devices[0].store().depth().unwrap();
+    assert_ne!(
+        depth.epoch, before,
+        "P4: a hub that knows more forces a new epoch"
+    );
+    for time in w.produced.keys().filter(|t| !super::is_refused(**t)) {
+        let copies = w.hubs.database.rows.get(time);
+        assert_eq!(copies, Some(&1), "P4: reading {time} exactly once");
+    }
+}
