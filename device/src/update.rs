@@ -444,7 +444,8 @@ impl Machine {
                 return self.go_back(sha, reason);
             }
             self.good_us = self.pace.known().unwrap_or(self.good_us);
-            return Vec::new();
+            // Ordered back to the last good bundle while another was on trial: it needs no new proof, the order an answer.
+            return self.well(terms);
         }
         if let Some(reason) = self.pace.slow(terms, self.good_us, took.golden_us) {
             return self.go_back(sha, reason);
@@ -454,8 +455,12 @@ impl Machine {
         }
         self.before = std::mem::replace(&mut self.last_good, self.active.clone());
         self.good_us = self.pace.p95().unwrap_or(0);
-        if self.phase != Phase::Active {
-            // Another order is on its way: this bundle has proved itself all the same.
+        self.well(terms)
+    }
+
+    /// What runs has made its forecasts. Where another order is on its way, this one is not answered any more.
+    fn well(&mut self, terms: &Terms) -> Vec<Output> {
+        if self.phase != Phase::Active || self.forecasts < u64::from(terms.probation) {
             return Vec::new();
         }
         self.phase = Phase::Healthy;

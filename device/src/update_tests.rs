@@ -101,6 +101,23 @@ fn a_good_bundle_becomes_healthy_after_its_probation() {
 }
 
 #[test]
+fn the_last_good_bundle_ordered_back_in_place_of_one_on_trial_is_healthy_again() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let b = bundle("b").sha;
+    let trial = vec![
+        order("b", 2, false),
+        Event::Fetched(b.clone()),
+        Event::Loaded(b.clone()),
+        forecasted(&b, 0),
+    ];
+    run(&mut m, trial);
+    assert_eq!(m.phase, Phase::Active);
+    install(&mut m, "a", 3);
+    assert_eq!(m.last_good, Some(bundle("a")));
+}
+
+#[test]
 fn a_model_that_fails_on_probation_gives_way_to_the_last_good_one() {
     let mut m = Machine::default();
     install(&mut m, "a", 1);

@@ -21,6 +21,8 @@ pub(crate) struct Hub {
     pub(crate) other_broker: Option<u16>,
     /// Where PostgreSQL is for the hub, and for its commands.
     database: (u16, u16),
+    /// Where its database is, if not by way of those ports.
+    pub(crate) url: Option<String>,
     process: Option<Process>,
 }
 
@@ -34,6 +36,7 @@ impl Hub {
             broker: port()?,
             other_broker: None,
             database,
+            url: None,
             process: None,
         })
     }
@@ -124,7 +127,10 @@ impl Hub {
         let mut command = Command::new(program("fieldcast-hub")?);
         command.arg("--data-dir").arg(&self.dir);
         command
-            .env("DATABASE_URL", Postgres::url(database))
+            .env(
+                "DATABASE_URL",
+                self.url.clone().unwrap_or_else(|| Postgres::url(database)),
+            )
             .env("NO_COLOR", "1");
         Ok(command)
     }

@@ -67,6 +67,15 @@ impl Postgres {
         format!("postgres://hub@127.0.0.1:{port}/{DATABASE}")
     }
 
+    /// For a hub, by way of the socket, as it goes to a private PostgreSQL.
+    pub(crate) fn socket_url(&self) -> String {
+        format!(
+            "postgres://hub@localhost:{}/{DATABASE}?host={}",
+            self.port,
+            self.root.display()
+        )
+    }
+
     pub(crate) fn start(&mut self) -> Result<()> {
         if self.process.is_some() {
             return Ok(());

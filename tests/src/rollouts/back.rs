@@ -5,8 +5,8 @@ use anyhow::{Result, ensure};
 use super::bed::{Bed, FORECASTER, stage};
 use super::line;
 
-/// Of these a twentieth are canaries, and the new model fails on half of them.
-const DEVICES: u32 = 1_000;
+/// Of these a tenth are canaries, and the new model fails on half of them.
+const DEVICES: u32 = 200;
 
 pub(super) fn measure(bed: &mut Bed, times: u32) -> Result<()> {
     bed.versions(FORECASTER, 2)?;
@@ -18,7 +18,7 @@ pub(super) fn measure(bed: &mut Bed, times: u32) -> Result<()> {
         bed.wait("the fleet to run the champion", |bed| {
             Ok(bed.healthy(FORECASTER, 1)? == u64::from(DEVICES))
         })?;
-        let plan = [stage("canary", 5, 60), stage("all", 100, 60)].concat();
+        let plan = [stage("canary", 10, 60), stage("all", 100, 60)].concat();
         let rollout = bed.roll_out(FORECASTER, 2, &plan)?;
         bed.wait("the rollout to go back", |bed| {
             Ok(bed.status(rollout)? == "rolled_back")
@@ -41,7 +41,7 @@ pub(super) fn measure(bed: &mut Bed, times: u32) -> Result<()> {
         let last = bed.postgres.number(&format!(
             "SELECT (extract(epoch FROM max(s.received_at)) * 1000)::bigint {back}"
         ))?;
-        ensure!(ordered == u64::from(DEVICES / 20), "{ordered} were ordered");
+        ensure!(ordered == u64::from(DEVICES / 10), "{ordered} were ordered");
         took.push(last.saturating_sub(decided) as f64 / 1e3);
     }
     took.sort_by(f64::total_cmp);

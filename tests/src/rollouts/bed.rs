@@ -51,6 +51,7 @@ impl Bed {
             &["shared_preload_libraries=pg_stat_statements"],
         )?;
         let mut hub = Hub::make(&dir.join("hub"), (postgres.port, postgres.port))?;
+        hub.url = Some(postgres.socket_url());
         hub.start()?;
         hub.wait_ready()?;
         let bed = Self {

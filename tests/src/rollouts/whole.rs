@@ -30,7 +30,8 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
     let devices = scale.devices;
     // Each forecasts every ten seconds, which is four hours of data.
     bed.start_fleet(&format!(
-        "--devices {devices} --sensors 1 --rate 0.1 --batch-every 10s --speed 1440 --fault offline=0.1 --progress 10s"
+        "--devices {devices} --ramp {}s --sensors 1 --rate 0.1 --batch-every 10s --speed 1440 --fault offline=0.1 --progress 10s",
+        devices.div_ceil(100)
     ))?;
     let mut before = 0;
     wait_for("the fleet to run the champion", LONG, || {
