@@ -189,6 +189,7 @@ fn orders_are_shown_with_their_keys_unverified() {
     let desired = pb::Desired {
         key_list: Some(signed(message::encode(&list), "root")),
         orders: vec![signed(message::encode(&order), "k")],
+        commands: Vec::new(),
     };
     let value = both("dn/desired", "desired", &message::encode(&desired));
     let one = &value["orders"][0];
