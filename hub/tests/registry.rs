@@ -10,16 +10,19 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use fieldcast_hub::jobs::Worker;
 use fieldcast_hub::registry;
 use fieldcast_hub::rollout::state::{DeviceState, Status};
 use fieldcast_hub::signing::{Signer, hex};
 use fieldcast_store::{Store, Target};
 use fieldcast_wire::Sha256;
 use serde_json::{Value, json};
-use support::learning::{feed, signer, train};
+use support::learning::{enqueue, feed, signer, train};
 use support::process::{Process, refused, run};
-use support::{add_device, bed, define, http, psql, register};
+use support::{add_device, bed, define, http, psql, register, shown};
+use tokio_util::sync::CancellationToken;
 
 /// What a command prints as JSON; it must succeed.
 fn said(dir: &Path, url: &str, args: &[&str]) -> Value {
@@ -324,7 +327,7 @@ async fn a_bundle_of_another_hub_is_checked_and_signed_anew() {
         registry::verified(&own, &row, &stored).unwrap(),
         bed.store.model_version("f", 1).await.unwrap().unwrap(),
     );
-    assert_eq!(row.manifest, json!(made.manifest()));
+    assert_eq!(row.manifest, shown(made.manifest()));
     assert_eq!(
         row.manifest["onnx_sha256"],
         original.manifest["onnx_sha256"]
@@ -356,6 +359,27 @@ async fn a_bundle_of_another_hub_is_checked_and_signed_anew() {
     assert!(gone.contains("was removed"), "{gone}");
     assert_eq!(said(&here, &url_here, &import)["restored"], true);
     assert_eq!(store.bundle(&sha).await.unwrap().unwrap(), stored);
+
+    // As the champion it is judged on what it has not seen, and can be replaced.
+    said(
+        &here,
+        &url_here,
+        &["model", "promote", "f", "1", "--by", "ann", "--champion"],
+    );
+    add_device(&store, "a", Some("secret")).await;
+    feed(&store, 1, 0, 90).await;
+    let id = enqueue(&store, json!({"max_epochs": 0})).await;
+    let worker = Worker::new(store.clone(), Arc::new(own));
+    let done = worker.once(None, &CancellationToken::new()).await.unwrap();
+    assert_eq!(done, Some(id));
+    let next = store.model_version("f", 3).await.unwrap().unwrap();
+    let windows = &next.metrics["holdout"]["champion"]["windows"];
+    assert!(
+        windows.as_u64().unwrap_or(0) > 100,
+        "{}",
+        next.metrics["holdout"]
+    );
+    assert_eq!(row.lineage["data_until"], original.lineage["data_until"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

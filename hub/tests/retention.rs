@@ -56,15 +56,20 @@ async fn months_end_and_batches_that_the_ledger_forgot_still_count_once() {
     let bed = bed().await;
     add_device(&bed.store, "a", None).await;
     let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
-    let old = payload(epoch(1), 1, 1, vec![reading("t", JAN_2026, 1.0)]);
-    let new = payload(epoch(1), 2, 2, vec![reading("t", JAN_2026 + 40 * DAY, 2.0)]);
-    let late = payload(epoch(1), 4, 4, vec![reading("t", JAN_2026 + 41 * DAY, 3.0)]);
+    let old = payload(
+        epoch(1),
+        1,
+        1,
+        vec![reading("t", JAN_2026, 1.0), reading("t", 1_000, 0.5)],
+    );
+    let new = payload(epoch(1), 2, 3, vec![reading("t", JAN_2026 + 40 * DAY, 2.0)]);
+    let late = payload(epoch(1), 4, 5, vec![reading("t", JAN_2026 + 41 * DAY, 3.0)]);
     ingestor
         .write(&[job("a", &old), job("a", &new), job("a", &late)])
         .await
         .unwrap();
 
-    // A year after January: its readings are older, February's are not.
+    // A year after January: its readings and those of a clock in 1970 are older, February's are not.
     let then = at(JAN_2026 + (365 + 31) * DAY);
     let readings_alone = Retention {
         keep_ledger_days: 0,
@@ -94,7 +99,7 @@ async fn months_end_and_batches_that_the_ledger_forgot_still_count_once() {
         (again.acks[0].1.through, again.acks[0].1.new_epoch),
         (2, false)
     );
-    let third = payload(epoch(1), 3, 3, vec![reading("t", JAN_2026 + DAY, 9.0)]);
+    let third = payload(epoch(1), 3, 4, vec![reading("t", JAN_2026 + DAY, 9.0)]);
     let refused = ingestor.write(&[job("a", &third)]).await.unwrap_err();
     assert!(refused.is_transient(), "{refused}");
     ingestor.forget();
@@ -112,7 +117,7 @@ async fn months_end_and_batches_that_the_ledger_forgot_still_count_once() {
 async fn bundles_go_that_no_device_runs_or_may_return_to() {
     let bed = bed().await;
     let store = &bed.store;
-    let now = store.database_time().await.unwrap();
+    let now = store.settled_time().await.unwrap();
     add_device(store, "a", Some("secret")).await;
     define(store, "f", json!({})).await;
     for version in 1..=10 {

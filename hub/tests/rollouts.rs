@@ -24,7 +24,7 @@ use fieldcast_store::rollouts::NewRollout;
 use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
 use serde_json::json;
-use support::{Bed, add_device, bed, define, register};
+use support::{Bed, add_device, bed, define, psql, register};
 
 fn driver(bed: &Bed) -> Driver {
     let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
@@ -218,7 +218,7 @@ async fn who_may_connect_gets_the_champion_and_gets_it_anew_when_the_order_expir
         model_version: 1,
         stage: "active",
         generation: 2,
-        expires_at: store.database_time().await.unwrap(),
+        expires_at: store.settled_time().await.unwrap(),
         signed: b"expired",
     };
     let expired = [expired];
@@ -257,7 +257,7 @@ async fn a_rollout_orders_above_what_was_ordered_while_it_was_prepared_and_ends_
         model_version: 1,
         stage: "active",
         generation: 7,
-        expires_at: store.database_time().await.unwrap(),
+        expires_at: store.settled_time().await.unwrap(),
         signed: b"between",
     };
     assert_eq!(orders.put(&[between]).await.unwrap(), 1);
@@ -268,4 +268,27 @@ async fn a_rollout_orders_above_what_was_ordered_while_it_was_prepared_and_ends_
     assert_eq!((standing.model_version, standing.generation), (2, 8));
     assert_eq!(status(store, older).await, "superseded");
     assert_eq!(status(store, newer).await, "running");
+}
+
+#[tokio::test]
+async fn a_champion_that_is_rolled_out_once_more_holds_its_title_since_it_got_it() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    register(store, "f", 1).await;
+    psql(
+        &bed,
+        "UPDATE champions SET since = '2020-01-01 00:00:00+00'",
+    );
+    let id = driver::start(store, "f", 1, Plan::all_at_once(), "ann")
+        .await
+        .unwrap();
+    let mut locked = store.lock_rollout(id).await.unwrap().unwrap();
+    locked.promote().await.unwrap();
+    locked.commit().await.unwrap();
+    psql(
+        &bed,
+        "DO $$ BEGIN ASSERT (SELECT since FROM champions) = '2020-01-01 00:00:00+00'; END $$",
+    );
 }

@@ -11,14 +11,18 @@ mod support;
 use std::time::Duration;
 
 use fieldcast_hub::jobs::{JobHandle, Worker};
+use fieldcast_hub::rollout::plan::Plan;
+use fieldcast_hub::rollout::rows;
 use fieldcast_hub::training::{self, KIND, snapshot};
 use fieldcast_hub::{CODE_VERSION, registry};
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::{Claim, JobRow};
+use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
+use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
 use support::learning::{JAN_2026, enqueue, feed, signer, train};
-use support::{add_device, bed, conclude, deadline, define, psql};
+use support::{add_device, bed, conclude, deadline, define, psql, register, shown};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +44,7 @@ async fn a_run_stores_model_decision_and_rollout_and_judges_what_asks_the_same()
     let sha = fieldcast_wire::Sha256::from_hex(&row.bundle).unwrap();
     let bytes = store.bundle(&sha).await.unwrap().unwrap();
     let verified = registry::verified(&signer(&bed), &row, &bytes).unwrap();
-    assert_eq!(row.manifest, json!(verified.manifest()));
+    assert_eq!(row.manifest, shown(verified.manifest()));
     assert_eq!(row.manifest["onnx_sha256"].as_str().unwrap().len(), 64);
     let run = store.training_run(job.id).await.unwrap().unwrap();
     assert_eq!(run.code_version, CODE_VERSION);
@@ -136,7 +140,7 @@ async fn only_the_worker_that_holds_the_job_stores_a_model_and_only_once() {
         spec_version: 1,
         trigger: "person",
         reason: "",
-        snapshot_at: store.database_time().await.unwrap(),
+        snapshot_at: store.settled_time().await.unwrap(),
         snapshot_sha: b"x",
         snapshot_rows: 1,
         seed: 1,
@@ -173,6 +177,56 @@ async fn only_the_worker_that_holds_the_job_stores_a_model_and_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_judged_against_another_champion_is_not_rolled_out() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    register(store, "f", 1).await;
+    enqueue(store, json!({})).await;
+    let job = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
+    let none = json!({});
+    let sha = fieldcast_wire::Sha256::of(b"new");
+    let conclude = async |version: i64, champion: Option<i64>| {
+        let plan = Plan::all_at_once();
+        let rollout = rows::prepare(store, "f", version, plan, "run")
+            .await
+            .unwrap();
+        let conclusion = Conclusion {
+            model: NewModelVersion {
+                forecaster: "f",
+                version,
+                sha: &sha.0,
+                bytes: b"new",
+                manifest: &none,
+                metrics: &none,
+                lineage: &none,
+                verdict: &none,
+                scores: &none,
+            },
+            decision: NewDecision {
+                forecaster: "f",
+                decision: "roll_out",
+                ..NewDecision::default()
+            },
+            rollout: Some(rollout),
+            champion,
+            result: json!({}),
+        };
+        store
+            .conclude_training(&job.claim(), &conclusion)
+            .await
+            .unwrap()
+    };
+    assert_eq!(conclude(2, None).await, Concluded::Overtaken);
+    assert_eq!(conclude(1, Some(1)).await, Concluded::Overtaken, "taken");
+    assert!(store.open_rollouts().await.unwrap().is_empty());
+    let stored = conclude(2, Some(1)).await;
+    assert!(matches!(stored, Concluded::Stored(_)), "{stored:?}");
+    assert_eq!(store.open_rollouts().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_holds_what_was_known_at_its_time() {
     let bed = bed().await;
     let store = &bed.store;
@@ -180,7 +234,7 @@ async fn a_snapshot_holds_what_was_known_at_its_time() {
     define(store, "f", json!({})).await;
     let spec = store.forecaster("f").await.unwrap().unwrap().spec;
     feed(store, 1, 0, 2).await;
-    let known = store.database_time().await.unwrap();
+    let known = store.settled_time().await.unwrap();
     let before = snapshot::take(store, &spec, JAN_2026 - 1, known)
         .await
         .unwrap();
@@ -189,11 +243,28 @@ async fn a_snapshot_holds_what_was_known_at_its_time() {
         .await
         .unwrap();
     assert_eq!(snapshot::digest(&before), snapshot::digest(&again));
-    let now = store.database_time().await.unwrap();
+    let now = store.settled_time().await.unwrap();
     let all = snapshot::take(store, &spec, JAN_2026 - 1, now)
         .await
         .unwrap();
     assert_eq!((before[0].rows.len(), all[0].rows.len()), (48, 72));
+    // What is being written while the time is taken is in none of its snapshots, not even when it is there.
+    let sensor = store.sensors("a").await.unwrap()[0].id;
+    let mut late = ReadingColumns::default();
+    late.push(sensor, JAN_2026 + 80 * 3_600_000, 1.0, 0, 2);
+    let mut tx = store.begin_ingest().await.unwrap();
+    tx.insert_readings(&late).await.unwrap();
+    let open = store.settled_time().await.unwrap();
+    tx.commit().await.unwrap();
+    let seen = snapshot::take(store, &spec, JAN_2026 - 1, open)
+        .await
+        .unwrap();
+    assert_eq!(snapshot::digest(&seen), snapshot::digest(&all));
+    let now = store.settled_time().await.unwrap();
+    let seen = snapshot::take(store, &spec, JAN_2026 - 1, now)
+        .await
+        .unwrap();
+    assert!(seen[0].rows.len() > 72);
     // A row is the same wherever the reading of it begins.
     let half = 3_600_000 / 2;
     let from = JAN_2026 + 10 * 3_600_000;
@@ -346,9 +417,17 @@ async fn a_run_made_again_is_the_same_model_under_another_version() {
     assert!(reason.contains("the same, bit for bit"), "{reason}");
     let first = store.model_version("f", 1).await.unwrap().unwrap();
     let second = store.model_version("f", 2).await.unwrap().unwrap();
-    for key in ["onnx_sha256", "reference_sha256", "golden", "forecaster"] {
+    for key in ["onnx_sha256", "reference_sha256", "forecaster"] {
         assert_eq!(first.manifest[key], second.manifest[key], "{key}");
     }
+    let mut golden = Vec::new();
+    for row in [&first, &second] {
+        let sha = fieldcast_wire::Sha256::from_hex(&row.bundle).unwrap();
+        let bytes = store.bundle(&sha).await.unwrap().unwrap();
+        let verified = registry::verified(&signer(&bed), row, &bytes).unwrap();
+        golden.push(json!(verified.manifest().golden));
+    }
+    assert_eq!(golden[0], golden[1]);
     assert_ne!(first.bundle, second.bundle);
     assert!(first.champion && !second.champion);
     let told = store.decisions(Some("f"), None, 10).await.unwrap();

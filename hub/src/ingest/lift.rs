@@ -44,13 +44,14 @@ impl Lift {
 }
 
 async fn lift(store: &Store, devices: Option<&Vec<String>>) -> Result<()> {
+    let mut after = 0;
     loop {
-        let found = store.liftable(devices.map(Vec::as_slice)).await?;
-        if found.is_empty() {
+        let found = store.liftable(devices.map(Vec::as_slice), after).await?;
+        let Some(last) = found.last() else {
             return Ok(());
-        }
+        };
+        after = last.id;
         let mut anchors = BTreeMap::new();
-        let mut lifted = false;
         for batch in &found {
             let boot = (batch.device.clone(), batch.boot_id.clone());
             if !anchors.contains_key(&boot) {
@@ -69,10 +70,6 @@ async fn lift(store: &Store, devices: Option<&Vec<String>>) -> Result<()> {
                 Dating::Off(offset) => offset,
             };
             store.lift(batch, offset).await?;
-            lifted = true;
-        }
-        if !lifted {
-            return Ok(());
         }
     }
 }

@@ -240,14 +240,8 @@ impl Ingestor {
             others,
             mut rejected,
         } = self.plan(dated);
-        let clock = &batch.clock;
-        if waits(&columns, clock) {
-            let device = job.device.as_str();
-            let noted =
-                tx.insert_unanchored(device, &clock.boot_id, clock.monotonic_ms, clock.wall_ms);
-            columns.wait_for(noted.await?);
-        }
         tx.savepoint().await?;
+        note_waiting(tx, job, &mut columns).await?;
         match self.rows(tx, job, &columns, &others, &rejected).await {
             Ok(true) => {
                 tx.release().await?;
@@ -260,6 +254,7 @@ impl Ingestor {
                 tx.back().await?;
                 let others = sieve(tx, job, others, &mut rejected).await?;
                 tx.savepoint().await?;
+                note_waiting(tx, job, &mut columns).await?;
                 match self.rows(tx, job, &columns, &others, &rejected).await {
                     Ok(true) => {
                         tx.release().await?;
@@ -448,6 +443,17 @@ pub(super) fn facts(job: &Job) -> impl Iterator<Item = &pb::ClockFact> {
         RecordBody::Clock(fact) => Some(fact),
         _ => None,
     })
+}
+
+/// Notes a batch whose readings wait for an anchor. Behind the savepoint: what is not written leaves no note.
+async fn note_waiting(tx: &mut Ingest, job: &Job, columns: &mut ReadingColumns) -> Result<()> {
+    let clock = &job.batch.clock;
+    if waits(columns, clock) {
+        let device = job.device.as_str();
+        let noted = tx.insert_unanchored(device, &clock.boot_id, clock.monotonic_ms, clock.wall_ms);
+        columns.wait_for(noted.await?);
+    }
+    Ok(())
 }
 
 fn tell(job: &Job, rejected: &[RejectedRecord], written: &mut Written) {

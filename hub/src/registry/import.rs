@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use fieldcast_bundle::{Caps, Expected, KeyRing, UnverifiedBundle, VerifiedBundle};
+use fieldcast_bundle::{Caps, Expected, KeyRing, Learnt, UnverifiedBundle, VerifiedBundle};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::model_versions::NewModelVersion;
@@ -162,13 +162,20 @@ fn ring_of(origin: Option<(&str, &Keys)>, own: &str) -> String {
     origin.map_or_else(|| own.to_owned(), |(root, _)| root.to_lowercase())
 }
 
-/// What is known of how it was made: what its maker sealed in.
+/// What is known of how it was made: what its maker sealed in. A bundle that does not say what it learnt from learnt from
+/// nothing after its snapshot.
 fn lineage(bundle: &VerifiedBundle, spec_version: i64, root: &str, person: Person<'_>) -> Value {
     let m = bundle.manifest();
+    let learnt = m.training.learnt.clone().unwrap_or_else(|| Learnt {
+        from: m.created,
+        until: m.created,
+        unseen: Vec::new(),
+    });
     json!({"imported": {"bundle": bundle.sha256().to_string(), "version": m.version, "root": root, "by": person.name,
             "training_run": m.training.run, "created": m.created},
         "spec_version": spec_version, "snapshot": m.training.snapshot, "seed": m.training.seed,
-        "code_version": m.training.code_version, "chosen": m.training.chosen})
+        "code_version": m.training.code_version, "chosen": m.training.chosen,
+        "data_from": learnt.from, "data_until": learnt.until, "unseen": learnt.unseen})
 }
 
 /// This hub's own bundle: the same bytes under the same version.

@@ -230,17 +230,11 @@ pub async fn forecasters(State(rest): State<Rest>, Query(q): Query<Page>) -> Ans
 #[utoipa::path(get, path = "/v1/models", params(Page), responses((status = 200, body = Items)))]
 pub async fn models(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
     let window = q.window()?;
-    let mut rows = rest
+    let rows = rest
         .hub
         .store
         .model_versions(q.forecaster.as_deref(), window.0, window.1)
         .await?;
-    for row in &mut rows {
-        // Golden vectors are for machines that run the bundle; here they would only fill pages.
-        if let Some(manifest) = row.manifest.as_object_mut() {
-            manifest.remove("golden");
-        }
-    }
     Ok(page(rows, window.1, place(window)))
 }
 

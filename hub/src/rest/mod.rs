@@ -4,6 +4,7 @@ mod commands;
 pub mod extract;
 mod history;
 pub mod lists;
+mod local;
 pub mod metrics;
 mod models;
 pub mod predict;
@@ -61,7 +62,7 @@ struct Document;
 pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     anyhow::ensure!(
         listen.ip().is_loopback(),
-        "listen on {listen}: without TLS only loopback is allowed; use --listen 127.0.0.1:{} behind a proxy with TLS",
+        "listen on {listen}: without TLS only loopback is allowed; use --listen 127.0.0.1:{} behind a proxy with TLS that asks for a password",
         listen.port()
     );
     TcpListener::bind(listen).await.with_context(|| {
@@ -150,6 +151,7 @@ fn router(rest: Rest) -> Router {
             let text = format!("{} does not take {method}; see /docs", uri.path());
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, text)
         })
+        .layer(middleware::from_fn(local::check))
         .layer(middleware::from_fn_with_state(rest.clone(), metrics::count))
         .with_state(rest)
 }

@@ -369,7 +369,15 @@ fn events(
             "pause" => Operator::Pause,
             "resume" => Operator::Resume,
             "approve" => Operator::Approve,
-            _ => Operator::Abort,
+            "abort" => Operator::Abort,
+            other => {
+                tracing::warn!(
+                    command = other,
+                    rollout = locked.row.id,
+                    "not known to this version, and left undone"
+                );
+                continue;
+            }
         };
         events.push(Event::Operator(what, who.clone()));
     }

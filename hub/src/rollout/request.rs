@@ -164,7 +164,7 @@ pub async fn steer(store: &Store, id: i64, command: &str, who: &str) -> Result<(
         reason: "",
     };
     person.check()?;
-    if store.command_rollout(id, command, who).await? {
+    if store.command_rollout(id, command, who.trim()).await? {
         Ok(())
     } else {
         Err(Refusal::NotOpen(id))

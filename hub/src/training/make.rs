@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use fieldcast_bundle::{GoldenVector, Manifest, ModelScore, Training};
+use fieldcast_bundle::{GoldenVector, Learnt, Manifest, ModelScore, Training};
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, PIPELINE_VERSION, WindowBuilder};
 use fieldcast_runtime::LoadedModel;
@@ -30,8 +30,8 @@ pub struct Seal<'a> {
     pub snapshot: String,
     /// Time of the snapshot.
     pub created: Millis,
-    /// Newest row that was learnt from.
-    pub train_until: Millis,
+    /// Which rows were learnt from.
+    pub learnt: Learnt,
 }
 
 /// A sealed model, running.
@@ -98,6 +98,7 @@ pub fn make(
                     refused: s.refused,
                 })
                 .collect(),
+            learnt: Some(about.learnt.clone()),
         },
         min_agent: "0.1.0".to_owned(),
         created: about.created,
@@ -125,7 +126,7 @@ fn reference(about: &Seal<'_>, data: &TrainingData) -> ReferenceStats {
         .series
         .iter()
         .map(|s| {
-            let learnt = s.rows.iter().filter(|r| r.time <= about.train_until);
+            let learnt = s.rows.iter().filter(|r| r.time <= about.learnt.until);
             let rows: BTreeMap<_, _> = learnt.map(|r| (r.time, r.values.as_slice())).collect();
             (s.device.as_str(), rows.into_iter().collect::<Vec<_>>())
         })

@@ -12,12 +12,13 @@ pub mod snapshot;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use fieldcast_bundle::Learnt;
 use fieldcast_drift::estimate::WidthErrors;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::JobRow;
-use fieldcast_store::model_versions::{Conclusion, NewModelVersion};
+use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
 use fieldcast_store::training_runs::NewTrainingRun;
 use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData};
 use fieldcast_wire::Sha256;
@@ -103,7 +104,7 @@ pub async fn run(
         }
         None => match &again {
             Some(earlier) => (earlier.known(), None),
-            None => (store.database_time().await?, None),
+            None => (store.settled_time().await?, None),
         },
     };
     let data = snapshot::take(store, &spec, fieldcast_wire::caps::MIN_TIME_MS, snapshot_at).await?;
@@ -120,7 +121,7 @@ pub async fn run(
     };
     let digest = snapshot::digest(&data);
     handle.line(format!(
-        "snapshot {}: {count} rows of {} devices",
+        "snapshot {} of {snapshot_at}: {count} rows of {} devices",
         &hex(&digest)[..12],
         data.len()
     ));
@@ -202,7 +203,12 @@ pub async fn run(
     let made = {
         let (spec, snapshot, run, seed) = (spec.clone(), hex(&digest), job.id, request.seed);
         let (trained, data, signer) = (Arc::clone(&trained), Arc::clone(&all), Arc::clone(signer));
-        let (created, train_until) = (snapshot_at.timestamp_millis(), cut.train_until);
+        let created = snapshot_at.timestamp_millis();
+        let learnt = Learnt {
+            from: first,
+            until: cut.train_until,
+            unseen: cut.config.unseen.clone(),
+        };
         computed(move || {
             let seal = make::Seal {
                 spec: &spec,
@@ -211,7 +217,7 @@ pub async fn run(
                 seed,
                 snapshot,
                 created,
-                train_until,
+                learnt,
             };
             make::make(&seal, &trained, &data, &signer)
         })
@@ -290,11 +296,23 @@ pub async fn run(
             true => Some(rollout::rows::prepare(store, name, version, plan, &by).await?),
             false => None,
         },
+        champion: champion.as_ref().map(|c| c.version),
         result: json!({"model_version": version, "bundle": sha.to_string(), "chosen": trained.chosen,
             "better": better, "reason": reason}),
     };
     let concluded = store.conclude_training(&job.claim(), &conclusion).await?;
-    let result = concluded.ok_or_else(JobError::claim_lost)?;
+    let result = match concluded {
+        Concluded::Stored(result) => result,
+        Concluded::ClaimLost => return Err(JobError::claim_lost()),
+        Concluded::Overtaken => {
+            return Err(JobError {
+                message: "another version was stored, or another model became the champion, while this one was judged; \
+                          it is judged anew"
+                    .to_owned(),
+                retry: true,
+            });
+        }
+    };
     handle.line(format!("version {version}: {reason}"));
     if let Some(id) = result["rollout"].as_i64() {
         handle.line(format!("rollout {id} started"));

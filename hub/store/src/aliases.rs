@@ -38,7 +38,8 @@ impl Title {
     }
 }
 
-async fn give(
+/// Gives a title; false where the version holds it already.
+pub(crate) async fn give(
     connection: &mut PgConnection,
     title: Title,
     forecaster: &str,

@@ -62,24 +62,31 @@ impl Store {
             .collect())
     }
 
-    /// Batches without an anchor when they came whose boot has one now, of some devices or (none named) of all.
+    /// Batches without an anchor when they came whose boot has one now, of some devices or (none named) of all; at most 1,000,
+    /// of numbers above `after`.
     ///
     /// # Errors
     /// The database.
-    pub async fn liftable(&self, devices: Option<&[String]>) -> Result<Vec<Unanchored>> {
+    pub async fn liftable(
+        &self,
+        devices: Option<&[String]>,
+        after: i64,
+    ) -> Result<Vec<Unanchored>> {
         sqlx::query_as(
             "SELECT id, device, boot_id, monotonic_ms, wall_ms FROM unanchored u
-             WHERE ($1::text[] IS NULL OR device = ANY($1))
+             WHERE ($1::text[] IS NULL OR device = ANY($1)) AND id > $2
                AND EXISTS (SELECT 1 FROM anchors a WHERE a.device = u.device AND a.boot_id = u.boot_id)
              ORDER BY id LIMIT 1000",
         )
         .bind(devices)
+        .bind(after)
         .fetch_all(self.pool())
         .await
         .during("read which readings can be anchored")
     }
 
-    /// Vouches for the readings of a batch, their times moved by `offset`; marks the features that follow from them.
+    /// Vouches for the readings of a batch, their times moved by `offset`. As they are now they came now: a snapshot of before
+    /// stays as it was.
     ///
     /// # Errors
     /// The database; then nothing has changed.
@@ -101,7 +108,7 @@ impl Store {
         self.ensure_months(&months).await?;
         let mut tx = self.pool().begin().await.during(failed())?;
         sqlx::query(
-            "UPDATE readings SET time = time + $2 * interval '1 millisecond', time_quality = 1, unanchored = NULL,
+            "UPDATE readings SET time = time + $2 * interval '1 millisecond', time_quality = 1, unanchored = NULL, received_at = now(),
                     device_time = CASE WHEN $2 <> 0 THEN time END
              WHERE unanchored = $1",
         )

@@ -24,7 +24,7 @@ pub struct ModelVersionRow {
     pub bundle: String,
     /// Bytes of the bundle.
     pub bundle_size: i64,
-    /// The bundle's manifest.
+    /// The bundle's manifest without its golden vectors, which are for machines that run the bundle.
     pub manifest: Value,
     /// Scores beside the baselines.
     pub metrics: Value,
@@ -72,12 +72,25 @@ pub struct Conclusion<'a> {
     pub decision: NewDecision<'a>,
     /// Its rollout, where it is better than the champion or the first.
     pub rollout: Option<NewRollout<'a>>,
+    /// The champion that it was judged against: a rollout begins only while that is the champion.
+    pub champion: Option<i64>,
     /// The job's result; the rollout's number is added.
     pub result: Value,
 }
 
+/// What became of a conclusion.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Concluded {
+    /// Stored, with the job's result.
+    Stored(Value),
+    /// Nothing is stored: the job is another worker's, or was cancelled.
+    ClaimLost,
+    /// Nothing is stored: the version is another model's by now, or the champion is another one.
+    Overtaken,
+}
+
 const SELECT: &str = "SELECT m.forecaster, m.version, encode(m.bundle, 'hex') AS bundle, \
-    coalesce(b.size, length(b.bytes))::bigint AS bundle_size, m.manifest, m.metrics, m.lineage, \
+    coalesce(b.size, length(b.bytes))::bigint AS bundle_size, m.manifest - 'golden' AS manifest, m.metrics, m.lineage, \
     (c.version IS NOT NULL) AS champion, (h.version IS NOT NULL) AS challenger, b.removed_at, m.created_at \
     FROM model_versions m JOIN bundles b ON b.sha = m.bundle \
     LEFT JOIN champions c ON c.forecaster = m.forecaster AND c.version = m.version AND c.grp = 'all' \
@@ -147,16 +160,15 @@ impl Store {
     }
 
     /// Stores all that a training run concludes in one transaction: bundle, version, scores, decision, rollout and the
-    /// job's result, which it returns. None, and nothing is stored, where the claim no longer stands: the job is another
-    /// worker's, or was cancelled.
+    /// job's result, which it returns.
     ///
     /// # Errors
-    /// The database; also where the version exists.
+    /// The database.
     pub async fn conclude_training(
         &self,
         claim: &Claim<'_>,
         conclusion: &Conclusion<'_>,
-    ) -> Result<Option<Value>> {
+    ) -> Result<Concluded> {
         let new = &conclusion.model;
         let failed = |source: sqlx::Error| StoreError {
             operation: format!("store a model version of {}", new.forecaster),
@@ -164,11 +176,23 @@ impl Store {
         };
         let mut tx = self.pool().begin().await.map_err(failed)?;
         if !claim.stands(&mut tx).await.map_err(failed)? {
-            return Ok(None);
+            return Ok(Concluded::ClaimLost);
         }
         desired::lock(&mut tx, new.forecaster)
             .await
             .map_err(failed)?;
+        let (taken, champion): (bool, Option<i64>) = sqlx::query_as(
+            "SELECT EXISTS (SELECT FROM model_versions WHERE forecaster = $1 AND version = $2),
+                (SELECT version FROM champions WHERE forecaster = $1 AND grp = 'all')",
+        )
+        .bind(new.forecaster)
+        .bind(new.version)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+        if taken || (conclusion.rollout.is_some() && champion != conclusion.champion) {
+            return Ok(Concluded::Overtaken);
+        }
         insert_trained(&mut tx, claim, new).await.map_err(failed)?;
         decisions::insert(&mut tx, &conclusion.decision)
             .await
@@ -188,7 +212,7 @@ impl Store {
         .await
         .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        Ok(Some(result))
+        Ok(Concluded::Stored(result))
     }
 
     /// Stores a version that was made elsewhere, with the decision that says so, in one transaction. It gets no title.

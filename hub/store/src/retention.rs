@@ -13,7 +13,7 @@ const CHUNK: i64 = 10_000;
 const LOCK: &str = "SET LOCAL lock_timeout = '3s'";
 
 /// Tables of what devices tell that is neither reading nor gap, and who may be asked for less of it.
-const RECORDS: [&str; 7] = [
+const RECORDS: [&str; 11] = [
     "forecasts",
     "residual_summaries",
     "paired_losses",
@@ -21,6 +21,10 @@ const RECORDS: [&str; 7] = [
     "drift_signals",
     "alarms",
     "outcomes",
+    "clock_facts",
+    "anchors",
+    "unanchored",
+    "quarantined",
 ];
 
 impl Store {
@@ -57,6 +61,9 @@ impl Store {
             tx.commit().await.during(failed())?;
             removed.push(name);
         }
+        // Clocks that never knew the time: what is before 2000 goes by its row, what is after 2100 by when it came.
+        self.delete("readings_early", "time", before).await?;
+        self.delete("readings_late", "received_at", before).await?;
         self.delete("json_readings", "time", before).await?;
         Ok(removed)
     }
@@ -70,7 +77,6 @@ impl Store {
         for table in RECORDS {
             deleted += self.delete(table, "received_at", before).await?;
         }
-        deleted += self.delete("quarantined", "received_at", before).await?;
         Ok(deleted)
     }
 

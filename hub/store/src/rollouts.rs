@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
-use crate::aliases;
+use crate::aliases::{self, Title};
 use crate::decisions::{self, NewDecision};
 use crate::desired::{self, NewOrder};
 use crate::error::Context as _;
@@ -470,26 +470,22 @@ impl LockedRollout {
     pub async fn promote(&mut self) -> Result<()> {
         let failed = self.failed();
         let by = format!("rollout {}", self.row.id);
-        sqlx::query(
-            "INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3)
-             ON CONFLICT (forecaster, grp) DO UPDATE SET version = excluded.version, set_by = excluded.set_by, since = now()",
-        )
-        .bind(&self.row.forecaster)
-        .bind(self.row.model_version)
-        .bind(&by)
-        .execute(&mut *self.tx)
-        .await
-        .map_err(&failed)?;
-        sqlx::query(
-            "INSERT INTO decisions (forecaster, decision, reason, decided_by) VALUES ($1, 'promote', $2, $3)",
-        )
-        .bind(&self.row.forecaster)
-        .bind(format!("version {} is the champion", self.row.model_version))
-        .bind(&by)
-        .execute(&mut *self.tx)
-        .await
-        .map_err(&failed)?;
-        Ok(())
+        let row = &self.row;
+        let (forecaster, version) = (row.forecaster.as_str(), row.model_version);
+        aliases::give(&mut self.tx, Title::Champion, forecaster, version, &by)
+            .await
+            .map_err(&failed)?;
+        let decision = NewDecision {
+            forecaster,
+            decision: "promote",
+            reason: &format!("version {version} is the champion"),
+            decided_by: &by,
+            ..NewDecision::default()
+        };
+        decisions::insert(&mut self.tx, &decision)
+            .await
+            .map(drop)
+            .map_err(&failed)
     }
 
     /// Ends the lock, keeping what was stored.

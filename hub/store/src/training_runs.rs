@@ -90,15 +90,20 @@ const SELECT: &str = "SELECT r.id, r.forecaster, r.spec_version, r.trigger, r.re
     FROM training_runs r JOIN jobs j ON j.id = r.id";
 
 impl Store {
-    /// The database's time: the clock that stamps what is received.
+    /// The latest time, by the clock that stamps what is received, of before all that is still being written: what was
+    /// received until then is seen by every later read, and nothing is added to it.
     ///
     /// # Errors
     /// The database.
-    pub async fn database_time(&self) -> Result<DateTime<Utc>> {
-        sqlx::query_scalar("SELECT now()")
-            .fetch_one(self.pool())
-            .await
-            .during("read the database's time")
+    pub async fn settled_time(&self) -> Result<DateTime<Utc>> {
+        // A row is stamped when its transaction begins, long before others see it.
+        sqlx::query_scalar(
+            "SELECT least(now(), min(xact_start) - interval '1 microsecond') FROM pg_stat_activity
+             WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        )
+        .fetch_one(self.pool())
+        .await
+        .during("find the time until which all is written")
     }
 
     /// Stores the beginning of a run; a second attempt of the same job replaces the first. False, and nothing is stored,

@@ -46,7 +46,8 @@ pub async fn post(base: &str, path: &str, body: &Value) -> Answer {
         .unwrap()
 }
 
-async fn exchange(
+/// One request with further header lines.
+pub async fn exchange(
     base: &str,
     method: &str,
     path: &str,

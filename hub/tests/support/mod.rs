@@ -23,7 +23,7 @@ use fieldcast_hub::ingest::Job;
 use fieldcast_postgres::{Cluster, Tuning};
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::Claim;
-use fieldcast_store::model_versions::{Conclusion, NewModelVersion};
+use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
 use fieldcast_store::{Store, Target};
 use fieldcast_wire::batch::{Header, encode};
 use fieldcast_wire::{DeviceId, Epoch, Reading, Record, RecordBody, pb};
@@ -262,9 +262,14 @@ pub async fn conclude_with(
             ..NewDecision::default()
         },
         rollout: None,
+        champion: None,
         result: json!({"model_version": version}),
     };
-    store.conclude_training(claim, &conclusion).await.unwrap()
+    match store.conclude_training(claim, &conclusion).await.unwrap() {
+        Concluded::Stored(result) => Some(result),
+        Concluded::ClaimLost => None,
+        Concluded::Overtaken => panic!("version {version} is there"),
+    }
 }
 
 /// Stores a model version as a training job does.
@@ -277,6 +282,13 @@ pub async fn register(store: &Store, forecaster: &str, version: i64) {
     let result = conclude(store, &job.claim(), forecaster, version).await;
     let status = store.finish_job(&job, "w", Ok(result.unwrap())).await;
     assert_eq!(status.unwrap().as_deref(), Some("succeeded"));
+}
+
+/// A bundle's manifest as lists show it.
+pub fn shown(manifest: &fieldcast_bundle::Manifest) -> Value {
+    let mut shown = json!(manifest);
+    shown.as_object_mut().unwrap().remove("golden");
+    shown
 }
 
 pub fn deadline() -> Instant {

@@ -126,6 +126,21 @@ pub struct Training {
     pub chosen: String,
     /// Every candidate's scores on the selection part.
     pub table: Vec<ModelScore>,
+    /// Which times it learnt from; none in bundles that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learnt: Option<Learnt>,
+}
+
+/// The data times that a model learnt from: what another model may be compared with it on is the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learnt {
+    /// Oldest row.
+    pub from: Millis,
+    /// Newest row.
+    pub until: Millis,
+    /// Spans between them that it was kept from.
+    #[serde(default)]
+    pub unseen: Vec<(Millis, Millis)>,
 }
 
 /// Scores of one candidate on the selection part.
