@@ -32,6 +32,8 @@ pub struct Seal<'a> {
     pub created: Millis,
     /// Newest row that was learnt from.
     pub train_until: Millis,
+    /// SHA-256 of the ONNX of the model at whose weights it may have begun.
+    pub parent: Option<String>,
 }
 
 /// A sealed model, running.
@@ -98,6 +100,10 @@ pub fn make(
                     refused: s.refused,
                 })
                 .collect(),
+            parent: about
+                .parent
+                .clone()
+                .filter(|_| trained.warm.as_ref().is_some_and(|w| w.taken)),
         },
         min_agent: "0.1.0".to_owned(),
         created: about.created,
