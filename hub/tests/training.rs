@@ -457,3 +457,61 @@ async fn a_run_made_again_is_the_same_model_under_another_version() {
     let (_, said) = tokio::task::block_in_place(|| again(&[&run]));
     assert!(said.contains("not all there any more"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retraining_also_begins_at_the_champions_weights_and_says_which_beginning_was_better() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", Some("secret")).await;
+    define(store, "f", json!({})).await;
+    feed(store, 1, 0, 60).await;
+    let short = json!({"max_epochs": 2, "seeds": 1, "forest": false});
+    let worker = Worker::new(store.clone(), signer(&bed));
+    let train = async || {
+        let id = enqueue(store, short.clone()).await;
+        worker.once(None, &CancellationToken::new()).await.unwrap();
+        let job = store.job(id).await.unwrap().unwrap();
+        assert_eq!(job.status, "succeeded", "{:?}", job.error);
+        let version = job.result.unwrap()["model_version"].as_i64().unwrap();
+        let row = store.model_version("f", version).await.unwrap().unwrap();
+        (id, row)
+    };
+    let (_, first) = train().await;
+    assert!(first.lineage["warm"].is_null(), "nothing to begin at");
+    assert!(first.champion);
+    assert_ne!(first.lineage["chosen"], "ridge", "heads are wanted here");
+
+    // The champion saw days that would select: what it knows must not speak for it.
+    feed(store, 2, 60, 75).await;
+    let (_, near) = train().await;
+    let said = near.lineage["warm"]["reason"].as_str().unwrap();
+    assert!(said.contains("seen rows that select"), "{said}");
+    assert_eq!(near.lineage["warm"]["taken"], false);
+
+    feed(store, 3, 75, 150).await;
+    let (run, far) = train().await;
+    let warm = &far.lineage["warm"];
+    let (scratch, begun) = (
+        warm["scratch"].as_f64().unwrap(),
+        warm["warm"].as_f64().unwrap(),
+    );
+    assert_eq!(warm["taken"], json!(begun < scratch), "{warm}");
+    assert_eq!(warm["onnx"], first.manifest["onnx_sha256"], "{warm}");
+    let sealed = &far.manifest["training"]["parent"];
+    let expected = match begun < scratch {
+        true => first.manifest["onnx_sha256"].clone(),
+        false => Value::Null,
+    };
+    assert_eq!(*sealed, expected);
+
+    // Made again, it begins where it began, whoever is champion now.
+    let args = ["--json", "train", "--run", &run.to_string()].map(str::to_owned);
+    let out = tokio::task::block_in_place(|| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        support::process::run(bed.dir.path(), &bed.url("t"), &args)
+    });
+    let said = String::from_utf8_lossy(&out.stderr);
+    let answer: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{said}"));
+    let reason = answer["result"]["reason"].as_str().unwrap();
+    assert!(reason.contains("the same, bit for bit"), "{reason}");
+}

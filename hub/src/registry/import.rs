@@ -100,7 +100,9 @@ pub async fn sign_anew(
     let bytes = store.bundle(&sha).await?;
     let bytes = bytes.with_context(|| format!("bundle {sha} is missing; restore the database"))?;
     let bundle = super::verified(signer, &row, &bytes)?;
-    let lineage = json!({"signed_anew": {"version": version, "bundle": row.bundle, "by": person.name}, "made": row.lineage});
+    // What it learnt from and was kept from stays true.
+    let mut lineage = row.lineage.clone();
+    lineage["signed_anew"] = json!({"version": version, "bundle": row.bundle, "by": person.name});
     seal_anew(store, signer, &bundle, &lineage, person).await
 }
 

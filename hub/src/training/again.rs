@@ -84,6 +84,13 @@ impl Earlier {
         })
     }
 
+    /// Version and ONNX of the model at whose weights it began beside random ones, if there was one.
+    pub(super) fn began(&self) -> Option<(i64, String)> {
+        let warm = &self.model.as_ref()?.lineage["warm"];
+        let onnx = warm["onnx"].as_str()?;
+        Some((warm["version"].as_i64()?, onnx.to_owned()))
+    }
+
     /// The verdict on a model that was made again: nobody asked for another champion.
     pub(super) fn document(&self, version: i64, manifest: &Value) -> Option<Value> {
         let model = self.model.as_ref()?;

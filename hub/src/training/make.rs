@@ -32,6 +32,8 @@ pub struct Seal<'a> {
     pub created: Millis,
     /// Which rows were learnt from.
     pub learnt: Learnt,
+    /// SHA-256 of the ONNX of the model at whose weights it may have begun.
+    pub parent: Option<String>,
 }
 
 /// A sealed model, running.
@@ -99,6 +101,10 @@ pub fn make(
                 })
                 .collect(),
             learnt: Some(about.learnt.clone()),
+            parent: about
+                .parent
+                .clone()
+                .filter(|_| trained.warm.as_ref().is_some_and(|w| w.taken)),
         },
         min_agent: "0.1.0".to_owned(),
         created: about.created,

@@ -8,6 +8,7 @@ pub mod make;
 pub mod old;
 pub mod plan;
 pub mod snapshot;
+mod warm;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
 use fieldcast_store::training_runs::NewTrainingRun;
-use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData};
+use fieldcast_train::warm::Parent;
+use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData, fit_warm};
 use fieldcast_wire::Sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -174,6 +176,9 @@ pub async fn run(
     };
     let mut cut = again.as_ref().and_then(Earlier::cut).unwrap_or_else(usual);
     cut.config.seed = request.seed;
+    let (begun, hindered) =
+        warm::beginning(store, signer, (champion.as_ref(), again.as_ref()), &spec).await?;
+    cut.config.parent = begun.as_ref().map(|b| b.onnx.clone());
     let all: Vec<Series> = data
         .into_iter()
         .map(|d| Series {
@@ -184,7 +189,12 @@ pub async fn run(
         .collect();
     let all = Arc::new(TrainingData { series: all });
     let kept = checkpoint::Kept::new(store, job, earlier);
-    let mut trained = fit(&spec, &all, &cut, kept, handle).await?;
+    let parent = begun.as_ref().map(|b| b.parent.clone());
+    let mut trained = fit(&spec, &all, (&cut, parent), kept, handle).await?;
+    trained.warm = trained.warm.or(hindered);
+    if let Some(note) = &trained.warm {
+        handle.line(format!("warm start: {}", note.reason));
+    }
     if cut.holdout_from.is_some() {
         let (spec, all, fitted) = (spec.clone(), Arc::clone(&all), trained.clone());
         trained.calibration.daily =
@@ -209,6 +219,7 @@ pub async fn run(
             until: cut.train_until,
             unseen: cut.config.unseen.clone(),
         };
+        let parent = cut.config.parent.clone();
         computed(move || {
             let seal = make::Seal {
                 spec: &spec,
@@ -218,6 +229,7 @@ pub async fn run(
                 snapshot,
                 created,
                 learnt,
+                parent,
             };
             make::make(&seal, &trained, &data, &signer)
         })
@@ -257,6 +269,7 @@ pub async fn run(
         "spec_version": forecaster.version, "seed": request.seed, "code_version": crate::CODE_VERSION,
         "data_from": first, "data_until": cut.train_until, "onset": request.onset, "config": cut.config,
         "unseen": cut.config.unseen, "split": trained.split, "chosen": trained.chosen,
+        "warm": warm::document(begun.as_ref(), trained.warm.as_ref()),
     });
     let better = repeated.is_none() && comparison.as_ref().is_none_or(|c| c.verdict.better);
     let document = repeated
@@ -370,7 +383,7 @@ fn width_errors(
 async fn fit(
     spec: &ForecasterSpec,
     all: &Arc<TrainingData>,
-    cut: &plan::Cut,
+    (cut, parent): (&plan::Cut, Option<Parent>),
     kept: checkpoint::Kept,
     handle: &JobHandle,
 ) -> Result<Trained, JobError> {
@@ -407,8 +420,14 @@ async fn fit(
                 }
             };
             let place: &dyn fieldcast_train::Checkpoints = &kept;
-            let trained =
-                fieldcast_train::fit_kept(&spec, &data, &cut.config, Some(place), &mut progress);
+            let trained = fit_warm(
+                &spec,
+                &data,
+                &cut.config,
+                parent.as_ref(),
+                Some(place),
+                &mut progress,
+            );
             let _ = done.send(trained);
         });
     started.map_err(|e| JobError {

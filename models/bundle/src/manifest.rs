@@ -126,6 +126,9 @@ pub struct Training {
     pub chosen: String,
     /// Every candidate's scores on the selection part.
     pub table: Vec<ModelScore>,
+    /// SHA-256 of the ONNX of the model at whose weights it began, hexadecimal; none where it began at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// Which times it learnt from; none in bundles that do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learnt: Option<Learnt>,

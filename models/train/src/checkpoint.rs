@@ -149,7 +149,8 @@ impl<'a> Keep<'a> {
             .and_then(|bytes| decode(&bytes))
             .filter(|header| header.training == training);
         let mut heads = saved.map_or(Vec::new(), |header| header.heads);
-        heads.resize(config.seeds, None);
+        // Heads that begin at an earlier model stand behind the others.
+        heads.resize(2 * config.seeds, None);
         Self {
             place,
             training,

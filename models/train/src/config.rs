@@ -55,6 +55,9 @@ pub struct TrainConfig {
     pub classic_batch: Option<usize>,
     /// Epochs of preset `classic`.
     pub classic_epochs: usize,
+    /// SHA-256 of the ONNX of the model whose heads are tried as a beginning; whoever trains brings the model itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// Most threads; none is as many as the machine has. The model does not depend on it.
     pub threads: Option<usize>,
 }
@@ -84,6 +87,7 @@ impl Default for TrainConfig {
             forest: true,
             classic_batch: None,
             classic_epochs: 20,
+            parent: None,
             threads: None,
         }
     }

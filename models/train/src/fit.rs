@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, Preset};
+use fieldcast_kernel::Rng;
 use fieldcast_onnx::{EnsembleParams, ModelParams, SeasonalNaiveParams, Spread};
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +17,13 @@ use crate::data::Panel;
 use crate::decoder::Decoder;
 use crate::default::{fit_highway, independent};
 use crate::ensemble::Ensemble;
-use crate::heads::{Task, fit_heads};
+use crate::heads::{Task, fit_heads, fresh};
 use crate::importance::{InputImportance, permutation};
 use crate::network::Ridge;
 use crate::predict::{decoder_params, linear_params};
 use crate::samples::{Parts, Sample, split};
 use crate::scales::Scales;
+use crate::warm::{self, Parent, WarmStart};
 use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic, forest};
 
 /// An LSTM this much worse than the best baseline is refused.
@@ -84,6 +86,8 @@ pub struct Trained {
     pub penalty: Option<f64>,
     /// What the chosen model loses without each input on the selection and the calibration part, largest first.
     pub importance: Vec<InputImportance>,
+    /// What came of beginning at an earlier model, where there was one.
+    pub warm: Option<WarmStart>,
 }
 
 /// Trains `spec`'s preset on `data` and chooses the best model.
@@ -102,6 +106,22 @@ pub fn fit(
     fit_kept(spec, data, config, None, progress)
 }
 
+/// [`fit_kept`] that also trains heads which begin at `parent`'s, and takes the better on the selection part; `config.parent` names
+/// it, so that a checkpoint of another beginning does not count.
+///
+/// # Errors
+/// Those of [`fit`].
+pub fn fit_warm(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    config: &TrainConfig,
+    parent: Option<&Parent>,
+    place: Option<&dyn Checkpoints>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Trained, TrainError> {
+    run(spec, data, config, (parent, place), progress)
+}
+
 /// [`fit`] that goes on from the checkpoint in `place` where that is of the same definition, data and settings, and keeps what
 /// it has learnt there every few seconds: an interrupted training ends as it would have without the interruption, bit for bit.
 ///
@@ -112,6 +132,16 @@ pub fn fit_kept(
     data: &TrainingData,
     config: &TrainConfig,
     place: Option<&dyn Checkpoints>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Trained, TrainError> {
+    run(spec, data, config, (None, place), progress)
+}
+
+fn run(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    config: &TrainConfig,
+    (parent, place): (Option<&Parent>, Option<&dyn Checkpoints>),
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Trained, TrainError> {
     config.validate()?;
@@ -125,6 +155,7 @@ pub fn fit_kept(
         panel: &panel,
         parts: &parts,
         scales: &scales,
+        parent,
         began: Instant::now(),
     };
     run.report(Stage::Baselines, progress)?;
@@ -145,6 +176,7 @@ struct Run<'a> {
     panel: &'a Panel,
     parts: &'a Parts,
     scales: &'a Scales,
+    parent: Option<&'a Parent>,
     began: Instant,
 }
 
@@ -227,7 +259,7 @@ impl Run<'_> {
             let outcomes = forest::outcomes(&batcher, &self.parts.train, &judged, self.config)?;
             table.push(score("forest", &outcomes, self.scales));
         }
-        let heads = self.heads(&batcher, &ridge, progress)?;
+        let (heads, warm) = self.heads(&batcher, &ridge, progress)?;
         if !heads.is_empty() {
             let seasons: Vec<usize> = self.seasons().map(|(_, season)| season).collect();
             let weighted =
@@ -272,7 +304,9 @@ impl Run<'_> {
         let Some((_, chosen, outcomes)) = best else {
             return Err(TrainError::Diverged { epoch: 0 });
         };
-        self.trained(models, chosen, table, &outcomes, Some(penalty))
+        let mut trained = self.trained(models, chosen, table, &outcomes, Some(penalty))?;
+        trained.warm = warm;
+        Ok(trained)
     }
 
     /// The candidate with intervals from the calibration part, and its outcomes there.
@@ -301,18 +335,47 @@ impl Run<'_> {
         batcher: &Batcher<'_>,
         ridge: &Ridge,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<Decoder>, TrainError> {
+    ) -> Result<(Vec<Decoder>, Option<WarmStart>), TrainError> {
         if self.config.max_epochs == 0 {
-            return Ok(Vec::new());
+            let none = |_| WarmStart::refused("no head is trained");
+            return Ok((Vec::new(), self.parent.map(none)));
         }
+        let seeds = self.config.seeds;
+        let begun = self.parent.map(|parent| {
+            let like = fresh(batcher, self.config, &mut Rng::new(0));
+            let like = (&like, self.panel.inputs, self.panel.future_width);
+            warm::heads(parent, like, self.parts.split.select_from, seeds)
+        });
+        let (earlier, refused) = match begun {
+            None => (Vec::new(), None),
+            Some(Ok(heads)) => (heads, None),
+            Some(Err(why)) => (Vec::new(), Some(WarmStart::refused(why))),
+        };
         let task = Task {
             batcher,
             ridge,
             train: &self.parts.train,
             select: &self.parts.select,
             config: self.config,
+            warm: &earlier,
         };
-        fit_heads(task, self.keep, self.began, progress)
+        let mut scratch = fit_heads(task, self.keep, self.began, progress)?;
+        let warm = scratch.split_off(seeds.min(scratch.len()));
+        if warm.is_empty() {
+            return Ok((scratch, refused));
+        }
+        let error = |heads: &[Decoder]| {
+            let (alike, _) = Ensemble::shrunk(ridge, heads, batcher, &self.parts.select);
+            score(
+                "lstm",
+                &alike.outcomes(batcher, &self.parts.select),
+                self.scales,
+            )
+            .mase
+        };
+        let note = WarmStart::judged(error(&scratch), error(&warm));
+        let heads = if note.taken { warm } else { scratch };
+        Ok((heads, Some(note)))
     }
 
     fn classic(
@@ -453,6 +516,7 @@ impl Run<'_> {
             train_dev_target: self.scales.target_dev,
             penalty,
             importance: Vec::new(),
+            warm: None,
         })
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Task<'a> {
     pub(crate) train: &'a [Sample],
     pub(crate) select: &'a [Sample],
     pub(crate) config: &'a TrainConfig,
+    /// Heads of an earlier model, trained on behind those from scratch.
+    pub(crate) warm: &'a [Decoder],
 }
 
 /// An epoch of one head: its loss and its score on the selection part.
@@ -43,7 +45,7 @@ struct Epoch {
     error: f64,
 }
 
-/// Trains `config.seeds` heads beside ridge, each as it was in its best epoch, on as many threads as the machine has, from
+/// Trains `config.seeds` heads from scratch, then those that begin at an earlier model, beside ridge, each as it was in its best epoch, on as many threads as the machine has, from
 /// where `keep` left them.
 ///
 /// Threads share nothing that learns: the heads are those of one thread.
@@ -53,7 +55,7 @@ pub(crate) fn fit_heads(
     began: Instant,
     progress: &mut Callback<'_>,
 ) -> Result<Vec<Decoder>, TrainError> {
-    let seeds = task.config.seeds;
+    let seeds = task.config.seeds + task.warm.len();
     let heads = Mutex::new(vec![None; seeds]);
     let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
     let threads = task.config.threads().min(seeds);
@@ -106,6 +108,15 @@ pub(crate) fn fit_heads(
     heads.into_iter().flatten().collect()
 }
 
+/// A head from scratch.
+pub(crate) fn fresh(batcher: &Batcher<'_>, config: &TrainConfig, rng: &mut Rng) -> Decoder {
+    let panel = batcher.panel;
+    let step = segment_steps(panel.lookback, panel.season) * panel.inputs;
+    let local = panel.future_width + batcher.lag_width();
+    let widths = (config.hidden, config.units);
+    Decoder::new(step, widths, local, panel.horizon, rng)
+}
+
 /// One head; `tell` hears of every epoch and stops the training by returning false.
 fn fit_head(
     task: Task<'_>,
@@ -119,6 +130,7 @@ fn fit_head(
         train,
         select,
         config,
+        warm,
     } = task;
     let panel = batcher.panel;
     let numbers = |epoch: usize| {
@@ -129,10 +141,9 @@ fn fit_head(
         // Every epoch draws anew, so that one which goes on from a checkpoint draws as it would have.
         Rng::new(own.wrapping_mul(10_007).wrapping_add(epoch as u64))
     };
-    let step = segment_steps(panel.lookback, panel.season) * panel.inputs;
-    let local = panel.future_width + batcher.lag_width();
-    let widths = (config.hidden, config.units);
-    let mut head = Decoder::new(step, widths, local, panel.horizon, &mut numbers(0));
+    let earlier = seed.checked_sub(config.seeds).and_then(|n| warm.get(n));
+    let scratch = || fresh(batcher, config, &mut numbers(0));
+    let mut head = earlier.cloned().unwrap_or_else(scratch);
     let mut adam = Adam::new(AdamConfig {
         learning_rate: config.learning_rate,
         weight_decay: config.weight_decay,
@@ -140,7 +151,7 @@ fn fit_head(
     });
     let (mut batch, mut work, mut base) = (Batch::default(), Workspace::default(), Vec::new());
     let mut grads = head.grads();
-    let mut best = (score(ridge, None, batcher, select), head.clone(), 0);
+    let mut best = (score(ridge, earlier, batcher, select), head.clone(), 0);
     let mut done = 0;
     if let Some(saved) = keep.of(seed)
         && saved.fits(&mut head, &mut grads)

@@ -38,6 +38,7 @@ mod samples;
 mod scales;
 pub mod search;
 mod tally;
+pub mod warm;
 
 pub use checkpoint::Checkpoints;
 pub use config::{Progress, Stage, TrainConfig};
@@ -45,5 +46,5 @@ pub use data::{Series, TrainingData};
 pub use diebold_mariano::{DieboldMariano, diebold_mariano};
 pub use error::TrainError;
 pub use fieldcast_bundle::{Calibration, DailyErrors, LevelCoverage};
-pub use fit::{ModelScore, Split, Trained, fit, fit_kept};
+pub use fit::{ModelScore, Split, Trained, fit, fit_kept, fit_warm};
 pub use predict::{Prediction, predict};
