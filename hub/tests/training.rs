@@ -464,6 +464,10 @@ async fn a_retraining_also_begins_at_the_champions_weights_and_says_which_beginn
     let store = &bed.store;
     add_device(store, "a", Some("secret")).await;
     define(store, "f", json!({})).await;
+    psql(
+        &bed,
+        r#"UPDATE forecasters SET retraining = '{"warm_start": true}'"#,
+    );
     feed(store, 1, 0, 60).await;
     let short = json!({"max_epochs": 2, "seeds": 1, "forest": false});
     let worker = Worker::new(store.clone(), signer(&bed));

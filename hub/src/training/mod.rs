@@ -176,8 +176,8 @@ pub async fn run(
     };
     let mut cut = again.as_ref().and_then(Earlier::cut).unwrap_or_else(usual);
     cut.config.seed = request.seed;
-    let (begun, hindered) =
-        warm::beginning(store, signer, (champion.as_ref(), again.as_ref()), &spec).await?;
+    let parent = champion.as_ref().filter(|_| limits.warm_start);
+    let (begun, hindered) = warm::beginning(store, signer, (parent, again.as_ref()), &spec).await?;
     cut.config.parent = begun.as_ref().map(|b| b.onnx.clone());
     let all: Vec<Series> = data
         .into_iter()

@@ -33,6 +33,8 @@ pub struct Policy {
     pub max_old_loss: f64,
     /// Bounds of the share of actual values inside a new model's 80 % interval.
     pub coverage: [f64; 2],
+    /// Whether heads that begin at the champion's weights are trained too, and kept where they are better.
+    pub warm_start: bool,
 }
 
 impl Default for Policy {
@@ -48,6 +50,7 @@ impl Default for Policy {
             max_device_share: 0.8,
             max_old_loss: Gate::default().max_old_loss,
             coverage: Gate::default().coverage,
+            warm_start: false,
         }
     }
 }
