@@ -220,9 +220,15 @@ impl Device {
     }
 
     pub async fn phase(&mut self, phase: pb::ModelPhase) -> pb::ForecasterState {
-        let wait = self
-            .states
-            .wait_for(|s| s.first().is_some_and(|s| s.phase() == phase));
+        self.until(|s| s.phase() == phase).await
+    }
+
+    /// Waits for a state of the forecaster that is so.
+    pub async fn until(
+        &mut self,
+        so: impl Fn(&pb::ForecasterState) -> bool,
+    ) -> pb::ForecasterState {
+        let wait = self.states.wait_for(|s| s.first().is_some_and(&so));
         let found = tokio::time::timeout(Duration::from_secs(30), wait).await;
         found
             .map(|s| s.unwrap().first().cloned().unwrap())
