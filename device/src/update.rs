@@ -124,7 +124,8 @@ impl Machine {
         let parts = [&self.reason, &self.hindrance, &self.disobeyed];
         let said: Vec<&str> = parts.into_iter().map(String::as_str).collect();
         let said: Vec<&str> = said.into_iter().filter(|p| !p.is_empty()).collect();
-        let mut told = said.join("; ");
+        // It may quote what came: the hub takes no state that holds a NUL.
+        let mut told = said.join("; ").replace('\0', "\u{fffd}");
         told.truncate(told.floor_char_boundary(MAX_TEXT));
         told
     }

@@ -140,10 +140,10 @@ async fn round(hub: &Hub, stale: &mut BTreeSet<String>) -> Result<()> {
     for (id, device) in hub.store.unpublished_commands().await? {
         new.entry(device).or_default().push(id);
     }
-    if !hub.downlink.connected() {
+    stale.extend(new.keys().cloned());
+    if stale.is_empty() || !hub.downlink.connected() {
         return Ok(());
     }
-    stale.extend(new.keys().cloned());
     let devices: Vec<String> = stale.iter().cloned().collect();
     let mut published = Vec::new();
     let done = hub.downlink.refresh(&devices, |device| {

@@ -117,7 +117,10 @@ impl Capped for pb::State {
     const LISTS: &'static [(u32, &'static str, usize)] = &[(6, "forecasters", MAX_LISTED)];
 
     fn texts(&self) -> Vec<(&'static str, &str, usize)> {
-        let mut texts = vec![("an agent version", self.agent_version.as_str(), MAX_NAME)];
+        let mut texts = vec![
+            ("an agent version", self.agent_version.as_str(), MAX_NAME),
+            ("a refusal", &self.refused, MAX_TEXT),
+        ];
         for f in &self.forecasters {
             texts.push(("a forecaster's name", &f.forecaster, MAX_NAME));
             texts.push(("a reason", &f.reason, MAX_TEXT));
@@ -250,6 +253,11 @@ mod tests {
             ..Default::default()
         });
         assert!(many.contains("state with 1025 forecasters"), "{many}");
+        let refusal = refused(&pb::State {
+            refused: "V2: \0".into(),
+            ..Default::default()
+        });
+        assert!(refusal.contains("state with a refusal"), "{refusal}");
         let sync = refused(&pb::Sync {
             clock: Some(pb::ClockStamp {
                 boot_id: "b".repeat(MAX_NAME + 1),

@@ -194,7 +194,8 @@ impl Running {
 
     /// Shows what the newest orders were refused for first; nothing where all held.
     fn show_refused(&self, refused: Option<String>) {
-        let mut text = refused.unwrap_or_default();
+        // It may quote what came: the hub stores no NUL, and takes no state that holds one.
+        let mut text = refused.unwrap_or_default().replace('\0', "\u{fffd}");
         text.truncate(text.floor_char_boundary(MAX_TEXT));
         self.this.trust.send_if_modified(|t| {
             let new = t.refused != text;
