@@ -1,6 +1,7 @@
 //! Statistics and detectors of drift, batch and streaming: pure, without I/O or clock; never decides about retraining.
 
 pub mod anderson;
+pub mod arms;
 pub mod bins;
 pub mod cramer;
 pub mod days;

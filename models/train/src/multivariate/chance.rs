@@ -1,9 +1,9 @@
 //! What is chance: owns the windows that are cut from a reference and the probability by them, never a statistic.
 
+use fieldcast_drift::special::student_two_sided;
 use fieldcast_kernel::Rng;
 
 use super::prepare::Prepared;
-use crate::diebold_mariano::student_two_sided;
 
 /// Windows that are cut.
 pub(super) const WINDOWS: usize = 50;
