@@ -10,6 +10,7 @@ pub mod config;
 pub mod downlink;
 pub mod drift;
 pub mod events;
+pub mod experiment;
 pub mod import;
 pub mod ingest;
 pub mod jobs;

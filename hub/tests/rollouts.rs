@@ -8,6 +8,8 @@
 
 #[path = "rollouts/evidence.rs"]
 mod evidence;
+#[path = "rollouts/experiments.rs"]
+mod experiments;
 #[path = "rollouts/stages.rs"]
 mod stages;
 mod support;

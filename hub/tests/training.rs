@@ -17,12 +17,12 @@ use fieldcast_hub::training::{self, KIND, snapshot};
 use fieldcast_hub::{CODE_VERSION, registry};
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::{Claim, JobRow};
-use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
+use fieldcast_store::model_versions::Concluded;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
 use support::learning::{JAN_2026, enqueue, feed, signer, train};
-use support::{add_device, bed, conclude, deadline, define, psql, register, shown};
+use support::{add_device, bed, conclude, conclude_all, deadline, define, psql, register, shown};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,38 +185,13 @@ async fn what_was_judged_against_another_champion_is_not_rolled_out() {
     register(store, "f", 1).await;
     enqueue(store, json!({})).await;
     let job = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
-    let none = json!({});
-    let sha = fieldcast_wire::Sha256::of(b"new");
     let conclude = async |version: i64, champion: Option<i64>| {
         let plan = Plan::all_at_once();
         let rollout = rows::prepare(store, "f", version, plan, "run")
             .await
             .unwrap();
-        let conclusion = Conclusion {
-            model: NewModelVersion {
-                forecaster: "f",
-                version,
-                sha: &sha.0,
-                bytes: b"new",
-                manifest: &none,
-                metrics: &none,
-                lineage: &none,
-                verdict: &none,
-                scores: &none,
-            },
-            decision: NewDecision {
-                forecaster: "f",
-                decision: "roll_out",
-                ..NewDecision::default()
-            },
-            rollout: Some(rollout),
-            champion,
-            result: json!({}),
-        };
-        store
-            .conclude_training(&job.claim(), &conclusion)
-            .await
-            .unwrap()
+        let of = ("f", version, &b"new"[..]);
+        conclude_all(store, &job.claim(), of, Some(rollout), champion).await
     };
     assert_eq!(conclude(2, None).await, Concluded::Overtaken);
     assert_eq!(conclude(1, Some(1)).await, Concluded::Overtaken, "taken");

@@ -5,6 +5,7 @@ pub mod command;
 pub mod decode;
 pub mod device;
 pub mod drift;
+pub mod experiment;
 pub mod forecaster;
 pub mod import;
 pub mod key;
@@ -85,6 +86,8 @@ enum Command {
     Run(run::Args),
     /// Show and steer rollouts.
     Rollout(rollout::Args),
+    /// Compare two versions on randomised devices for a stated time.
+    Experiment(experiment::Args),
     /// Show and change the keys by which devices know this hub.
     Key(key::Args),
     /// Tell a device to do something, and show what became of it.
@@ -224,6 +227,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Search(args) => search::run(&ctx, &args),
         Command::Model(args) => model::run(&ctx, args).await,
         Command::Run(args) => run::run(&ctx, args).await,
+        Command::Experiment(args) => experiment::run(&ctx, args).await,
         Command::Key(args) => key::run(&ctx, args).await,
         Command::Tell(args) => command::run(&ctx, args).await,
         Command::Rollout(args) => return rollout::run(&ctx, args).await,

@@ -89,7 +89,8 @@ pub async fn check_all(
     for forecaster in store.forecasters().await? {
         let name = &forecaster.name;
         let busy = rollouts.iter().any(|r| r.forecaster == *name)
-            || jobs.iter().any(|j| j.subject == *name);
+            || jobs.iter().any(|j| j.subject == *name)
+            || store.holding_experiment(name).await?.is_some();
         let Some(champion) = store.champion(name).await? else {
             continue;
         };

@@ -75,6 +75,7 @@ pub async fn promote(
     match store.move_title(title, version, &decision).await? {
         Moved::Done | Moved::Same => Ok(done),
         Moved::Open(rollout) => Err(Refusal::Open(rollout, forecaster.to_owned())),
+        Moved::Experiment(id) => Err(Refusal::Experiment(id, forecaster.to_owned())),
         Moved::Gone => Err(Refusal::Removed(forecaster.to_owned(), version)),
     }
 }

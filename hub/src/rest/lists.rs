@@ -29,7 +29,7 @@ pub struct Page {
     /// `next` of the page before.
     cursor: Option<String>,
     /// Only of this forecaster (not devices, alarms, gaps).
-    forecaster: Option<String>,
+    pub(super) forecaster: Option<String>,
     /// Only of this device (readings, forecasts, alarms, gaps, quarantined).
     pub(super) device: Option<String>,
     /// Only of this sensor (readings).
@@ -85,7 +85,7 @@ impl Page {
     }
 
     /// The same for lists that count down.
-    fn before(&self) -> Result<(Option<i64>, i64), Problem> {
+    pub(super) fn before(&self) -> Result<(Option<i64>, i64), Problem> {
         Ok((self.number()?, self.limit()? + 1))
     }
 

@@ -1,6 +1,7 @@
 //! The REST interface and its page: owns routes and their shapes, never decides anything.
 
 mod commands;
+mod experiments;
 pub mod extract;
 mod history;
 pub mod lists;
@@ -119,6 +120,9 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(lists::rollouts, steer::start))
         .routes(routes!(lists::rollout))
         .routes(routes!(steer::steer))
+        .routes(routes!(experiments::experiments, experiments::start))
+        .routes(routes!(experiments::experiment))
+        .routes(routes!(experiments::stop))
         .routes(routes!(lists::readings, push::push_readings))
         .routes(routes!(lists::forecasts))
         .routes(routes!(predict::predict))

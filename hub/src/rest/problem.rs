@@ -53,6 +53,15 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<anyhow::Error> for Problem {
+    fn from(e: anyhow::Error) -> Self {
+        match e.downcast::<StoreError>() {
+            Ok(e) => e.into(),
+            Err(e) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{e:#}")),
+        }
+    }
+}
+
 impl From<JsonError> for Problem {
     fn from(e: JsonError) -> Self {
         match e {

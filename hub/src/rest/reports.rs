@@ -91,14 +91,7 @@ pub(super) async fn forecaster_errors(
         Problem::not_found(format!("{name} has no champion yet; see /v1/training-runs"))
     })?;
     let found = estimate::errors(store, &forecaster.spec, &champion).await;
-    let found = found.map_err(|e| match e.downcast::<fieldcast_store::StoreError>() {
-        Ok(e) => Problem::from(e),
-        Err(e) => Problem::new(
-            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-            format!("{e:#}"),
-        ),
-    })?;
-    let found = found.ok_or_else(|| {
+    let found = found?.ok_or_else(|| {
         Problem::not_found(format!(
             "version {} of {name} has made no forecast yet, or its training measured too few days; see /v1/forecasts",
             champion.version

@@ -96,9 +96,10 @@ impl From<Refusal> for Problem {
         let status = match refused {
             Refusal::Store(e) => return e.into(),
             Refusal::NoVersion(..) | Refusal::NotOpen(_) => StatusCode::NOT_FOUND,
-            Refusal::Open(..) | Refusal::Champion(..) | Refusal::Removed(..) => {
-                StatusCode::CONFLICT
-            }
+            Refusal::Open(..)
+            | Refusal::Experiment(..)
+            | Refusal::Champion(..)
+            | Refusal::Removed(..) => StatusCode::CONFLICT,
             Refusal::BelowFloor(..) | Refusal::Plan(_) | Refusal::Nobody => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }

@@ -23,6 +23,7 @@ use super::rows::{decode, encode, floor_of, report_of, reported};
 pub use super::rows::{prepare, start};
 use super::{evidence, judge};
 use crate::downlink::Downlink;
+use crate::experiment::{self, driver::Heard};
 use crate::signing::Signer;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ const RENEW_DAYS: i64 = 7;
 /// How long one round may publish; what is left is for the next one.
 const PUBLISH_FOR: Duration = Duration::from_secs(30);
 
-/// Moves every open rollout once a second, and gives late joiners the champion.
+/// Moves every open rollout once a second, experiments now and then, and gives late joiners the champion.
 #[derive(Debug, Clone)]
 pub struct Driver {
     /// The database.
@@ -45,10 +46,12 @@ pub struct Driver {
     pub site: SiteId,
 }
 
+/// Experiments take days: their devices are not looked at every second.
+const EXPERIMENTS: Duration = Duration::from_secs(5);
 /// So often every device's report is taken in once more, whether it is new or not.
 const ANEW: Duration = Duration::from_secs(60);
 /// A state that another one's transaction overtook is not missed.
-const OVERLAP: chrono::Duration = chrono::Duration::seconds(2);
+pub(crate) const OVERLAP: chrono::Duration = chrono::Duration::seconds(2);
 
 /// What one round leaves to the next.
 #[derive(Debug, Default)]
@@ -57,6 +60,8 @@ pub struct Rounds {
     pub unpublished: BTreeSet<String>,
     /// Open rollouts as this hub last saw them, by number.
     known: BTreeMap<i64, Known>,
+    /// When experiments were looked at last, and what was heard of them.
+    experiments: (Option<Instant>, Heard),
     /// What fails, by what it is, so that it is said once and not every second.
     failing: BTreeMap<String, String>,
 }
@@ -120,6 +125,10 @@ impl Driver {
             let changed = rounds.took(&format!("move rollout {}", row.id), done);
             rounds.unpublished.extend(changed.unwrap_or_default());
         }
+        let (looked, _) = rounds.experiments;
+        if looked.is_none_or(|at| at.elapsed() >= EXPERIMENTS) {
+            self.experiments(rounds).await;
+        }
         let forecasters = self.store.forecasters().await;
         let forecasters = rounds.took("list forecasters", forecasters.map_err(Into::into));
         for forecaster in forecasters.unwrap_or_default() {
@@ -129,6 +138,18 @@ impl Driver {
         }
         // A broker that takes nothing must not keep rollouts from moving.
         let _ = tokio::time::timeout(PUBLISH_FOR, self.publish(rounds)).await;
+    }
+
+    /// One round over all experiments.
+    pub async fn experiments(&self, rounds: &mut Rounds) {
+        rounds.experiments.0 = Some(Instant::now());
+        let open = self.store.open_experiments().await;
+        let open = rounds.took("list open experiments", open.map_err(Into::into));
+        for row in open.unwrap_or_default() {
+            let done = experiment::driver::advance(self, &row, &mut rounds.experiments.1).await;
+            let changed = rounds.took(&format!("move experiment {}", row.id), done);
+            rounds.unpublished.extend(changed.unwrap_or_default());
+        }
     }
 
     async fn publish(&self, rounds: &mut Rounds) {
@@ -293,7 +314,7 @@ impl Driver {
         Ok(changed)
     }
 
-    fn writer(&self) -> Writer<'_> {
+    pub(crate) fn writer(&self) -> Writer<'_> {
         Writer {
             site: &self.site,
             signer: &self.signer,

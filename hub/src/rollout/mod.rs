@@ -4,7 +4,7 @@ pub mod driver;
 mod evidence;
 pub mod judge;
 pub mod machine;
-mod orders;
+pub(crate) mod orders;
 pub mod overview;
 pub mod plan;
 pub mod policy;

@@ -16,13 +16,13 @@ use crate::signing::Signer;
 const ORDER_DAYS: i64 = 90;
 
 /// Who writes orders, and for which site.
-pub(super) struct Writer<'s> {
-    pub(super) site: &'s SiteId,
-    pub(super) signer: &'s Arc<Signer>,
+pub(crate) struct Writer<'s> {
+    pub(crate) site: &'s SiteId,
+    pub(crate) signer: &'s Arc<Signer>,
 }
 
 impl Writer<'_> {
-    pub(super) fn order<'a>(
+    pub(crate) fn order<'a>(
         &self,
         device: &'a str,
         model: &'a Model<'a>,
@@ -64,7 +64,7 @@ impl Writer<'_> {
 }
 
 /// What a device is ordered to run.
-pub(super) struct Model<'a> {
+pub(crate) struct Model<'a> {
     forecaster: &'a str,
     version: i64,
     bundle: Vec<u8>,
@@ -72,7 +72,7 @@ pub(super) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    pub(super) fn of(row: &'a ModelVersionRow) -> Result<Self> {
+    pub(crate) fn of(row: &'a ModelVersionRow) -> Result<Self> {
         let bundle = Sha256::from_hex(&row.bundle).context("the bundle's digest is malformed")?;
         Ok(Self {
             forecaster: &row.forecaster,
@@ -83,7 +83,7 @@ impl<'a> Model<'a> {
     }
 
     /// No model: the device goes back to its own baseline. To order nothing would leave it running what it has.
-    pub(super) fn none(forecaster: &'a str) -> Self {
+    pub(crate) fn none(forecaster: &'a str) -> Self {
         Self {
             forecaster,
             version: 0,
@@ -93,7 +93,7 @@ impl<'a> Model<'a> {
     }
 }
 
-pub(super) struct Order<'a> {
+pub(crate) struct Order<'a> {
     device: &'a str,
     model: &'a Model<'a>,
     stage: &'static str,
@@ -103,7 +103,7 @@ pub(super) struct Order<'a> {
 }
 
 impl Order<'_> {
-    pub(super) fn as_new(&self) -> NewOrder<'_> {
+    pub(crate) fn as_new(&self) -> NewOrder<'_> {
         NewOrder {
             device: self.device,
             forecaster: self.model.forecaster,

@@ -39,6 +39,11 @@ pub enum Refusal {
         "rollout {0} of `{1}` is open; wait for its end (`rollout watch {0}`), or `rollout abort {0}` first"
     )]
     Open(i64, String),
+    /// An experiment has its devices.
+    #[error(
+        "experiment {0} of `{1}` is not over; wait for its end (`experiment show {0}`), or `experiment stop {0}` first"
+    )]
+    Experiment(i64, String),
     /// It cannot challenge itself.
     #[error("version {1} is the champion of `{0}`; name another version")]
     Champion(String, i64),
@@ -137,7 +142,8 @@ pub async fn start(
         decided_by: person.name,
         ..NewDecision::default()
     };
-    Ok(store.create_decided_rollout(&rollout, &decision).await?)
+    let begun = store.create_decided_rollout(&rollout, &decision).await?;
+    begun.map_err(|experiment| Refusal::Experiment(experiment, forecaster.to_owned()))
 }
 
 async fn as_defined(store: &Store, row: &ModelVersionRow) -> Result<Plan, Refusal> {

@@ -185,7 +185,7 @@ pub(super) fn decode(
     Ok(rollout)
 }
 
-pub(super) fn reported(raw: Option<&[u8]>, forecaster: &str) -> Option<pb::ForecasterState> {
+pub(crate) fn reported(raw: Option<&[u8]>, forecaster: &str) -> Option<pb::ForecasterState> {
     let state: pb::State = message::decode("state", raw?).ok()?;
     state
         .forecasters
@@ -193,7 +193,7 @@ pub(super) fn reported(raw: Option<&[u8]>, forecaster: &str) -> Option<pb::Forec
         .find(|f| f.forecaster == forecaster)
 }
 
-pub(super) fn report_of(
+pub(crate) fn report_of(
     online: bool,
     state: Option<pb::ForecasterState>,
     bundle: &Sha256,

@@ -51,7 +51,8 @@ pub async fn look(store: &Store, said: &mut Said) -> Result<()> {
     for forecaster in store.forecasters().await? {
         let name = &forecaster.name;
         let busy = rollouts.iter().any(|r| r.forecaster == *name)
-            || jobs.iter().any(|j| j.subject == *name);
+            || jobs.iter().any(|j| j.subject == *name)
+            || store.holding_experiment(name).await?.is_some();
         if busy {
             continue;
         }

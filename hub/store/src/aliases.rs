@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use crate::decisions::{self, NewDecision};
 use crate::desired;
 use crate::error::{Context as _, Result};
+use crate::experiments;
 use crate::{Store, StoreError};
 
 /// What became of a title that a person moves.
@@ -16,6 +17,8 @@ pub enum Moved {
     Same,
     /// A rollout of the forecaster is open: its outcome moves the title.
     Open(i64),
+    /// An experiment holds devices of the forecaster.
+    Experiment(i64),
     /// No such version, or its bundle was removed.
     Gone,
 }
@@ -142,6 +145,12 @@ impl Store {
         .map_err(failed)?;
         if let Some(open) = open {
             return Ok(Moved::Open(open));
+        }
+        if let Some(open) = experiments::holding(&mut tx, forecaster)
+            .await
+            .map_err(failed)?
+        {
+            return Ok(Moved::Experiment(open));
         }
         if !is_there(&mut tx, forecaster, version)
             .await

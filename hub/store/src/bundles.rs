@@ -135,6 +135,8 @@ impl Store {
              UNION SELECT version FROM challengers WHERE forecaster = $1
              UNION SELECT model_version FROM desired WHERE forecaster = $1
              UNION SELECT model_version FROM rollouts WHERE forecaster = $1 AND finished_at IS NULL
+             UNION SELECT unnest(ARRAY[version_a, version_b]) FROM experiments
+                WHERE forecaster = $1 AND status IN ('planned', 'running')
              UNION SELECT previous_version FROM rollouts WHERE forecaster = $1 AND previous_version IS NOT NULL
                 AND (finished_at IS NULL OR id = (SELECT max(id) FROM rollouts
                     WHERE forecaster = $1 AND status = 'succeeded' AND previous_version <> model_version))",

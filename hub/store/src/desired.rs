@@ -127,6 +127,8 @@ async fn late(
          AND NOT EXISTS (SELECT 1 FROM rollouts r LEFT JOIN deployments p ON p.rollout = r.id AND p.device = d.id
             WHERE r.forecaster = $1 AND r.finished_at IS NULL
             AND (p.generation > 0 OR r.previous_version IS NULL OR r.previous_version <> c.version))
+         AND NOT EXISTS (SELECT 1 FROM experiment_devices x JOIN experiments e ON e.id = x.experiment
+            WHERE x.device = d.id AND e.forecaster = $1 AND e.status IN ('planned', 'running'))
          AND CASE WHEN c.version IS NULL THEN o.model_version <> 0 OR o.expires_at < $3
              ELSE o.device IS NULL OR o.model_version <> c.version OR o.stage <> 'active' OR o.expires_at < $3 END
          ORDER BY d.id LIMIT 1000",
@@ -172,7 +174,8 @@ impl Store {
 
     /// At most a thousand devices with all of `labels` that may connect and whose order is not the champion of the
     /// forecaster (or, without one of at least version `floor`, not "no model"), or expires before `renew_before`. While a
-    /// rollout is open only devices that it has ordered nothing, and only where the champion is what it would go back to.
+    /// rollout is open only devices that it has ordered nothing, and only where the champion is what it would go back to; never
+    /// those that an experiment holds.
     ///
     /// # Errors
     /// The database.

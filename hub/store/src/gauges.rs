@@ -6,7 +6,7 @@ use crate::{Result, Store};
 /// Name, help, and values by labels as Prometheus writes them.
 pub type Gauge = (&'static str, &'static str, Vec<(String, f64)>);
 
-const QUERIES: [(&str, &str, &str); 7] = [
+const QUERIES: [(&str, &str, &str); 8] = [
     (
         "fieldcast_devices",
         "Devices by connection.",
@@ -35,6 +35,13 @@ const QUERIES: [(&str, &str, &str); 7] = [
             'rejected', 'timed_out', 'superseded']) k(state)
          FULL JOIN (SELECT d.state FROM deployments d JOIN rollouts r ON r.id = d.rollout WHERE r.finished_at IS NULL) o
             ON o.state = k.state GROUP BY 1 ORDER BY 1",
+    ),
+    (
+        "fieldcast_experiments",
+        "Experiments by state, ended ones too.",
+        "SELECT '{status=\"' || coalesce(k.status, e.status) || '\"}', count(e.id)::float8
+         FROM unnest(ARRAY['planned', 'running', 'collecting', 'ended', 'stopped']) k(status)
+         FULL JOIN experiments e ON e.status = k.status GROUP BY 1 ORDER BY 1",
     ),
     (
         "fieldcast_champion_version",

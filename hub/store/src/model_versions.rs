@@ -9,6 +9,7 @@ use crate::bundles;
 use crate::decisions::{self, NewDecision};
 use crate::desired;
 use crate::error::Context as _;
+use crate::experiments;
 use crate::jobs::Claim;
 use crate::rollouts::{self, NewRollout};
 use crate::{Result, Store, StoreError};
@@ -194,10 +195,26 @@ impl Store {
             return Ok(Concluded::Overtaken);
         }
         insert_trained(&mut tx, claim, new).await.map_err(failed)?;
-        decisions::insert(&mut tx, &conclusion.decision)
+        // A version that comes while an experiment holds the devices is kept for whoever starts its rollout afterwards.
+        let held = experiments::holding(&mut tx, new.forecaster)
+            .await
+            .map_err(failed)?
+            .filter(|_| conclusion.rollout.is_some());
+        let mut decision = conclusion.decision.clone();
+        let waits = held.map(|experiment| {
+            format!(
+                "{}; experiment {experiment} holds the devices: start its rollout once that is over",
+                decision.reason
+            )
+        });
+        if let Some(reason) = &waits {
+            (decision.decision, decision.reason) = ("wait", reason);
+        }
+        decisions::insert(&mut tx, &decision)
             .await
             .map_err(failed)?;
-        let rollout = match &conclusion.rollout {
+        let rollout = conclusion.rollout.as_ref().filter(|_| held.is_none());
+        let rollout = match rollout {
             Some(rollout) => Some(rollouts::insert(&mut tx, rollout).await.map_err(failed)?),
             None => None,
         };

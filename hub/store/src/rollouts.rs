@@ -12,6 +12,7 @@ use crate::aliases::{self, Title};
 use crate::decisions::{self, NewDecision};
 use crate::desired::{self, NewOrder};
 use crate::error::Context as _;
+use crate::experiments;
 use crate::{Result, Store, StoreError};
 
 /// One rollout.
@@ -169,7 +170,8 @@ impl Store {
         Ok(id)
     }
 
-    /// As [`Store::create_rollout`], with the decision that led to it in the same transaction.
+    /// As [`Store::create_rollout`], with the decision that led to it in the same transaction. `Err` inside: this experiment
+    /// holds the forecaster's devices.
     ///
     /// # Errors
     /// The database.
@@ -177,15 +179,21 @@ impl Store {
         &self,
         new: &NewRollout<'_>,
         decision: &NewDecision<'_>,
-    ) -> Result<i64> {
+    ) -> Result<std::result::Result<i64, i64>> {
         let failed = || format!("start a rollout of {}", new.forecaster);
         let mut tx = self.pool().begin().await.during(failed())?;
         let id = insert(&mut tx, new).await.during(failed())?;
+        if let Some(experiment) = experiments::holding(&mut tx, new.forecaster)
+            .await
+            .during(failed())?
+        {
+            return Ok(Err(experiment));
+        }
         decisions::insert(&mut tx, decision)
             .await
             .during(failed())?;
         tx.commit().await.during(failed())?;
-        Ok(id)
+        Ok(Ok(id))
     }
 
     /// Open rollouts, oldest first.

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+pub mod fleet;
 pub mod http;
 pub mod learning;
 pub mod mosquitto;
@@ -24,6 +25,7 @@ use fieldcast_postgres::{Cluster, Tuning};
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::Claim;
 use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
+use fieldcast_store::rollouts::NewRollout;
 use fieldcast_store::{Store, Target};
 use fieldcast_wire::batch::{Header, encode};
 use fieldcast_wire::{DeviceId, Epoch, Reading, Record, RecordBody, pb};
@@ -242,6 +244,22 @@ pub async fn conclude_with(
     version: i64,
     bytes: &[u8],
 ) -> Option<Value> {
+    let of = (forecaster, version, bytes);
+    match conclude_all(store, claim, of, None, None).await {
+        Concluded::Stored(result) => Some(result),
+        Concluded::ClaimLost => None,
+        Concluded::Overtaken => panic!("version {version} is there"),
+    }
+}
+
+/// The same with a rollout, judged against a champion.
+pub async fn conclude_all(
+    store: &Store,
+    claim: &Claim<'_>,
+    (forecaster, version, bytes): (&str, i64, &[u8]),
+    rollout: Option<NewRollout<'_>>,
+    champion: Option<i64>,
+) -> Concluded {
     let sha = fieldcast_wire::Sha256::of(bytes);
     let none = json!({});
     let conclusion = Conclusion {
@@ -258,18 +276,18 @@ pub async fn conclude_with(
         },
         decision: NewDecision {
             forecaster,
-            decision: "keep",
+            decision: if rollout.is_some() {
+                "roll_out"
+            } else {
+                "keep"
+            },
             ..NewDecision::default()
         },
-        rollout: None,
-        champion: None,
+        rollout,
+        champion,
         result: json!({"model_version": version}),
     };
-    match store.conclude_training(claim, &conclusion).await.unwrap() {
-        Concluded::Stored(result) => Some(result),
-        Concluded::ClaimLost => None,
-        Concluded::Overtaken => panic!("version {version} is there"),
-    }
+    store.conclude_training(claim, &conclusion).await.unwrap()
 }
 
 /// Stores a model version as a training job does.
