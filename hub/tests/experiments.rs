@@ -13,10 +13,14 @@ use std::time::{Duration, Instant};
 use fieldcast_drift::arms::Arm;
 use fieldcast_hub::experiment::assign::arm;
 use fieldcast_hub::experiment::machine::Status;
+use fieldcast_hub::ingest::Ingestor;
+use fieldcast_store::measures::{MeasureRow, Span};
+use fieldcast_store::time::timestamp;
+use fieldcast_wire::{Reading, RecordBody, pb};
 use serde_json::{Value, json};
 use support::fleet::{Going, LONG, model, reach, trained};
 use support::process::{self, Process};
-use support::{Bed, bed, http, psql};
+use support::{Bed, add_device, bed, epoch, http, job, payload, psql};
 
 const HOUR: i64 = 3_600_000;
 const DAYS: i64 = 10;
@@ -245,4 +249,109 @@ async fn over_rest(rest: &str) {
     until("it has stopped", stopped).await;
     http::post(rest, &stop, &ann).await.problem(404);
     http::get(rest, "/v1/experiments/99").await.problem(404);
+}
+
+/// 2026-03-01.
+const JOINED: i64 = 1_772_323_200_000;
+
+/// A summary of errors of `f` from so many hours after a device joined.
+fn errors(
+    from: i64,
+    to: i64,
+    (count, mean): (u32, f64),
+    naive: Option<f64>,
+) -> pb::ResidualSummary {
+    pb::ResidualSummary {
+        forecaster: "f".into(),
+        made_by: "ridge".into(),
+        from_ms: JOINED + from * HOUR,
+        to_ms: JOINED + to * HOUR,
+        count,
+        mean_abs_error: mean,
+        mean_squared_error: mean * mean,
+        naive_mean_abs_error: naive,
+        ..pb::ResidualSummary::default()
+    }
+}
+
+fn energy(hours: f64, value: f64, quality: u8) -> RecordBody {
+    RecordBody::Reading(Reading {
+        sensor: "energy".into(),
+        time: JOINED + (hours * HOUR as f64) as i64,
+        value,
+        quality,
+        time_source: pb::TimeSource::External,
+    })
+}
+
+#[tokio::test]
+async fn a_device_is_measured_in_its_time_and_before_it_joined_and_nowhere_between() {
+    let bed = bed().await;
+    let store = &bed.store;
+    for name in ["a", "b"] {
+        add_device(store, name, None).await;
+    }
+    let shadow = pb::ResidualSummary {
+        shadow: true,
+        ..errors(-48, -24, (90, 50.0), Some(50.0))
+    };
+    let other = pb::ResidualSummary {
+        forecaster: "g".into(),
+        ..errors(48, 72, (90, 50.0), Some(50.0))
+    };
+    let summaries = [
+        errors(-270, -246, (90, 50.0), Some(50.0)),
+        errors(-72, -48, (10, 2.0), Some(4.0)),
+        errors(-48, -24, (30, 4.0), None),
+        errors(-12, 12, (90, 50.0), Some(50.0)),
+        errors(12, 36, (90, 50.0), Some(50.0)),
+        errors(24, 48, (10, 6.0), Some(50.0)),
+        errors(48, 72, (30, 10.0), None),
+        errors(228, 252, (90, 50.0), Some(50.0)),
+        shadow,
+        other,
+    ];
+    let readings = [
+        energy(-241.0, 900.0, 0),
+        // Two in one hour count as much as one in the next.
+        energy(-3.9, 10.0, 0),
+        energy(-3.6, 20.0, 1),
+        energy(-2.5, 25.0, 0),
+        energy(5.0, 900.0, 0),
+        energy(24.0, 30.0, 0),
+        energy(30.0, 900.0, 2),
+        energy(40.0, 40.0, 0),
+        energy(240.0, 900.0, 0),
+    ];
+    let records = summaries
+        .map(RecordBody::Residual)
+        .into_iter()
+        .chain(readings);
+    let bytes = payload(epoch(1), 1, 1, records.collect());
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+    assert_eq!(written.acks[0].1.rejected, []);
+    let mut span = Span {
+        forecaster: "f",
+        sensor: None,
+        before_hours: 240,
+        settle_hours: 24,
+        until: timestamp(JOINED + 240 * HOUR),
+    };
+    let joined = [timestamp(JOINED); 2];
+    let row = |device: &str, after, before, naive| MeasureRow {
+        device: device.into(),
+        after,
+        before,
+        naive,
+    };
+    let found = store.measure(&span, (&["a", "b"], &joined)).await.unwrap();
+    let nothing = row("b", None, None, None);
+    assert_eq!(
+        found,
+        [row("a", Some(9.0), Some(3.5), Some(4.0)), nothing.clone()]
+    );
+    span.sensor = Some("energy");
+    let found = store.measure(&span, (&["a", "b"], &joined)).await.unwrap();
+    assert_eq!(found, [row("a", Some(35.0), Some(20.0), None), nothing]);
 }
