@@ -68,7 +68,7 @@ pub async fn give(store: &Store, asked: Asked<'_>, by: &str) -> Result<Uuid, Ref
         name: by,
         reason: "",
     };
-    person.check()?;
+    let by = person.checked()?.name;
     Task::new(asked.name, asked.argument)?;
     if asked.argument.len() > MAX_TEXT {
         return Err(Refusal::Argument);

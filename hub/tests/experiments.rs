@@ -109,7 +109,7 @@ async fn two_versions_on_a_fleet_for_ten_days_end_in_a_report_with_effect_interv
         begun["foreseen"]["detectable"].as_f64().unwrap() > 0.5,
         "{begun}"
     );
-    let said = refused(&bed, "rollout start f 2");
+    let said = refused(&bed, "rollout start f 2 --by ann");
     assert!(said.contains(&format!("experiment {id} of `f`")), "{said}");
     // Two more come a little later.
     let late = Going::start(&dir, &url, &format!("--devices 8 --prefix late- {pace}"));

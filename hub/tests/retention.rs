@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fieldcast_hub::ingest::Ingestor;
 use fieldcast_hub::registry::promote::{Way, promote};
 use fieldcast_hub::retention::Retention;
-use fieldcast_hub::rollout::driver;
 use fieldcast_hub::rollout::plan::Plan;
 use fieldcast_hub::rollout::request::{self, Person, Refusal, Stages};
 use fieldcast_store::Store;
@@ -15,7 +14,9 @@ use fieldcast_store::desired::NewOrder;
 use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, message, pb};
 use serde_json::json;
-use support::{add_device, bed, define, epoch, job, payload, psql, reading, readings, register};
+use support::{
+    add_device, bed, define, epoch, job, payload, psql, reading, readings, register, roll_out,
+};
 
 const DAY: i64 = 86_400_000;
 const JAN_2026: i64 = 1_767_225_600_000;
@@ -168,9 +169,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
         there.sort_unstable();
         there
     };
-    let rollout = driver::start(store, "f", 6, Plan::all_at_once(), "ann")
-        .await
-        .unwrap();
+    let rollout = roll_out(store, 6, Plan::all_at_once()).await;
     // A rollout names its own challenger, which takes 5's place.
     KEEP.apply(store, now).await.unwrap();
     assert_eq!(held().await, [1, 2, 3, 4, 6, 9, 10]);

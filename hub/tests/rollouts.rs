@@ -17,16 +17,18 @@ mod support;
 use std::sync::Arc;
 
 use fieldcast_hub::downlink::Downlink;
-use fieldcast_hub::rollout::driver::{self, Driver, Rounds};
+use fieldcast_hub::rollout::driver::{Driver, Rounds};
 use fieldcast_hub::rollout::plan::Plan;
+use fieldcast_hub::rollout::rows;
 use fieldcast_hub::signing::Signer;
 use fieldcast_store::Store;
+use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::desired::NewOrder;
 use fieldcast_store::rollouts::NewRollout;
 use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
 use serde_json::json;
-use support::{Bed, add_device, bed, define, psql, register};
+use support::{Bed, add_device, bed, define, psql, register, roll_out};
 
 fn driver(bed: &Bed) -> Driver {
     let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
@@ -120,10 +122,18 @@ async fn status(store: &Store, rollout: i64) -> String {
     store.rollout(rollout).await.unwrap().unwrap().0.status
 }
 
+async fn created(store: &Store, new: &NewRollout<'_>) -> i64 {
+    let decision = NewDecision {
+        forecaster: new.forecaster,
+        decision: "roll_out",
+        ..NewDecision::default()
+    };
+    let begun = store.create_rollout(new, &decision).await.unwrap();
+    begun.unwrap()
+}
+
 async fn start(store: &Store, version: i64) -> i64 {
-    driver::start(store, "f", version, Plan::all_at_once(), "ann")
-        .await
-        .unwrap()
+    roll_out(store, version, Plan::all_at_once()).await
 }
 
 #[tokio::test]
@@ -190,7 +200,7 @@ async fn a_rollout_that_cannot_be_read_holds_up_no_other_and_orders_wait_for_a_c
         devices: Vec::new(),
         by: "ann".into(),
     };
-    let broken = store.create_rollout(&broken).await.unwrap();
+    let broken = created(store, &broken).await;
     let rollout = start(store, 1).await;
     assert!(broken < rollout);
     driver.tick(&mut rounds).await;
@@ -248,7 +258,7 @@ async fn a_rollout_orders_above_what_was_ordered_while_it_was_prepared_and_ends_
     let older = start(store, 1).await;
     driver.tick(&mut rounds).await;
     register(store, "f", 2).await;
-    let new = driver::prepare(store, "f", 2, Plan::all_at_once(), "ann")
+    let new = rows::prepare(store, "f", 2, Plan::all_at_once(), "ann")
         .await
         .unwrap();
     let mut orders = store.lock_orders("f").await.unwrap();
@@ -264,7 +274,7 @@ async fn a_rollout_orders_above_what_was_ordered_while_it_was_prepared_and_ends_
     };
     assert_eq!(orders.put(&[between]).await.unwrap(), 1);
     orders.commit().await.unwrap();
-    let newer = store.create_rollout(&new).await.unwrap();
+    let newer = created(store, &new).await;
     driver.tick(&mut rounds).await;
     let standing = order(store, "a").await.unwrap();
     assert_eq!((standing.model_version, standing.generation), (2, 8));
@@ -283,9 +293,7 @@ async fn a_champion_that_is_rolled_out_once_more_holds_its_title_since_it_got_it
         &bed,
         "UPDATE champions SET since = '2020-01-01 00:00:00+00'",
     );
-    let id = driver::start(store, "f", 1, Plan::all_at_once(), "ann")
-        .await
-        .unwrap();
+    let id = roll_out(store, 1, Plan::all_at_once()).await;
     let mut locked = store.lock_rollout(id).await.unwrap().unwrap();
     locked.promote().await.unwrap();
     locked.commit().await.unwrap();

@@ -11,12 +11,12 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fieldcast_hub::rollout::{driver, plan::Plan};
+use fieldcast_hub::rollout::plan::Plan;
 use fieldcast_hub::training::KIND;
 use serde_json::{Value, json};
 use support::fleet::{Going, LONG, model, reach};
 use support::process::{self, Process};
-use support::{Bed, add_device, bed, conclude_with, define, epoch};
+use support::{Bed, add_device, bed, conclude_with, define, epoch, roll_out};
 
 async fn hub(bed: &Bed) -> Process {
     let (hub, rest) = Process::serve(&bed.dir.path().join("hub"), &bed.url("t"), &[]).await;
@@ -135,9 +135,7 @@ async fn a_fleet_obeys_signed_orders_and_misbehaves_as_it_is_told() {
     };
     // All are known before the rollout chooses whom it orders.
     added(1 + 6).await;
-    let rollout = driver::start(store, "f", 1, Plan::all_at_once(), "ann")
-        .await
-        .unwrap();
+    let rollout = roll_out(store, 1, Plan::all_at_once()).await;
     reach(store, "good-", 6, "healthy").await;
     let until = Instant::now() + LONG;
     while store.rollout(rollout).await.unwrap().unwrap().0.status != "succeeded" {

@@ -7,10 +7,9 @@ use serde_json::json;
 
 use super::Context;
 use super::device::pair;
-use super::rollout::user;
+use super::who::Who;
 use crate::experiment::report;
 use crate::experiment::request::{self, Asked, Foreseen};
-use crate::rollout::request::Person;
 
 /// Options of `experiment`.
 #[derive(Debug, clap::Args)]
@@ -72,16 +71,6 @@ struct Start {
     who: Who,
 }
 
-#[derive(Debug, clap::Args)]
-struct Who {
-    /// The person who decides this; the user's name where it is left out.
-    #[arg(long)]
-    by: Option<String>,
-    /// Why, kept with the decision.
-    #[arg(long, default_value = "")]
-    reason: String,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -94,12 +83,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         Command::Show { id } => show(ctx, store, id).await,
         Command::Start(new) => start(ctx, store, new).await,
         Command::Stop { id, who } => {
-            let name = who.by.unwrap_or_else(user);
-            let person = Person {
-                name: &name,
-                reason: &who.reason,
-            };
-            request::stop(store, id, person).await?;
+            request::stop(store, id, who.person()).await?;
             ctx.print(&json!({"experiment": id}), || {
                 format!("experiment {id}: its end is on its way to `serve`")
             })
@@ -108,11 +92,6 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
 }
 
 async fn start(ctx: &Context, store: &Store, new: Start) -> Result<()> {
-    let name = new.who.by.unwrap_or_else(user);
-    let person = Person {
-        name: &name,
-        reason: &new.who.reason,
-    };
     let asked = Asked {
         forecaster: new.forecaster,
         a: new.a,
@@ -123,7 +102,7 @@ async fn start(ctx: &Context, store: &Store, new: Start) -> Result<()> {
         labels: new.labels.into_iter().collect(),
         sensor: new.sensor,
     };
-    let (id, foreseen) = request::start(store, &asked, person).await?;
+    let (id, foreseen) = request::start(store, &asked, new.who.person()).await?;
     ctx.print(&json!({"experiment": id, "foreseen": foreseen}), || {
         told(id, &foreseen)
     })

@@ -19,6 +19,7 @@ pub mod simulate;
 pub mod simulate_fleet;
 mod tables;
 pub mod train;
+mod who;
 pub mod worker;
 
 use std::path::PathBuf;

@@ -9,10 +9,11 @@ use fieldcast_wire::Sha256;
 use serde_json::json;
 
 use super::Context;
+use super::who::Who;
 use crate::registry;
 use crate::registry::import::Keys;
 use crate::registry::promote::{Promoted, Way};
-use crate::rollout::request::{Person, Stages};
+use crate::rollout::request::Stages;
 
 /// Options of `model`.
 #[derive(Debug, clap::Args)]
@@ -105,30 +106,6 @@ struct Promote {
     challenger: bool,
     #[command(flatten)]
     who: Who,
-}
-
-/// Who decides, and why.
-#[derive(Debug, clap::Args)]
-struct Who {
-    /// The person who decides this; the user of the shell where it is left out.
-    #[arg(long, default_value_t = user(), hide_default_value = true, value_name = "NAME")]
-    by: String,
-    /// Why, kept with the decision.
-    #[arg(long, default_value = "", value_name = "TEXT")]
-    reason: String,
-}
-
-fn user() -> String {
-    std::env::var("USER").unwrap_or_default()
-}
-
-impl Who {
-    fn person(&self) -> Person<'_> {
-        Person {
-            name: &self.by,
-            reason: &self.reason,
-        }
-    }
 }
 
 /// Runs the command.

@@ -9,9 +9,10 @@ use fieldcast_store::Store;
 use serde_json::json;
 
 use super::Context;
+use super::who::Who;
 use crate::rollout::overview::{self, Overview};
 use crate::rollout::plan::Plan;
-use crate::rollout::request::{self, Person, Stages};
+use crate::rollout::request::{self, Stages};
 use crate::rollout::rows;
 
 const LOOK: Duration = Duration::from_secs(1);
@@ -46,15 +47,20 @@ enum Command {
         /// Number.
         id: i64,
     },
-    /// Roll a model version out.
+    /// Roll a model version out, by the stages of the forecaster's definition.
     Start {
         /// Forecaster.
         forecaster: String,
         /// Version.
         version: i64,
-        /// TOML file with the stages; all devices at once where it is left out.
-        #[arg(long)]
+        /// TOML file with other stages.
+        #[arg(long, conflicts_with = "all_at_once")]
         plan: Option<PathBuf>,
+        /// Order it to every device at once, without canaries or evidence.
+        #[arg(long)]
+        all_at_once: bool,
+        #[command(flatten)]
+        who: Who,
     },
     /// Order nothing new until it is resumed.
     Pause {
@@ -94,15 +100,15 @@ pub async fn run(ctx: &Context, args: Args) -> Result<ExitCode> {
             forecaster,
             version,
             plan,
+            all_at_once,
+            who,
         } => {
-            let plan = plan.as_deref().map(planned).transpose()?;
-            let stages = Stages::Planned(plan.unwrap_or_else(Plan::all_at_once));
-            let who = user();
-            let person = Person {
-                name: &who,
-                reason: "",
+            let stages = match plan {
+                Some(file) => Stages::Planned(planned(&file)?),
+                None if all_at_once => Stages::Planned(Plan::all_at_once()),
+                None => Stages::AsDefined,
             };
-            let id = request::start(store, &forecaster, version, stages, person).await?;
+            let id = request::start(store, &forecaster, version, stages, who.person()).await?;
             ctx.print(&json!({"rollout": id}), || {
                 format!("rollout {id} started; `serve` drives it")
             })

@@ -108,7 +108,7 @@ pub async fn start(
     asked: &Asked,
     person: Person<'_>,
 ) -> Result<(i64, Foreseen), Refusal> {
-    person.check()?;
+    let person = person.checked()?;
     check(asked)?;
     let name = &asked.forecaster;
     let a = eligible(store, name, asked.a).await?;
@@ -135,7 +135,7 @@ pub async fn start(
         forecaster: name,
         decision: "experiment",
         reason: &reason,
-        decided_by: person.name.trim(),
+        decided_by: person.name,
         ..NewDecision::default()
     };
     let new = NewExperiment {
@@ -161,9 +161,11 @@ pub async fn start(
 /// # Errors
 /// No such experiment, nobody's name, or the database.
 pub async fn stop(store: &Store, id: i64, person: Person<'_>) -> Result<(), Refusal> {
-    person.check()?;
-    let (who, why) = (person.name.trim(), person.reason.trim());
-    if store.stop_experiment(id, who, why).await? {
+    let person = person.checked()?;
+    if store
+        .stop_experiment(id, person.name, person.reason)
+        .await?
+    {
         Ok(())
     } else {
         Err(Refusal::NotOpen(id))

@@ -94,7 +94,7 @@ pub async fn sign_anew(
     version: i64,
     person: Person<'_>,
 ) -> Result<Imported> {
-    person.check()?;
+    let person = person.checked()?;
     let row = crate::rollout::request::eligible(store, forecaster, version).await?;
     let sha = Sha256::from_hex(&row.bundle).context("the bundle's digest is malformed")?;
     let bytes = store.bundle(&sha).await?;
@@ -119,7 +119,7 @@ pub async fn import(
     origin: Option<(&str, &Keys)>,
     person: Person<'_>,
 ) -> Result<Imported> {
-    person.check()?;
+    let person = person.checked()?;
     let own = hex(&signer.root_public());
     let origin = origin.filter(|(root, _)| !root.eq_ignore_ascii_case(&own));
     let mut ring = KeyRing::new(signer.root_public());

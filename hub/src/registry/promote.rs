@@ -41,7 +41,7 @@ pub async fn promote(
     way: Way,
     person: Person<'_>,
 ) -> Result<Promoted, Refusal> {
-    person.check()?;
+    let person = person.checked()?;
     let (title, decision, done) = match way {
         Way::Rollout(stages) => {
             let id = request::start(store, forecaster, version, stages, person).await?;

@@ -71,17 +71,17 @@ pub(super) async fn training_run_logs(
 pub(super) async fn cancel_training_run(
     State(rest): State<Rest>,
     Path(id): Path<i64>,
-    JsonBody(who): JsonBody<By>,
+    JsonBody(asked): JsonBody<By>,
 ) -> Result<(StatusCode, Json<Cancelled>), Problem> {
     let person = Person {
-        name: &who.by,
+        name: &asked.by,
         reason: "",
     };
-    person.check()?;
+    let who = person.checked()?.name;
     let store = &rest.hub.store;
     let status = store.cancel_job(id).await?.ok_or_else(|| none(id))?;
     store
-        .job_line(id, &format!("{} asked for its end", who.by.trim()))
+        .job_line(id, &format!("{who} asked for its end"))
         .await?;
     let cancelled = Cancelled {
         training_run: id,

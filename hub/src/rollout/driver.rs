@@ -20,7 +20,6 @@ use super::machine::{Action, Event, Operator, Rollout, Status, connected, step};
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
 use super::rows::{decode, encode, floor_of, report_of, reported};
-pub use super::rows::{prepare, start};
 use super::{evidence, judge};
 use crate::downlink::Downlink;
 use crate::experiment::{self, driver::Heard};

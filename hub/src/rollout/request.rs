@@ -65,20 +65,22 @@ pub struct Person<'a> {
 }
 
 impl Person<'_> {
+    /// The person without spaces around name and reason, as they are kept.
+    ///
     /// # Errors
     /// A name that is none.
-    pub fn check(&self) -> Result<(), Refusal> {
-        let name = self.name.trim();
+    pub fn checked(self) -> Result<Self, Refusal> {
+        let (name, reason) = (self.name.trim(), self.reason.trim());
         if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
             return Err(Refusal::Nobody);
         }
-        Ok(())
+        Ok(Self { name, reason })
     }
 
     /// The reason of a decision: what is done, and why where it was said.
     #[must_use]
     pub fn because(&self, what: &str) -> String {
-        match self.reason.trim() {
+        match self.reason {
             "" => what.to_owned(),
             reason => format!("{what}: {reason}"),
         }
@@ -126,7 +128,7 @@ pub async fn start(
     stages: Stages,
     person: Person<'_>,
 ) -> Result<i64, Refusal> {
-    person.check()?;
+    let person = person.checked()?;
     let row = eligible(store, forecaster, version).await?;
     let plan = match stages {
         Stages::Planned(plan) => plan,
@@ -142,7 +144,7 @@ pub async fn start(
         decided_by: person.name,
         ..NewDecision::default()
     };
-    let begun = store.create_decided_rollout(&rollout, &decision).await?;
+    let begun = store.create_rollout(&rollout, &decision).await?;
     begun.map_err(|experiment| Refusal::Experiment(experiment, forecaster.to_owned()))
 }
 
@@ -169,8 +171,8 @@ pub async fn steer(store: &Store, id: i64, command: &str, who: &str) -> Result<(
         name: who,
         reason: "",
     };
-    person.check()?;
-    if store.command_rollout(id, command, who.trim()).await? {
+    let who = person.checked()?.name;
+    if store.command_rollout(id, command, who).await? {
         Ok(())
     } else {
         Err(Refusal::NotOpen(id))

@@ -46,21 +46,6 @@ pub async fn prepare<'a>(
     })
 }
 
-/// Creates a rollout of a model version to the devices that its forecaster selects.
-///
-/// # Errors
-/// The database.
-pub async fn start(
-    store: &Store,
-    forecaster: &str,
-    version: i64,
-    plan: Plan,
-    by: &str,
-) -> Result<i64, StoreError> {
-    let rollout = prepare(store, forecaster, version, plan, by).await?;
-    store.create_rollout(&rollout).await
-}
-
 /// How new models of a forecaster reach devices, as it was applied.
 ///
 /// # Errors

@@ -157,25 +157,12 @@ pub(crate) async fn insert(
 }
 
 impl Store {
-    /// Starts a rollout: its row and one for each device, in one transaction. One that is still open is ended by
-    /// whoever drives it, before it can order anything more.
+    /// Starts a rollout: its row, one for each device and the decision that led to it, in one transaction. One that is still
+    /// open is ended by whoever drives it, before it can order anything more. `Err` inside: this experiment holds the forecaster's devices.
     ///
     /// # Errors
     /// The database.
-    pub async fn create_rollout(&self, new: &NewRollout<'_>) -> Result<i64> {
-        let failed = || format!("start a rollout of {}", new.forecaster);
-        let mut tx = self.pool().begin().await.during(failed())?;
-        let id = insert(&mut tx, new).await.during(failed())?;
-        tx.commit().await.during(failed())?;
-        Ok(id)
-    }
-
-    /// As [`Store::create_rollout`], with the decision that led to it in the same transaction. `Err` inside: this experiment
-    /// holds the forecaster's devices.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn create_decided_rollout(
+    pub async fn create_rollout(
         &self,
         new: &NewRollout<'_>,
         decision: &NewDecision<'_>,
@@ -183,10 +170,8 @@ impl Store {
         let failed = || format!("start a rollout of {}", new.forecaster);
         let mut tx = self.pool().begin().await.during(failed())?;
         let id = insert(&mut tx, new).await.during(failed())?;
-        if let Some(experiment) = experiments::holding(&mut tx, new.forecaster)
-            .await
-            .during(failed())?
-        {
+        let held = experiments::holding(&mut tx, new.forecaster).await;
+        if let Some(experiment) = held.during(failed())? {
             return Ok(Err(experiment));
         }
         decisions::insert(&mut tx, decision)

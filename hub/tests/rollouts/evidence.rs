@@ -1,13 +1,13 @@
 //! Evidence on a real PostgreSQL: what a device sends of two models decides which of them it runs.
 
 use fieldcast_hub::ingest::Ingestor;
-use fieldcast_hub::rollout::driver::{self, Rounds};
+use fieldcast_hub::rollout::driver::Rounds;
 use fieldcast_hub::rollout::policy::{Kind, Policy};
 use fieldcast_hub::rollout::rows::evidence_of;
 use fieldcast_wire::{RecordBody, Sha256, pb};
 use serde_json::json;
 
-use crate::support::{self, job, payload, register};
+use crate::support::{self, job, payload, register, roll_out};
 use crate::{obey, one, order, status};
 
 const DAY: i64 = 86_400_000;
@@ -45,9 +45,7 @@ async fn a_challenger_is_watched_and_only_the_better_one_gets_further() {
         ..serde_json::from_value(json!({"evidence": {"max_blocks": 40}})).unwrap()
     };
     policy.validate().unwrap();
-    let first = driver::start(store, "f", 1, policy.plan(Kind::First), "ann")
-        .await
-        .unwrap();
+    let first = roll_out(store, 1, policy.plan(Kind::First)).await;
     driver.tick(&mut rounds).await;
     obey(store, &["a"], &mut n).await;
     driver.tick(&mut rounds).await;
@@ -62,9 +60,7 @@ async fn a_challenger_is_watched_and_only_the_better_one_gets_further() {
     ] {
         register(store, "f", version).await;
         let plan = policy.plan(Kind::Challenger);
-        let rollout = driver::start(store, "f", version, plan, "ann")
-            .await
-            .unwrap();
+        let rollout = roll_out(store, version, plan).await;
         driver.tick(&mut rounds).await;
         let watch = order(store, "a").await.unwrap();
         assert_eq!(

@@ -1,12 +1,12 @@
 //! Stages on a real PostgreSQL: labelled groups, late joiners, the floor, and two hubs that drive at once.
 
-use fieldcast_hub::rollout::driver::{self, Driver, Rounds};
+use fieldcast_hub::rollout::driver::{Driver, Rounds};
 use fieldcast_hub::rollout::plan::{Mode, Plan, Stage};
 use fieldcast_store::Store;
 use fieldcast_wire::{Sha256, pb};
 use serde_json::json;
 
-use crate::support::{self, Bed, add_device, bed, define, register};
+use crate::support::{self, Bed, add_device, bed, define, register, roll_out};
 use crate::{obey, order, say_of, start, status};
 
 /// Devices `a`, `b`, ... with a label `line` that is `x` for the first half and `y` for the second.
@@ -56,7 +56,7 @@ async fn labelled_groups_come_in_their_order_and_late_joiners_get_the_champion_m
         ],
         floor: 0,
     };
-    let second = driver::start(store, "f", 2, plan, "ann").await.unwrap();
+    let second = roll_out(store, 2, plan).await;
     driver.tick(&mut rounds).await;
     obey(store, &names, &mut n).await;
     driver.tick(&mut rounds).await;
@@ -99,7 +99,7 @@ async fn no_device_is_left_below_the_floor() {
         floor: 2,
         ..Plan::all_at_once()
     };
-    let rollout = driver::start(store, "f", 2, plan, "ann").await.unwrap();
+    let rollout = roll_out(store, 2, plan).await;
     driver.tick(&mut rounds).await;
     // `a` fails and falls back to version 1 by itself.
     let given = order(store, "a").await.unwrap();
@@ -118,17 +118,20 @@ async fn no_device_is_left_below_the_floor() {
 
     // As the forecaster's own rule it holds outside rollouts too: the champion is below it.
     let row = store.forecaster("f").await.unwrap().unwrap();
-    store
-        .apply_forecaster(&row.spec, &row.retraining, &json!({"floor": 2}))
-        .await
-        .unwrap();
+    let floor = async |floor: i64| {
+        let own = json!({"floor": floor});
+        let applied = store.apply_forecaster(&row.spec, &row.retraining, &own);
+        applied.await.unwrap();
+    };
+    floor(2).await;
     add_device(store, "late", Some("secret")).await;
     driver.tick(&mut rounds).await;
     assert!(order(store, "late").await.is_none());
     assert_eq!(order(store, "b").await.unwrap().model_version, 0);
-    let below = driver::start(store, "f", 1, Plan::all_at_once(), "ann")
-        .await
-        .unwrap();
+    // A version that was allowed when its rollout began goes back, too.
+    floor(0).await;
+    let below = roll_out(store, 1, Plan::all_at_once()).await;
+    floor(2).await;
     driver.tick(&mut rounds).await;
     let row = store.rollout(below).await.unwrap().unwrap().0;
     assert_eq!(row.status, "rolled_back");
@@ -167,9 +170,7 @@ async fn two_hubs_drive_the_same_rollouts_and_order_nothing_twice() {
             ],
             floor: 0,
         };
-        let rollout = driver::start(store, "f", version, plan, "ann")
-            .await
-            .unwrap();
+        let rollout = roll_out(store, version, plan).await;
         // The last one is sent back in the middle.
         for round in 0..40 {
             let obeying = obey(store, &names, &mut n);

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use fieldcast_features::ForecasterSpec;
 use fieldcast_hub::ingest::Job;
+use fieldcast_hub::rollout::plan::Plan;
+use fieldcast_hub::rollout::request::{self, Person, Stages};
 use fieldcast_postgres::{Cluster, Tuning};
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::Claim;
@@ -300,6 +302,17 @@ pub async fn register(store: &Store, forecaster: &str, version: i64) {
     let result = conclude(store, &job.claim(), forecaster, version).await;
     let status = store.finish_job(&job, "w", Ok(result.unwrap())).await;
     assert_eq!(status.unwrap().as_deref(), Some("succeeded"));
+}
+
+/// Starts a rollout of `f` as a person does; its number.
+pub async fn roll_out(store: &Store, version: i64, plan: Plan) -> i64 {
+    let ann = Person {
+        name: "ann",
+        reason: "",
+    };
+    request::start(store, "f", version, Stages::Planned(plan), ann)
+        .await
+        .unwrap()
 }
 
 /// A bundle's manifest as lists show it.

@@ -191,6 +191,8 @@ impl Bed {
             &version.to_string(),
             "--plan",
             text(&path)?,
+            "--by",
+            "bench",
         ])?;
         let said: Value = serde_json::from_str(&said)?;
         said["rollout"]
