@@ -4,6 +4,7 @@ use fieldcast_drift::arms::Arm;
 use fieldcast_hub::experiment::assign::arm;
 use fieldcast_hub::experiment::request::{self, Asked, Refusal};
 use fieldcast_hub::registry::promote::{Way, promote};
+use fieldcast_hub::registry::retention;
 use fieldcast_hub::rollout::request::{self as rollouts, Person, Refusal as Forbidden, Stages};
 use fieldcast_hub::rollout::rows;
 use fieldcast_store::model_versions::Concluded;
@@ -229,6 +230,25 @@ async fn a_rollout_a_title_and_an_experiment_are_in_each_others_way() {
         assert_eq!(order(store, device).await.unwrap().model_version, 1);
     }
     rollouts::start(store, "f", 3, stages(), ANN).await.unwrap();
+}
+
+#[tokio::test]
+async fn bundles_of_an_experiment_stay_until_it_is_over() {
+    let (bed, driver, _) = six().await;
+    let store = &bed.store;
+    for version in 3..=6 {
+        register(store, "f", version).await;
+    }
+    let (id, _) = request::start(store, &asked(), ANN).await.unwrap();
+    let removed = async || {
+        let removed = retention::apply(store, 2).await.unwrap();
+        removed.into_iter().map(|(_, v)| v).collect::<Vec<_>>()
+    };
+    // Nobody has been ordered version 2 yet.
+    assert_eq!(removed().await, [4, 3]);
+    request::stop(store, id, ANN).await.unwrap();
+    driver.experiments(&mut Rounds::default()).await;
+    assert_eq!(removed().await, [2]);
 }
 
 #[tokio::test]
