@@ -8,7 +8,11 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
+use fieldcast_hub::experiment::request::{self, Asked};
 use fieldcast_hub::ingest::Ingestor;
+use fieldcast_hub::rollout::request::Person;
 use fieldcast_hub::triggers::{Said, look};
 use fieldcast_store::Store;
 use serde_json::{Value, json};
@@ -96,6 +100,39 @@ async fn twice_the_data_of_a_world_ask_for_one_training_and_never_for_two_at_onc
     reach(store, 448).await;
     look(store, &mut said).await.unwrap();
     assert_eq!(decisions(store).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
+    let bed = champion().await;
+    let store = &bed.store;
+    register(store, "f", 2).await;
+    let asked = Asked {
+        forecaster: "f".into(),
+        a: 1,
+        b: 2,
+        share: 0.5,
+        days: 10,
+        settle_hours: 0,
+        labels: BTreeMap::new(),
+        sensor: Some("energy".into()),
+    };
+    let ann = Person {
+        name: "ann",
+        reason: "",
+    };
+    let (id, _) = request::start(store, &asked, ann).await.unwrap();
+    reach(store, 424).await;
+    let mut said = Said::new();
+    look(store, &mut said).await.unwrap();
+    assert!(decisions(store).await.is_empty());
+    // Its time is over: what waited is looked at again.
+    psql(
+        &bed,
+        &format!("UPDATE experiments SET status = 'collecting' WHERE id = {id}"),
+    );
+    look(store, &mut said).await.unwrap();
+    assert_eq!(decisions(store).await[0].0, "retrain");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use fieldcast_drift::arms::{
     Arm, Comparison, Effect, Outcome, Summary, compare, imbalance, unlike_losses,
 };
@@ -204,13 +204,12 @@ fn note(e: &Experiment, balance: &Balance, missing: Option<&str>) -> String {
             t.to_rfc3339_opts(SecondsFormat::Secs, true)
         })
     };
-    let late = TimeDelta::milliseconds(LATE_MS).num_milliseconds();
     match e.status {
         Status::Planned => "waits for its first device".to_owned(),
         Status::Running => format!("interim, not for deciding: its time is over at {}", at(e.ends_at)),
         Status::Collecting => format!(
             "interim, not for deciding: data of its time may come until {}",
-            at(e.ends_at.map(|t| t + late))
+            at(e.ends_at.map(|t| t + LATE_MS))
         ),
         Status::Stopped => format!("ended before its time, not for deciding: {}", e.reason),
         Status::Ended if balance.uneven => {
