@@ -194,7 +194,10 @@ async fn serve(
     let mut sharing = offer::Sharing::Shared;
     // Polling must never wait for itself: requests of this task are only ever tried.
     let subscribe = |sharing: offer::Sharing| {
-        client.try_subscribe_many(sharing.filters(downlink.topics()).map(filter))
+        let filters = sharing.filters(downlink.topics()).map(filter);
+        client
+            .try_subscribe_many(filters)
+            .map_err(anyhow::Error::from)
     };
     loop {
         let event = match tokio::time::timeout(SILENCE, events.poll()).await {
@@ -215,7 +218,7 @@ async fn serve(
                     Err(lack) => return (since.elapsed(), anyhow::anyhow!(lack)),
                 };
                 if let Err(error) = subscribe(sharing) {
-                    return (Duration::ZERO, error.into());
+                    return (Duration::ZERO, error);
                 }
             }
             Event::Incoming(Packet::SubAck(answer)) => {
@@ -224,7 +227,7 @@ async fn serve(
                     Ok(Some(next)) => {
                         sharing = next;
                         if let Err(error) = subscribe(sharing) {
-                            return (Duration::ZERO, error.into());
+                            return (Duration::ZERO, error);
                         }
                         continue;
                     }
