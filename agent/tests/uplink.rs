@@ -196,11 +196,17 @@ async fn hub(port: u16, topics: Topics, seen: Arc<Mutex<Seen>>) {
                         DeviceTopic::Blob => {
                             seen.blobs += 1;
                             let b: pb::BlobRequest = message::decode("blob", &p.payload).unwrap();
-                            let sha = Sha256::from_slice(&b.sha256).unwrap();
-                            for n in b.missing {
-                                let topic = topics.device(&device, DeviceTopic::Block(sha, n));
+                            assert!(b.framed);
+                            for number in b.missing {
+                                let topic = topics.device(&device, DeviceTopic::Blocks);
+                                let block = pb::Block {
+                                    sha256: b.sha256.clone(),
+                                    number,
+                                    content: vec![7; 32 * 1024],
+                                };
+                                let block = message::encode(&block);
                                 client
-                                    .try_publish(topic, QoS::AtLeastOnce, false, vec![7; 32 * 1024])
+                                    .try_publish(topic, QoS::AtLeastOnce, false, block)
                                     .unwrap();
                             }
                             None

@@ -44,6 +44,7 @@ pub fn messages(bytes: &[u8]) {
     received::<pb::State>(bytes);
     received::<pb::Presence>(bytes);
     received::<pb::BlobRequest>(bytes);
+    received::<pb::Block>(bytes);
     received::<pb::Desired>(bytes);
 }
 

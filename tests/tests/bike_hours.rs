@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fieldcast_tests::scenario::{
-    AgentOptions, AgentProcess, Feed, HubOptions, HubProcess, wait_for,
+    AgentOptions, AgentProcess, Broker, Feed, HubOptions, HubProcess, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -46,14 +46,18 @@ fn bike_sharing_hours_are_learnt_and_forecast_on_the_device_as_on_the_hub() -> R
     feed.split_history(HISTORY, &at("history.csv"))?;
     let rows = rows(&feed)?;
 
+    let broker = Broker::chosen()?;
     let hub = HubProcess::start(HubOptions {
         data_dir: at("hub"),
+        broker: broker.hub_url(),
+        site: broker.site(),
         ..HubOptions::default()
     })?;
     std::fs::write(at("bikes.toml"), SPEC)?;
     let (spec, history, identity) = (at("bikes.toml"), at("history.csv"), at("identity.toml"));
     hub.cli(&["forecaster", "apply", text(&spec)?])?;
     hub.cli(&["device", "add", "dock", "--out", text(&identity)?])?;
+    broker.readdress(&identity)?;
     hub.cli(&[
         "import",
         "csv",
@@ -159,7 +163,7 @@ fn bike_sharing_hours_are_learnt_and_forecast_on_the_device_as_on_the_hub() -> R
         "MAE {model:.1}, seasonal naive has {naive:.1}"
     );
     agent.stop()?;
-    hub.stop()
+    hub.stop().map(drop)
 }
 
 /// MAE over all steps with an actual and a value a day before it: the model's, seasonal naive's.

@@ -11,15 +11,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use fieldcast_tests::scenario::{AgentOptions, AgentProcess, HubOptions, HubProcess, wait_for};
+use fieldcast_tests::scenario::{
+    AgentOptions, AgentProcess, Broker, HubOptions, HubProcess, wait_for,
+};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A hub, and a device that only listens.
-fn bed(dir: &Path) -> Result<(HubProcess, AgentOptions)> {
+fn bed(dir: &Path) -> Result<(HubProcess, AgentOptions, Broker)> {
+    let broker = Broker::chosen()?;
     let hub = HubProcess::start(HubOptions {
         data_dir: dir.join("hub"),
+        broker: broker.hub_url(),
+        site: broker.site(),
         ..HubOptions::default()
     })?;
     let agent = dir.join("agent");
@@ -27,12 +32,13 @@ fn bed(dir: &Path) -> Result<(HubProcess, AgentOptions)> {
     let identity = agent.join("identity.toml");
     let out = identity.to_str().context("a path of UTF-8")?;
     hub.cli(&["device", "add", "pi", "--out", out])?;
+    broker.readdress(&identity)?;
     let config = "data_dir = \"data\"\nidentity = \"identity.toml\"\n[status]\nenabled = true\nlisten = \"127.0.0.1:0\"\n";
     let options = AgentOptions {
         dir: agent,
         config: config.to_owned(),
     };
-    Ok((hub, options))
+    Ok((hub, options, broker))
 }
 
 fn pid(options: &AgentOptions) -> Result<Value> {
@@ -66,7 +72,7 @@ fn give(hub: &HubProcess, body: &Value) -> Result<String> {
 fn a_device_does_what_a_person_commands_once_also_when_it_was_away_and_nothing_too_late()
 -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (hub, options) = bed(dir.path())?;
+    let (hub, options, broker) = bed(dir.path())?;
     let agent = AgentProcess::start(options.clone())?;
 
     let done = hub.cli_json(&["command", "give", "pi", "report", "--wait"])?;
@@ -121,12 +127,7 @@ fn a_device_does_what_a_person_commands_once_also_when_it_was_away_and_nothing_t
     )?;
     becomes(&hub, &late, "expired")?;
     becomes(&hub, &early, "sent")?;
-    let data_dir = hub.data_dir().to_owned();
-    hub.stop()?;
-    let hub = HubProcess::start(HubOptions {
-        data_dir,
-        ..HubOptions::default()
-    })?;
+    let hub = HubProcess::start(hub.stop()?)?;
     // The hub's broker has another port now.
     let identity = options.dir.join("identity.toml");
     hub.cli(&[
@@ -136,6 +137,7 @@ fn a_device_does_what_a_person_commands_once_also_when_it_was_away_and_nothing_t
         "--out",
         identity.to_str().context("UTF-8")?,
     ])?;
+    broker.readdress(&identity)?;
     let agent = AgentProcess::start(options.clone())?;
     becomes(&hub, &early, "done")?;
     let starts = log(&options).matches("agent is running").count();
@@ -153,7 +155,7 @@ fn a_device_does_what_a_person_commands_once_also_when_it_was_away_and_nothing_t
     let away = ["done", "expired", "done", "failed"];
     ensure!(states[..4] == away && states[4..] == ["done"; 5], "{all}");
     agent.stop()?;
-    hub.stop()
+    hub.stop().map(drop)
 }
 
 /// Waits until the device says which list of hub keys it goes by.
@@ -168,7 +170,7 @@ fn knows(hub: &HubProcess, version: u64) -> Result<()> {
 #[test]
 fn keys_rotate_are_revoked_and_the_root_signs_elsewhere_while_the_device_obeys() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (hub, options) = bed(dir.path())?;
+    let (hub, options, _broker) = bed(dir.path())?;
     let agent = AgentProcess::start(options)?;
     let obeys = |version: u64| -> Result<()> {
         let done = hub.cli_json(&["command", "give", "pi", "report", "--wait"])?;
@@ -241,5 +243,5 @@ fn keys_rotate_are_revoked_and_the_root_signs_elsewhere_while_the_device_obeys()
         "{list}"
     );
     agent.stop()?;
-    hub.stop()
+    hub.stop().map(drop)
 }

@@ -13,6 +13,7 @@ mod loop_support;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fieldcast_tests::scenario::Broker;
 use loop_support::{Fleet, HOURS_A_DAY};
 use serde_json::json;
 
@@ -27,7 +28,7 @@ const EARLY: i64 = 10;
 /// What the walking skeleton promises, in the order in which a user would see it.
 #[test]
 fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()> {
-    let mut fleet = Fleet::start("embedded", None, HISTORY_DAYS, &CHANGES, END)?;
+    let mut fleet = Fleet::start("loop", Broker::chosen()?, HISTORY_DAYS, &CHANGES, END)?;
 
     // The first model reaches every device and answers from there.
     let first = fleet.train_first("demand")?;
@@ -102,11 +103,11 @@ fn two_cycles_of_drift_retraining_and_rollout_and_a_quiet_control() -> Result<()
 /// kill -9 of agent and hub in the middle of the stream, on a broker that is not ours.
 #[test]
 fn nothing_is_lost_or_doubled_through_kills_on_mosquitto() -> Result<()> {
-    let Some(broker) = loop_support::Mosquitto::start()? else {
+    let Some(broker) = Broker::mosquitto()? else {
         return Ok(());
     };
     let days = 30;
-    let mut fleet = Fleet::start("mosquitto", Some(&broker), 10, &[], days)?;
+    let mut fleet = Fleet::start("mosquitto", broker, 10, &[], days)?;
     for (step, day) in (10..=days).step_by(4).enumerate() {
         fleet.show_until(day)?;
         match step % 3 {
@@ -118,5 +119,27 @@ fn nothing_is_lost_or_doubled_through_kills_on_mosquitto() -> Result<()> {
     fleet.show_until(days)?;
     fleet.wait_stored(days)?;
     fleet.audit_readings(days)?;
+    fleet.stop()
+}
+
+/// Readings, a first model, forecasts and kills on whatever MQTT 5 broker somebody runs.
+#[test]
+fn the_loop_goes_over_any_broker_given_by_its_address() -> Result<()> {
+    let Some(broker) = Broker::given()? else {
+        return Ok(());
+    };
+    let days = HISTORY_DAYS + 30;
+    let mut fleet = Fleet::start("given", broker, HISTORY_DAYS, &[], days)?;
+    let first = fleet.train_first("demand")?;
+    fleet.show_until(HISTORY_DAYS + 2)?;
+    fleet.live_until_running("demand", first, HISTORY_DAYS + 20)?;
+    fleet.kill_agents()?;
+    fleet.show_until(HISTORY_DAYS + 25)?;
+    fleet.kill_hub()?;
+    fleet.show_until(days)?;
+    fleet.wait_stored(days)?;
+    fleet.wait_running("demand", first)?;
+    fleet.audit_readings(days)?;
+    fleet.compare_with_hub("demand", 20)?;
     fleet.stop()
 }

@@ -16,6 +16,8 @@ pub const MAX_TEXT: usize = 1_024;
 pub const MAX_FORECAST_VALUES: usize = 32 * 1_024;
 /// Block of a bundle sent over MQTT, bytes.
 pub const BLOCK: usize = 32 * 1024;
+/// Most bytes of a block with its frame.
+pub const FRAMED_BLOCK: usize = BLOCK + 64;
 /// Largest bundle, bytes.
 pub const MAX_BUNDLE: usize = 32 * 1024 * 1024;
 /// Most batch ranges beyond the watermark that one ack lists.

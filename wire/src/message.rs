@@ -3,8 +3,8 @@
 use prost::Message;
 
 use crate::caps::{
-    MAX_ACK_PROOFS, MAX_ACK_RANGES, MAX_ACK_REJECTED, MAX_COMMANDS, MAX_LISTED, MAX_NAME,
-    MAX_PAYLOAD, MAX_SMALL, MAX_TEXT,
+    FRAMED_BLOCK, MAX_ACK_PROOFS, MAX_ACK_RANGES, MAX_ACK_REJECTED, MAX_COMMANDS, MAX_LISTED,
+    MAX_NAME, MAX_PAYLOAD, MAX_SMALL, MAX_TEXT,
 };
 use crate::{pb, shape};
 
@@ -110,6 +110,11 @@ impl Capped for pb::Presence {
 impl Capped for pb::BlobRequest {
     const KIND: &'static str = "block request";
     const BYTES: usize = MAX_SMALL;
+}
+
+impl Capped for pb::Block {
+    const KIND: &'static str = "block";
+    const BYTES: usize = FRAMED_BLOCK;
 }
 
 impl Capped for pb::State {

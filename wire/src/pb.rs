@@ -433,7 +433,7 @@ pub struct ForecasterState {
     #[prost(bytes = "vec", tag = "10")]
     pub last_good: ::prost::alloc::vec::Vec<u8>,
 }
-/// Payload of `up/blob`: blocks of 32 KiB that are still missing; each comes on `dn/blob/<sha256>/<n>`.
+/// Payload of `up/blob`: blocks of 32 KiB that are still missing.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BlobRequest {
     #[prost(bytes = "vec", tag = "1")]
@@ -443,6 +443,20 @@ pub struct BlobRequest {
     pub offset_blocks: u64,
     #[prost(uint32, repeated, tag = "3")]
     pub missing: ::prost::alloc::vec::Vec<u32>,
+    /// each comes as a `Block` on `dn/blob`; unset: raw on `dn/blob/<sha256>/<n>`
+    #[prost(bool, tag = "4")]
+    pub framed: bool,
+}
+/// Payload of `dn/blob`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Block {
+    /// of the whole bundle
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub number: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
 }
 /// Payload of `dn/ack`.
 #[derive(Clone, PartialEq, ::prost::Message)]

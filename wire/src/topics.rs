@@ -31,7 +31,9 @@ pub enum DeviceTopic {
     Ack,
     /// Signed orders.
     Desired,
-    /// One block of a bundle.
+    /// Blocks of bundles.
+    Blocks,
+    /// One block of a bundle, for devices that ask so: those before there was [`DeviceTopic::Blocks`].
     Block(Sha256, u32),
 }
 
@@ -58,6 +60,7 @@ impl Topics {
             DeviceTopic::JsonReceipt => "dn/json".to_owned(),
             DeviceTopic::Ack => "dn/ack".to_owned(),
             DeviceTopic::Desired => "dn/desired".to_owned(),
+            DeviceTopic::Blocks => "dn/blob".to_owned(),
             DeviceTopic::Block(sha, n) => format!("dn/blob/{sha}/{n}"),
         };
         format!("{}/d/{device}/{leaf}", self.root)
@@ -72,8 +75,9 @@ impl Topics {
     /// Topics that a device reads as long as it is connected. Exact ones: a broker finds their reader without comparing every
     /// message with a pattern of each device.
     #[must_use]
-    pub fn device_standing(&self, device: &DeviceId) -> [String; 2] {
-        [DeviceTopic::Ack, DeviceTopic::Desired].map(|topic| self.device(device, topic))
+    pub fn device_standing(&self, device: &DeviceId) -> [String; 3] {
+        [DeviceTopic::Ack, DeviceTopic::Desired, DeviceTopic::Blocks]
+            .map(|topic| self.device(device, topic))
     }
 
     /// Whether the broker may keep messages for who subscribes to this filter of a device later. Where it keeps none, a
@@ -81,12 +85,6 @@ impl Topics {
     #[must_use]
     pub fn is_kept(filter: &str) -> bool {
         filter.ends_with("/dn/desired")
-    }
-
-    /// Filter of the blocks of bundles, which a device reads while it downloads one.
-    #[must_use]
-    pub fn device_blocks(&self, device: &DeviceId) -> String {
-        format!("{}/d/{device}/dn/blob/#", self.root)
     }
 
     /// Prefix under which a device may publish.
@@ -148,6 +146,7 @@ impl Topics {
             "dn/json" => DeviceTopic::JsonReceipt,
             "dn/ack" => DeviceTopic::Ack,
             "dn/desired" => DeviceTopic::Desired,
+            "dn/blob" => DeviceTopic::Blocks,
             _ => {
                 let (sha, n) = leaf.strip_prefix("dn/blob/")?.split_once('/')?;
                 let (digest, number) = (Sha256::from_hex(sha)?, n.parse::<u32>().ok()?);
@@ -181,6 +180,7 @@ mod tests {
             DeviceTopic::JsonReceipt,
             DeviceTopic::Ack,
             DeviceTopic::Desired,
+            DeviceTopic::Blocks,
             DeviceTopic::Block(sha, 12),
         ] {
             let text = topics.device(&device, topic);

@@ -298,27 +298,8 @@ fn host_triple() -> Result<String> {
 /// # Errors
 /// It is not there and cannot be built here.
 pub(crate) fn cargo_deb() -> Result<PathBuf> {
-    if let Some(installed) = find_program("cargo-deb") {
-        return Ok(installed);
-    }
-    let tools = target_dir()?.join("tools");
-    let own = tools.join("bin/cargo-deb");
-    if !own.is_file() {
-        eprintln!(
-            "dist: cargo-deb is not installed: building it once, under {}",
-            tools.display()
-        );
-        // Unoptimised and with the system's xz: half a minute instead of several, and packing waits for xz anyway.
-        let flags = ["--locked", "--debug", "--no-default-features"];
-        execute(
-            cargo()?
-                .args(["install", "cargo-deb", "--version", CARGO_DEB])
-                .args(flags)
-                .arg("--root")
-                .arg(&tools),
-        )?;
-    }
-    Ok(own)
+    // With the system's xz: half a minute instead of several, and packing waits for xz anyway.
+    crate::install::cargo_tool("cargo-deb", CARGO_DEB, &["--no-default-features"])
 }
 
 fn newest_deb(dir: &Path, arch: &str) -> Result<PathBuf> {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::command::{execute, find_program};
+use crate::command::{cargo, execute, find_program, target_dir};
 
 /// Something a chore needs from the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +106,32 @@ pub(crate) fn or_skip(need: Need, left_out: &str) {
     if let Err(error) = ensure(&[need]) {
         eprintln!("skipped: {left_out}: {error:#}");
     }
+}
+
+/// A program of crates.io: this machine's, or one built once in the target directory, unoptimised.
+///
+/// # Errors
+/// It cannot be built.
+pub(crate) fn cargo_tool(name: &str, version: &str, flags: &[&str]) -> Result<PathBuf> {
+    if let Some(installed) = find_program(name) {
+        return Ok(installed);
+    }
+    let tools = target_dir()?.join("tools");
+    let own = tools.join("bin").join(name);
+    if !own.is_file() {
+        eprintln!(
+            "{name} is not installed: building it once, under {}",
+            tools.display()
+        );
+        execute(
+            cargo()?
+                .args(["install", name, "--version", version, "--locked", "--debug"])
+                .args(flags)
+                .arg("--root")
+                .arg(&tools),
+        )?;
+    }
+    Ok(own)
 }
 
 /// Whether and how commands can run as root: directly, or through sudo without a question.

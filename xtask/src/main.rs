@@ -1,10 +1,11 @@
-//! `cargo xtask`: owns the chores around the product (test, lint, bench, dist, demo), never links any of it.
+//! `cargo xtask`: owns the chores around the product (test, lint, bench, soak, fuzz, dist, demo), never links any of it.
 
 mod bench;
 mod command;
 mod conformance;
 mod demo;
 mod dist;
+mod fuzz;
 mod install;
 mod lint;
 mod soak;
@@ -36,6 +37,8 @@ enum Chore {
     Conformance(conformance::ConformanceArgs),
     /// Faults for as long as wanted, and whether any reading was lost or came twice.
     Soak(soak::SoakArgs),
+    /// Random input for the decoders, with a nightly compiler.
+    Fuzz(fuzz::FuzzArgs),
     /// The agent as shipped: a small binary within its budget, and a .deb of it.
     Dist(dist::DistArgs),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Chore::Bench(args) => bench::run(&args),
         Chore::Conformance(args) => conformance::run(&args),
         Chore::Soak(args) => soak::run(&args),
+        Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Dist(args) => dist::run(&args),
     };
     match result {

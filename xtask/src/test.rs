@@ -13,6 +13,10 @@ use crate::install::{self, Need};
 /// What to test.
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
+    /// Only the tests with real hubs and agents, over this broker: `mosquitto`, or with an address (mqtt://user:password@host:port)
+    /// the loop's smoke test over any broker of MQTT 5.
+    #[arg(long, value_name = "BROKER")]
+    broker: Option<String>,
     /// Handed to the test runner, for example `-p fieldcast-wire`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     runner_args: Vec<String>,
@@ -45,6 +49,26 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         }
         command::execute(command.env("FIELDCAST_BIN_DIR", target_dir()?.join("debug")))
     };
+    if let Some(broker) = &args.broker {
+        let named = matches!(broker.as_str(), "embedded" | "mosquitto");
+        let tests: &[&str] = if named {
+            &[
+                "--test",
+                "whole_loop",
+                "--test",
+                "trust",
+                "--test",
+                "bike_hours",
+            ]
+        } else {
+            &["--test", "whole_loop", "over_any_broker"]
+        };
+        let mut run = cargo()?;
+        run.args(["test", "--workspace"])
+            .args(tests)
+            .args(&args.runner_args);
+        return with_programs(run.env("FIELDCAST_TEST_BROKER", broker));
+    }
     // Doc tests first: the runner's closing lines shall be the last of the tests'.
     if args.runner_args.is_empty() && has_doc_tests(&root()?)? {
         with_programs(cargo()?.args(["test", "--workspace", "--doc"]))?;

@@ -105,11 +105,6 @@ impl Connection {
         self.client.try_subscribe_many(filters).is_ok()
     }
 
-    /// Queues the end of a subscription; false where the outbox is full.
-    pub(super) fn unsubscribe(&self, filter: String) -> bool {
-        self.client.try_unsubscribe(filter).is_ok()
-    }
-
     /// Says goodbye, so that the broker keeps the last will to itself.
     pub(super) async fn close(mut self) {
         if self.client.try_disconnect().is_ok() {

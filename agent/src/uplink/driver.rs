@@ -83,6 +83,7 @@ impl UplinkHandle {
             sha256: sha.to_vec(),
             offset_blocks: missing.first().copied().unwrap_or(0).into(),
             missing,
+            framed: true,
         };
         let _ = self.requests.send(Request::Blob(request)).await;
     }
@@ -149,7 +150,6 @@ pub fn start(
         state_n: 0,
         anchor: None,
         session: 0,
-        blocks_asked: None,
     };
     let task = tokio::spawn(driver.run(inbox, cancel));
     (handle, task)
@@ -169,12 +169,7 @@ struct Driver {
     state_n: u64,
     anchor: Option<(Millis, Millis)>,
     session: u64,
-    /// When blocks were last asked for, while this connection reads them.
-    blocks_asked: Option<Millis>,
 }
-
-/// How long blocks are read after the last ones were asked for, milliseconds.
-const BLOCKS_READ: Millis = 300_000;
 
 impl Driver {
     async fn run(mut self, mut inbox: mpsc::Receiver<Request>, cancel: CancellationToken) {
@@ -201,7 +196,6 @@ impl Driver {
                 },
                 () = tokio::time::sleep(wait) => Some(Event::Tick),
             };
-            self.end_blocks();
             if let Some(event) = event {
                 self.feed(event).await;
             }
@@ -212,21 +206,6 @@ impl Driver {
             connection.close().await;
         }
         self.gone(None).await;
-    }
-
-    /// Ends the subscription to blocks a while after the last ones were asked for.
-    fn end_blocks(&mut self) {
-        let now = self.clock.monotonic_ms();
-        if self.blocks_asked.is_some_and(|at| now - at > BLOCKS_READ) {
-            let filter = self.topics.device_blocks(&self.identity.device);
-            if self
-                .connection
-                .as_ref()
-                .is_none_or(|c| c.unsubscribe(filter))
-            {
-                self.blocks_asked = None;
-            }
-        }
     }
 
     async fn feed(&mut self, event: Event) {
@@ -345,7 +324,6 @@ impl Driver {
         match event {
             LinkEvent::Connected => {
                 let standing = self.topics.device_standing(&self.identity.device);
-                self.blocks_asked = None;
                 if !self
                     .connection
                     .as_ref()
@@ -358,8 +336,6 @@ impl Driver {
                 }
                 None
             }
-            // The one for blocks, of a connection that stands already.
-            LinkEvent::Subscribed if self.status.borrow().connected => None,
             LinkEvent::Subscribed => {
                 let (topic, payload) = self.presence(true);
                 if let Some(c) = &self.connection {
@@ -412,16 +388,26 @@ impl Driver {
                 }
                 Err(e) => tracing::warn!("{e}"),
             },
-            DeviceTopic::Block(sha, n) if payload.len() <= fieldcast_wire::caps::BLOCK => {
-                let _ = self.events.send(UplinkEvent::Block {
-                    sha,
-                    n,
-                    bytes: payload.into(),
-                });
-            }
+            DeviceTopic::Blocks => match message::receive::<pb::Block>(payload) {
+                Ok(block) => self.block(block),
+                Err(e) => tracing::warn!("{e}"),
+            },
             _ => {}
         }
         None
+    }
+
+    fn block(&self, block: pb::Block) {
+        let Some(sha) = Sha256::from_slice(&block.sha256) else {
+            tracing::warn!("a block without a digest of 32 bytes is left alone; update the hub");
+            return;
+        };
+        // Nobody downloads: nobody minds.
+        let _ = self.events.send(UplinkEvent::Block {
+            sha,
+            n: block.number,
+            bytes: block.content.into(),
+        });
     }
 
     async fn ack(&mut self, ack: pb::Ack) -> Option<Event> {
@@ -494,12 +480,6 @@ impl Driver {
                 self.send_state().await;
             }
             Request::Blob(request) => {
-                let filter = self.topics.device_blocks(&self.identity.device);
-                if let Some(c) = &self.connection
-                    && (self.blocks_asked.is_some() || c.subscribe([filter]))
-                {
-                    self.blocks_asked = Some(self.clock.monotonic_ms());
-                }
                 // A request that is lost is made again by who waits for the blocks.
                 self.publish(DeviceTopic::Blob, false, message::encode(&request));
             }

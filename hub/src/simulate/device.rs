@@ -10,7 +10,9 @@ use fieldcast_device::batches::BatchKey;
 use fieldcast_device::clock::offset;
 use fieldcast_device::uplink::{Event, Lane, Output, State, step};
 use fieldcast_sim::{Channel, Stream};
-use fieldcast_wire::{DeviceId, DeviceTopic, Reading, RecordBody, SCHEMA, Topics, message, pb};
+use fieldcast_wire::{
+    DeviceId, DeviceTopic, Reading, RecordBody, SCHEMA, Sha256, Topics, message, pb,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -67,8 +69,6 @@ pub(super) struct Device {
     taken: u64,
     dice: Stream,
     anchored: bool,
-    /// Whether this connection reads blocks of bundles.
-    blocks: bool,
     /// Never connects.
     offline: bool,
 }
@@ -100,7 +100,6 @@ impl Device {
             taken: 0,
             dice: Stream::new(seed, 3),
             anchored: false,
-            blocks: false,
             offline: plan.offline(number),
             fleet,
         }
@@ -259,10 +258,6 @@ impl Device {
     }
 
     async fn tick(&mut self) {
-        if self.blocks && !self.models.downloads() {
-            let filter = self.fleet.topics.device_blocks(&self.id);
-            self.blocks = self.link.as_ref().is_some_and(|l| !l.unsubscribe(filter));
-        }
         let mut effects = Vec::new();
         let now = self.now();
         if self.online && now >= self.models.wake_at() {
@@ -277,10 +272,6 @@ impl Device {
         for effect in effects {
             match effect {
                 Effect::Ask(request) => {
-                    let filter = self.fleet.topics.device_blocks(&self.id);
-                    if let Some(link) = self.link.as_ref().filter(|_| !self.blocks) {
-                        self.blocks = link.subscribe([filter]);
-                    }
                     self.publish(DeviceTopic::Blob, false, message::encode(&request));
                 }
                 Effect::Record(body) => {
@@ -425,14 +416,11 @@ impl Device {
             Heard::Nothing => {}
             Heard::Connected => {
                 let standing = self.fleet.topics.device_standing(&self.id);
-                self.blocks = false;
                 let asked = self.link.as_ref().is_some_and(|l| l.subscribe(standing));
                 if !asked {
                     self.cut().await;
                 }
             }
-            // The one for blocks, of a connection that stands already.
-            Heard::Subscribed if self.online => {}
             Heard::Subscribed => {
                 self.online = true;
                 self.fleet.tally.online.fetch_add(1, Relaxed);
@@ -479,10 +467,16 @@ impl Device {
                 }
                 Err(e) => tracing::warn!(device = %self.id, "{e}"),
             },
-            DeviceTopic::Block(sha, n) => {
-                let at = (self.now(), wall());
-                self.models.block(sha, n, payload, at, &mut effects).await;
-            }
+            DeviceTopic::Blocks => match message::receive::<pb::Block>(payload) {
+                Ok(block) => {
+                    let at = (self.now(), wall());
+                    if let Some(sha) = Sha256::from_slice(&block.sha256) {
+                        let (n, content) = (block.number, &block.content);
+                        self.models.block(sha, n, content, at, &mut effects).await;
+                    }
+                }
+                Err(e) => tracing::warn!(device = %self.id, "{e}"),
+            },
             _ => {}
         }
         self.carry_out(effects).await;

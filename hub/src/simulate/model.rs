@@ -273,13 +273,9 @@ impl Models {
                 sha256: fetch.sha.to_vec(),
                 offset_blocks: fetch.next as u64,
                 missing: missing.filter_map(|n| u32::try_from(n).ok()).collect(),
+                framed: true,
             }));
         }
-    }
-
-    /// Whether blocks of a bundle are awaited.
-    pub(super) fn downloads(&self) -> bool {
-        !self.fetching.is_empty()
     }
 
     /// The process starts again after it died.

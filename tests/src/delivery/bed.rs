@@ -8,7 +8,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::faults::port;
+use crate::scenario::process::port;
 use crate::scenario::{AgentOptions, AgentProcess, HubOptions, HubProcess};
 
 /// Name of the only device.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::broker::Mosquitto;
 use super::clocks::{self, Jump};
 use super::device::{Device, Space};
 use super::disks::SmallDisk;
@@ -18,6 +17,7 @@ use super::proxy::{Mode, Proxy};
 use super::random::Random;
 use super::reading::Form;
 use super::{backups, clones, files, images};
+use crate::scenario::Mosquitto;
 use crate::scenario::wait_for;
 
 /// Real processes, started.

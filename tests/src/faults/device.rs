@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::log::Log;
-use super::process::{Process, port};
 use super::reading::Form;
+use crate::scenario::process::{Process, port};
 use crate::scenario::program;
 
 /// Readings of one request.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::postgres::Postgres;
-use super::process::{Process, port};
+use crate::scenario::process::{Process, port};
 use crate::scenario::program;
 
 /// A hub on ports of its own.

@@ -6,7 +6,6 @@
 
 mod backups;
 mod bed;
-mod broker;
 mod clocks;
 mod clones;
 mod device;
@@ -20,13 +19,10 @@ mod network;
 mod oracle;
 mod plan;
 pub(crate) mod postgres;
-pub(crate) mod process;
 mod proxy;
 pub(crate) mod random;
 mod reading;
 mod run;
-
-pub(crate) use process::port;
 
 pub use oracle::Verdict;
 pub use plan::Plan;

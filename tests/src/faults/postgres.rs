@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::process::{Process, port};
+use crate::scenario::process::{Process, port};
 use crate::scenario::wait_for;
 
 const VERSIONED: &str = "/usr/lib/postgresql";

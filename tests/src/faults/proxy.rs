@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::process::port;
 use super::random::Random;
+use crate::scenario::process::port;
 
 /// How a link behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

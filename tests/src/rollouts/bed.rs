@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::faults::hub::Hub;
 use crate::faults::postgres::Postgres;
-use crate::faults::process::Process;
+use crate::scenario::process::Process;
 use crate::scenario::wait_for;
 
 /// Whose models are rolled out.

@@ -28,9 +28,9 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
     bed.postgres
         .execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")?;
     let devices = scale.devices;
-    // Each forecasts every ten seconds, which is four hours of data.
+    // Each forecasts every ten seconds, which is four hours of data, and sends what it has once a minute.
     bed.start_fleet(&format!(
-        "--devices {devices} --ramp {}s --sensors 1 --rate 0.1 --batch-every 10s --speed 1440 --fault offline=0.1 --progress 10s",
+        "--devices {devices} --ramp {}s --sensors 1 --rate 0.1 --batch-every 60s --speed 1440 --fault offline=0.1 --progress 10s",
         devices.div_ceil(100)
     ))?;
     let mut before = 0;

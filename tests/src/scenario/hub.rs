@@ -20,6 +20,8 @@ pub struct HubOptions {
     pub broker_listen: Option<String>,
     /// A database that runs already; none: the private one.
     pub database_url: Option<String>,
+    /// Its site; none: the usual one.
+    pub site: Option<String>,
 }
 
 /// A running hub; killed when dropped.
@@ -221,7 +223,7 @@ impl HubProcess {
     ///
     /// # Errors
     /// It did not end, or not in order.
-    pub fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<HubOptions> {
         let status = super::terminate(&mut self.child, Duration::from_secs(30))?;
         if !status.success() {
             bail!(
@@ -229,7 +231,7 @@ impl HubProcess {
                 self.log_tail()
             );
         }
-        Ok(())
+        Ok(self.options.clone())
     }
 }
 
@@ -246,6 +248,9 @@ impl Drop for HubProcess {
 fn hub_command(options: &HubOptions) -> Result<Command> {
     let mut command = Command::new(program("fieldcast-hub")?);
     command.arg("--data-dir").arg(&options.data_dir);
+    if let Some(site) = &options.site {
+        command.args(["--site", site]);
+    }
     command.env_remove("DATABASE_URL");
     if let Some(url) = &options.database_url {
         command.env("DATABASE_URL", url);

@@ -1,8 +1,11 @@
 //! Real hub and agent processes for end-to-end tests: owns starting, feeding, asking and ending them.
 
 mod agent;
+mod broker;
 mod feed;
 mod hub;
+mod mosquitto;
+pub(crate) mod process;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,8 +14,10 @@ use anyhow::{Context, Result, bail};
 
 pub use agent::{AgentOptions, AgentProcess};
 pub(crate) use agent::{tail, terminate};
+pub use broker::Broker;
 pub use feed::Feed;
 pub use hub::{HubOptions, HubProcess};
+pub use mosquitto::Mosquitto;
 
 /// Where the programs under test are: `FIELDCAST_BIN_DIR`, or beside the test's own executable.
 ///

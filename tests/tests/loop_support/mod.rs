@@ -1,7 +1,6 @@
 //! A small fleet for the end-to-end test: two devices whose world changes, one whose world does not.
 
 mod compare;
-mod mosquitto;
 mod series;
 
 use std::collections::BTreeMap;
@@ -11,11 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fieldcast_tests::scenario::{
-    AgentOptions, AgentProcess, Feed, HubOptions, HubProcess, wait_for,
+    AgentOptions, AgentProcess, Broker, Feed, HubOptions, HubProcess, wait_for,
 };
 use serde_json::Value;
-
-pub use mosquitto::Mosquitto;
 
 pub const HOURS_A_DAY: usize = 24;
 pub const SENSORS: [&str; 3] = ["temperature", "humidity", "demand"];
@@ -31,6 +28,7 @@ const DEVICES: [(&str, &str); 3] = [
 pub struct Fleet {
     dir: tempfile::TempDir,
     hub: Option<HubProcess>,
+    broker: Broker,
     agents: BTreeMap<&'static str, AgentProcess>,
     options: BTreeMap<&'static str, AgentOptions>,
     feeds: BTreeMap<&'static str, Feed>,
@@ -41,7 +39,7 @@ impl Fleet {
     /// Hub, history imported, agents following their growing files.
     pub fn start(
         name: &str,
-        broker: Option<&Mosquitto>,
+        broker: Broker,
         history_days: usize,
         changes: &[usize],
         days: usize,
@@ -53,13 +51,15 @@ impl Fleet {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
         let hub = HubProcess::start(HubOptions {
             data_dir: dir.path().join("hub"),
-            broker: broker.map(|b| b.hub_url()),
+            broker: broker.hub_url(),
+            site: broker.site(),
             database_url: None,
             ..HubOptions::default()
         })?;
         let mut fleet = Self {
             dir,
             hub: Some(hub),
+            broker,
             agents: BTreeMap::new(),
             options: BTreeMap::new(),
             feeds: BTreeMap::new(),
@@ -78,7 +78,7 @@ impl Fleet {
             fleet.hub().cli(&["forecaster", "apply", text(&path)?])?;
         }
         for (device, folder, index) in sources {
-            fleet.add_device(device, broker)?;
+            fleet.add_device(device)?;
             let source = series::files(&fleet.path(folder))?
                 .into_iter()
                 .nth(index)
@@ -132,7 +132,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn add_device(&mut self, device: &'static str, broker: Option<&Mosquitto>) -> Result<()> {
+    fn add_device(&mut self, device: &'static str) -> Result<()> {
         let forecaster = forecaster_of(device);
         let dir = self.path(device);
         std::fs::create_dir_all(&dir)?;
@@ -147,9 +147,7 @@ impl Fleet {
             "--out",
             text(&identity)?,
         ])?;
-        if let Some(broker) = broker {
-            broker.add_device(&identity)?;
-        }
+        self.broker.readdress(&identity)?;
         let config = format!(
             "data_dir = \"{data}\"\nidentity = \"{identity}\"\nforecasters = [\"{spec}\"]\n\
              [[source]]\ntype = \"replay\"\npath = \"{csv}\"\ntime_column = \"time\"\nspeed = 0.0\nfollow = true\n\
@@ -375,7 +373,7 @@ impl Fleet {
         while let Some((_, agent)) = self.agents.pop_first() {
             agent.stop()?;
         }
-        self.hub.take().context("the hub runs")?.stop()
+        self.hub.take().context("the hub runs")?.stop().map(drop)
     }
 
     fn logs(&self) -> String {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
 use fieldcast_wire::message::{self, Capped};
-use fieldcast_wire::{Sha256, batch, pb};
+use fieldcast_wire::{batch, pb};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -39,7 +39,7 @@ enum Kind {
     Presence,
     /// `up/blob`.
     Blob,
-    /// `dn/blob/<sha256>/<n>`.
+    /// `dn/blob`, `dn/blob/<sha256>/<n>`.
     Block,
     /// `dn/ack`.
     Ack,
@@ -57,6 +57,7 @@ fn kind(text: &str) -> Result<Kind, String> {
     let name = match topic.map(|(_, leaf)| leaf) {
         Some("t/live" | "t/back") => "batch",
         Some(leaf) if text.contains("/dn/blob/") && !leaf.is_empty() => "block",
+        Some(_) if text.ends_with("/dn/blob") => "block",
         Some(leaf) => leaf,
         None if text.contains("/out/") => "json",
         None => text,
@@ -100,7 +101,7 @@ fn decoded(kind: Kind, bytes: &[u8]) -> Result<Value> {
         Kind::State => state_json(&message::receive(bytes)?),
         Kind::Presence => show::presence(&message::receive(bytes)?),
         Kind::Blob => show::blocks(&message::receive(bytes)?),
-        Kind::Block => json!({"bytes": bytes.len(), "sha256": Sha256::of(bytes).to_string()}),
+        Kind::Block => show::block(bytes),
         Kind::Ack => show::ack(&message::receive(bytes)?),
         Kind::Desired => show::desired(&message::receive(bytes)?)?,
         Kind::Json => serde_json::from_slice(bytes).context("read the payload as JSON")?,

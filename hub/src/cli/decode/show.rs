@@ -146,6 +146,17 @@ pub(super) fn blocks(m: &pb::BlobRequest) -> Value {
     json!({"sha256": hex(&m.sha256), "first_missing": m.offset_blocks, "missing": m.missing})
 }
 
+/// A block in its frame, or a raw one.
+pub(super) fn block(bytes: &[u8]) -> Value {
+    let framed = message::receive::<pb::Block>(bytes).ok();
+    match framed.filter(|b| Sha256::from_slice(&b.sha256).is_some() && !b.content.is_empty()) {
+        Some(b) => {
+            json!({"sha256": hex(&b.sha256), "number": b.number, "bytes": b.content.len()})
+        }
+        None => json!({"bytes": bytes.len(), "sha256": Sha256::of(bytes).to_string()}),
+    }
+}
+
 /// What a bundle says of itself; nothing is verified.
 pub(super) fn bundle(bytes: &[u8]) -> Result<Value> {
     // The caps first.

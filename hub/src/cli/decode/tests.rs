@@ -138,6 +138,7 @@ fn messages_are_shown_by_topic_and_by_what_they_fit() {
         sha256: vec![7; 32],
         offset_blocks: 2,
         missing: vec![2, 5],
+        framed: true,
     };
     let value = both("up/blob", "blob", &message::encode(&asked));
     assert_eq!(value["missing"], json!([2, 5]));
@@ -219,6 +220,16 @@ fn json_blocks_and_bundles_are_shown_and_nothing_else_is() {
     assert_eq!(shown("fieldcast/v1/plant/out/a/t", receipt)["new"], 1);
     let block = shown(&format!("x/dn/blob/{}/0", "ab".repeat(32)), &[0; 9]);
     assert_eq!(block["bytes"], 9);
+    let framed = message::encode(&pb::Block {
+        sha256: vec![0xab; 32],
+        number: 3,
+        content: vec![1; 9],
+    });
+    let block = shown("x/dn/blob", &framed);
+    assert_eq!(
+        block,
+        json!({"sha256": "ab".repeat(32), "number": 3, "bytes": 9})
+    );
     let container = fieldcast_bundle::container::Container {
         manifest: br#"{"version":4}"#.to_vec(),
         key_id: "k".into(),

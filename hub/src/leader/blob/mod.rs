@@ -6,7 +6,7 @@ mod queue;
 
 use anyhow::{Context as _, Result};
 use fieldcast_wire::caps::BLOCK;
-use fieldcast_wire::{DeviceId, DeviceTopic, Sha256, pb};
+use fieldcast_wire::{DeviceId, DeviceTopic, Sha256, message, pb};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Desk;
 use cache::Cache;
 use pace::Pace;
-use queue::Queue;
+use queue::{Queue, Turn};
 
 /// Answers block requests until cancelled or the channel ends.
 pub(super) async fn run(
@@ -35,13 +35,14 @@ pub(super) async fn run(
                 None => return,
             },
             () = sleep_until(next), if waits => {
-                let Some((device, sha, n)) = queue.next() else { continue };
-                match send(&desk, &mut cache, &device, sha, n).await {
+                let Some(turn) = queue.next() else { continue };
+                let device = &turn.device;
+                match send(&desk, &mut cache, &turn).await {
                     Ok(Some((bytes, waited))) => next = Instant::now() + pace.sent(bytes, waited),
                     // Behind the end of the bundle: the rest of the request is too.
-                    Ok(None) => queue.forget(&device),
+                    Ok(None) => queue.forget(device),
                     Err(error) => {
-                        queue.forget(&device);
+                        queue.forget(device);
                         tracing::warn!(%device, error = %format!("{error:#}"), "blocks not sent; the device asks again");
                     }
                 }
@@ -53,7 +54,7 @@ pub(super) async fn run(
 fn take(queue: &mut Queue, device: DeviceId, request: &pb::BlobRequest) {
     match Sha256::from_slice(&request.sha256) {
         Some(sha) => {
-            if !queue.ask(device.clone(), sha, queue::blocks(request)) {
+            if !queue.ask(device.clone(), sha, request) {
                 tracing::debug!(%device, "too many devices wait for blocks; the device asks again");
             }
         }
@@ -65,27 +66,33 @@ fn take(queue: &mut Queue, device: DeviceId, request: &pb::BlobRequest) {
 async fn send(
     desk: &Desk,
     cache: &mut Cache,
-    device: &DeviceId,
-    sha: Sha256,
-    n: u32,
+    turn: &Turn,
 ) -> Result<Option<(usize, std::time::Duration)>> {
-    let now = Instant::now();
+    let (now, sha) = (Instant::now(), turn.sha);
     if cache.get(&sha, now).is_none() {
         let bytes = desk.store.bundle(&sha).await?;
         cache.put(sha, bytes, now);
     }
     let bundle = cache.get(&sha, now).flatten();
     let bundle = bundle.with_context(|| format!("there is no bundle {}", sha.short()))?;
-    let offset = usize::try_from(n)?.saturating_mul(BLOCK);
+    let offset = usize::try_from(turn.number)?.saturating_mul(BLOCK);
     let Some(rest) = bundle.get(offset..).filter(|rest| !rest.is_empty()) else {
         return Ok(None);
     };
-    let block = rest[..rest.len().min(BLOCK)].to_vec();
-    let topic = desk
-        .downlink
-        .topics()
-        .device(device, DeviceTopic::Block(sha, n));
-    let (size, began) = (block.len(), Instant::now());
-    desk.downlink.publish(&topic, block, false).await?;
+    let content = rest[..rest.len().min(BLOCK)].to_vec();
+    let size = content.len();
+    let (topic, payload) = if turn.framed {
+        let block = pb::Block {
+            sha256: sha.to_vec(),
+            number: turn.number,
+            content,
+        };
+        (DeviceTopic::Blocks, message::encode(&block))
+    } else {
+        (DeviceTopic::Block(sha, turn.number), content)
+    };
+    let topic = desk.downlink.topics().device(&turn.device, topic);
+    let began = Instant::now();
+    desk.downlink.publish(&topic, payload, false).await?;
     Ok(Some((size, began.elapsed())))
 }

@@ -14,6 +14,17 @@ const MOST: usize = 50_000;
 struct Asked {
     sha: Sha256,
     blocks: VecDeque<u32>,
+    framed: bool,
+}
+
+/// A block to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub(super) device: DeviceId,
+    pub(super) sha: Sha256,
+    pub(super) number: u32,
+    /// Whether its device takes it with a frame, on one topic for all.
+    pub(super) framed: bool,
 }
 
 /// Devices that wait for blocks, each once.
@@ -27,19 +38,23 @@ pub(super) struct Queue {
 
 impl Queue {
     /// A device asks; what it asked before is replaced, its place stays. False where too many wait.
-    pub(super) fn ask(&mut self, device: DeviceId, sha: Sha256, blocks: Vec<u32>) -> bool {
-        if blocks.is_empty() {
+    pub(super) fn ask(&mut self, device: DeviceId, sha: Sha256, request: &pb::BlobRequest) -> bool {
+        let asked = Asked {
+            sha,
+            blocks: blocks(request),
+            framed: request.framed,
+        };
+        if asked.blocks.is_empty() {
             return true;
         }
-        let blocks = VecDeque::from(blocks);
-        if let Some(asked) = self.asked.get_mut(&device) {
-            *asked = Asked { sha, blocks };
+        if let Some(before) = self.asked.get_mut(&device) {
+            *before = asked;
             return true;
         }
         if self.asked.len() >= MOST {
             return false;
         }
-        self.asked.insert(device.clone(), Asked { sha, blocks });
+        self.asked.insert(device.clone(), asked);
         self.turns.push_back(device);
         true
     }
@@ -50,13 +65,15 @@ impl Queue {
     }
 
     /// The next block to send; it is then no longer asked for.
-    pub(super) fn next(&mut self) -> Option<(DeviceId, Sha256, u32)> {
+    pub(super) fn next(&mut self) -> Option<Turn> {
         loop {
             let device = self.turns.front()?.clone();
             let asked = self.asked.get_mut(&device);
-            let block =
-                asked.and_then(|a| Some((a.sha, a.blocks.pop_front()?, a.blocks.is_empty())));
-            let Some((sha, block, last)) = block else {
+            let block = asked.and_then(|a| {
+                let number = a.blocks.pop_front()?;
+                Some((a.sha, number, a.framed, a.blocks.is_empty()))
+            });
+            let Some((sha, number, framed, last)) = block else {
                 self.forget(&device);
                 continue;
             };
@@ -67,7 +84,12 @@ impl Queue {
                 self.sent = 0;
                 self.turns.rotate_left(1);
             }
-            return Some((device, sha, block));
+            return Some(Turn {
+                device,
+                sha,
+                number,
+                framed,
+            });
         }
     }
 
@@ -84,7 +106,7 @@ impl Queue {
 }
 
 /// The blocks asked for; a request that lists none asks for a run from its first missing block on.
-pub(super) fn blocks(request: &pb::BlobRequest) -> Vec<u32> {
+fn blocks(request: &pb::BlobRequest) -> VecDeque<u32> {
     if request.missing.is_empty() {
         let first = u32::try_from(request.offset_blocks).unwrap_or(u32::MAX);
         let many = u32::try_from(MAX_BLOCKS_ASKED).unwrap_or(0);
@@ -107,23 +129,33 @@ mod tests {
         DeviceId::new(format!("d{n}")).unwrap()
     }
 
+    fn wants(missing: impl IntoIterator<Item = u32>) -> pb::BlobRequest {
+        pb::BlobRequest {
+            missing: missing.into_iter().collect(),
+            ..pb::BlobRequest::default()
+        }
+    }
+
+    fn next(queue: &mut Queue) -> Option<(DeviceId, u32)> {
+        queue.next().map(|turn| (turn.device, turn.number))
+    }
+
     #[test]
     fn devices_take_turns_and_who_asks_again_keeps_its_place() {
         let sha = Sha256::of(b"x");
         let mut queue = Queue::default();
-        assert!(queue.ask(device(1), sha, (0..20).collect()));
-        assert!(queue.ask(device(2), sha, vec![0]));
-        let mut next = || queue.next().map(|(d, _, n)| (d, n));
+        assert!(queue.ask(device(1), sha, &wants(0..20)));
+        assert!(queue.ask(device(2), sha, &wants([0])));
         for n in 0..8 {
-            assert_eq!(next(), Some((device(1), n)));
+            assert_eq!(next(&mut queue), Some((device(1), n)));
         }
-        assert_eq!(next(), Some((device(2), 0)));
-        assert_eq!(next(), Some((device(1), 8)));
-        assert!(queue.ask(device(3), sha, vec![5]));
-        assert!(queue.ask(device(1), sha, vec![19]));
-        assert_eq!(queue.next(), Some((device(1), sha, 19)));
-        assert_eq!(queue.next(), Some((device(3), sha, 5)));
-        assert_eq!(queue.next(), None);
+        assert_eq!(next(&mut queue), Some((device(2), 0)));
+        assert_eq!(next(&mut queue), Some((device(1), 8)));
+        assert!(queue.ask(device(3), sha, &wants([5])));
+        assert!(queue.ask(device(1), sha, &wants([19])));
+        assert_eq!(next(&mut queue), Some((device(1), 19)));
+        assert_eq!(next(&mut queue), Some((device(3), 5)));
+        assert_eq!(next(&mut queue), None);
         assert!(queue.is_empty() && queue.asked.is_empty());
     }
 
@@ -132,18 +164,18 @@ mod tests {
         let sha = Sha256::of(b"x");
         let mut queue = Queue::default();
         for n in 0..MOST {
-            assert!(queue.ask(device(n), sha, vec![0, 1]));
+            assert!(queue.ask(device(n), sha, &wants([0, 1])));
         }
-        assert!(!queue.ask(device(MOST), sha, vec![0]));
+        assert!(!queue.ask(device(MOST), sha, &wants([0])));
         assert!(
-            queue.ask(device(7), sha, vec![3]),
+            queue.ask(device(7), sha, &wants([3])),
             "who waits may ask again"
         );
         queue.forget(&device(0));
         queue.forget(&device(2));
-        assert_eq!(queue.next(), Some((device(1), sha, 0)));
-        assert_eq!(queue.next(), Some((device(1), sha, 1)));
-        assert_eq!(queue.next(), Some((device(3), sha, 0)));
+        assert_eq!(next(&mut queue), Some((device(1), 0)));
+        assert_eq!(next(&mut queue), Some((device(1), 1)));
+        assert_eq!(next(&mut queue), Some((device(3), 0)));
     }
 
     #[test]
@@ -152,7 +184,7 @@ mod tests {
             offset_blocks: 3,
             ..pb::BlobRequest::default()
         };
-        assert_eq!(blocks(&request)[..2], [3, 4]);
+        assert!(blocks(&request).iter().take(2).eq(&[3, 4]));
         let request = pb::BlobRequest {
             missing: (0..1_000).collect(),
             ..pb::BlobRequest::default()

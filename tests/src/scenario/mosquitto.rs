@@ -1,15 +1,18 @@
-//! The testbed's Mosquitto: owns its process; it keeps nothing, so that each kill is a broker that forgets everything.
+//! A Mosquitto of a test: owns its process; it keeps nothing, so that each kill is a broker that forgets everything.
 
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::process::{Process, port};
+use super::wait_for;
 
 /// A Mosquitto on a port of its own.
 #[derive(Debug)]
-pub(crate) struct Mosquitto {
+pub struct Mosquitto {
     program: PathBuf,
     dir: PathBuf,
     pub(crate) port: u16,
@@ -37,6 +40,7 @@ impl Mosquitto {
             port: port()?,
             process: None,
         };
+        // One that root starts would become a user that cannot read the folder.
         let user = if rustix::process::geteuid().is_root() {
             "user root\n"
         } else {
@@ -50,6 +54,9 @@ impl Mosquitto {
             ),
         )?;
         broker.start()?;
+        wait_for("mosquitto to listen", Duration::from_secs(10), || {
+            Ok(TcpStream::connect(("127.0.0.1", broker.port)).ok())
+        })?;
         Ok(broker)
     }
 

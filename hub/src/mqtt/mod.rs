@@ -1,5 +1,7 @@
 //! The hub's MQTT connection: owns connecting, subscribing and handing messages over, never decodes a payload.
 
+mod offer;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use fieldcast_wire::{DeviceId, DeviceTopic, Topics};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -84,7 +86,7 @@ impl Link {
         options.set_manual_acks(true);
         options.set_receive_maximum(Some(IN_FLIGHT));
         options.set_outgoing_inflight_upper_limit(256);
-        options.set_max_packet_size(u32::try_from(MAX_PAYLOAD + 4_096).ok());
+        options.set_max_packet_size(u32::try_from(MAX_PAYLOAD + offer::HEADER).ok());
         options.set_connection_timeout(10);
         if let Some((user, password)) = &self.login {
             options.set_credentials(user, password);
@@ -189,6 +191,14 @@ async fn serve(
 ) -> (Duration, anyhow::Error) {
     let mut since = std::time::Instant::now();
     let mut subscribed = false;
+    let mut sharing = offer::Sharing::Shared;
+    // Polling must never wait for itself: requests of this task are only ever tried.
+    let subscribe = |sharing: offer::Sharing| {
+        let filters = sharing.filters(downlink.topics()).map(filter);
+        client
+            .try_subscribe_many(filters)
+            .map_err(anyhow::Error::from)
+    };
     loop {
         let event = match tokio::time::timeout(SILENCE, events.poll()).await {
             Ok(Ok(event)) => event,
@@ -201,29 +211,36 @@ async fn serve(
             }
         };
         match event {
-            Event::Incoming(Packet::ConnAck(_)) => {
+            Event::Incoming(Packet::ConnAck(answer)) => {
                 since = std::time::Instant::now();
-                // Polling must never wait for itself: requests of this task are only ever tried.
-                let shared = downlink.topics().telemetry_filters();
-                let shared = shared.map(|topic| filter(format!("$share/hubs/{topic}")));
-                if let Err(error) = client.try_subscribe_many(shared) {
-                    return (Duration::ZERO, error.into());
+                sharing = match offer::sharing(&answer) {
+                    Ok(sharing) => sharing,
+                    Err(lack) => return (since.elapsed(), anyhow::anyhow!(lack)),
+                };
+                if let Err(error) = subscribe(sharing) {
+                    return (Duration::ZERO, error);
                 }
             }
             Event::Incoming(Packet::SubAck(answer)) => {
-                let granted =
-                    |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
-                if !answer.return_codes.iter().all(granted) {
-                    let error = anyhow::anyhow!(
-                        "the broker refuses the subscription to `d/+/up/#` of this site ({:?}); let the hub's user read it, \
-                         shared subscriptions included",
-                        answer.return_codes
-                    );
-                    return (since.elapsed(), error);
+                match sharing.after(&answer.return_codes) {
+                    Ok(None) => {}
+                    Ok(Some(next)) => {
+                        sharing = next;
+                        if let Err(error) = subscribe(sharing) {
+                            return (Duration::ZERO, error);
+                        }
+                        continue;
+                    }
+                    Err(refusal) => return (since.elapsed(), anyhow::anyhow!(refusal)),
                 }
                 // The first answer is that of telemetry: only now is there a connection to work with.
                 if !subscribed {
                     subscribed = true;
+                    if sharing == offer::Sharing::Everyone {
+                        tracing::warn!(
+                            "the broker offers no shared subscriptions: each hub of this site reads everything, and each batch is still stored once"
+                        );
+                    }
                     downlink.set_client(Some(client.clone()));
                     connections.send_modify(|n| *n += 1);
                 }

@@ -50,13 +50,13 @@ impl Process {
 
     /// Asks it to end, and waits.
     pub(crate) fn stop(mut self, within: Duration) -> Result<()> {
-        crate::scenario::terminate(&mut self.child, within)
+        super::terminate(&mut self.child, within)
             .map(drop)
             .with_context(|| format!("its log ends:\n{}", self.log_tail()))
     }
 
     pub(crate) fn log_tail(&self) -> String {
-        crate::scenario::tail(&self.log)
+        super::tail(&self.log)
     }
 }
 
