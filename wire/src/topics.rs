@@ -80,13 +80,6 @@ impl Topics {
             .map(|topic| self.device(device, topic))
     }
 
-    /// Whether the broker may keep messages for who subscribes to this filter of a device later. Where it keeps none, a
-    /// subscription says that it wants none: a broker may otherwise compare the filter with everything that it keeps.
-    #[must_use]
-    pub fn is_kept(filter: &str) -> bool {
-        filter.ends_with("/dn/desired")
-    }
-
     /// Prefix under which a device may publish.
     #[must_use]
     pub fn device_up_prefix(&self, device: &DeviceId) -> String {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldcast_wire::Topics;
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -92,14 +91,11 @@ impl Connection {
             .is_ok()
     }
 
-    /// Queues a subscription to all of these; false where the outbox is full.
+    /// Queues a subscription to all of these, without what the broker retains: a hub says it anew when it answers the sync.
+    /// False where the outbox is full.
     pub(super) fn subscribe(&self, filters: impl IntoIterator<Item = String>) -> bool {
         let filters = filters.into_iter().map(|path| Filter {
-            retain_forward_rule: if Topics::is_kept(&path) {
-                RetainForwardRule::OnEverySubscribe
-            } else {
-                RetainForwardRule::Never
-            },
+            retain_forward_rule: RetainForwardRule::Never,
             ..Filter::new(path, QoS::AtLeastOnce)
         });
         self.client.try_subscribe_many(filters).is_ok()

@@ -143,15 +143,18 @@ type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
 pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: CancellationToken) {
     let (asked, requests) = mpsc::channel(256);
     let (said, states) = mpsc::channel(WAITING);
+    let (came, newcomers) = mpsc::channel(WAITING);
     let mut tasks = JoinSet::new();
     tasks.spawn(blob::run(desk.clone(), requests, end.clone()));
     tasks.spawn(reports(desk.clone(), states, end.clone()));
+    tasks.spawn(greet(desk.downlink.clone(), newcomers, end.clone()));
     let mut lanes = Vec::new();
     for _ in 0..SIDE_BY_SIDE {
         let (sender, waiting) = mpsc::channel(WAITING);
         lanes.push(sender);
-        tasks.spawn(handle(desk.clone(), waiting, end.clone()));
+        tasks.spawn(handle(desk.clone(), waiting, came.clone(), end.clone()));
     }
+    drop(came);
     loop {
         let delivery = tokio::select! {
             delivery = lane.recv() => delivery,
@@ -189,7 +192,12 @@ fn place(device: &DeviceId) -> usize {
     usize::try_from(hasher.finish() % SIDE_BY_SIDE as u64).unwrap_or(0)
 }
 
-async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: CancellationToken) {
+async fn handle(
+    desk: Desk,
+    mut waiting: mpsc::Receiver<Waiting>,
+    came: mpsc::Sender<String>,
+    end: CancellationToken,
+) {
     loop {
         let message = tokio::select! {
             message = waiting.recv() => message,
@@ -203,8 +211,44 @@ async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: Cancellat
             DeviceTopic::Presence => desk.presence(&device, &payload).await,
             _ => Ok(()),
         };
-        if let Err(error) = handled {
-            tracing::warn!(%device, ?topic, error = %format!("{error:#}"), "message not handled");
+        match handled {
+            // Only fails while the hub ends.
+            Ok(()) if topic == DeviceTopic::Sync => drop(came.send(device.to_string()).await),
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%device, ?topic, error = %format!("{error:#}"), "message not handled");
+            }
+        }
+    }
+}
+
+/// Tells devices that have come what they shall do, those of a moment at once. They do not ask the broker what it retains: some
+/// compare each subscription with everything that they retain, and a fleet that comes back would cost by its square.
+async fn greet(downlink: Downlink, mut newcomers: mpsc::Receiver<String>, end: CancellationToken) {
+    let mut names = Vec::new();
+    loop {
+        if names.is_empty() {
+            tokio::select! {
+                came = newcomers.recv_many(&mut names, WAITING) => if came == 0 { return },
+                () = end.cancelled() => return,
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        let told = downlink.refresh(&names, |_| {}).await;
+        let mut wait = GATHER;
+        match told {
+            Ok(()) => names.clear(),
+            // Whoever takes over a connection tells everyone.
+            Err(_) if !downlink.connected() => names.clear(),
+            Err(error) => {
+                wait = Duration::from_secs(1);
+                tracing::warn!(devices = names.len(), error = %format!("{error:#}"), "orders not sent to devices that came; trying again");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = end.cancelled() => return,
         }
     }
 }
