@@ -148,6 +148,8 @@ pub(super) fn rewind(
             )?;
             continue;
         }
+        // It goes under a gap now: as one that is acknowledged it would prove to the hub again and again that it forgot.
+        tx.execute("DELETE FROM batches WHERE id = ?1", [id])?;
         // Gap records of a trimmed batch speak of losses that the hub has forgotten with it.
         if let Some(inside) = gaps
             .and_then(|b| message::decode::<pb::BatchBody>("gap records", &b).ok())
