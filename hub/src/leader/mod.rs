@@ -8,8 +8,9 @@ use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use fieldcast_store::Store;
 use fieldcast_store::states::NewState;
+use fieldcast_store::{Store, StoreError};
+use fieldcast_wire::message::MessageError;
 use fieldcast_wire::{DeviceId, DeviceTopic, Epoch, message, pb};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -203,8 +204,12 @@ async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: Cancellat
             DeviceTopic::Presence => desk.presence(&device, &payload).await,
             _ => Ok(()),
         };
-        if let Err(error) = handled {
-            tracing::warn!(%device, ?topic, error = %format!("{error:#}"), "message not handled");
+        match handled {
+            Ok(()) => {}
+            Err(Unhandled::Unreadable(reason)) => desk.refuse(&device, &payload, &reason).await,
+            Err(Unhandled::Failed(error)) => {
+                tracing::warn!(%device, ?topic, error = %format!("{error:#}"), "message not handled");
+            }
         }
     }
 }
@@ -234,7 +239,46 @@ async fn reports(
     }
 }
 
+/// Why a message was not handled.
+#[derive(Debug)]
+pub enum Unhandled {
+    /// It cannot be read: it goes into quarantine, and its sender is told why.
+    Unreadable(String),
+    /// Anything else; its device says it again.
+    Failed(anyhow::Error),
+}
+
+impl From<MessageError> for Unhandled {
+    fn from(error: MessageError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Unhandled {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for Unhandled {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl Desk {
+    async fn refuse(&self, device: &DeviceId, payload: &[u8], reason: &str) {
+        ingest::refuse(
+            &self.store,
+            &self.downlink,
+            device,
+            payload,
+            reason,
+            &self.out,
+        )
+        .await;
+    }
+
     async fn known(&self, device: &DeviceId) -> Result<()> {
         let known = self.store.device(device.as_str()).await?.is_some();
         known.then_some(()).with_context(|| unknown(device))
@@ -244,10 +288,11 @@ impl Desk {
     ///
     /// # Errors
     /// An unknown device, a malformed message, or the database.
-    pub async fn sync(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
+    pub async fn sync(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Unhandled> {
         let sync: pb::Sync = message::receive(payload)?;
         self.known(device).await?;
-        let epoch = Epoch::from_slice(&sync.epoch)?;
+        let epoch = Epoch::from_slice(&sync.epoch);
+        let epoch = epoch.map_err(|error| Unhandled::Unreadable(error.to_string()))?;
         let database = self.instance.clone();
         let (ack, alarms) = ingest::sync(&self.store, database, device, epoch, sync).await?;
         for alarm in alarms {
@@ -257,10 +302,12 @@ impl Desk {
         let topic = self.downlink.topics().device(device, DeviceTopic::Ack);
         self.downlink
             .publish(&topic, message::encode(&ack), false)
-            .await
+            .await?;
+        Ok(())
     }
 
-    /// Stores states of devices where they are newer; malformed ones and those of unknown devices are named in the log.
+    /// Stores states of devices where they are newer; malformed ones go into quarantine, those of unknown devices are named in
+    /// the log.
     ///
     /// # Errors
     /// The database.
@@ -274,7 +321,7 @@ impl Desk {
                         newest.insert(device, (state, payload));
                     }
                 }
-                Err(error) => tracing::warn!(%device, %error, "message not handled"),
+                Err(error) => self.refuse(&device, &payload, &error.to_string()).await,
             }
         }
         let names: Vec<String> = newest.keys().map(ToString::to_string).collect();
@@ -309,7 +356,7 @@ impl Desk {
     ///
     /// # Errors
     /// A malformed message, or the database.
-    pub async fn presence(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
+    pub async fn presence(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Unhandled> {
         let m: pb::Presence = message::receive(payload)?;
         let session = i64::try_from(m.session).unwrap_or(i64::MAX);
         self.store

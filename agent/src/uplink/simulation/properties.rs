@@ -48,6 +48,16 @@ proptest! {
     }
 
     #[test]
+    fn what_a_full_disk_costs_is_under_a_gap(seed in any::<u64>()) {
+        run(seed, Plan { full: true, ..PLAN });
+    }
+
+    #[test]
+    fn and_so_it_is_although_the_hub_is_restored(seed in any::<u64>()) {
+        run(seed, Plan { full: true, restores: Restores::Told, ..PLAN });
+    }
+
+    #[test]
     fn a_clone_is_noticed_and_nothing_of_either_is_lost(seed in any::<u64>()) {
         run(seed, Plan { copy: Copy::Clone, ..PLAN });
     }
@@ -59,7 +69,7 @@ const SEED: u64 = 2_459_767_849_304_582_745;
 fn nth(n: u64) -> Plan {
     let restores = [Restores::Told, Restores::Untold][usize::from(n / 2 % 2 == 1)];
     let tail_bytes = [LONG_TAIL, SHORT_TAIL][usize::from(n % 2 == 1)];
-    match n % 6 {
+    match n % 8 {
         0..4 => Plan {
             restores,
             tail_bytes,
@@ -69,8 +79,14 @@ fn nth(n: u64) -> Plan {
             copy: Copy::OldImage,
             ..PLAN
         },
-        _ => Plan {
+        5 => Plan {
             copy: Copy::Clone,
+            ..PLAN
+        },
+        6 => PLAN,
+        _ => Plan {
+            full: true,
+            restores,
             ..PLAN
         },
     }
@@ -82,18 +98,21 @@ fn nth(n: u64) -> Plan {
 fn many_seeds() {
     let count: u64 = std::env::var("FIELDCAST_SEEDS").map_or(300, |n| n.parse().unwrap());
     let mut failed = Vec::new();
-    let (mut crashes, mut overlaps) = (0, 0);
+    let (mut crashes, mut overlaps, mut dropped) = (0, 0, 0);
     for n in 0..count {
         let seed = SEED.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         match catch_unwind(|| run(seed, nth(n))) {
             Ok(w) => {
                 crashes += w.hubs.crashes;
                 overlaps += w.hubs.overlaps;
+                dropped += w.dropped;
             }
             Err(_) => failed.push((seed, nth(n))),
         }
     }
-    println!("{count} seeds: {crashes} hubs crashed in a round, {overlaps} rounds overlapped");
+    println!(
+        "{count} seeds: {crashes} hubs crashed in a round, {overlaps} rounds overlapped, {dropped} batches dropped"
+    );
     assert!(failed.is_empty(), "{} of {count}: {failed:?}", failed.len());
 }
 
@@ -118,11 +137,14 @@ fn broken_rules_are_noticed() {
         copy: Copy::Clone,
         ..PLAN
     };
+    let full = Plan { full: true, ..PLAN };
     for (broken, plan, invariant) in [
         (Broken::AckBeforeCommit, PLAN, "P4: "),
         (Broken::WriteAgain, PLAN, "P4: "),
         (Broken::ConflictIsKnown, clone, "P4: "),
+        (Broken::FoldedIsKnown, clone, "P4: "),
         (Broken::TrimByNumber, clone, "P5: "),
+        (Broken::DropInSilence, full, "P6: "),
     ] {
         let said = noticed(broken, plan);
         assert!(said.contains(invariant), "{broken:?}: {said}");
