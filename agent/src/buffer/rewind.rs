@@ -1,5 +1,6 @@
 //! A hub restored from a backup: owns which hub instance is believed and what its forgetting means; never marks a batch done.
 
+use fieldcast_device::acks::{self, Hub, Voice};
 use fieldcast_wire::{Epoch, message, pb};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -12,42 +13,26 @@ use crate::clock::Clock;
 pub(super) const UNANSWERED: &str = "e.hub_instance != coalesce((SELECT instance FROM hub), e.hub_instance)
     AND (e.forgotten_batch > 0 OR EXISTS (SELECT 1 FROM batches b WHERE b.epoch = e.id AND b.status IN (1, 2)))";
 
-/// What an acknowledgement's hub instance means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Voice {
-    /// The instance in force, or one that does not name itself.
-    InForce,
-    /// From now on the one in force.
-    New,
-    /// Another one, and it may be from before the restore: to be asked again, not to be believed.
-    Stranger,
-}
-
-/// Tells whose word it is. An instance takes over only by an answer to what was stamped after the one in force was
-/// first heard: a late answer of the hub before its restore cannot be one.
+/// Tells whose word it is, and keeps an instance that takes over.
 pub(super) fn voice(tx: &Transaction<'_>, clock: &Clock, ack: &pb::Ack) -> rusqlite::Result<Voice> {
-    if ack.hub_instance.is_empty() {
-        return Ok(Voice::InForce);
-    }
-    let known: Option<(Vec<u8>, String, i64)> = tx
+    let known = tx
         .prepare_cached("SELECT instance, boot_id, heard_ms FROM hub")?
-        .query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .query_row([], |r| {
+            Ok(Hub {
+                instance: r.get(0)?,
+                boot_id: r.get(1)?,
+                heard_ms: r.get(2)?,
+            })
+        })
         .optional()?;
-    if let Some((instance, boot, heard)) = known {
-        if instance == ack.hub_instance {
-            return Ok(Voice::InForce);
-        }
-        let of_this_boot = ack.echo_boot_id == clock.boot_id();
-        let later = boot != clock.boot_id() || ack.echo_monotonic_ms > heard;
-        if !(of_this_boot && later) {
-            return Ok(Voice::Stranger);
-        }
+    let voice = acks::voice(known.as_ref(), ack, clock.boot_id());
+    if voice == Voice::New {
+        tx.execute(
+            "INSERT OR REPLACE INTO hub(id, instance, boot_id, heard_ms) VALUES (1, ?1, ?2, ?3)",
+            params![ack.hub_instance, clock.boot_id(), clock.monotonic_ms()],
+        )?;
     }
-    tx.execute(
-        "INSERT OR REPLACE INTO hub(id, instance, boot_id, heard_ms) VALUES (1, ?1, ?2, ?3)",
-        params![ack.hub_instance, clock.boot_id(), clock.monotonic_ms()],
-    )?;
-    Ok(Voice::New)
+    Ok(voice)
 }
 
 /// How many epochs the hub in force must still be asked about.
