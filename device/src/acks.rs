@@ -116,11 +116,11 @@ pub fn last_acked(ack: &pb::Ack, before: u64, newest: Option<u64>) -> u64 {
     }
 }
 
-/// Whether the ack tells of less than was acknowledged before: up to which batch, and which was the last. It is a late one, or
+/// Whether the ack tells of less than was acknowledged before: up to which batch, and which beyond. It is a late one, or
 /// the hub was restored and does not know it; it must be asked.
 #[must_use]
-pub fn behind(ack: &pb::Ack, acked_through: u64, last_acked: u64) -> bool {
-    let unlisted = ack.ranges.len() < MAX_ACK_RANGES && !listed(ack, last_acked);
+pub fn behind(ack: &pb::Ack, acked_through: u64, acked: &[u64]) -> bool {
+    let unlisted = ack.ranges.len() < MAX_ACK_RANGES && !acked.iter().all(|n| listed(ack, *n));
     !ack.hub_instance.is_empty() && (acked_through > ack.through || unlisted)
 }
 
@@ -211,15 +211,15 @@ mod tests {
     #[test]
     fn who_tells_of_less_is_behind() {
         let said = ack(b"hub");
-        assert!(!behind(&said, 3, 7));
-        assert!(behind(&said, 4, 0), "P5: the watermark");
-        assert!(behind(&said, 3, 8), "P5: the last one");
-        assert!(!behind(&ack(b""), 9, 9), "it names no instance");
+        assert!(!behind(&said, 3, &[5, 7]));
+        assert!(behind(&said, 4, &[]), "P5: the watermark");
+        assert!(behind(&said, 3, &[7, 8]), "P5: beyond");
+        assert!(!behind(&ack(b""), 9, &[9]), "it names no instance");
         let full = pb::Ack {
             ranges: vec![pb::BatchRange { first: 5, last: 5 }; MAX_ACK_RANGES],
             ..said.clone()
         };
-        assert!(!behind(&full, 3, 8), "the list has an end");
+        assert!(!behind(&full, 3, &[8]), "the list has an end");
         // A batch that is acknowledged after the restore does not hide that the one before is gone.
         assert_eq!(last_acked(&said, 0, Some(7)), 7);
         assert_eq!(last_acked(&said, 5, Some(7)), 7);

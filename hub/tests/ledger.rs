@@ -206,6 +206,13 @@ impl Pair<'_> {
             next_batch: next,
             acked_through: acked,
             last_acked: last,
+            acked: match acked % 3 {
+                0 => vec![pb::BatchRange {
+                    first: acked + 2,
+                    last: (acked + 2).max(last),
+                }],
+                _ => Vec::new(),
+            },
             hub_instance: match instance {
                 Instance::None => Vec::new(),
                 Instance::Told => told.to_vec(),

@@ -11,6 +11,9 @@ use super::store::{self, Store};
 use super::types::{AckOutcome, BatchKey};
 use super::{number, unsigned};
 
+/// Acknowledged batches beyond a hub's watermark that each ack is held against.
+const COMPARED: i64 = 256;
+
 struct EpochRow {
     id: i64,
     hub: Vec<u8>,
@@ -101,7 +104,11 @@ impl Store {
             }
         }
         if !ack.new_epoch {
-            told_through(&tx, row.id, ack.through).map_err(&step)?;
+            tx.execute(
+                "UPDATE epochs SET acked_through = max(acked_through, min(?2, next_batch - 1)) WHERE id = ?1",
+                params![row.id, number(ack.through)],
+            )
+            .map_err(&step)?;
         } else if row.id == current.id {
             current = begin(&tx, &current, &ack.reason).map_err(&step)?;
             out.new_epoch = Some(current.epoch);
@@ -133,9 +140,11 @@ impl Store {
         )
         .map_err(&step)?;
         // P5: before what was acknowledged is trimmed, a hub that tells of less must be asked.
-        let acked = rewind::acked_through(&tx, row.id).map_err(&step)?;
-        let last = last_acked(&tx, row.id, ack, &out.done).map_err(&step)?;
-        out.behind = behind(ack, acked, last);
+        let told = told_through(&tx, row.id).map_err(&step)?;
+        let beyond = rewind::acked_beyond(&tx, row.id, ack.through, COMPARED);
+        let mut beyond = beyond.map_err(&step)?;
+        beyond.push(last_acked(&tx, row.id, ack, &out.done).map_err(&step)?);
+        out.behind = behind(ack, told, &beyond);
         Store::trim_tail(&tx, self.limits.tail_bytes, older_than).map_err(&step)?;
         tx.execute(
             "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
@@ -284,12 +293,10 @@ fn prove(
     Ok(())
 }
 
-fn told_through(tx: &Transaction<'_>, epoch_id: i64, through: u64) -> rusqlite::Result<()> {
-    tx.execute(
-        "UPDATE epochs SET acked_through = max(acked_through, min(?2, next_batch - 1)) WHERE id = ?1",
-        params![epoch_id, number(through)],
-    )
-    .map(drop)
+fn told_through(tx: &Transaction<'_>, epoch_id: i64) -> rusqlite::Result<u64> {
+    tx.prepare_cached("SELECT acked_through FROM epochs WHERE id = ?1")?
+        .query_row([epoch_id], |r| r.get(0))
+        .map(unsigned)
 }
 
 /// Begins an epoch; batches of the old one that wait become contested.

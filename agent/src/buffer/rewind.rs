@@ -1,6 +1,7 @@
 //! A hub restored from a backup: owns which hub instance is believed and what its forgetting means; never marks a batch done.
 
 use fieldcast_device::acks::{self, Hub, Voice};
+use fieldcast_wire::caps::MAX_ACK_RANGES;
 use fieldcast_wire::{Epoch, message, pb};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -42,24 +43,44 @@ pub(super) fn unanswered(tx: &Transaction<'_>) -> rusqlite::Result<u64> {
         .map(unsigned)
 }
 
+/// Numbers that are looked at beyond the watermark: a dropped batch may hold it back while a long tail grows behind it.
+const BEYOND: i64 = 16_384;
+
 /// The batch up to which all of an epoch were acknowledged: the hub's watermark, and what ranges beyond it have joined to
-/// it. A batch that was dropped ends it, since no hub knows that one.
-pub(super) fn acked_through(db: &Connection, epoch_id: i64) -> rusqlite::Result<u64> {
-    let told: i64 = db
+/// it. A batch that was dropped ends it, since no hub knows that one; those acknowledged beyond are told apart.
+pub(super) fn acked(
+    db: &Connection,
+    epoch_id: i64,
+) -> rusqlite::Result<(u64, Vec<pb::BatchRange>)> {
+    let told = db
         .prepare_cached("SELECT acked_through FROM epochs WHERE id = ?1")?
-        .query_row([epoch_id], |r| r.get(0))?;
-    let mut statement = db.prepare_cached(
-        "SELECT number FROM batches WHERE epoch = ?1 AND number > ?2 AND status IN (1, 2) ORDER BY number",
-    )?;
-    let mut beyond = statement.query(params![epoch_id, told])?;
-    let mut through = told;
-    while let Some(row) = beyond.next()? {
-        if row.get::<_, i64>(0)? != through + 1 {
-            break;
+        .query_row([epoch_id], |r| r.get(0))
+        .map(unsigned)?;
+    let (mut through, mut ranges) = (told, Vec::<pb::BatchRange>::new());
+    for n in acked_beyond(db, epoch_id, told, BEYOND)? {
+        let full = ranges.len() == MAX_ACK_RANGES;
+        match ranges.last_mut() {
+            None if n == through + 1 => through = n,
+            Some(range) if n == range.last + 1 => range.last = n,
+            _ if full => break,
+            _ => ranges.push(pb::BatchRange { first: n, last: n }),
         }
-        through += 1;
     }
-    Ok(unsigned(through))
+    Ok((through, ranges))
+}
+
+/// Acknowledged batches of an epoch behind a number, the lowest first.
+pub(super) fn acked_beyond(
+    db: &Connection,
+    epoch_id: i64,
+    behind: u64,
+    limit: i64,
+) -> rusqlite::Result<Vec<u64>> {
+    db.prepare_cached(
+        "SELECT number FROM batches WHERE epoch = ?1 AND number > ?2 AND status IN (1, 2) ORDER BY number LIMIT ?3",
+    )?
+    .query_map(params![epoch_id, number(behind), limit], |r| r.get(0).map(unsigned))?
+    .collect()
 }
 
 /// Id, number, status, first and last record of a batch, and its gap records.

@@ -184,11 +184,13 @@ impl Store {
             .map_err(&step)?;
         let found = statement
             .query_map([self.current.id], |r| {
+                let (acked_through, acked) = rewind::acked(&self.db, r.get(3)?)?;
                 Ok(SyncHead {
                     epoch: epoch(r, 0)?,
                     next_batch: unsigned(r.get(1)?),
                     next_seq: unsigned(r.get(2)?),
-                    acked_through: rewind::acked_through(&self.db, r.get(3)?)?,
+                    acked_through,
+                    acked,
                     hub_instance: r.get(4)?,
                     oldest_batch: unsigned(r.get(5)?),
                     last_acked: unsigned(r.get(6)?),

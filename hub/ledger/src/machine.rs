@@ -378,6 +378,7 @@ fn synchronised(
         &sync,
         &rules::Held {
             known: &known.later,
+            committed: &committed,
             through: watermark(&committed, &[]).0,
             last_acked: known.last_acked,
             newest: &known.newest,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fieldcast_wire::caps::MAX_ACK_RANGES;
 use fieldcast_wire::{Sha256, pb};
 
-use crate::rows::{Committed, LedgerRow, Newest, RejectedRecord, SealedAt, proof};
+use crate::rows::{Committed, LedgerRow, MAX_BEYOND, Newest, RejectedRecord, SealedAt, proof};
 
 /// So long a message may be on its way: a sync of the boot before can come after batches of the next one.
 pub const LATE_MS: i64 = 10 * 60_000;
@@ -85,7 +85,9 @@ pub struct SyncVerdict {
 pub struct Held<'a> {
     /// Batches of the epoch from the sync's next number on.
     pub known: &'a [SealedAt],
-    /// The watermark of the epoch.
+    /// The epoch, with the watermark that follows.
+    pub committed: &'a Committed,
+    /// That watermark.
     pub through: u64,
     /// Whether the batch that was acknowledged last is there, or none is named.
     pub last_acked: bool,
@@ -100,6 +102,7 @@ pub struct Held<'a> {
 pub fn sync(sync: &pb::Sync, held: &Held<'_>) -> SyncVerdict {
     let Held {
         known,
+        committed,
         through,
         last_acked,
         newest,
@@ -127,7 +130,8 @@ pub fn sync(sync: &pb::Sync, held: &Held<'_>) -> SyncVerdict {
     // P5: what another instance acknowledged is not a hole that the device left: this hub must say that it lacks it.
     let own = sync.hub_instance.is_empty() || sync.hub_instance == instance;
     // A batch is told of only when it is on disk, and a watermark never goes back: a later state of this database told it.
-    let more = sync.acked_through > through || !last_acked;
+    let more =
+        sync.acked_through > through || !last_acked || lacks(committed, through, &sync.acked);
     let told = !sync.hub_instance.is_empty() && own && more;
     let forgotten = told.then(|| {
         format!(
@@ -146,6 +150,21 @@ pub fn sync(sync: &pb::Sync, held: &Held<'_>) -> SyncVerdict {
         clone,
         forgotten,
     }
+}
+
+/// Whether a batch of these ranges is not committed, as far as the list of those beyond the watermark goes.
+fn lacks(committed: &Committed, through: u64, acked: &[pb::BatchRange]) -> bool {
+    let beyond: BTreeSet<u64> = committed.beyond.iter().copied().collect();
+    let most = match beyond.last() {
+        Some(last) if beyond.len() >= MAX_BEYOND => *last,
+        _ => u64::MAX,
+    };
+    acked.iter().any(|range| {
+        let first = range.first.max(through.saturating_add(1));
+        let last = range.last.min(most);
+        // Not one by one: a range is as long as its sender says.
+        first <= last && beyond.range(first..=last).count() as u64 != last - first + 1
+    })
 }
 
 /// P10: whether a session cannot be one of the instance that synchronised last. A late message of an earlier session can:
@@ -238,6 +257,12 @@ mod tests {
 
     static NEWEST: std::sync::LazyLock<Newest> = std::sync::LazyLock::new(|| newest(7, "b", 90, 0));
 
+    static COMMITTED: std::sync::LazyLock<Committed> = std::sync::LazyLock::new(|| Committed {
+        through: 2,
+        beyond: vec![4, 5, 7],
+        spent: None,
+    });
+
     fn newest(session: u64, boot: &str, monotonic_ms: i64, boot_age_ms: i64) -> Newest {
         Newest {
             session,
@@ -250,6 +275,7 @@ mod tests {
     fn held(known: &[SealedAt]) -> Held<'_> {
         Held {
             known,
+            committed: &COMMITTED,
             through: 2,
             last_acked: true,
             newest: &NEWEST,
@@ -338,6 +364,22 @@ mod tests {
             verdict.floor == 0 && verdict.forgotten.is_some(),
             "P5: what lies beyond a dropped batch counts too"
         );
+        // Behind a batch that the device dropped, each acknowledged one counts.
+        for (first, last, forgot) in [
+            (4, 5, false),
+            (1, 2, false),
+            (4, 6, true),
+            (8, u64::MAX, true),
+        ] {
+            let range = pb::BatchRange { first, last };
+            let told = pb::Sync {
+                acked: vec![range],
+                ..message()
+            };
+            let verdict = sync(&told, &held(&[]));
+            assert_eq!(verdict.forgotten.is_some(), forgot, "P5: {range:?}");
+            assert_eq!(verdict.floor == 0, forgot, "P5: {range:?}");
+        }
         let first = pb::Sync {
             hub_instance: Vec::new(),
             ..untold

@@ -309,6 +309,7 @@ impl Buffer {
             next_seq: h.next_seq,
             acked_through: h.acked_through,
             last_acked: h.last_acked,
+            acked: Vec::new(),
             hub_instance: h.hub.clone(),
             buffered_bytes: self.bytes,
             clock: clock.clone(),
@@ -375,7 +376,7 @@ impl Buffer {
             let newest = out.done.iter().map(|key| key.number).max();
             if let Some(head) = self.head(epoch) {
                 head.acked_through = head.acked_through.max(ack.through.min(head.next_batch - 1));
-                out.behind = acks::behind(ack, head.acked_through, head.last_acked);
+                out.behind = acks::behind(ack, head.acked_through, &[head.last_acked]);
                 head.last_acked = acks::last_acked(ack, head.last_acked, newest);
             }
         } else if is_current {

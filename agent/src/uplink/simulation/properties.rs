@@ -117,7 +117,8 @@ fn many_seeds() {
 }
 
 /// A late sync of before a reboot was taken for a clone; what a restored hub lacked and the device had trimmed counted as
-/// acknowledged for ever; a batch dropped before an untold restore, and one acknowledged after it, hid what was forgotten.
+/// acknowledged for ever; a batch dropped before an untold restore, and one acknowledged after it or come twice, hid what was
+/// forgotten.
 #[test]
 fn seeds_that_once_failed() {
     let full = Plan { full: true, ..PLAN };
@@ -125,6 +126,7 @@ fn seeds_that_once_failed() {
         (10_626_493_783_392_432_361, Restores::Told, PLAN),
         (16_583_926_339_008_465_174, Restores::Told, full),
         (5_107_346_959_794_695_156, Restores::Untold, full),
+        (6_364_503_084_194_913_292, Restores::Untold, full),
     ] {
         run(seed, Plan { restores, ..plan });
     }
