@@ -11,6 +11,7 @@ mod counters;
 mod disk_tests;
 mod error;
 mod handle;
+mod log_index;
 #[cfg(test)]
 mod loss_tests;
 mod open;

@@ -44,6 +44,8 @@ pub struct Store {
     pub(super) linked: bool,
     pub(super) since_trim: u64,
     pub(super) commits: u64,
+    /// When free pages were given back to the disk last; none where there are few.
+    pub(super) gave_back_ms: Option<i64>,
     pub(super) ballast: Ballast,
 }
 
