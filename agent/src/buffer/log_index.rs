@@ -86,7 +86,6 @@ mod tests {
 
     use super::super::Store;
     use super::super::tests::{commit, contents, limits, open};
-    use super::*;
     use crate::clock::Clock;
 
     /// The files of a buffer whose process is killed after so many readings; every fifth hundred is not sealed.

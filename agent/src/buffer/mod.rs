@@ -11,6 +11,8 @@ mod counters;
 mod disk_tests;
 mod error;
 mod handle;
+#[cfg(test)]
+mod layout_tests;
 mod log_index;
 #[cfg(test)]
 mod loss_tests;

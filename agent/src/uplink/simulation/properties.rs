@@ -92,14 +92,17 @@ fn nth(n: u64) -> Plan {
     }
 }
 
-/// Many more seeds than the properties take: `FIELDCAST_SEEDS=3000 cargo test -- --ignored many_seeds`.
+/// Many more seeds than the properties take: `FIELDCAST_SEEDS=3000 cargo test -- --ignored many_seeds`, from the one of
+/// `FIELDCAST_SEEDS_FROM` on.
 #[test]
 #[ignore = "takes minutes"]
 fn many_seeds() {
-    let count: u64 = std::env::var("FIELDCAST_SEEDS").map_or(300, |n| n.parse().unwrap());
+    let number = |name, default| std::env::var(name).map_or(default, |n| n.parse().unwrap());
+    let count: u64 = number("FIELDCAST_SEEDS", 300);
+    let from: u64 = number("FIELDCAST_SEEDS_FROM", 0);
     let mut failed = Vec::new();
     let (mut crashes, mut overlaps, mut dropped) = (0, 0, 0);
-    for n in 0..count {
+    for n in from..from + count {
         let seed = SEED.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         match catch_unwind(|| run(seed, nth(n))) {
             Ok(w) => {
