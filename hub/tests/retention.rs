@@ -115,6 +115,14 @@ async fn batches_that_the_ledger_forgot_are_still_told_by_their_bytes() {
     KEEP.apply(&bed.store, later).await.unwrap();
     assert_eq!(ledger(&bed.store).await[0], 64);
     psql(&bed, "UPDATE batches SET received_at = now()");
+    // What a device makes up must not stop the rest.
+    psql(
+        &bed,
+        "INSERT INTO epochs (device, epoch, through) VALUES ('a', gen_random_uuid(), 9223372036854775807);
+         INSERT INTO batches (device, epoch, number, digest, first_seq, last_seq, boot_id, monotonic_ms)
+         SELECT device, epoch, n, '', 1, 1, 'b', 1 FROM epochs, (VALUES (1), (9223372036854775807)) made(n)
+         WHERE through = 9223372036854775807",
+    );
     KEEP.apply(&bed.store, later).await.unwrap();
     let left: Vec<u64> = (128..=135).chain([140]).collect();
     assert_eq!(ledger(&bed.store).await, left);

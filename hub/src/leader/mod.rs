@@ -206,7 +206,11 @@ async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: Cancellat
         };
         match handled {
             Ok(()) => {}
-            Err(Unhandled::Unreadable(reason)) => desk.refuse(&device, &payload, &reason).await,
+            // It waits for a database that is away.
+            Err(Unhandled::Unreadable(reason)) => tokio::select! {
+                () = desk.refuse(&device, &payload, &reason) => {}
+                () = end.cancelled() => return,
+            },
             Err(Unhandled::Failed(error)) => {
                 tracing::warn!(%device, ?topic, error = %format!("{error:#}"), "message not handled");
             }
@@ -229,7 +233,11 @@ async fn reports(
         if states.is_empty() {
             return;
         }
-        if let Err(error) = desk.states(std::mem::take(&mut states)).await {
+        let stored = tokio::select! {
+            stored = desk.states(std::mem::take(&mut states)) => stored,
+            () = end.cancelled() => return,
+        };
+        if let Err(error) = stored {
             tracing::warn!(error = %format!("{error:#}"), "states not stored");
         }
         tokio::select! {

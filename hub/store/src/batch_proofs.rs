@@ -7,17 +7,17 @@ use crate::Store;
 use crate::error::{Context as _, Result};
 
 /// Folds whole blocks of 64 numbers, so that none is ever written twice; at most 128 at once. What lies behind a number that
-/// came later than those after it waits for that one.
+/// came later than those after it waits for that one. Numbers near the end of what fits are no honest device's, and are left.
 const FOLD: &str = "
     WITH bounds AS (
         SELECT old.number / 64 * 64 AS start,
-               least(least(e.through + 1, young.number) / 64 * 64, old.number / 64 * 64 + 64 * 128) AS stop
+               least(least(least(e.through, 9000000000000000000) + 1, young.number) / 64 * 64, old.number / 64 * 64 + 64 * 128) AS stop
         FROM epochs e
         CROSS JOIN LATERAL (SELECT number FROM batches WHERE device = e.device AND epoch = e.epoch
             ORDER BY number LIMIT 1) old
         LEFT JOIN LATERAL (SELECT number FROM batches WHERE device = e.device AND epoch = e.epoch
             AND received_at >= $3 ORDER BY number LIMIT 1) young ON true
-        WHERE e.device = $1 AND e.epoch = $2),
+        WHERE e.device = $1 AND e.epoch = $2 AND old.number < 9000000000000000000),
     gone AS (
         DELETE FROM batches b USING bounds
         WHERE b.device = $1 AND b.epoch = $2 AND b.number >= start AND b.number < stop
