@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::error::{BufferError, sql};
 use super::rewind::{self, UNANSWERED};
-use super::stamp::Stamped;
+use super::stamp::{self, Stamped};
 use super::store::{self, Store};
 use super::types::{BatchKey, SealedInfo, SyncHead};
 use super::{number, unsigned};
@@ -69,6 +69,8 @@ impl Store {
         let (records, payload) = encode(&header, records)?;
         let last = first + records.len() as u64 - 1;
         let order = put(&tx, self.current.id, &header, &records, &payload, false).map_err(&step)?;
+        // P3: that time is given, also where the batch is gone before a later boot seals what this one left.
+        stamp::keep(&tx, &header.clock).map_err(&step)?;
         tx.execute("DELETE FROM pending WHERE seq <= ?1", [number(last)])
             .map_err(&step)?;
         tx.execute(
