@@ -142,6 +142,39 @@ async fn a_command_that_a_death_interrupted_is_told_and_never_begun_again() {
 }
 
 #[tokio::test]
+async fn after_the_list_of_commands_was_damaged_only_a_new_one_is_carried_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    let commit = fieldcast_agent::buffer::Commit {
+        state: vec![("commands".to_owned(), b"{\"taken\":[{\"id".to_vec())],
+        ..Default::default()
+    };
+    device.handle.commit(commit).await.unwrap();
+    device.die().await;
+
+    device = Device::start(dir.path()).await;
+    let retained = pb::Command {
+        expires_ms: device.clock.wall_ms() + 86_400_000,
+        ..command("old", "log", "debug")
+    };
+    for _ in 0..2 {
+        device.hub.send(good(&retained)).await.unwrap();
+    }
+    let (ok, text) = device.outcomes("old").await[0].clone();
+    assert!(!ok && text.contains("was damaged"), "{text}");
+    assert!(device.filters.lock().unwrap().is_empty());
+    device
+        .hub
+        .send(good(&command("new", "log", "info")))
+        .await
+        .unwrap();
+    assert!(device.outcomes("new").await[0].0);
+    assert_eq!(*device.filters.lock().unwrap(), ["info"]);
+    assert_eq!(device.outcomes("old").await.len(), 1, "told once");
+    device.stop().await;
+}
+
+#[tokio::test]
 async fn hostile_commands_are_refused_with_the_number_of_their_check() {
     let dir = tempfile::tempdir().unwrap();
     let mut device = Device::start(dir.path()).await;

@@ -118,6 +118,8 @@ struct Seen {
     clock_facts: u64,
     /// Acks are withheld while set, as by a hub whose database is away.
     mute: bool,
+    /// Why the next state is not taken.
+    refuses_state: Option<&'static str>,
 }
 
 fn ack(seen: &Seen, epoch: Epoch, clock: &pb::ClockStamp) -> pb::Ack {
@@ -191,7 +193,11 @@ async fn hub(port: u16, topics: Topics, seen: Arc<Mutex<Seen>>) {
                         }
                         DeviceTopic::State => {
                             seen.state = Some(message::decode("state", &p.payload).unwrap());
-                            None
+                            seen.refuses_state.take().map(|why| pb::Ack {
+                                schema: 1,
+                                reason: why.into(),
+                                ..pb::Ack::default()
+                            })
                         }
                         DeviceTopic::Blob => {
                             seen.blobs += 1;
@@ -332,6 +338,18 @@ async fn nothing_is_lost_or_twice_although_the_broker_is_killed() {
         clock.trusted_ms() - clock.raw_wall_ms() <= 1_000,
         "an unsigned time must not make anything expire"
     );
+
+    // What the hub could not read is told to whoever looks after the device, and costs no connection.
+    let session = handle.status().borrow().session;
+    seen.lock().unwrap().refuses_state = Some("state cannot be decoded");
+    handle.publish_state(pb::State::default()).await;
+    until("why it was refused", async || {
+        let error = handle.status().borrow().last_error.clone();
+        error.is_some_and(|e| e.contains("state cannot be decoded"))
+    })
+    .await;
+    let status = handle.status().borrow().clone();
+    assert_eq!((status.connected, status.session), (true, session));
 
     // Blocks of a bundle come down.
     let sha = Sha256::of(b"bundle");

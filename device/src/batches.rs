@@ -43,6 +43,8 @@ pub struct SyncHead {
     pub acked_through: u64,
     /// The batch acknowledged last, which a restored hub has forgotten first; 0: none since its instance is in force.
     pub last_acked: u64,
+    /// Batches acknowledged beyond `acked_through`, where a dropped one ended that; at most as many ranges as an ack may list.
+    pub acked: Vec<pb::BatchRange>,
     /// Hub instance that acknowledged; empty: none yet.
     pub hub_instance: Vec<u8>,
     /// Bytes waiting in the whole buffer.
@@ -64,6 +66,7 @@ impl SyncHead {
             next_seq: self.next_seq,
             acked_through: self.acked_through,
             last_acked: self.last_acked,
+            acked: self.acked,
             hub_instance: self.hub_instance,
             clock: Some(self.clock),
             buffered_bytes: self.buffered_bytes,

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!   unknown --taken, written--> begun --carried out--> ended --a day after its expiry--> forgotten
-//!                                 \-- a start finds it --> ended: it may have been carried out, and is not again
+//!      |                          \-- a start finds it --> ended: it may have been carried out, and is not again
+//!      \-- may have been on a list that was lost --> ended
 //! ```
 //! It is written that a command has begun before anything is done, and its end together with the record of its outcome.
 
 use fieldcast_features::Millis;
 use serde::{Deserialize, Serialize};
 
+/// The longest that a command may hold from when it is given.
+pub const LONGEST_MS: Millis = 30 * 86_400_000;
 /// Commands remembered at most; a device that remembers so many takes no other.
 const MAX_KNOWN: usize = 256;
 /// An expired command is remembered for so long: the clock that expiry is judged by may go back a little with a start.
@@ -77,15 +80,30 @@ pub enum Verdict {
     Known,
     /// Too many are remembered.
     Full,
+    /// It may have been carried out, as far as is known since the list was lost: it is not, and remembered as ended.
+    Unsure,
 }
 
 /// The commands of a device, persisted as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commands {
     taken: Vec<Taken>,
+    /// Where a list was lost: what expires by then may have been on it.
+    #[serde(default)]
+    lost_until: Option<Millis>,
 }
 
 impl Commands {
+    /// In place of a list that cannot be read at `now`: what was on it holds for no longer than a command may. One that is
+    /// given later, for the longest time, is known to be new.
+    #[must_use]
+    pub fn lost(now: Millis) -> Self {
+        Self {
+            taken: Vec::new(),
+            lost_until: Some(now.saturating_add(LONGEST_MS)),
+        }
+    }
+
     /// Takes a command that passed every check at `now`.
     pub fn take(&mut self, id: &str, name: &str, expires: Millis, now: Millis) -> Verdict {
         if self.knows(id) {
@@ -96,13 +114,17 @@ impl Commands {
         if self.taken.len() >= MAX_KNOWN {
             return Verdict::Full;
         }
+        let unsure = self.lost_until.is_some_and(|until| expires <= until);
         self.taken.push(Taken {
             id: id.to_owned(),
             name: name.to_owned(),
             expires,
-            ended: false,
+            ended: unsure,
         });
-        Verdict::CarryOut
+        match unsure {
+            true => Verdict::Unsure,
+            false => Verdict::CarryOut,
+        }
     }
 
     /// Whether a command was taken before.
@@ -173,6 +195,22 @@ mod tests {
         assert_eq!(commands.take("0", "log", 1_000, 0), Verdict::Known);
         let later = 1_001 + REMEMBERED;
         assert_eq!(commands.take("new", "log", later, later), Verdict::CarryOut);
+    }
+
+    #[test]
+    fn after_its_list_was_lost_only_what_is_sure_to_be_new_is_carried_out() {
+        let now = 1_000;
+        let text = serde_json::to_string(&Commands::lost(now)).unwrap();
+        let mut commands: Commands = serde_json::from_str(&text).unwrap();
+        let before = now + LONGEST_MS;
+        assert_eq!(commands.take("a", "restart", before, now), Verdict::Unsure);
+        assert_eq!(commands.take("a", "restart", before, now), Verdict::Known);
+        assert!(commands.open().is_empty(), "no start finds it begun");
+        let given_later = before + 1;
+        let new = commands.take("b", "restart", given_later, now + 1);
+        assert_eq!(new, Verdict::CarryOut);
+        let old = serde_json::from_str::<Commands>(r#"{"taken":[]}"#).unwrap();
+        assert_eq!(old, Commands::default(), "a list of before");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::TimeDelta;
-use fieldcast_device::commands::{Task, TaskError};
+use fieldcast_device::commands::{LONGEST_MS, Task, TaskError};
 use fieldcast_store::commands::{CommandRow, NewCommand};
 use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::caps::{MAX_COMMANDS, MAX_TEXT};
@@ -16,7 +16,7 @@ use crate::rollout::request::{Person, Refusal as NoPerson};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Longest that a command may wait for its device.
-const LONGEST: TimeDelta = TimeDelta::days(30);
+const LONGEST: TimeDelta = TimeDelta::milliseconds(LONGEST_MS);
 
 /// Why a command was not given.
 #[derive(Debug, thiserror::Error)]

@@ -128,6 +128,16 @@ impl Downlink {
         Ok(())
     }
 
+    /// The same for devices that have come, as far as they are known.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub(crate) async fn greet(&self, devices: &[String], done: impl FnMut(&str)) -> Result<()> {
+        let known = self.store.known_devices(devices).await?;
+        let known: Vec<String> = known.into_keys().collect();
+        self.refresh(&known, done).await
+    }
+
     fn desired(
         &self,
         device: &str,

@@ -22,7 +22,7 @@ pub struct Retention {
     /// Days that forecasts, errors, sketches, alarms and quarantined payloads are kept; 0: for ever. Gaps stay.
     #[arg(long, default_value_t = 800, value_name = "DAYS")]
     pub keep_records_days: u32,
-    /// Days that the ledger knows each batch by itself, at least 14; 0: for ever. Older ones are known by one number a buffer.
+    /// Days that the ledger knows each batch by itself, at least 14; 0: for ever. Of older ones 16 bytes are left, which prove their contents.
     #[arg(long, default_value_t = 60, value_name = "DAYS")]
     pub keep_ledger_days: u32,
     /// How many of a forecaster's newest models keep their bundles, at least 2; 0: all. Older ones keep theirs while a device
@@ -57,7 +57,7 @@ impl Retention {
             if batches > 0 {
                 tracing::info!(
                     batches,
-                    "batches of the ledger folded into their watermarks"
+                    "old batches of the ledger folded into what proves them"
                 );
             }
         }

@@ -23,11 +23,11 @@ use fieldcast_hub::mqtt::{self, LANE, Lanes, Link};
 use fieldcast_hub::signing::Signer;
 use fieldcast_wire::{DeviceTopic, SiteId, Topics, message, pb};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, RetainForwardRule};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use support::mosquitto::Mosquitto;
 use support::{
-    Bed, add_device, bed, deadline, device, epoch, free_port, payload, reading, readings,
+    Bed, add_device, bed, deadline, device, epoch, free_port, payload, psql, reading, readings,
 };
 use tls_broker::Log;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -140,7 +140,11 @@ async fn the_data_path(bed: &Bed, address: SocketAddr, token: &str) {
     let ack: pb::Ack = message::decode("ack", &ack).unwrap();
     assert_eq!((ack.through, ack.new_epoch), (1, false));
     assert_eq!(readings(&bed.store, "a").await.len(), 2);
-    // A device that has forgotten what it sent must begin a new epoch.
+    // A device that has forgotten what it sent long ago must begin a new epoch.
+    psql(
+        bed,
+        "UPDATE batches SET received_at = now() - interval '11 minutes'",
+    );
     let clock = pb::ClockStamp {
         boot_id: "boot".into(),
         monotonic_ms: 999,
@@ -169,32 +173,130 @@ async fn the_data_path(bed: &Bed, address: SocketAddr, token: &str) {
     }
 }
 
+/// The embedded broker, and a hub on it that leads.
+async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let broker = Broker::start(listen, &site(), bed.store.clone(), 100)
+        .await
+        .unwrap();
+    let link = Link {
+        host: broker.address.ip().to_string(),
+        port: broker.address.port(),
+        tls: None,
+        login: Some((HUB_USER.to_owned(), broker.password.clone())),
+    };
+    let downlink = hub(bed, link, end).await;
+    let until = deadline();
+    while !downlink.connected() {
+        assert!(std::time::Instant::now() < until, "not connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    broker
+}
+
+#[tokio::test]
+async fn who_sends_what_cannot_be_taken_learns_why() {
+    let bed = bed().await;
+    for name in ["a", "b"] {
+        add_device(&bed.store, name, Some("secret")).await;
+    }
+    let end = CancellationToken::new();
+    let broker = embedded(&bed, &end).await;
+    let topics = Topics::new(&site());
+    let topic = |name: &str, topic| topics.device(&device(name), topic);
+    let (a, mut events) = client(broker.address, "a", "secret");
+    a.subscribe(topics.device_down(&device("a")), QoS::AtLeastOnce)
+        .await
+        .unwrap();
+
+    // A topic that names another device: the broker says so, and the hub never sees it.
+    let strange = payload(epoch(2), 1, 1, vec![reading("t", JAN_2026, 1.0)]);
+    a.publish(
+        topic("b", DeviceTopic::Live),
+        QoS::AtLeastOnce,
+        false,
+        strange,
+    )
+    .await
+    .unwrap();
+    let until = deadline();
+    let refused = loop {
+        assert!(std::time::Instant::now() < until, "no word of the broker");
+        if let Ok(Event::Incoming(Packet::PubAck(ack))) = events.poll().await {
+            break ack.reason;
+        }
+    };
+    assert_eq!(refused, PubAckReason::NotAuthorized);
+
+    // The year 9999 in a batch: the reading by itself is refused, with its reason in the ack.
+    let far = 253_370_764_800_000;
+    let bodies = vec![reading("t", JAN_2026, 1.0), reading("t", far, 2.0)];
+    let batch = (
+        topic("a", DeviceTopic::Live),
+        payload(epoch(1), 1, 1, bodies),
+    );
+    let acks = topic("a", DeviceTopic::Ack);
+    let ack = answer(&mut events, &acks, &a, &[batch]).await;
+    let ack: pb::Ack = message::decode("ack", &ack).unwrap();
+    let why = &ack.rejected[0];
+    assert_eq!((ack.through, why.batch, why.seq), (1, 1, 2));
+    assert!(why.reason.contains("between the years"), "{}", why.reason);
+    // And in a document.
+    let json = format!(
+        r#"[{{"sensor":"j","time":{JAN_2026},"value":1}},{{"sensor":"j","time":{far},"value":1}}]"#
+    );
+    let receipts = topic("a", DeviceTopic::JsonReceipt);
+    let document = (topic("a", DeviceTopic::Json), json.into_bytes());
+    let receipt = answer(&mut events, &receipts, &a, &[document]).await;
+    let receipt: serde_json::Value = serde_json::from_slice(&receipt).unwrap();
+    let why = receipt["rejected"][0]["reason"].as_str().unwrap();
+    assert_eq!(receipt["rejected"][0]["reading"], 1);
+    assert!(why.contains("year"), "{why}");
+    assert_eq!(readings(&bed.store, "a").await.len(), 2);
+
+    // What is no sync, state or presence: kept, with its reason, which its sender is told.
+    let kept = async || bed.store.quarantined(Some("a"), 0, 10).await.unwrap();
+    let before = kept().await.len();
+    let no_epoch = pb::Sync {
+        epoch: vec![7; 3],
+        ..Default::default()
+    };
+    let rubbish = [
+        (DeviceTopic::Sync, b"\xffsync".to_vec(), "sync"),
+        (DeviceTopic::Sync, message::encode(&no_epoch), "epoch"),
+        (DeviceTopic::State, b"\xffstate".to_vec(), "state"),
+        (DeviceTopic::Presence, b"\xffpresence".to_vec(), "presence"),
+    ];
+    for (lane, bytes, name) in &rubbish {
+        let message = (topic("a", *lane), bytes.clone());
+        let reason = loop {
+            let ack = answer(&mut events, &acks, &a, std::slice::from_ref(&message)).await;
+            let ack: pb::Ack = message::decode("ack", &ack).unwrap();
+            if ack.epoch.is_empty() && ack.reason.contains(name) {
+                break ack.reason;
+            }
+        };
+        let rows = kept().await;
+        let digest = fieldcast_wire::Sha256::of(bytes);
+        let row = rows.iter().find(|row| row.digest == digest.0).unwrap();
+        assert_eq!(row.reason, reason);
+    }
+    assert_eq!(kept().await.len(), before + rubbish.len(), "once each");
+    assert!(readings(&bed.store, "b").await.is_empty());
+    assert!(bed.store.sensors("b").await.unwrap().is_empty());
+    let of_b = bed.store.quarantined(Some("b"), 0, 10).await.unwrap();
+    assert!(of_b.is_empty());
+    end.cancel();
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn over_the_embedded_broker_only_the_device_itself_gets_in() {
     let bed = bed().await;
     add_device(&bed.store, "a", Some("secret")).await;
     let end = CancellationToken::new();
-    let broker = Broker::start(
-        "127.0.0.1:0".parse().unwrap(),
-        &site(),
-        bed.store.clone(),
-        100,
-    )
-    .await
-    .unwrap();
+    let broker = embedded(&bed, &end).await;
     let address = broker.address;
-    let login = Some((HUB_USER.to_owned(), broker.password.clone()));
-    hub(
-        &bed,
-        Link {
-            host: address.ip().to_string(),
-            port: address.port(),
-            tls: None,
-            login,
-        },
-        &end,
-    )
-    .await;
     for (name, token) in [("a", "wrong"), ("b", "secret")] {
         let (_client, mut events) = client(address, name, token);
         assert!(
@@ -233,7 +335,7 @@ async fn a_hub_whose_subscription_is_refused_is_not_connected_and_says_why() {
 }
 
 #[tokio::test]
-async fn json_readings_wait_for_a_database_that_is_away() {
+async fn a_device_that_comes_while_the_database_is_away_is_told_its_orders_without_asking() {
     let mut bed = bed().await;
     add_device(&bed.store, "a", Some("secret")).await;
     let end = CancellationToken::new();
@@ -249,11 +351,55 @@ async fn json_readings_wait_for_a_database_that_is_away() {
     };
     let log = Log::capture();
     let downlink = hub(&bed, link, &end).await;
+    let (a, mut events) = client(broker.address, "a", "secret");
+    let topics = Topics::new(&site());
+    let desired = topics.device(&device("a"), DeviceTopic::Desired);
+    let unretained = Filter {
+        retain_forward_rule: RetainForwardRule::Never,
+        ..Filter::new(desired.clone(), QoS::AtLeastOnce)
+    };
+    a.subscribe_many([unretained]).await.unwrap();
+    while !matches!(
+        events.poll().await.unwrap(),
+        Event::Incoming(Packet::SubAck(_))
+    ) {}
     let until = deadline();
     while !downlink.connected() {
         assert!(std::time::Instant::now() < until, "not connected");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let mark = log.mark();
+    let pid = bed.cluster.pid().unwrap().to_string();
+    let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
+    assert!(killed.success());
+    let sync = pb::Sync {
+        schema: 1,
+        epoch: epoch(1).to_vec(),
+        next_batch: 1,
+        clock: Some(pb::ClockStamp::default()),
+        ..Default::default()
+    };
+    let sync = (
+        topics.device(&device("a"), DeviceTopic::Sync),
+        message::encode(&sync),
+    );
+    let told = tokio::spawn(async move { answer(&mut events, &desired, &a, &[sync]).await });
+    log.says(mark, "orders not sent to devices that came; trying again")
+        .await;
+    assert!(bed.cluster.revive().unwrap());
+    let told: pb::Desired = message::decode("desired", &told.await.unwrap()).unwrap();
+    assert!(told.key_list.is_some());
+    end.cancel();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn json_readings_wait_for_a_database_that_is_away() {
+    let mut bed = bed().await;
+    add_device(&bed.store, "a", Some("secret")).await;
+    let end = CancellationToken::new();
+    let log = Log::capture();
+    let broker = embedded(&bed, &end).await;
     let (a, mut events) = client(broker.address, "a", "secret");
     while !matches!(
         events.poll().await.unwrap(),

@@ -10,6 +10,7 @@ mod support;
 
 use fieldcast_hub::ingest::{Ingestor, Job};
 use fieldcast_store::Store;
+use fieldcast_store::quarantine::Quarantined;
 use fieldcast_wire::{Batch, Reading, Record, RecordBody, Sha256, pb};
 use support::{add_device, bed, device, epoch, job, payload, psql, reading, readings};
 
@@ -207,6 +208,114 @@ async fn a_batch_whose_records_cannot_be_read_is_refused_for_good_and_an_unknown
     assert_eq!(answer.out.len(), 1);
     let stranger = ingestor.write(&[job("nobody", &bytes)]).await.unwrap();
     assert!(stranger.acks.is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_become_rows_fills_no_disk() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", None).await;
+    add_device(store, "b", None).await;
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    let torn = |number: u64| {
+        let whole = payload(epoch(1), number, number, vec![reading("t", JAN_2026, 1.0)]);
+        let mut batch: pb::Batch = fieldcast_wire::message::decode("batch", &whole).unwrap();
+        batch.body = b"nonsense".to_vec();
+        fieldcast_wire::message::encode(&batch)
+    };
+    let fill = |bytes: &str, rows: u32| {
+        psql(
+            &bed,
+            &format!(
+                "DELETE FROM quarantined;
+                 INSERT INTO quarantined (device, digest, epoch, number, reason, bytes)
+                 SELECT 'a', decode(lpad(to_hex(n), 64, '0'), 'hex'), gen_random_uuid(), n, 'full', {bytes}
+                 FROM generate_series(1, {rows}) n"
+            ),
+        );
+    };
+    let mut told = 0;
+    // By bytes, with the last one still fitting in; then by number.
+    let (all, one) = (64 << 20, torn(1).len());
+    for (bytes, rows, number) in [
+        (format!("decode(repeat('00', {}), 'hex')", all - one), 1, 1),
+        ("''".to_owned(), 10_000, 3),
+    ] {
+        fill(&bytes, rows);
+        if rows == 1 {
+            let fits = ingestor.write(&[job("a", &torn(number))]).await.unwrap();
+            assert_eq!(fits.acks[0].1.through, 1);
+        }
+        let next = torn(number + 1);
+        let fine = payload(epoch(2), number, number, vec![reading("t", JAN_2026, 1.0)]);
+        for _ in 0..2 {
+            let written = ingestor
+                .write(&[job("a", &next), job("a", &fine), job("b", &torn(number))])
+                .await
+                .unwrap();
+            let (mut epochs, mut reasons) = (Vec::new(), Vec::new());
+            for (device, ack) in written.acks {
+                match ack.epoch.is_empty() {
+                    true => reasons.push((device.to_string(), ack.reason)),
+                    false => epochs.push((device.to_string(), ack.epoch)),
+                }
+            }
+            // It stays with its device, which learns why; what it sends beside it and what others send is taken.
+            let of = |name: &str, n| (name.to_owned(), epoch(n).to_vec());
+            assert_eq!(epochs, [of("a", 2), of("b", 1)]);
+            assert_eq!(reasons.len(), 1);
+            assert!(reasons[0].1.contains("no more of this device's bytes"));
+        }
+        let mut tx = store.begin_ingest().await.unwrap();
+        let key = ("a".to_owned(), epoch(1), number + 1);
+        assert!(tx.ledger_rows(&[key]).await.unwrap().is_empty());
+        let alarms = store.alarms(Some("a"), i64::MAX, 100).await.unwrap();
+        told = alarms
+            .iter()
+            .filter(|a| a.code == "quarantine_full")
+            .count();
+    }
+    assert_eq!(told, 1, "once a day");
+    // When there is room again, the batch is taken as it was sent.
+    psql(&bed, "DELETE FROM quarantined");
+    let written = ingestor.write(&[job("a", &torn(4))]).await.unwrap();
+    assert_eq!(written.acks[0].1.rejected[0].batch, 4);
+    assert_eq!(kept(store, "a").await, [torn(4)]);
+}
+
+#[tokio::test]
+async fn strays_make_room_for_newer_ones_and_no_more_alarms() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", None).await;
+    psql(
+        &bed,
+        "INSERT INTO quarantined (device, digest, reason, bytes, received_at)
+         SELECT 'a', decode(lpad(to_hex(n), 64, '0'), 'hex'), 'old', '', now() - interval '1 day' + n * interval '1 second'
+         FROM generate_series(1, 199) n",
+    );
+    let stray = async |bytes: &[u8]| {
+        let kept = Quarantined {
+            device: "a",
+            digest: Sha256::of(bytes),
+            batch: None,
+            reason: "rubbish",
+            bytes,
+        };
+        store.quarantine(&kept).await.unwrap()
+    };
+    assert!(stray(b"the 200th").await);
+    assert!(!stray(b"the 201st").await, "an older one had to go");
+    let rows = store.quarantined(Some("a"), 0, 1_000).await.unwrap();
+    assert_eq!(rows.len(), 200);
+    let alarms = store.alarms(Some("a"), i64::MAX, 100).await.unwrap();
+    assert_eq!(alarms.len(), 1);
+    // 16 MiB at most: 40 payloads of 400 KiB are the newest that fit.
+    for n in 0..50_u8 {
+        stray(&vec![n; 400 << 10]).await;
+    }
+    let rows = store.quarantined(Some("a"), 0, 1_000).await.unwrap();
+    assert_eq!(rows.len(), 40);
 }
 
 #[tokio::test]

@@ -45,14 +45,14 @@ enum Step {
         instance: Instance,
         clock: (bool, i64),
     },
-    /// Rows up to this number, if the watermark is there, are folded into it.
-    Fold(u128, u64),
+    /// An hour goes by; whether rows of before leave only what proves them, as far as whole blocks of 64 are committed.
+    Wait { folds: bool },
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     let batch = (
         1..3_u128,
-        1..12_u64,
+        prop_oneof![6 => 1..12_u64, 1 => 60..70_u64],
         prop_oneof![8 => Just(0_u8), 1 => Just(1), 2 => Just(2)],
     );
     let instance = prop_oneof![
@@ -60,7 +60,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         5 => Just(Instance::Told),
         1 => Just(Instance::Other)
     ];
-    let numbers = (1..14_u64, 0..6_u64, 0..10_u64, 0..12_u64, 1..5_u64);
+    let next = prop_oneof![2 => 1..14_u64, 1 => 70..80_u64];
+    let oldest = prop_oneof![3 => 0..6_u64, 1 => 64..70_u64];
+    let numbers = (next, oldest, 0..10_u64, 0..12_u64, 1..5_u64);
     let sync = (1..3_u128, numbers, instance, (any::<bool>(), 0..200_i64));
     let sync = sync.prop_map(
         |(epoch, (next, oldest, acked, last, session), instance, clock)| Step::Sync {
@@ -77,7 +79,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::vec(batch, 1..8).prop_map(Step::Batches),
         3 => sync,
-        1 => (1..3_u128, 1..6_u64).prop_map(|(epoch, upto)| Step::Fold(epoch, upto)),
+        2 => any::<bool>().prop_map(|folds| Step::Wait { folds }),
     ]
 }
 
@@ -129,6 +131,8 @@ struct Pair<'a> {
     memory: Ledger,
     sides: (Side, Side),
     renewals: u128,
+    now: i64,
+    folded: u32,
 }
 
 impl Pair<'_> {
@@ -137,7 +141,7 @@ impl Pair<'_> {
         let (real, model) = match step {
             Step::Batches(batches) => self.batches(n, batches).await,
             Step::Sync { epoch: e, .. } => self.sync(epoch(*e), step).await,
-            Step::Fold(e, upto) => return self.fold(epoch(*e), *upto),
+            Step::Wait { folds } => return self.wait(*folds).await,
         };
         let real: Vec<_> = real.into_iter().map(|a| self.sides.0.plain(a)).collect();
         let model: Vec<_> = model.into_iter().map(|a| self.sides.1.plain(a)).collect();
@@ -172,6 +176,7 @@ impl Pair<'_> {
             batches: &arrived,
             refused: &refused,
             fresh: Uuid::nil(),
+            now: self.now,
         };
         let event = Event::Batches(arrived.clone());
         let model = self.memory.take(&self.database, event, &round);
@@ -201,6 +206,13 @@ impl Pair<'_> {
             next_batch: next,
             acked_through: acked,
             last_acked: last,
+            acked: match acked % 3 {
+                0 => vec![pb::BatchRange {
+                    first: acked + 2,
+                    last: (acked + 2).max(last),
+                }],
+                _ => Vec::new(),
+            },
             hub_instance: match instance {
                 Instance::None => Vec::new(),
                 Instance::Told => told.to_vec(),
@@ -220,6 +232,7 @@ impl Pair<'_> {
             batches: &[],
             refused: &[],
             fresh: Uuid::from_u128(1 + self.renewals),
+            now: self.now,
         };
         let event = Event::Sync(self.device.clone(), e, message(&self.sides.1.told));
         let model = self.memory.take(&self.database, event, &round);
@@ -227,26 +240,43 @@ impl Pair<'_> {
         (real.unwrap().0.into_iter().collect(), model)
     }
 
-    fn fold(&mut self, e: Epoch, upto: u64) {
-        let key = (self.device.to_string(), e);
-        let Some(life) = self.memory.epochs.get_mut(&key) else {
-            return;
-        };
-        if upto > life.through {
-            return;
-        }
-        life.folded = life.folded.max(upto);
-        self.memory
-            .batches
-            .retain(|(d, epoch, n), _| (d.as_str(), *epoch) != (key.0.as_str(), e) || *n > upto);
-        let of = format!("device = '{}' AND epoch = '{e}'", self.device);
+    async fn wait(&mut self, folds: bool) {
+        self.now += 3_600_000;
+        let name = self.device.to_string();
         psql(
             self.bed,
             &format!(
-                "DELETE FROM batches WHERE {of} AND number <= {upto};
-                 UPDATE epochs SET pruned_through = greatest(pruned_through, {upto}) WHERE {of}"
+                "UPDATE batches SET received_at = received_at - interval '1 hour' WHERE device = '{name}';
+                 UPDATE devices SET boot_heard_at = boot_heard_at - interval '1 hour' WHERE id = '{name}'"
             ),
         );
+        if !folds {
+            return;
+        }
+        // As if all that never came of the first block had been dropped.
+        psql(
+            self.bed,
+            &format!("UPDATE epochs SET through = greatest(through, 63) WHERE device = '{name}'"),
+        );
+        for life in self.memory.epochs.values_mut() {
+            life.through = life.through.max(63);
+        }
+        let before = fieldcast_hub::clock::now() - chrono::TimeDelta::minutes(30);
+        self.bed.store.forget_batches(before).await.unwrap();
+        let lives: Vec<_> = self
+            .memory
+            .epochs
+            .iter()
+            .map(|(k, l)| (k.1, l.through))
+            .collect();
+        for (e, through) in lives {
+            let end = (through + 1) / 64 * 64;
+            let mut numbers = self.memory.batches.keys().filter(|key| key.1 == e);
+            if numbers.any(|key| key.2 < end) {
+                self.folded += 1;
+                self.memory.fold(&name, e, end - 1);
+            }
+        }
     }
 
     /// What is kept is the same too.
@@ -312,6 +342,8 @@ fn the_tables_and_the_ledger_in_memory_answer_the_same() {
                     memory: Ledger::default(),
                     sides: Default::default(),
                     renewals: 0,
+                    now: 0,
+                    folded: 0,
                 };
                 for (n, step) in steps.iter().enumerate() {
                     pair.step(n, step).await;
@@ -319,10 +351,12 @@ fn the_tables_and_the_ledger_in_memory_answer_the_same() {
                 for (_, code) in &pair.memory.alarms {
                     *all.borrow_mut().entry(code).or_default() += 1;
                 }
+                *all.borrow_mut().entry("folded").or_default() += pair.folded;
             });
             Ok(())
         })
         .unwrap();
     // Histories that never came to the rules would prove nothing.
     assert!(seen["clone"] > 20 && seen["hub_restored"] > 20, "{seen:?}");
+    assert!(seen["folded"] > 5, "{seen:?}");
 }

@@ -12,6 +12,7 @@ use fieldcast_hub::rollout::request::{self, Person, Refusal, Stages};
 use fieldcast_store::Store;
 use fieldcast_store::desired::NewOrder;
 use fieldcast_store::states::NewState;
+use fieldcast_wire::caps::PROOF;
 use fieldcast_wire::{Sha256, message, pb};
 use serde_json::json;
 use support::{
@@ -53,7 +54,7 @@ async fn put_state(store: &Store, state: &pb::State) {
 }
 
 #[tokio::test]
-async fn months_end_and_batches_that_the_ledger_forgot_still_count_once() {
+async fn months_end_by_the_time_of_their_readings() {
     let bed = bed().await;
     add_device(&bed.store, "a", None).await;
     let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
@@ -64,12 +65,8 @@ async fn months_end_and_batches_that_the_ledger_forgot_still_count_once() {
         vec![reading("t", JAN_2026, 1.0), reading("t", 1_000, 0.5)],
     );
     let new = payload(epoch(1), 2, 3, vec![reading("t", JAN_2026 + 40 * DAY, 2.0)]);
-    let late = payload(epoch(1), 4, 5, vec![reading("t", JAN_2026 + 41 * DAY, 3.0)]);
-    ingestor
-        .write(&[job("a", &old), job("a", &new), job("a", &late)])
-        .await
-        .unwrap();
-
+    let jobs = [job("a", &old), job("a", &new)];
+    ingestor.write(&jobs).await.unwrap();
     // A year after January: its readings and those of a clock in 1970 are older, February's are not.
     let then = at(JAN_2026 + (365 + 31) * DAY);
     let readings_alone = Retention {
@@ -77,41 +74,90 @@ async fn months_end_and_batches_that_the_ledger_forgot_still_count_once() {
         ..KEEP
     };
     readings_alone.apply(&bed.store, then).await.unwrap();
-    let left = vec![
-        ("t".to_owned(), JAN_2026 + 40 * DAY, 2.0),
-        ("t".to_owned(), JAN_2026 + 41 * DAY, 3.0),
-    ];
+    let left = vec![("t".to_owned(), JAN_2026 + 40 * DAY, 2.0)];
     assert_eq!(readings(&bed.store, "a").await, left);
-
-    // The ledger keeps a row for two weeks at least, and one beyond the watermark for ever.
-    let soon = fieldcast_hub::clock::now() + TimeDelta::days(13);
-    KEEP.apply(&bed.store, soon).await.unwrap();
-    assert_eq!(ledger(&bed.store).await, [1, 2, 4]);
-    let later = fieldcast_hub::clock::now() + TimeDelta::days(15);
-    KEEP.apply(&bed.store, later).await.unwrap();
-    assert_eq!(ledger(&bed.store).await, [4]);
-
-    // Sent once more, also by a hub that still believes in the month that is gone.
-    let again = ingestor
-        .write(&[job("a", &old), job("a", &new)])
-        .await
-        .unwrap();
-    assert_eq!(
-        (again.acks[0].1.through, again.acks[0].1.new_epoch),
-        (2, false)
-    );
+    // A hub that still believes in the month that is gone makes it anew.
     let third = payload(epoch(1), 3, 4, vec![reading("t", JAN_2026 + DAY, 9.0)]);
     let refused = ingestor.write(&[job("a", &third)]).await.unwrap_err();
     assert!(refused.is_transient(), "{refused}");
     ingestor.forget();
-    let through = ingestor.write(&[job("a", &third)]).await.unwrap().acks[0]
-        .1
-        .through;
-    assert_eq!(through, 4);
-    assert_eq!(readings(&bed.store, "a").await.len(), 3);
-    // An older copy of the buffer is still told apart, although the rows that prove it are gone.
+    let written = ingestor.write(&[job("a", &third)]).await.unwrap();
+    assert_eq!(written.acks[0].1.through, 3);
+    assert_eq!(readings(&bed.store, "a").await.len(), 2);
+}
+
+/// P5: whatever its age, a batch is told by its bytes. A device that was away for years sends one again, and a disk image as old
+/// seals others under the same numbers.
+#[tokio::test]
+async fn batches_that_the_ledger_forgot_are_still_told_by_their_bytes() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let batch = |number: u64, value: f64| {
+        let time = JAN_2026 + 1_000 * i64::try_from(number).unwrap();
+        payload(epoch(1), number, number, vec![reading("t", time, value)])
+    };
+    // 70 never comes; 140 lies beyond the watermark.
+    let numbers = (1..=135).filter(|n| *n != 70).chain([140]);
+    let jobs: Vec<_> = numbers.map(|n| job("a", &batch(n, 1.0))).collect();
+    ingestor.write(&jobs).await.unwrap();
+    psql(&bed, "UPDATE epochs SET through = 135");
+
+    // The ledger keeps a row for two weeks at least, and the last ones until their block of 64 is whole.
+    let soon = fieldcast_hub::clock::now() + TimeDelta::days(13);
+    KEEP.apply(&bed.store, soon).await.unwrap();
+    assert_eq!(ledger(&bed.store).await.len(), jobs.len());
+    let later = fieldcast_hub::clock::now() + TimeDelta::days(15);
+    // One that came lately holds back its own block and those behind it.
+    psql(
+        &bed,
+        "UPDATE batches SET received_at = now() + interval '2 days' WHERE number = 100",
+    );
+    KEEP.apply(&bed.store, later).await.unwrap();
+    assert_eq!(ledger(&bed.store).await[0], 64);
+    psql(&bed, "UPDATE batches SET received_at = now()");
+    // What a device makes up must not stop the rest.
+    psql(
+        &bed,
+        "INSERT INTO epochs (device, epoch, through) VALUES ('a', gen_random_uuid(), 9223372036854775807);
+         INSERT INTO batches (device, epoch, number, digest, first_seq, last_seq, boot_id, monotonic_ms)
+         SELECT device, epoch, n, '', 1, 1, 'b', 1 FROM epochs, (VALUES (1), (9223372036854775807)) made(n)
+         WHERE through = 9223372036854775807",
+    );
+    KEEP.apply(&bed.store, later).await.unwrap();
+    let left: Vec<u64> = (128..=135).chain([140]).collect();
+    assert_eq!(ledger(&bed.store).await, left);
+
+    let before = readings(&bed.store, "a").await;
+    let ack = async |ingestor: &mut Ingestor, bytes: &[u8]| {
+        let written = ingestor.write(&[job("a", bytes)]).await.unwrap();
+        written.acks.into_iter().next().unwrap().1
+    };
+    for number in [1, 63, 64, 127] {
+        let same = ack(&mut ingestor, &batch(number, 1.0)).await;
+        let proof = &same.proofs[0];
+        assert_eq!((proof.batch, same.new_epoch), (number, false));
+        assert_eq!(
+            proof.digest,
+            Sha256::of(&batch(number, 1.0)).0[..PROOF],
+            "the same bytes are proved"
+        );
+    }
+    assert_eq!(readings(&bed.store, "a").await, before, "and not written");
+    for (number, why) in [(63, "other bytes"), (70, "bytes nobody can compare")] {
+        let other = ack(&mut ingestor, &batch(number, 2.0)).await;
+        assert!(other.new_epoch && other.proofs.is_empty(), "{why}");
+        let refused = &other.rejected[0];
+        assert_eq!((refused.batch, refused.seq), (number, 0), "{why}");
+    }
+    assert_eq!(readings(&bed.store, "a").await, before);
+    // An older copy of the buffer is still told apart at its sync.
     let known = bed.store.batches_from("a", epoch(1), 2).await.unwrap();
-    assert!(known.iter().any(|b| b.number == 2 && b.boot_id.is_empty()));
+    assert!(
+        known
+            .iter()
+            .any(|b| b.number == 127 && b.boot_id.is_empty())
+    );
 }
 
 #[tokio::test]

@@ -91,6 +91,7 @@ impl Capped for pb::Desired {
 impl Capped for pb::Sync {
     const KIND: &'static str = "sync";
     const BYTES: usize = MAX_SMALL;
+    const LISTS: &'static [(u32, &'static str, usize)] = &[(12, "ranges", MAX_ACK_RANGES)];
 
     fn texts(&self) -> Vec<(&'static str, &str, usize)> {
         let boot = self.clock.iter().map(|c| c.boot_id.as_str());

@@ -340,7 +340,7 @@ pub struct Outcome {
     pub time_ms: i64,
 }
 /// Payload of `up/sync`: what the buffer holds.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sync {
     #[prost(uint32, tag = "1")]
     pub schema: u32,
@@ -370,6 +370,9 @@ pub struct Sync {
     /// the batch acknowledged last; 0: none since this hub instance is in force
     #[prost(uint64, tag = "11")]
     pub last_acked: u64,
+    /// acknowledged beyond acked_through, where a dropped batch ended that
+    #[prost(message, repeated, tag = "12")]
+    pub acked: ::prost::alloc::vec::Vec<BatchRange>,
 }
 /// Payload of `up/presence`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,14 +1,18 @@
 //! Acknowledgements: owns what they trim, rewind or move to a new epoch; never decides what to send.
 
-use fieldcast_wire::caps::{MAX_ACK_PROOFS, MAX_ACK_RANGES, PROOF};
+use fieldcast_device::acks::{self, Candidate, Fate, Voice, behind, listed};
+use fieldcast_wire::caps::MAX_ACK_PROOFS;
 use fieldcast_wire::{Epoch, RecordBody, batch, pb};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::error::{BufferError, sql};
-use super::rewind::{self, Voice};
+use super::rewind;
 use super::store::{self, Store};
 use super::types::{AckOutcome, BatchKey};
 use super::{number, unsigned};
+
+/// Acknowledged batches beyond a hub's watermark that each ack is held against.
+const COMPARED: i64 = 256;
 
 struct EpochRow {
     id: i64,
@@ -80,33 +84,36 @@ impl Store {
             .map_err(&step)?;
         }
         prove(&tx, row.id, epoch, ack, &mut out).map_err(&step)?;
-        let answered = answered(&tx, row.id, ack).map_err(&step)?;
-        if ack.new_epoch && row.id == current.id {
-            current = begin(&tx, &current, &ack.reason).map_err(&step)?;
-            out.new_epoch = Some(current.epoch);
-        } else if ack.new_epoch {
-            // The epoch is spent already: only what is said of the one contested batch in the hub's hand counts.
-            if let Some(b) = answered.filter(|b| b.contested) {
-                let key = BatchKey {
-                    epoch,
-                    number: b.number,
-                };
-                if ack
-                    .rejected
-                    .iter()
-                    .any(|r| r.seq == 0 && r.batch == b.number)
-                {
+        if let Some(b) = answered(&tx, row.id, ack).map_err(&step)? {
+            let candidate = Candidate {
+                number: b.number,
+                contested: b.contested,
+                answered: true,
+                proved: false,
+            };
+            match acks::fate(ack, candidate) {
+                Fate::Waits => {}
+                Fate::Done => done(&tx, &b, epoch, &mut out).map_err(&step)?,
+                Fate::Renumber => {
                     out.renumbered += renumber(&tx, &b, &mut current).map_err(&step)??;
-                    out.done.push(key);
-                } else if listed(ack, b.number) {
-                    done(&tx, &b, epoch, &mut out).map_err(&step)?;
+                    out.done.push(BatchKey {
+                        epoch,
+                        number: b.number,
+                    });
                 }
             }
-        } else {
-            confirm(&tx, row.id, epoch, ack, answered, &mut out).map_err(&step)?;
         }
-        // In acks of a spent epoch 0 stands for a conflict, which is dealt with above.
-        for r in ack.rejected.iter().filter(|r| r.seq > 0 || !ack.new_epoch) {
+        if !ack.new_epoch {
+            tx.execute(
+                "UPDATE epochs SET acked_through = max(acked_through, min(?2, next_batch - 1)) WHERE id = ?1",
+                params![row.id, number(ack.through)],
+            )
+            .map_err(&step)?;
+        } else if row.id == current.id {
+            current = begin(&tx, &current, &ack.reason).map_err(&step)?;
+            out.new_epoch = Some(current.epoch);
+        }
+        for r in acks::refusals(ack) {
             let new = tx
                 .execute(
                     "INSERT OR IGNORE INTO refused(epoch, batch, seq, reason) VALUES (?1, ?2, ?3, ?4)",
@@ -133,10 +140,11 @@ impl Store {
         )
         .map_err(&step)?;
         // P5: before what was acknowledged is trimmed, a hub that tells of less must be asked.
-        let acked = rewind::acked_through(&tx, row.id).map_err(&step)?;
-        let last = last_acked(&tx, row.id, &out.done).map_err(&step)?;
-        let unlisted = ack.ranges.len() < MAX_ACK_RANGES && !listed(ack, last);
-        out.behind = !ack.hub_instance.is_empty() && (acked > ack.through || unlisted);
+        let told = told_through(&tx, row.id).map_err(&step)?;
+        let beyond = rewind::acked_beyond(&tx, row.id, ack.through, COMPARED);
+        let mut beyond = beyond.map_err(&step)?;
+        beyond.push(last_acked(&tx, row.id, ack, &out.done).map_err(&step)?);
+        out.behind = behind(ack, told, &beyond);
         Store::trim_tail(&tx, self.limits.tail_bytes, older_than).map_err(&step)?;
         tx.execute(
             "UPDATE epochs SET next_seq = ?2 WHERE id = ?1",
@@ -184,22 +192,28 @@ impl Store {
     }
 }
 
-/// The batch that was acknowledged last, of these or before. Numbers that the device dropped hold a hub's watermark back,
-/// so that only this one tells whether the hub has forgotten what lies beyond them.
-fn last_acked(tx: &Transaction<'_>, epoch_id: i64, done: &[BatchKey]) -> rusqlite::Result<u64> {
-    if let Some(newest) = done.iter().map(|key| key.number).max() {
-        tx.execute(
-            "UPDATE epochs SET last_acked = ?2 WHERE id = ?1",
-            params![epoch_id, number(newest)],
-        )?;
-        return Ok(newest);
-    }
-    tx.query_row(
+/// The batch that was acknowledged last before this ack; keeps which one it is now. Numbers that the device dropped hold a
+/// hub's watermark back, so that only this one tells whether the hub has forgotten what lies beyond them.
+fn last_acked(
+    tx: &Transaction<'_>,
+    epoch_id: i64,
+    ack: &pb::Ack,
+    done: &[BatchKey],
+) -> rusqlite::Result<u64> {
+    let before = tx.query_row(
         "SELECT last_acked FROM epochs WHERE id = ?1",
         [epoch_id],
-        |r| r.get(0),
-    )
-    .map(unsigned)
+        |r| r.get(0).map(unsigned),
+    )?;
+    let newest = done.iter().map(|key| key.number).max();
+    let last = acks::last_acked(ack, before, newest);
+    if last != before {
+        tx.execute(
+            "UPDATE epochs SET last_acked = ?2 WHERE id = ?1",
+            params![epoch_id, number(last)],
+        )?;
+    }
+    Ok(before)
 }
 
 fn records_of(tx: &Transaction<'_>, epoch_id: i64, batch: u64) -> rusqlite::Result<u64> {
@@ -210,14 +224,6 @@ fn records_of(tx: &Transaction<'_>, epoch_id: i64, batch: u64) -> rusqlite::Resu
     )
     .optional()
     .map(|n| unsigned(n.unwrap_or(0)))
-}
-
-fn listed(ack: &pb::Ack, batch: u64) -> bool {
-    batch <= ack.through
-        || ack
-            .ranges
-            .iter()
-            .any(|r| (r.first..=r.last).contains(&batch))
 }
 
 struct Answered {
@@ -267,54 +273,30 @@ fn prove(
     out: &mut AckOutcome,
 ) -> rusqlite::Result<()> {
     let mut statement = tx.prepare_cached(
-        "SELECT id, contested FROM batches
-            WHERE epoch = ?1 AND number = ?2 AND status = 0 AND substr(digest, 1, ?3) = ?4",
+        "SELECT id, contested, digest FROM batches WHERE epoch = ?1 AND number = ?2 AND status = 0",
     )?;
     for proof in ack.proofs.iter().take(MAX_ACK_PROOFS) {
-        if proof.digest.len() != PROOF {
-            continue;
-        }
         let found = statement
-            .query_row(
-                params![
-                    epoch_id,
-                    number(proof.batch),
-                    number(PROOF as u64),
-                    proof.digest
-                ],
-                |r| {
-                    Ok(Answered {
-                        id: r.get(0)?,
-                        number: proof.batch,
-                        contested: r.get(1)?,
-                    })
-                },
-            )
+            .query_row(params![epoch_id, number(proof.batch)], |r| {
+                let answered = Answered {
+                    id: r.get(0)?,
+                    number: proof.batch,
+                    contested: r.get(1)?,
+                };
+                Ok((answered, r.get::<_, Vec<u8>>(2)?))
+            })
             .optional()?;
-        if let Some(b) = found {
+        if let Some((b, _)) = found.filter(|(_, digest)| acks::proves(proof, digest)) {
             done(tx, &b, epoch, out)?;
         }
     }
     Ok(())
 }
 
-fn confirm(
-    tx: &Transaction<'_>,
-    epoch_id: i64,
-    epoch: Epoch,
-    ack: &pb::Ack,
-    answered: Option<Answered>,
-    out: &mut AckOutcome,
-) -> rusqlite::Result<()> {
-    // A hub that gives no proofs answers batches one by one at least: the one whose clock it echoes.
-    if let Some(b) = answered.filter(|b| listed(ack, b.number)) {
-        done(tx, &b, epoch, out)?;
-    }
-    tx.execute(
-        "UPDATE epochs SET acked_through = max(acked_through, min(?2, next_batch - 1)) WHERE id = ?1",
-        params![epoch_id, number(ack.through)],
-    )?;
-    Ok(())
+fn told_through(tx: &Transaction<'_>, epoch_id: i64) -> rusqlite::Result<u64> {
+    tx.prepare_cached("SELECT acked_through FROM epochs WHERE id = ?1")?
+        .query_row([epoch_id], |r| r.get(0))
+        .map(unsigned)
 }
 
 /// Begins an epoch; batches of the old one that wait become contested.

@@ -17,6 +17,12 @@ pub(super) struct Counters {
     pub(super) session: u64,
     /// Epoch in use, so that its loss can be told of.
     pub(super) epoch: Option<Epoch>,
+    /// The machine's boot in which the buffer was used last.
+    #[serde(default)]
+    pub(super) machine: String,
+    /// The log beside the buffer was found to lack its end, which the buffer itself shows no more: salvage is due.
+    #[serde(default)]
+    pub(super) log_lost: bool,
 }
 
 fn path(dir: &Path) -> PathBuf {

@@ -7,6 +7,7 @@ use fieldcast_wire::{Epoch, Reading, pb};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::BufferError;
+use super::policy::STEP_MS;
 use super::store::Store;
 use super::types::{AckOutcome, BatchKey, Commit, Depth, Limits, SealedInfo, SyncHead};
 use crate::clock::{Clock, Millis};
@@ -327,6 +328,7 @@ impl Store {
                 self.seal_after()
                     .saturating_sub(Duration::from_millis(waited))
             }
+            None if self.gave_back_ms.is_some() => Duration::from_millis(STEP_MS.unsigned_abs()),
             None => Duration::from_secs(60),
         }
     }
@@ -358,11 +360,12 @@ impl Store {
         } else if newest.is_some() {
             *since = Some(now);
         }
-        let newest = match newest {
-            Some(order) => order,
-            None => return Ok(()),
-        };
-        sealed.send_replace(newest);
+        if let Some(order) = newest {
+            sealed.send_replace(order);
+        }
+        if newest.is_some() || self.gave_back_ms.is_some() || since.is_none() {
+            self.give_back()?;
+        }
         Ok(())
     }
 }

@@ -12,6 +12,9 @@ mod disk_tests;
 mod error;
 mod handle;
 #[cfg(test)]
+mod layout_tests;
+mod log_index;
+#[cfg(test)]
 mod loss_tests;
 mod open;
 mod policy;

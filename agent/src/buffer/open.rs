@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::ballast::Ballast;
 use super::counters::Counters;
 use super::error::{BufferError, sql};
+use super::log_index::Witness;
 use super::seal;
 use super::store::{Current, Store};
 use super::types::Limits;
@@ -31,12 +32,14 @@ impl Store {
         })?;
         salvage::finish(&limits, &clock)?;
         let file = Self::file(&limits);
-        let mut opened = Self::attempt(&limits, &clock, true, &file);
+        let known = Counters::read(&limits.dir);
+        let witness = Witness::new(&file, known.machine == clock.boot_id());
+        let mut opened = Self::attempt(&limits, &clock, Some(&witness), &file);
         if let Err(e) = &opened
             && (e.is_full() || e.is_io())
             && Ballast::new(&limits).release()
         {
-            opened = Self::attempt(&limits, &clock, true, &file);
+            opened = Self::attempt(&limits, &clock, Some(&witness), &file);
         }
         let mut store = match opened {
             Err(e) if e.is_damage() => Self::salvaged(limits, clock, &e.to_string(), 0)?,
@@ -62,10 +65,10 @@ impl Store {
             cause,
             "the buffer is damaged: it is set aside, what can be read is kept"
         );
-        let known = Counters::read(&limits.dir).epoch;
+        let known = Counters::read(&limits.dir);
         let file = Self::file(&limits);
         let part = salvage::begin(&limits)?;
-        let mut store = Self::attempt(&limits, &clock, false, &part)?;
+        let mut store = Self::attempt(&limits, &clock, None, &part)?;
         store
             .db
             .execute(
@@ -73,27 +76,28 @@ impl Store {
                 [newest],
             )
             .map_err(sql("salvaging"))?;
-        salvage::take_over(&mut store, &file, known)?;
+        salvage::take_over(&mut store, &file, &known)?;
         store
             .db
             .close()
             .map_err(|(_, e)| sql("closing the salvaged file")(e))?;
         salvage::finish(&limits, &clock)?;
-        Self::attempt(&limits, &clock, false, &file)
+        Self::attempt(&limits, &clock, None, &file)
     }
 
     fn attempt(
         limits: &Limits,
         clock: &Clock,
-        check: bool,
+        check: Option<&Witness>,
         file: &Path,
     ) -> Result<Self, BufferError> {
         let step = sql("opening");
         let size = std::fs::metadata(file).map_or(0, |m| m.len());
         let fresh = size == 0;
         let mut db = Connection::open(file).map_err(&step)?;
-        if check && !fresh {
+        if let (Some(witness), false) = (check, fresh) {
             verify(&db, size)?;
+            verify_log(limits, witness, file)?;
         }
         schema::prepare(&mut db)?;
         let found: Option<(i64, Epoch, i64)> = db
@@ -152,6 +156,7 @@ impl Store {
             linked: true,
             since_trim: 0,
             commits: 0,
+            gave_back_ms: None,
             ballast: Ballast::new(limits),
         };
         store.recount()?;
@@ -200,6 +205,7 @@ impl Store {
         }
         *field(&mut kept) = next;
         kept.epoch = Some(self.current.epoch);
+        self.clock.boot_id().clone_into(&mut kept.machine);
         // The counter in the buffer holds even where this second copy cannot be written.
         if let Err(e) = kept.write(&self.limits.dir) {
             tracing::warn!("{e}");
@@ -248,6 +254,21 @@ fn verify(db: &Connection, size: u64) -> Result<(), BufferError> {
     Err(BufferError::Damaged {
         what: format!("the file ({})", verdict.replace('\n', " ")),
     })
+}
+
+/// A log that lacks its end is damage. That is written down first: once this connection is closed, nothing shows it any more.
+fn verify_log(limits: &Limits, witness: &Witness, file: &Path) -> Result<(), BufferError> {
+    let mut known = Counters::read(&limits.dir);
+    if witness.misses(file) && !known.log_lost {
+        known.log_lost = true;
+        known.write(&limits.dir)?;
+    }
+    match known.log_lost {
+        false => Ok(()),
+        true => Err(BufferError::Damaged {
+            what: "the end of its log".into(),
+        }),
+    }
 }
 
 pub(super) fn sync_folder(dir: &Path) {

@@ -16,6 +16,11 @@ const REMEMBERED: i64 = if cfg!(test) { 8 } else { 4_096 };
 /// Most rounds of making room for the ballast: where others take every byte that is freed, it is not to be had.
 const FOR_BALLAST: u32 = 64;
 
+/// Free pages that the file keeps, 4 MiB: what comes next takes them.
+const SPARE_PAGES: i64 = 1_024;
+/// From one step of giving pages back to the next.
+pub(super) const STEP_MS: i64 = 250;
+
 /// Less than this much free disk is none.
 const NOTHING: u64 = 64 << 10;
 
@@ -125,6 +130,32 @@ impl Store {
         let mut rows = statement.query([]).map_err(&step)?;
         while rows.next().map_err(&step)?.is_some() {}
         Ok(())
+    }
+
+    /// Gives some of the pages that acknowledged batches left back to the disk, a few at a time: whoever commits waits for
+    /// no more than one step.
+    pub(super) fn give_back(&mut self) -> Result<(), BufferError> {
+        let now = self.clock.monotonic_ms();
+        if self.gave_back_ms.is_some_and(|then| now - then < STEP_MS) {
+            return Ok(());
+        }
+        let free: i64 = self
+            .db
+            .pragma_query_value(None, "freelist_count", |r| r.get(0))
+            .map_err(sql("measuring the file"))?;
+        if free <= SPARE_PAGES {
+            // Only when the log goes into the file does that become shorter.
+            return match self.gave_back_ms.take() {
+                Some(_) => self.empty_log(),
+                None => Ok(()),
+            };
+        }
+        self.gave_back_ms = Some(now);
+        match self.vacuum() {
+            // The file goes on with its free pages.
+            Err(e) if self.is_full(&e) => Ok(()),
+            done => done,
+        }
     }
 
     fn empty_log(&self) -> Result<(), BufferError> {

@@ -1,5 +1,7 @@
 //! A hub restored from a backup: owns which hub instance is believed and what its forgetting means; never marks a batch done.
 
+use fieldcast_device::acks::{self, Hub, Voice};
+use fieldcast_wire::caps::MAX_ACK_RANGES;
 use fieldcast_wire::{Epoch, message, pb};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -12,42 +14,26 @@ use crate::clock::Clock;
 pub(super) const UNANSWERED: &str = "e.hub_instance != coalesce((SELECT instance FROM hub), e.hub_instance)
     AND (e.forgotten_batch > 0 OR EXISTS (SELECT 1 FROM batches b WHERE b.epoch = e.id AND b.status IN (1, 2)))";
 
-/// What an acknowledgement's hub instance means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Voice {
-    /// The instance in force, or one that does not name itself.
-    InForce,
-    /// From now on the one in force.
-    New,
-    /// Another one, and it may be from before the restore: to be asked again, not to be believed.
-    Stranger,
-}
-
-/// Tells whose word it is. An instance takes over only by an answer to what was stamped after the one in force was
-/// first heard: a late answer of the hub before its restore cannot be one.
+/// Tells whose word it is, and keeps an instance that takes over.
 pub(super) fn voice(tx: &Transaction<'_>, clock: &Clock, ack: &pb::Ack) -> rusqlite::Result<Voice> {
-    if ack.hub_instance.is_empty() {
-        return Ok(Voice::InForce);
-    }
-    let known: Option<(Vec<u8>, String, i64)> = tx
+    let known = tx
         .prepare_cached("SELECT instance, boot_id, heard_ms FROM hub")?
-        .query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .query_row([], |r| {
+            Ok(Hub {
+                instance: r.get(0)?,
+                boot_id: r.get(1)?,
+                heard_ms: r.get(2)?,
+            })
+        })
         .optional()?;
-    if let Some((instance, boot, heard)) = known {
-        if instance == ack.hub_instance {
-            return Ok(Voice::InForce);
-        }
-        let of_this_boot = ack.echo_boot_id == clock.boot_id();
-        let later = boot != clock.boot_id() || ack.echo_monotonic_ms > heard;
-        if !(of_this_boot && later) {
-            return Ok(Voice::Stranger);
-        }
+    let voice = acks::voice(known.as_ref(), ack, clock.boot_id());
+    if voice == Voice::New {
+        tx.execute(
+            "INSERT OR REPLACE INTO hub(id, instance, boot_id, heard_ms) VALUES (1, ?1, ?2, ?3)",
+            params![ack.hub_instance, clock.boot_id(), clock.monotonic_ms()],
+        )?;
     }
-    tx.execute(
-        "INSERT OR REPLACE INTO hub(id, instance, boot_id, heard_ms) VALUES (1, ?1, ?2, ?3)",
-        params![ack.hub_instance, clock.boot_id(), clock.monotonic_ms()],
-    )?;
-    Ok(Voice::New)
+    Ok(voice)
 }
 
 /// How many epochs the hub in force must still be asked about.
@@ -57,24 +43,44 @@ pub(super) fn unanswered(tx: &Transaction<'_>) -> rusqlite::Result<u64> {
         .map(unsigned)
 }
 
+/// Numbers that are looked at beyond the watermark: a dropped batch may hold it back while a long tail grows behind it.
+const BEYOND: i64 = 16_384;
+
 /// The batch up to which all of an epoch were acknowledged: the hub's watermark, and what ranges beyond it have joined to
-/// it. A batch that was dropped ends it, since no hub knows that one.
-pub(super) fn acked_through(db: &Connection, epoch_id: i64) -> rusqlite::Result<u64> {
-    let told: i64 = db
+/// it. A batch that was dropped ends it, since no hub knows that one; those acknowledged beyond are told apart.
+pub(super) fn acked(
+    db: &Connection,
+    epoch_id: i64,
+) -> rusqlite::Result<(u64, Vec<pb::BatchRange>)> {
+    let told = db
         .prepare_cached("SELECT acked_through FROM epochs WHERE id = ?1")?
-        .query_row([epoch_id], |r| r.get(0))?;
-    let mut statement = db.prepare_cached(
-        "SELECT number FROM batches WHERE epoch = ?1 AND number > ?2 AND status IN (1, 2) ORDER BY number",
-    )?;
-    let mut beyond = statement.query(params![epoch_id, told])?;
-    let mut through = told;
-    while let Some(row) = beyond.next()? {
-        if row.get::<_, i64>(0)? != through + 1 {
-            break;
+        .query_row([epoch_id], |r| r.get(0))
+        .map(unsigned)?;
+    let (mut through, mut ranges) = (told, Vec::<pb::BatchRange>::new());
+    for n in acked_beyond(db, epoch_id, told, BEYOND)? {
+        let full = ranges.len() == MAX_ACK_RANGES;
+        match ranges.last_mut() {
+            None if n == through + 1 => through = n,
+            Some(range) if n == range.last + 1 => range.last = n,
+            _ if full => break,
+            _ => ranges.push(pb::BatchRange { first: n, last: n }),
         }
-        through += 1;
     }
-    Ok(unsigned(through))
+    Ok((through, ranges))
+}
+
+/// Acknowledged batches of an epoch behind a number, the lowest first.
+pub(super) fn acked_beyond(
+    db: &Connection,
+    epoch_id: i64,
+    behind: u64,
+    limit: i64,
+) -> rusqlite::Result<Vec<u64>> {
+    db.prepare_cached(
+        "SELECT number FROM batches WHERE epoch = ?1 AND number > ?2 AND status IN (1, 2) ORDER BY number LIMIT ?3",
+    )?
+    .query_map(params![epoch_id, number(behind), limit], |r| r.get(0).map(unsigned))?
+    .collect()
 }
 
 /// Id, number, status, first and last record of a batch, and its gap records.
@@ -148,6 +154,8 @@ pub(super) fn rewind(
             )?;
             continue;
         }
+        // It goes under a gap now: as one that is acknowledged it would prove to the hub again and again that it forgot.
+        tx.execute("DELETE FROM batches WHERE id = ?1", [id])?;
         // Gap records of a trimmed batch speak of losses that the hub has forgotten with it.
         if let Some(inside) = gaps
             .and_then(|b| message::decode::<pb::BatchBody>("gap records", &b).ok())

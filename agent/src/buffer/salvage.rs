@@ -7,6 +7,7 @@ use fieldcast_wire::batch::{self, Header};
 use fieldcast_wire::{Epoch, Record, Sha256, pb};
 use rusqlite::{Connection, OpenFlags, Row, params};
 
+use super::counters::Counters;
 use super::error::{BufferError, sql};
 use super::store::{self, Store};
 use super::types::Limits;
@@ -91,6 +92,10 @@ pub(super) fn finish(limits: &Limits, clock: &Clock) -> Result<(), BufferError> 
     if !complete {
         return remove(&part);
     }
+    let mut known = Counters::read(&limits.dir);
+    if std::mem::replace(&mut known.log_lost, false) {
+        known.write(&limits.dir)?;
+    }
     let stem = format!("buffer-damaged-{}", clock.wall_ms());
     let aside = (0..)
         .map(|n| limits.dir.join(format!("{stem}-{n}.db")))
@@ -173,7 +178,7 @@ struct OldBatch {
 pub(super) fn take_over(
     store: &mut Store,
     aside: &Path,
-    known: Option<Epoch>,
+    known: &Counters,
 ) -> Result<(), BufferError> {
     let step = sql("salvaging");
     let mut reason = "the buffer was damaged".to_owned();
@@ -244,12 +249,21 @@ pub(super) fn take_over(
             epochs.insert(*id, lost_row(found.epoch));
         }
     }
-    if let Some(known) = known.filter(|k| epochs.values().all(|e| e.epoch != *k)) {
+    if let Some(known) = known
+        .epoch
+        .filter(|k| epochs.values().all(|e| e.epoch != *k))
+    {
         let id = epochs.keys().next_back().map_or(1, |id| id + 1);
         epochs.insert(id, lost_row(known));
     }
     if let Some((_, last)) = epochs.iter_mut().next_back() {
         last.current = true;
+        if known.log_lost {
+            // The file is an older one of itself: nobody knows where the epoch ended, and what was not sealed by then may be
+            // in batches that the hub has, under the same numbers and with other bytes. It would count twice.
+            last.whole = false;
+            pending.clear();
+        }
     }
     if epochs.is_empty() {
         reason.push_str(", and nothing of it could be read");

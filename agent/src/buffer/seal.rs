@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::error::{BufferError, sql};
 use super::rewind::{self, UNANSWERED};
-use super::stamp::Stamped;
+use super::stamp::{self, Stamped};
 use super::store::{self, Store};
 use super::types::{BatchKey, SealedInfo, SyncHead};
 use super::{number, unsigned};
@@ -69,6 +69,8 @@ impl Store {
         let (records, payload) = encode(&header, records)?;
         let last = first + records.len() as u64 - 1;
         let order = put(&tx, self.current.id, &header, &records, &payload, false).map_err(&step)?;
+        // P3: that time is given, also where the batch is gone before a later boot seals what this one left.
+        stamp::keep(&tx, &header.clock).map_err(&step)?;
         tx.execute("DELETE FROM pending WHERE seq <= ?1", [number(last)])
             .map_err(&step)?;
         tx.execute(
@@ -184,11 +186,13 @@ impl Store {
             .map_err(&step)?;
         let found = statement
             .query_map([self.current.id], |r| {
+                let (acked_through, acked) = rewind::acked(&self.db, r.get(3)?)?;
                 Ok(SyncHead {
                     epoch: epoch(r, 0)?,
                     next_batch: unsigned(r.get(1)?),
                     next_seq: unsigned(r.get(2)?),
-                    acked_through: rewind::acked_through(&self.db, r.get(3)?)?,
+                    acked_through,
+                    acked,
                     hub_instance: r.get(4)?,
                     oldest_batch: unsigned(r.get(5)?),
                     last_acked: unsigned(r.get(6)?),

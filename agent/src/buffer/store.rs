@@ -44,6 +44,8 @@ pub struct Store {
     pub(super) linked: bool,
     pub(super) since_trim: u64,
     pub(super) commits: u64,
+    /// When free pages were given back to the disk last; none where there are few.
+    pub(super) gave_back_ms: Option<i64>,
     pub(super) ballast: Ballast,
 }
 
@@ -276,7 +278,27 @@ impl Store {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 impl Store {
+    /// Gap records that are in no batch yet.
+    pub(crate) fn unsealed_gaps(&self) -> Vec<pb::Gap> {
+        let sql = "SELECT body FROM pending WHERE kind = ?1";
+        let mut statement = self.db.prepare(sql).unwrap();
+        let bodies = statement.query_map([rows::GAP], |r| r.get::<_, Vec<u8>>(0));
+        let gap = |body: Vec<u8>| match rows::decode(rows::GAP, &body).unwrap() {
+            RecordBody::Gap(gap) => gap,
+            other => panic!("{other:?}"),
+        };
+        bodies.unwrap().map(|body| gap(body.unwrap())).collect()
+    }
+
+    /// Breaks P6 on purpose.
+    pub(crate) fn lose_a_batch(&self) {
+        let which = "SELECT min(id) FROM batches WHERE status = 0";
+        let sql = format!("DELETE FROM batches WHERE id = ({which})");
+        self.db.execute(&sql, []).unwrap();
+    }
+
     /// For tests that end no machine: a commit need not reach the disk.
     pub(crate) fn relax(&self) {
         assert!(self.db.pragma_update(None, "synchronous", "OFF").is_ok());

@@ -351,6 +351,64 @@ fn what_was_answered_survives_a_kill() {
 }
 
 #[tokio::test]
+async fn the_file_shrinks_in_the_background_after_a_backlog_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        tail_bytes: 0,
+        seal_records: 2_000,
+        recent_rows: 100,
+        ..limits(dir.path())
+    };
+    let mut store = Store::open(limits.clone(), Clock::new()).unwrap();
+    store.relax();
+    // Noise, so that it stays large: about 16 MiB.
+    let mut x = 1_u64;
+    let mut noise = |time: i64| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        RecordBody::Reading(Reading {
+            sensor: "t".into(),
+            time,
+            value: f64::from_bits(x >> 12 | 1.0_f64.to_bits()),
+            quality: 0,
+            time_source: pb::TimeSource::Device,
+        })
+    };
+    for n in 0..1_000 {
+        let records = (n * 2_000..(n + 1) * 2_000).map(&mut noise).collect();
+        let commit = Commit {
+            records,
+            ..Commit::default()
+        };
+        store.commit(&[commit]).unwrap();
+        store.seal().unwrap();
+    }
+    let last = store.unacked(0, 10_000).unwrap().last().unwrap().key.number;
+    let mut all = ack(&store, last, 1);
+    let proven = proofs(&store, last);
+    store.close().unwrap();
+    let size = || {
+        std::fs::metadata(dir.path().join("buffer.db"))
+            .unwrap()
+            .len()
+    };
+    let before = size();
+    assert!(before > 12 << 20, "{before}");
+    let buffer = Buffer::start(limits, Clock::new()).unwrap();
+    for some in proven.chunks(256) {
+        all.proofs = some.to_vec();
+        buffer.handle.apply_ack(all.clone()).await.unwrap();
+    }
+    assert_eq!(buffer.handle.depth().await.unwrap().records, 0);
+    // Nothing more is asked of it, and it goes on by itself until few pages are free.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while size() > 8 << 20 {
+        assert!(std::time::Instant::now() < until, "{} of {before}", size());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    buffer.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn concurrent_commits_share_a_transaction_and_age_seals() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits {

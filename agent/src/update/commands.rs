@@ -14,6 +14,10 @@ use crate::status::words;
 /// State key of the commands that were taken.
 const KEY: &str = "commands";
 
+/// What a command is told that may have been on a list that was lost.
+const UNSURE: &str = "the list of commands that were carried out was damaged and this one may have been on it: it is not carried out; \
+                      give it anew for the longest time, 30 days";
+
 /// What commands need.
 pub struct Desk {
     /// For what was taken, and for outcomes.
@@ -44,16 +48,25 @@ impl AtWork {
     async fn known(&mut self) -> Result<&mut Commands, BufferError> {
         if self.known.is_none() {
             let stored = self.desk.buffer.state(KEY).await?;
-            let mut known: Commands = stored
-                .and_then(|b| serde_json::from_slice(&b).ok())
-                .unwrap_or_default();
+            let read = stored.map(|bytes| serde_json::from_slice::<Commands>(&bytes));
+            let lost = matches!(read, Some(Err(_)));
+            let mut known = match read {
+                None => Commands::default(),
+                Some(Ok(known)) => known,
+                Some(Err(e)) => {
+                    tracing::error!(
+                        "the list of commands that were taken cannot be read ({e}): what may be on it is refused; give commands anew"
+                    );
+                    Commands::lost(self.desk.clock.wall_ms())
+                }
+            };
             let mut records = Vec::new();
             for taken in known.open() {
                 let (ok, message) = found_at_start(&taken);
                 records.push(self.outcome(&taken.id, ok, message));
                 known.end(&taken.id);
             }
-            if !records.is_empty() {
+            if lost || !records.is_empty() {
                 self.keep(&known, records).await?;
             }
             self.known = Some(known);
@@ -146,6 +159,12 @@ impl AtWork {
                     id = command.id,
                     "too many commands are remembered; this one waits"
                 );
+                return Ok(());
+            }
+            Verdict::Unsure => {
+                let record = self.outcome(&command.id, false, UNSURE);
+                self.keep(&known, vec![record]).await?;
+                self.known = Some(known);
                 return Ok(());
             }
             Verdict::CarryOut => {}

@@ -413,6 +413,15 @@ impl Driver {
     async fn ack(&mut self, ack: pb::Ack) -> Option<Event> {
         let wall = self.clock.wall_ms();
         self.status.send_modify(|s| s.last_ack_ms = Some(wall));
+        if ack.epoch.is_empty() {
+            let error = format!(
+                "the hub did not take a message of this device: {}",
+                ack.reason
+            );
+            tracing::error!("{error}");
+            self.status.send_modify(|s| s.last_error = Some(error));
+            return None;
+        }
         if let Err(e) = self.learn_time(&ack).await {
             tracing::error!("{e}");
         }

@@ -12,11 +12,13 @@
 
 use std::collections::BTreeMap;
 
-use fieldcast_wire::caps::{MAX_ACK_PROOFS, MAX_ACK_REJECTED, PROOF};
+use fieldcast_wire::caps::{MAX_ACK_PROOFS, MAX_ACK_REJECTED};
 use fieldcast_wire::{DeviceId, Epoch, SCHEMA, Sha256, pb};
 use uuid::Uuid;
 
-use crate::rows::{Committed, Key, LedgerRow, RejectedRecord, SealedAt, instance_for};
+use crate::rows::{
+    Committed, Key, LedgerRow, Newest, RejectedRecord, SealedAt, instance_for, proof,
+};
 use crate::rules::{self, Decision, watermark};
 
 /// What is decided on of a batch.
@@ -51,6 +53,8 @@ pub enum Fate {
     Written(Vec<RejectedRecord>),
     /// Nothing was written: another hub, or the same group, was quicker, and this is its row.
     Overtaken(Option<LedgerRow>),
+    /// Nothing was written, since there is no room for what cannot become rows: it stays with its device.
+    NoRoom,
 }
 
 /// What is read for a sync.
@@ -68,6 +72,10 @@ pub struct Question {
     pub acked_through: u64,
     /// The session, kept where it is the highest.
     pub session: u64,
+    /// Boot of the sync.
+    pub boot_id: String,
+    /// When in that boot.
+    pub monotonic_ms: i64,
 }
 
 /// Answer to a [`Question`].
@@ -79,8 +87,8 @@ pub struct Known {
     pub committed: Committed,
     /// Whether [`Question::last_acked`] is committed, or none was asked about.
     pub last_acked: bool,
-    /// Highest session before.
-    pub session: u64,
+    /// Who synchronised before.
+    pub newest: Newest,
     /// What is added to the instance that the device is told.
     pub restored: Option<Uuid>,
     /// Numbers and digests behind [`Question::acked_through`].
@@ -187,6 +195,7 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
             (Phase::Looking(batches), vec![Output::Look(keys)])
         }
         (Phase::Idle, Event::Sync(device, epoch, sync)) => {
+            let clock = sync.clock.clone().unwrap_or_default();
             let question = Question {
                 device: device.clone(),
                 epoch,
@@ -194,6 +203,8 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
                 last_acked: sync.last_acked,
                 acked_through: sync.acked_through,
                 session: sync.session,
+                boot_id: clock.boot_id,
+                monotonic_ms: clock.monotonic_ms,
             };
             (
                 Phase::Asking(device, epoch, sync),
@@ -214,6 +225,7 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
                     Fate::Written(rejected) => answers.take(&batches[i], rejected),
                     // Where it is neither written nor there, its device sends it again.
                     Fate::Overtaken(row) => drop(answers.judge(&batches[i], row.as_ref())),
+                    Fate::NoRoom => {}
                 }
             }
             hold(answers)
@@ -269,7 +281,7 @@ impl Answers {
 
     fn conflict(&mut self, batch: &Arrived) {
         let why = format!(
-            "batch {} of epoch {} is committed with other contents: a clone or a restored disk image",
+            "batch {} of epoch {} is committed, not with these bytes: a clone or a restored disk image",
             batch.number, batch.epoch
         );
         let answer = self.of(batch);
@@ -366,9 +378,10 @@ fn synchronised(
         &sync,
         &rules::Held {
             known: &known.later,
+            committed: &committed,
             through: watermark(&committed, &[]).0,
             last_acked: known.last_acked,
-            session: known.session,
+            newest: &known.newest,
             instance: &instance_for(database, known.restored),
         },
     );
@@ -410,14 +423,14 @@ fn ack(
     proven: &[(u64, Sha256)],
     spent: Option<String>,
 ) -> pb::Ack {
-    let proof = |(batch, digest): &(u64, Sha256)| pb::Proof {
+    let prove = |(batch, digest): &(u64, Sha256)| pb::Proof {
         batch: *batch,
-        digest: digest.0[..PROOF].to_vec(),
+        digest: proof(digest).to_vec(),
     };
     pb::Ack {
         schema: SCHEMA,
         epoch: epoch.to_vec(),
-        proofs: proven.iter().map(proof).collect(),
+        proofs: proven.iter().map(prove).collect(),
         echo_monotonic_ms: clock.monotonic_ms,
         echo_boot_id: clock.boot_id,
         new_epoch: spent.is_some(),

@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fieldcast_wire::caps::MAX_ACK_PROOFS;
+use fieldcast_wire::caps::{MAX_ACK_PROOFS, PROOF};
 use fieldcast_wire::{DeviceId, Epoch, Sha256, pb};
 use uuid::Uuid;
 
 use crate::machine::{Arrived, Event, Fate, Known, Output, Question, State, step};
-use crate::rows::{Committed, Key, LedgerRow, MAX_BEYOND, MAX_LATER, RejectedRecord, SealedAt};
+use crate::rows::{
+    Committed, Key, LedgerRow, MAX_BEYOND, MAX_LATER, Newest, RejectedRecord, SealedAt, proof,
+};
 
 /// A batch that is entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct Entry {
     pub rejected: Vec<RejectedRecord>,
     /// Boot in which it was sealed, and when in that boot.
     pub sealed: (String, i64),
+    /// When it was committed.
+    pub at: i64,
 }
 
 /// An epoch.
@@ -28,7 +32,7 @@ pub struct Life {
     pub through: u64,
     /// Why it is spent.
     pub spent: Option<String>,
-    /// Batches up to this one are known by their numbers only.
+    /// Of batches up to this one only proofs are known.
     pub folded: u64,
 }
 
@@ -37,12 +41,14 @@ pub struct Life {
 pub struct Ledger {
     /// Batches.
     pub batches: BTreeMap<Key, Entry>,
+    /// What is left of those that were folded.
+    pub proofs: BTreeMap<Key, [u8; PROOF]>,
     /// Epochs.
     pub epochs: BTreeMap<(String, Epoch), Life>,
     /// What is added to the instance that a device is told.
     pub restored: BTreeMap<String, Uuid>,
-    /// Highest session of each device.
-    pub sessions: BTreeMap<String, u64>,
+    /// Newest session of each device, and when its boot was first heard.
+    pub sessions: BTreeMap<String, (Newest, i64)>,
     /// Alarms: about whom, and which.
     pub alarms: Vec<(String, &'static str)>,
 }
@@ -55,10 +61,12 @@ pub struct Round<'a> {
     pub refused: &'a [Vec<RejectedRecord>],
     /// What an instance may get added.
     pub fresh: Uuid,
+    /// The hub's time.
+    pub now: i64,
 }
 
 impl Ledger {
-    /// A whole round at once, at time 0; answers its acks.
+    /// A whole round at once; answers its acks.
     pub fn take(
         &mut self,
         database: &[u8],
@@ -66,11 +74,11 @@ impl Ledger {
         round: &Round<'_>,
     ) -> Vec<(DeviceId, pb::Ack)> {
         let mut machine = State::new(database.to_vec());
-        let mut todo = VecDeque::from(step(&mut machine, event, 0));
+        let mut todo = VecDeque::from(step(&mut machine, event, round.now));
         let mut acks = Vec::new();
         while let Some(output) = todo.pop_front() {
             match (self.perform(&output, round), output) {
-                (Some(event), _) => todo.extend(step(&mut machine, event, 0)),
+                (Some(event), _) => todo.extend(step(&mut machine, event, round.now)),
                 (None, Output::Ack(device, ack)) => acks.push((device, ack)),
                 (None, _) => {}
             }
@@ -96,7 +104,7 @@ impl Ledger {
                 let held = |(device, epoch): &(DeviceId, Epoch)| self.committed(device, *epoch);
                 Some(Event::Held(epochs.iter().map(held).collect()))
             }
-            Output::Ask(question) => Some(Event::Known(self.known(question, round.fresh))),
+            Output::Ask(question) => Some(Event::Known(self.known(question, round))),
             Output::Through(marks) => {
                 for (device, epoch, through) in marks {
                     let life = self.life(device, *epoch);
@@ -122,20 +130,35 @@ impl Ledger {
         }
     }
 
-    /// Whether a batch is committed, whatever its bytes.
+    /// What is known of a batch; where its number is older than the ledger remembers, not its bytes.
     #[must_use]
     pub fn row(&self, key: &Key) -> Option<LedgerRow> {
         if let Some(entry) = self.batches.get(key) {
             return Some(LedgerRow {
-                digest: Some(entry.digest),
+                proof: Some(proof(&entry.digest)),
                 rejected: entry.rejected.clone(),
             });
         }
         let life = self.epochs.get(&(key.0.clone(), key.1))?;
-        (life.folded >= key.2).then_some(LedgerRow {
-            digest: None,
+        (life.folded >= key.2).then(|| LedgerRow {
+            proof: self.proofs.get(key).copied(),
             rejected: Vec::new(),
         })
+    }
+
+    /// Leaves of the batches of an epoch up to a number only what proves them, as far as the watermark is there.
+    pub fn fold(&mut self, device: &str, epoch: Epoch, upto: u64) {
+        let Some(life) = self.epochs.get_mut(&(device.to_owned(), epoch)) else {
+            return;
+        };
+        if upto > life.through {
+            return;
+        }
+        life.folded = life.folded.max(upto);
+        let old = |(d, e, n): &Key| d == device && *e == epoch && *n <= upto;
+        let gone = self.batches.extract_if(.., |key, _| old(key));
+        let proofs = gone.map(|(key, entry)| (key, proof(&entry.digest)));
+        self.proofs.extend(proofs);
     }
 
     fn life(&mut self, device: &DeviceId, epoch: Epoch) -> &mut Life {
@@ -153,6 +176,7 @@ impl Ledger {
             digest: batch.digest,
             rejected: rejected.clone(),
             sealed: (batch.clock.boot_id.clone(), batch.clock.monotonic_ms),
+            at: round.now,
         };
         self.batches.insert(batch.key(), entry);
         Fate::Written(rejected)
@@ -181,19 +205,25 @@ impl Ledger {
         }
     }
 
-    fn known(&mut self, question: &Question, fresh: Uuid) -> Known {
+    fn known(&mut self, question: &Question, round: &Round<'_>) -> Known {
         let (device, epoch) = (&question.device, question.epoch);
         let name = device.to_string();
         let folded = self.life(device, epoch).folded;
-        let row = |(number, (boot_id, monotonic_ms)): (u64, (String, i64))| SealedAt {
-            number,
-            boot_id,
-            monotonic_ms,
-        };
         let own = self.from(device, epoch, question.next_batch);
-        let mut later: Vec<SealedAt> = own.map(|(n, e)| row((n, e.sealed.clone()))).collect();
+        let own = own.map(|(number, entry)| SealedAt {
+            number,
+            boot_id: entry.sealed.0.clone(),
+            monotonic_ms: entry.sealed.1,
+            age_ms: round.now - entry.at,
+        });
+        let mut later: Vec<SealedAt> = own.collect();
         if folded >= question.next_batch {
-            later.push(row((folded, Default::default())));
+            later.push(SealedAt {
+                number: folded,
+                boot_id: String::new(),
+                monotonic_ms: 0,
+                age_ms: i64::MAX,
+            });
         }
         later.sort_by_key(|b| b.number);
         later.truncate(MAX_LATER);
@@ -206,17 +236,30 @@ impl Ledger {
         let committed = self.committed(device, epoch);
         let last_acked = question.last_acked == 0 || self.row(&last).is_some();
         let restored = self.restored.get(&name).copied();
-        let session = self.sessions.entry(name).or_default();
-        let before = *session;
-        *session = before.max(question.session);
+        let (newest, since) = self.sessions.entry(name).or_default();
+        let before = Newest {
+            boot_age_ms: round.now - *since,
+            ..newest.clone()
+        };
+        if question.session > newest.session {
+            if question.boot_id != newest.boot_id {
+                *since = round.now;
+            }
+            *newest = Newest {
+                session: question.session,
+                boot_id: question.boot_id.clone(),
+                monotonic_ms: question.monotonic_ms,
+                boot_age_ms: 0,
+            };
+        }
         Known {
             later,
             committed,
             last_acked,
-            session: before,
+            newest: before,
             restored,
             proven,
-            fresh,
+            fresh: round.fresh,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a ledger holds, as rules see it, whichever database keeps it: owns these shapes; no I/O.
 
+use fieldcast_wire::caps::PROOF;
 use fieldcast_wire::{Epoch, Sha256};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -37,11 +38,17 @@ impl RejectedRecord {
     }
 }
 
+/// What an ack proves a batch by: the first bytes of the SHA-256 of its own.
+#[must_use]
+pub fn proof(digest: &Sha256) -> [u8; PROOF] {
+    std::array::from_fn(|i| digest.0[i])
+}
+
 /// A batch that is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerRow {
-    /// SHA-256 of its bytes; none where it is so old that only its number is known.
-    pub digest: Option<Sha256>,
+    /// What proves its bytes; none where only its number is known.
+    pub proof: Option<[u8; PROOF]>,
     /// What was refused of it.
     pub rejected: Vec<RejectedRecord>,
 }
@@ -66,6 +73,21 @@ pub struct SealedAt {
     pub boot_id: String,
     /// When in that boot.
     pub monotonic_ms: i64,
+    /// For how long it is committed.
+    pub age_ms: i64,
+}
+
+/// The newest session of a device that synchronised.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Newest {
+    /// Its number.
+    pub session: u64,
+    /// Boot in which it synchronised first; empty: none did.
+    pub boot_id: String,
+    /// When in that boot.
+    pub monotonic_ms: i64,
+    /// For how long that boot is known.
+    pub boot_age_ms: i64,
 }
 
 /// The name of this database that a device is told: that of the database itself, until the device has proved that the

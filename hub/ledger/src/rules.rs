@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use fieldcast_wire::caps::MAX_ACK_RANGES;
 use fieldcast_wire::{Sha256, pb};
 
-use crate::rows::{Committed, LedgerRow, RejectedRecord, SealedAt};
+use crate::rows::{Committed, LedgerRow, MAX_BEYOND, Newest, RejectedRecord, SealedAt, proof};
+
+/// So long a message may be on its way: a sync of the boot before can come after batches of the next one.
+pub const LATE_MS: i64 = 10 * 60_000;
 
 /// What happens to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,16 +17,16 @@ pub enum Decision {
     Write,
     /// It is committed: acknowledge it again, with what was refused of it then.
     AlreadyCommitted(Vec<RejectedRecord>),
-    /// Other bytes under a committed key: a clone or a restored image. Never acknowledged.
+    /// Other bytes under a committed key, or bytes that nobody can compare: a clone or a restored image. Never acknowledged.
     DigestConflict,
 }
 
-/// Decides by the ledger's row of the batch's key.
+/// Decides by the ledger's row of the batch's key. P5: only bytes that were compared are proved.
 #[must_use]
 pub fn decide(ledger: Option<&LedgerRow>, digest: &Sha256) -> Decision {
     match ledger {
         None => Decision::Write,
-        Some(row) if row.digest.is_none_or(|known| known == *digest) => {
+        Some(row) if row.proof == Some(proof(digest)) => {
             Decision::AlreadyCommitted(row.rejected.clone())
         }
         Some(_) => Decision::DigestConflict,
@@ -82,12 +85,14 @@ pub struct SyncVerdict {
 pub struct Held<'a> {
     /// Batches of the epoch from the sync's next number on.
     pub known: &'a [SealedAt],
-    /// The watermark of the epoch.
+    /// The epoch, with the watermark that follows.
+    pub committed: &'a Committed,
+    /// That watermark.
     pub through: u64,
     /// Whether the batch that was acknowledged last is there, or none is named.
     pub last_acked: bool,
-    /// Highest session number seen before.
-    pub session: u64,
+    /// Who synchronised before.
+    pub newest: &'a Newest,
     /// This database's name, as the device is told it.
     pub instance: &'a [u8],
 }
@@ -97,33 +102,36 @@ pub struct Held<'a> {
 pub fn sync(sync: &pb::Sync, held: &Held<'_>) -> SyncVerdict {
     let Held {
         known,
+        committed,
         through,
         last_acked,
-        session,
+        newest,
         instance,
     } = *held;
     let clock = sync.clock.clone().unwrap_or_default();
-    // A batch sealed after this sync may overtake it; one from before, or from another boot, cannot be the device's.
+    // A batch sealed after this sync may overtake it, also one that the next boot seals, with a clock of its own or of before.
+    let own = |b: &SealedAt| b.boot_id == clock.boot_id && b.monotonic_ms >= clock.monotonic_ms;
     let foreign = known
         .iter()
         .filter(|b| b.number >= sync.next_batch)
-        .find(|b| b.boot_id != clock.boot_id || b.monotonic_ms < clock.monotonic_ms);
+        .find(|b| b.age_ms > LATE_MS && !own(b));
     let new_epoch = foreign.map(|b| {
         format!(
             "batch {} is committed, the device would number its next one {}: a clone or a restored disk image",
             b.number, sync.next_batch
         )
     });
-    let clone = (sync.session < session).then(|| {
+    let clone = is_second(sync.session, &clock, newest).then(|| {
         format!(
-            "session {} synchronised after session {session}: two instances share this identity",
-            sync.session
+            "session {} synchronised after session {}: two instances share this identity",
+            sync.session, newest.session
         )
     });
     // P5: what another instance acknowledged is not a hole that the device left: this hub must say that it lacks it.
     let own = sync.hub_instance.is_empty() || sync.hub_instance == instance;
     // A batch is told of only when it is on disk, and a watermark never goes back: a later state of this database told it.
-    let more = sync.acked_through > through || !last_acked;
+    let more =
+        sync.acked_through > through || !last_acked || lacks(committed, through, &sync.acked);
     let told = !sync.hub_instance.is_empty() && own && more;
     let forgotten = told.then(|| {
         format!(
@@ -141,6 +149,38 @@ pub fn sync(sync: &pb::Sync, held: &Held<'_>) -> SyncVerdict {
         new_epoch,
         clone,
         forgotten,
+    }
+}
+
+/// Whether a batch of these ranges is not committed, as far as the list of those beyond the watermark goes.
+fn lacks(committed: &Committed, through: u64, acked: &[pb::BatchRange]) -> bool {
+    let beyond: BTreeSet<u64> = committed.beyond.iter().copied().collect();
+    let most = match beyond.last() {
+        Some(last) if beyond.len() >= MAX_BEYOND => *last,
+        _ => u64::MAX,
+    };
+    acked.iter().any(|range| {
+        let first = range.first.max(through.saturating_add(1));
+        let last = range.last.min(most);
+        // Not one by one: a range is as long as its sender says.
+        first <= last && beyond.range(first..=last).count() as u64 != last - first + 1
+    })
+}
+
+/// P10: whether a session cannot be one of the instance that synchronised last. A late message of an earlier session can:
+/// by the clock of one boot it is known which came first, over boots only by how long the newer one is known.
+fn is_second(session: u64, clock: &pb::ClockStamp, newest: &Newest) -> bool {
+    if newest.boot_id.is_empty() || session > newest.session {
+        return false;
+    }
+    let same_boot = clock.boot_id == newest.boot_id;
+    if session == newest.session {
+        // The counter never repeats.
+        !same_boot
+    } else if same_boot {
+        clock.monotonic_ms > newest.monotonic_ms
+    } else {
+        newest.boot_age_ms > LATE_MS
     }
 }
 
@@ -162,7 +202,7 @@ mod tests {
     fn the_same_batch_is_acknowledged_again_and_another_one_under_its_key_is_not() {
         let (a, b) = (Sha256::of(b"a"), Sha256::of(b"b"));
         let row = LedgerRow {
-            digest: Some(a),
+            proof: Some(proof(&a)),
             rejected: vec![RejectedRecord::new(3, "x")],
         };
         assert_eq!(decide(None, &a), Decision::Write);
@@ -171,6 +211,12 @@ mod tests {
             Decision::AlreadyCommitted(row.rejected.clone())
         );
         assert_eq!(decide(Some(&row), &b), Decision::DigestConflict);
+        let forgotten = LedgerRow { proof: None, ..row };
+        assert_eq!(
+            decide(Some(&forgotten), &a),
+            Decision::DigestConflict,
+            "P5: a number alone proves nothing"
+        );
     }
 
     #[test]
@@ -209,24 +255,46 @@ mod tests {
         }
     }
 
+    static NEWEST: std::sync::LazyLock<Newest> = std::sync::LazyLock::new(|| newest(7, "b", 90, 0));
+
+    static COMMITTED: std::sync::LazyLock<Committed> = std::sync::LazyLock::new(|| Committed {
+        through: 2,
+        beyond: vec![4, 5, 7],
+        spent: None,
+    });
+
+    fn newest(session: u64, boot: &str, monotonic_ms: i64, boot_age_ms: i64) -> Newest {
+        Newest {
+            session,
+            boot_id: boot.into(),
+            monotonic_ms,
+            boot_age_ms,
+        }
+    }
+
     fn held(known: &[SealedAt]) -> Held<'_> {
         Held {
             known,
+            committed: &COMMITTED,
             through: 2,
             last_acked: true,
-            session: 7,
+            newest: &NEWEST,
             instance: b"hub",
+        }
+    }
+
+    fn sealed(boot: &str, monotonic_ms: i64, age_ms: i64) -> SealedAt {
+        SealedAt {
+            number: 5,
+            boot_id: boot.into(),
+            monotonic_ms,
+            age_ms,
         }
     }
 
     #[test]
     fn a_hub_that_knows_more_forces_a_new_epoch_but_not_for_a_batch_that_overtook_the_sync() {
         let message = message();
-        let sealed = |boot: &str, monotonic_ms| SealedAt {
-            number: 5,
-            boot_id: boot.into(),
-            monotonic_ms,
-        };
         let nothing = SyncVerdict {
             floor: 2,
             new_epoch: None,
@@ -234,22 +302,41 @@ mod tests {
             forgotten: None,
         };
         assert_eq!(sync(&message, &held(&[])), nothing);
-        assert_eq!(sync(&message, &held(&[sealed("b", 120)])).new_epoch, None);
-        assert!(
-            sync(&message, &held(&[sealed("b", 80)]))
-                .new_epoch
-                .is_some()
-        );
-        assert!(
-            sync(&message, &held(&[sealed("other", 120)]))
-                .new_epoch
-                .is_some()
-        );
-        let later = Held {
-            session: 8,
-            ..held(&[])
+        let began = |b: SealedAt| sync(&message, &held(&[b])).new_epoch.is_some();
+        assert!(!began(sealed("b", 120, LATE_MS + 1)));
+        assert!(began(sealed("b", 80, LATE_MS + 1)));
+        assert!(began(sealed("other", 120, LATE_MS + 1)));
+    }
+
+    /// The device synchronises (session 7, boot `b`), the message waits in the hub; the device reboots, synchronises (session 8,
+    /// boot `c`) and its batch 5 is committed; only then the first sync is looked at, before the second one or behind it.
+    #[test]
+    fn a_sync_that_its_devices_reboot_has_overtaken_is_no_second_device() {
+        let late = message();
+        let batch = [sealed("c", 10, 2_000)];
+        // The next boot seals what this one left, by the clock of before.
+        let left = [sealed("b", 80, 2_000)];
+        for known in [&batch, &left] {
+            let before = sync(&late, &held(known));
+            assert_eq!((before.new_epoch, before.clone), (None, None), "P4.3");
+        }
+        let after = |newest: &Newest| {
+            let held = Held {
+                newest,
+                ..held(&batch)
+            };
+            sync(&late, &held).clone.is_some()
         };
-        assert!(sync(&message, &later).clone.is_some());
+        assert!(!after(&newest(8, "c", 5, 3_000)), "P10: late");
+        assert!(!after(&newest(8, "b", 120, 0)), "P10: late in its own boot");
+        // What no reboot explains.
+        assert!(after(&newest(8, "c", 5, LATE_MS + 1)), "P10: still there");
+        assert!(
+            after(&newest(8, "b", 60, 0)),
+            "P10: stamped after session 8"
+        );
+        assert!(after(&newest(7, "c", 5, 0)), "P10: one session, two boots");
+        assert!(!after(&Newest::default()), "nobody synchronised before");
     }
 
     #[test]
@@ -277,6 +364,22 @@ mod tests {
             verdict.floor == 0 && verdict.forgotten.is_some(),
             "P5: what lies beyond a dropped batch counts too"
         );
+        // Behind a batch that the device dropped, each acknowledged one counts.
+        for (first, last, forgot) in [
+            (4, 5, false),
+            (1, 2, false),
+            (4, 6, true),
+            (8, u64::MAX, true),
+        ] {
+            let range = pb::BatchRange { first, last };
+            let told = pb::Sync {
+                acked: vec![range],
+                ..message()
+            };
+            let verdict = sync(&told, &held(&[]));
+            assert_eq!(verdict.forgotten.is_some(), forgot, "P5: {range:?}");
+            assert_eq!(verdict.floor == 0, forgot, "P5: {range:?}");
+        }
         let first = pb::Sync {
             hub_instance: Vec::new(),
             ..untold

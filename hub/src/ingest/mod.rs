@@ -15,7 +15,7 @@ use std::time::Duration;
 use fieldcast_store::Store;
 use fieldcast_store::quarantine::Quarantined;
 use fieldcast_wire::caps::MAX_NAME;
-use fieldcast_wire::{Batch, BatchError, DeviceId, DeviceTopic, Epoch, Sha256, batch, pb};
+use fieldcast_wire::{Batch, BatchError, DeviceId, DeviceTopic, Epoch, SCHEMA, Sha256, batch, pb};
 use prost::Message as _;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -153,11 +153,12 @@ async fn take(
                     tracing::warn!(device = %delivery.device, %error, "batch not taken");
                 }
                 Err(error) => {
-                    tracing::warn!(device = %delivery.device, %error, "a payload that is no batch goes into quarantine");
-                    stray(
+                    let (device, payload) = (&delivery.device, &delivery.payload);
+                    refuse(
                         ingestor.store(),
-                        &delivery.device,
-                        &delivery.payload,
+                        downlink,
+                        device,
+                        payload,
                         &error.to_string(),
                         out,
                     )
@@ -229,14 +230,39 @@ async fn write(ingestor: &mut Ingestor, jobs: Vec<Job>) -> Vec<Written> {
     all
 }
 
-/// Keeps bytes that could not become rows and name no batch.
+/// Keeps what a device sent and nobody can read, and tells it why.
+pub async fn refuse(
+    store: &Store,
+    downlink: &Downlink,
+    device: &DeviceId,
+    payload: &[u8],
+    reason: &str,
+    out: &mpsc::Sender<out::Message>,
+) {
+    tracing::warn!(%device, reason, "a message that cannot be read goes into quarantine");
+    if stray(store, device, payload, reason, out).await {
+        answer(downlink, device, &refusal(reason)).await;
+    }
+}
+
+/// An ack that is about no epoch: something that a device sent was not taken, and why.
+fn refusal(reason: impl Into<String>) -> pb::Ack {
+    pb::Ack {
+        schema: SCHEMA,
+        reason: RejectedRecord::new(0, reason).reason,
+        hub_time_ms: now_ms(),
+        ..pb::Ack::default()
+    }
+}
+
+/// Keeps bytes that could not become rows and name no batch; false where the device is unknown.
 async fn stray(
     store: &Store,
     device: &DeviceId,
     payload: &[u8],
     reason: &str,
     out: &mpsc::Sender<out::Message>,
-) {
+) -> bool {
     let reason = RejectedRecord::new(0, reason).reason;
     let kept = Quarantined {
         device: device.as_str(),
@@ -248,23 +274,32 @@ async fn stray(
     let mut backoff = Backoff::new();
     loop {
         let tried = match store.device(device.as_str()).await {
-            Ok(None) => return,
+            Ok(None) => return false,
             Ok(Some(_)) => store.quarantine(&kept).await,
             Err(error) => Err(error),
         };
         match tried {
-            Ok(new) => {
-                if new {
+            Ok(raised) => {
+                if raised {
                     let _ = out.try_send(out::hub_alarm(device, "quarantined", &reason));
                 }
-                return;
+                return true;
             }
             Err(error) if error.is_transient() => backoff.wait().await,
             Err(error) => {
-                tracing::error!(%device, %error, "a payload that is no batch is lost");
-                return;
+                tracing::error!(%device, %error, "a message that cannot be read is lost");
+                return true;
             }
         }
+    }
+}
+
+/// Publishes an ack.
+async fn answer(downlink: &Downlink, device: &DeviceId, ack: &pb::Ack) {
+    let topic = downlink.topics().device(device, DeviceTopic::Ack);
+    let payload = fieldcast_wire::message::encode(ack);
+    if let Err(error) = downlink.publish(&topic, payload, false).await {
+        tracing::debug!(%device, error = %format!("{error:#}"), "ack not sent; the device sends its batch again");
     }
 }
 
@@ -275,11 +310,7 @@ async fn publish(
     events: &broadcast::Sender<HubEvent>,
 ) {
     for (device, ack) in written.acks {
-        let topic = downlink.topics().device(&device, DeviceTopic::Ack);
-        let payload = fieldcast_wire::message::encode(&ack);
-        if let Err(error) = downlink.publish(&topic, payload, false).await {
-            tracing::debug!(%device, error = %format!("{error:#}"), "ack not sent; the device sends its batch again");
-        }
+        answer(downlink, &device, &ack).await;
     }
     for message in written.out {
         // Consumers that must not miss anything read the database: here the newest is dropped when they are slow.

@@ -48,8 +48,10 @@ async fn ask(store: &Store, question: &Question) -> Result<(Ingest, Event)> {
     let later = store
         .batches_from(device, epoch, question.next_batch)
         .await?;
-    let session = i64::try_from(question.session).unwrap_or(i64::MAX);
-    let session = store.session(device, session).await?;
+    let (session, boot_id) = (question.session, &question.boot_id);
+    let newest = store
+        .session(device, session, boot_id, question.monotonic_ms)
+        .await?;
     let mut tx = store.begin_unhurried().await?;
     let last = [(device.to_owned(), epoch, question.last_acked)];
     // The row that is locked next must be there.
@@ -58,7 +60,7 @@ async fn ask(store: &Store, question: &Question) -> Result<(Ingest, Event)> {
         later,
         committed: tx.committed(device, epoch).await?,
         last_acked: question.last_acked == 0 || !tx.ledger_rows(&last).await?.is_empty(),
-        session: u64::try_from(session).unwrap_or(0),
+        newest,
         restored: tx.restored(device).await?,
         proven: tx
             .digests(device, epoch, question.acked_through, MAX_ACK_PROOFS)

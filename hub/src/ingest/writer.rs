@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::dating::{Dating, anchor, corrected, date};
 use super::lift::Lift;
-use super::{Job, check, now_ms, out, round};
+use super::{Job, check, now_ms, out, refusal, round};
 use crate::events::HubEvent;
 
 /// What is committed, to be told to others.
@@ -141,11 +141,15 @@ impl Ingestor {
                     let chosen: Vec<&Dated<'_>> = which.iter().map(|i| &jobs[*i]).collect();
                     let fates = self.fates(&mut tx, &chosen).await?;
                     for (dated, fate) in chosen.iter().zip(&fates) {
-                        if let Fate::Written(rejected) = fate {
-                            if dated.may_lift() {
-                                self.lift.look_at(dated.job.device.as_str());
+                        match fate {
+                            Fate::Written(rejected) => {
+                                if dated.may_lift() {
+                                    self.lift.look_at(dated.job.device.as_str());
+                                }
+                                tell(&dated.job, rejected, &mut written);
                             }
-                            tell(&dated.job, rejected, &mut written);
+                            Fate::NoRoom => no_room(&mut tx, &dated.job, &mut written).await?,
+                            Fate::Overtaken(_) => {}
                         }
                     }
                     Event::Wrote(fates)
@@ -162,7 +166,7 @@ impl Ingestor {
             };
             todo.extend(step(&mut machine, event, now_ms()));
         }
-        written.acks = round::commit(tx, machine).await?;
+        written.acks.extend(round::commit(tx, machine).await?);
         self.lift.run(&self.store).await;
         if let Err(error) = self.store.seen(&names).await {
             tracing::debug!(%error, "sign of life not stored");
@@ -243,40 +247,29 @@ impl Ingestor {
         tx.savepoint().await?;
         note_waiting(tx, job, &mut columns).await?;
         match self.rows(tx, job, &columns, &others, &rejected).await {
-            Ok(true) => {
-                tx.release().await?;
-                Ok(Fate::Written(rejected))
-            }
-            Ok(false) => overtaken(tx, job).await,
-            Err(error) if error.is_transient() => Err(error),
+            Ok(entered) => return ended(tx, job, entered, rejected).await,
+            Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 tracing::error!(device = %job.device, batch = batch.number, %error, "refused by the database; its records are tried one by one");
                 tx.back().await?;
-                let others = sieve(tx, job, others, &mut rejected).await?;
-                tx.savepoint().await?;
-                note_waiting(tx, job, &mut columns).await?;
-                match self.rows(tx, job, &columns, &others, &rejected).await {
-                    Ok(true) => {
-                        tx.release().await?;
-                        Ok(Fate::Written(rejected))
-                    }
-                    Ok(false) => overtaken(tx, job).await,
-                    Err(error) if error.is_about_data() => {
-                        tracing::error!(device = %job.device, batch = batch.number, %error, "the whole batch goes into quarantine");
-                        tx.back().await?;
-                        let whole = vec![RejectedRecord::new(0, error.source.to_string())];
-                        let nothing = ReadingColumns::default();
-                        tx.savepoint().await?;
-                        if !self.rows(tx, job, &nothing, &[], &whole).await? {
-                            return overtaken(tx, job).await;
-                        }
-                        tx.release().await?;
-                        Ok(Fate::Written(whole))
-                    }
-                    Err(error) => Err(error),
-                }
             }
         }
+        let others = sieve(tx, job, others, &mut rejected).await?;
+        tx.savepoint().await?;
+        note_waiting(tx, job, &mut columns).await?;
+        match self.rows(tx, job, &columns, &others, &rejected).await {
+            Ok(entered) => return ended(tx, job, entered, rejected).await,
+            Err(error) if error.is_about_data() => {
+                tracing::error!(device = %job.device, batch = batch.number, %error, "the whole batch goes into quarantine");
+                tx.back().await?;
+                rejected = vec![RejectedRecord::new(0, error.source.to_string())];
+            }
+            Err(error) => return Err(error),
+        }
+        tx.savepoint().await?;
+        let nothing = ReadingColumns::default();
+        let entered = self.rows(tx, job, &nothing, &[], &rejected).await?;
+        ended(tx, job, entered, rejected).await
     }
 
     /// What a batch becomes: rows of readings, other records, and what is refused of it.
@@ -310,10 +303,10 @@ impl Ingestor {
         columns: &ReadingColumns,
         others: &[(u64, &RecordBody)],
         rejected: &[RejectedRecord],
-    ) -> Result<bool> {
+    ) -> Result<Entered> {
         let device = job.device.as_str();
         if !tx.insert_batches(&[entry(job, rejected)]).await? {
-            return Ok(false);
+            return Ok(Entered::ByAnother);
         }
         if let Some(whole) = rejected.iter().find(|r| r.seq == 0) {
             // Acknowledged, so that the stream goes on; its bytes are kept, so that nothing is lost.
@@ -324,8 +317,10 @@ impl Ingestor {
                 reason: &whole.reason,
                 bytes: &job.bytes,
             };
-            tx.quarantine(&kept).await?;
-            return Ok(true);
+            return Ok(match tx.quarantine(&kept).await? {
+                true => Entered::Here,
+                false => Entered::NoRoom,
+            });
         }
         tx.insert_readings(columns).await?;
         let clock = &job.batch.clock;
@@ -336,14 +331,57 @@ impl Ingestor {
         }
         let others: Vec<_> = others.iter().map(|(_, body)| (device, *body)).collect();
         tx.insert_records(&others).await?;
-        Ok(true)
+        Ok(Entered::Here)
     }
 }
 
-/// Another hub committed the batch while this one looked: its row says what is to be acknowledged.
-async fn overtaken(tx: &mut Ingest, job: &Job) -> Result<Fate> {
-    tx.back().await?;
-    Ok(Fate::Overtaken(look(tx, job).await?))
+/// Whether a batch's ledger row and rows are written since the savepoint.
+enum Entered {
+    Here,
+    /// Another hub committed it while this one looked.
+    ByAnother,
+    /// It cannot become rows, and no more bytes of its device are kept.
+    NoRoom,
+}
+
+/// Ends the savepoint as it came out.
+async fn ended(
+    tx: &mut Ingest,
+    job: &Job,
+    entered: Entered,
+    rejected: Vec<RejectedRecord>,
+) -> Result<Fate> {
+    match entered {
+        Entered::Here => {
+            tx.release().await?;
+            Ok(Fate::Written(rejected))
+        }
+        Entered::ByAnother => {
+            tx.back().await?;
+            // That row says what is to be acknowledged.
+            Ok(Fate::Overtaken(look(tx, job).await?))
+        }
+        Entered::NoRoom => {
+            tx.back().await?;
+            Ok(Fate::NoRoom)
+        }
+    }
+}
+
+/// Says that a batch stays with its device: to people once a day, to the device each time.
+async fn no_room(tx: &mut Ingest, job: &Job, written: &mut Written) -> Result<()> {
+    let (device, code) = (&job.device, "quarantine_full");
+    let why = format!(
+        "batch {} of epoch {} cannot become rows, and no more of this device's bytes are kept: update its agent; what is \
+         kept is under GET /v1/quarantined, and goes by age (--keep-records-days)",
+        job.batch.number, job.batch.epoch
+    );
+    if tx.raise_daily(device.as_str(), code, &why).await? {
+        tracing::error!(%device, code, "{why}");
+        written.out.push(out::hub_alarm(device, code, &why));
+    }
+    written.acks.push((device.clone(), refusal(why)));
+    Ok(())
 }
 
 async fn look(tx: &mut Ingest, job: &Job) -> Result<Option<LedgerRow>> {

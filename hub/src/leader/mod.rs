@@ -2,18 +2,23 @@
 
 mod blob;
 mod decoded;
+mod greet;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use fieldcast_store::Store;
 use fieldcast_store::states::NewState;
+use fieldcast_store::{Store, StoreError};
+use fieldcast_wire::message::MessageError;
 use fieldcast_wire::{DeviceId, DeviceTopic, Epoch, message, pb};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use greet::Newcomers;
 
 use crate::downlink::Downlink;
 use crate::events::HubEvent;
@@ -143,18 +148,21 @@ type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
 pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: CancellationToken) {
     let (asked, requests) = mpsc::channel(256);
     let (said, states) = mpsc::channel(WAITING);
-    let (came, newcomers) = mpsc::channel(WAITING);
+    let newcomers = Arc::new(Newcomers::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(blob::run(desk.clone(), requests, end.clone()));
     tasks.spawn(reports(desk.clone(), states, end.clone()));
-    tasks.spawn(greet(desk.downlink.clone(), newcomers, end.clone()));
+    tasks.spawn(greet::run(
+        desk.downlink.clone(),
+        newcomers.clone(),
+        end.clone(),
+    ));
     let mut lanes = Vec::new();
     for _ in 0..SIDE_BY_SIDE {
         let (sender, waiting) = mpsc::channel(WAITING);
         lanes.push(sender);
-        tasks.spawn(handle(desk.clone(), waiting, came.clone(), end.clone()));
+        tasks.spawn(handle(desk.clone(), waiting, end.clone()));
     }
-    drop(came);
     loop {
         let delivery = tokio::select! {
             delivery = lane.recv() => delivery,
@@ -169,6 +177,10 @@ pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: Cancellati
                 Err(error) => tracing::warn!(%device, %error, "message not handled"),
             }
         } else {
+            // Each connection begins with one: whatever becomes of it, its device has come.
+            if topic == DeviceTopic::Sync {
+                newcomers.add(&device);
+            }
             let waits = match lanes.get(place(&device)) {
                 Some(lane) if topic != DeviceTopic::State => lane
                     .try_send((device.clone(), topic, delivery.payload))
@@ -192,12 +204,7 @@ fn place(device: &DeviceId) -> usize {
     usize::try_from(hasher.finish() % SIDE_BY_SIDE as u64).unwrap_or(0)
 }
 
-async fn handle(
-    desk: Desk,
-    mut waiting: mpsc::Receiver<Waiting>,
-    came: mpsc::Sender<String>,
-    end: CancellationToken,
-) {
+async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: CancellationToken) {
     loop {
         let message = tokio::select! {
             message = waiting.recv() => message,
@@ -212,43 +219,15 @@ async fn handle(
             _ => Ok(()),
         };
         match handled {
-            // Only fails while the hub ends.
-            Ok(()) if topic == DeviceTopic::Sync => drop(came.send(device.to_string()).await),
             Ok(()) => {}
-            Err(error) => {
+            // It waits for a database that is away.
+            Err(Unhandled::Unreadable(reason)) => tokio::select! {
+                () = desk.refuse(&device, &payload, &reason) => {}
+                () = end.cancelled() => return,
+            },
+            Err(Unhandled::Failed(error)) => {
                 tracing::warn!(%device, ?topic, error = %format!("{error:#}"), "message not handled");
             }
-        }
-    }
-}
-
-/// Tells devices that have come what they shall do, those of a moment at once. They do not ask the broker what it retains: some
-/// compare each subscription with everything that they retain, and a fleet that comes back would cost by its square.
-async fn greet(downlink: Downlink, mut newcomers: mpsc::Receiver<String>, end: CancellationToken) {
-    let mut names = Vec::new();
-    loop {
-        if names.is_empty() {
-            tokio::select! {
-                came = newcomers.recv_many(&mut names, WAITING) => if came == 0 { return },
-                () = end.cancelled() => return,
-            }
-        }
-        names.sort_unstable();
-        names.dedup();
-        let told = downlink.refresh(&names, |_| {}).await;
-        let mut wait = GATHER;
-        match told {
-            Ok(()) => names.clear(),
-            // Whoever takes over a connection tells everyone.
-            Err(_) if !downlink.connected() => names.clear(),
-            Err(error) => {
-                wait = Duration::from_secs(1);
-                tracing::warn!(devices = names.len(), error = %format!("{error:#}"), "orders not sent to devices that came; trying again");
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = end.cancelled() => return,
         }
     }
 }
@@ -268,7 +247,11 @@ async fn reports(
         if states.is_empty() {
             return;
         }
-        if let Err(error) = desk.states(std::mem::take(&mut states)).await {
+        let stored = tokio::select! {
+            stored = desk.states(std::mem::take(&mut states)) => stored,
+            () = end.cancelled() => return,
+        };
+        if let Err(error) = stored {
             tracing::warn!(error = %format!("{error:#}"), "states not stored");
         }
         tokio::select! {
@@ -278,7 +261,46 @@ async fn reports(
     }
 }
 
+/// Why a message was not handled.
+#[derive(Debug)]
+pub enum Unhandled {
+    /// It cannot be read: it goes into quarantine, and its sender is told why.
+    Unreadable(String),
+    /// Anything else; its device says it again.
+    Failed(anyhow::Error),
+}
+
+impl From<MessageError> for Unhandled {
+    fn from(error: MessageError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Unhandled {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for Unhandled {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl Desk {
+    async fn refuse(&self, device: &DeviceId, payload: &[u8], reason: &str) {
+        ingest::refuse(
+            &self.store,
+            &self.downlink,
+            device,
+            payload,
+            reason,
+            &self.out,
+        )
+        .await;
+    }
+
     async fn known(&self, device: &DeviceId) -> Result<()> {
         let known = self.store.device(device.as_str()).await?.is_some();
         known.then_some(()).with_context(|| unknown(device))
@@ -288,10 +310,11 @@ impl Desk {
     ///
     /// # Errors
     /// An unknown device, a malformed message, or the database.
-    pub async fn sync(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
+    pub async fn sync(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Unhandled> {
         let sync: pb::Sync = message::receive(payload)?;
         self.known(device).await?;
-        let epoch = Epoch::from_slice(&sync.epoch)?;
+        let epoch = Epoch::from_slice(&sync.epoch);
+        let epoch = epoch.map_err(|error| Unhandled::Unreadable(error.to_string()))?;
         let database = self.instance.clone();
         let (ack, alarms) = ingest::sync(&self.store, database, device, epoch, sync).await?;
         for alarm in alarms {
@@ -301,10 +324,12 @@ impl Desk {
         let topic = self.downlink.topics().device(device, DeviceTopic::Ack);
         self.downlink
             .publish(&topic, message::encode(&ack), false)
-            .await
+            .await?;
+        Ok(())
     }
 
-    /// Stores states of devices where they are newer; malformed ones and those of unknown devices are named in the log.
+    /// Stores states of devices where they are newer; malformed ones go into quarantine, those of unknown devices are named in
+    /// the log.
     ///
     /// # Errors
     /// The database.
@@ -318,7 +343,7 @@ impl Desk {
                         newest.insert(device, (state, payload));
                     }
                 }
-                Err(error) => tracing::warn!(%device, %error, "message not handled"),
+                Err(error) => self.refuse(&device, &payload, &error.to_string()).await,
             }
         }
         let names: Vec<String> = newest.keys().map(ToString::to_string).collect();
@@ -353,7 +378,7 @@ impl Desk {
     ///
     /// # Errors
     /// A malformed message, or the database.
-    pub async fn presence(&self, device: &DeviceId, payload: &[u8]) -> Result<()> {
+    pub async fn presence(&self, device: &DeviceId, payload: &[u8]) -> Result<(), Unhandled> {
         let m: pb::Presence = message::receive(payload)?;
         let session = i64::try_from(m.session).unwrap_or(i64::MAX);
         self.store

@@ -61,7 +61,7 @@ pub(super) fn sharing(answer: &ConnAck) -> Result<Sharing, String> {
     }
     if offer.retain_available == Some(0) {
         return Err(
-            "the broker keeps no retained messages, by which devices get their orders; allow them in it or use another broker".into(),
+            "the broker keeps no retained messages, by which a hub learns what runs on devices that spoke while it was away; allow them in it or use another broker".into(),
         );
     }
     if offer.wildcard_subscription_available == Some(0) {

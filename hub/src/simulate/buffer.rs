@@ -5,9 +5,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use fieldcast_device::acks::{self, Candidate, Fate, Hub, Voice};
 use fieldcast_device::batches::{AckOutcome, BatchKey, SealedInfo, SyncHead};
 use fieldcast_wire::batch::{self, Header};
-use fieldcast_wire::caps::{MAX_PAYLOAD, PROOF};
+use fieldcast_wire::caps::MAX_PAYLOAD;
 use fieldcast_wire::{Epoch, Record, RecordBody, Sha256, pb};
 
 /// Records that make a batch, as on a device.
@@ -59,13 +60,6 @@ struct Waiting {
     body: RecordBody,
 }
 
-#[derive(Debug)]
-struct Voice {
-    instance: Vec<u8>,
-    boot: u64,
-    heard: i64,
-}
-
 /// What an ack did, beside what it means for sending.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
@@ -86,7 +80,7 @@ pub(super) struct Buffer {
     order: i64,
     pending: VecDeque<Waiting>,
     readings: u64,
-    hub: Option<Voice>,
+    hub: Option<Hub>,
     stamp: i64,
     bytes: u64,
     cap: u64,
@@ -315,6 +309,7 @@ impl Buffer {
             next_seq: h.next_seq,
             acked_through: h.acked_through,
             last_acked: h.last_acked,
+            acked: Vec::new(),
             hub_instance: h.hub.clone(),
             buffered_bytes: self.bytes,
             clock: clock.clone(),
@@ -340,50 +335,54 @@ impl Buffer {
         if !is_current && !self.old.iter().any(|h| h.epoch == epoch) {
             return done;
         }
-        match self.voice(ack, now) {
-            Some(new) => out.new_hub = new,
-            None => {
+        match acks::voice(self.hub.as_ref(), ack, &self.boot_id()) {
+            Voice::InForce => {}
+            Voice::New => {
+                out.new_hub = true;
+                self.hub = Some(Hub {
+                    instance: ack.hub_instance.clone(),
+                    boot_id: self.boot_id(),
+                    heard_ms: now,
+                });
+            }
+            Voice::Stranger => {
                 out.stranger = true;
                 return done;
             }
         }
         self.rewind(epoch, ack);
-        let answered = self
-            .held(epoch)
-            .find(|b| {
-                ack.echo_boot_id == self.boot_id()
-                    && b.boot == self.boot
-                    && b.stamp == ack.echo_monotonic_ms
-            })
-            .map(|b| (b.info.key, b.info.contested));
-        if ack.new_epoch && is_current {
-            out.new_epoch = Some(self.begin(ack));
-        } else if ack.new_epoch {
-            if let Some((key, true)) = answered {
-                let refused = ack
-                    .rejected
-                    .iter()
-                    .any(|r| r.seq == 0 && r.batch == key.number);
-                if refused {
-                    out.renumbered += self.renumber(key);
-                    out.done.push(key);
-                } else if listed(ack, key.number) {
-                    out.done.push(key);
-                }
+        let this_boot = ack.echo_boot_id == self.boot_id();
+        let fate = |b: &Sealed| {
+            let number = b.info.key.number;
+            let mut of_it = ack.proofs.iter().filter(|p| p.batch == number);
+            let candidate = Candidate {
+                number,
+                contested: b.info.contested,
+                answered: this_boot && b.boot == self.boot && b.stamp == ack.echo_monotonic_ms,
+                proved: of_it.any(|p| acks::proves(p, &Sha256::of(&b.payload).0)),
+            };
+            (b.info.key, acks::fate(ack, candidate))
+        };
+        let fates: Vec<(BatchKey, Fate)> = self.held(epoch).map(fate).collect();
+        for (key, fate) in fates {
+            match fate {
+                Fate::Waits => continue,
+                Fate::Done => {}
+                Fate::Renumber => out.renumbered += self.renumber(key),
             }
-        } else {
-            let confirmed = self.held(epoch).filter(|b| {
-                let named = answered.is_some_and(|(key, _)| key == b.info.key);
-                named && listed(ack, b.info.key.number) || proved(ack, b)
-            });
-            out.done.extend(confirmed.map(|b| b.info.key));
-            let last = out.done.iter().map(|key| key.number).max();
-            if let Some(head) = self.head(epoch) {
-                head.last_acked = last.unwrap_or(head.last_acked);
-                head.acked_through = head.acked_through.max(ack.through.min(head.next_batch - 1));
-            }
+            out.done.push(key);
         }
-        for r in ack.rejected.iter().filter(|r| r.seq > 0 || !ack.new_epoch) {
+        if !ack.new_epoch {
+            let newest = out.done.iter().map(|key| key.number).max();
+            if let Some(head) = self.head(epoch) {
+                head.acked_through = head.acked_through.max(ack.through.min(head.next_batch - 1));
+                out.behind = acks::behind(ack, head.acked_through, &[head.last_acked]);
+                head.last_acked = acks::last_acked(ack, head.last_acked, newest);
+            }
+        } else if is_current {
+            out.new_epoch = Some(self.begin(ack));
+        }
+        for r in acks::refusals(ack) {
             if r.seq > 0 {
                 out.rejected.push((r.seq, r.reason.clone()));
             } else if let Some(b) = self.held(epoch).find(|b| b.info.key.number == r.batch) {
@@ -407,28 +406,6 @@ impl Buffer {
     fn head(&mut self, epoch: Epoch) -> Option<&mut Head> {
         let current = std::iter::once(&mut self.current);
         current.chain(&mut self.old).find(|h| h.epoch == epoch)
-    }
-
-    /// P5: whether an instance that is heard is new; none where it may be one from before a restore.
-    fn voice(&mut self, ack: &pb::Ack, now: i64) -> Option<bool> {
-        if ack.hub_instance.is_empty() {
-            return Some(false);
-        }
-        if let Some(known) = &self.hub {
-            if known.instance == ack.hub_instance {
-                return Some(false);
-            }
-            let later = known.boot != self.boot || ack.echo_monotonic_ms > known.heard;
-            if ack.echo_boot_id != self.boot_id() || !later {
-                return None;
-            }
-        }
-        self.hub = Some(Voice {
-            instance: ack.hub_instance.clone(),
-            boot: self.boot,
-            heard: now,
-        });
-        Some(true)
     }
 
     /// P5: what another instance does not know of an epoch is forgotten here too, and goes under a gap.
@@ -514,18 +491,4 @@ impl Buffer {
             }
         }
     }
-}
-
-/// Whether the ack proves these very bytes (P5): a number alone may be another buffer's.
-fn proved(ack: &pb::Ack, batch: &Sealed) -> bool {
-    let mut of_it = ack
-        .proofs
-        .iter()
-        .filter(|p| p.batch == batch.info.key.number);
-    of_it.any(|p| p.digest == Sha256::of(&batch.payload).0[..PROOF])
-}
-
-fn listed(ack: &pb::Ack, batch: u64) -> bool {
-    let beyond = |r: &pb::BatchRange| (r.first..=r.last).contains(&batch);
-    batch <= ack.through || ack.ranges.iter().any(beyond)
 }

@@ -9,6 +9,7 @@ use sqlx::types::{Json, Uuid};
 use crate::Store;
 use crate::connect::UNHURRIED;
 use crate::error::{Context as _, Result};
+use crate::ledger::{Newest, number, signed};
 
 /// A device.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -165,22 +166,43 @@ impl Store {
         .during(format!("store the presence of device {id}"))
     }
 
-    /// Takes note of a session that synchronised; returns the highest session known before.
+    /// Takes note of a session that synchronised, at this time of this boot; returns the newest one before.
     ///
     /// # Errors
     /// The database.
-    pub async fn session(&self, id: &str, session: i64) -> Result<i64> {
-        sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
-            "UPDATE devices d SET session = greatest(d.session, $2), online = true, last_seen = now()
-             FROM (SELECT id, session FROM devices WHERE id = $1 FOR NO KEY UPDATE) before, {UNHURRIED}
-             WHERE d.id = before.id RETURNING before.session"
+    pub async fn session(
+        &self,
+        id: &str,
+        session: u64,
+        boot_id: &str,
+        monotonic_ms: i64,
+    ) -> Result<Newest> {
+        let before: Option<(i64, String, i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "UPDATE devices d SET session = greatest(d.session, $2), online = true, last_seen = now(),
+                 synced_session = greatest(d.synced_session, $2),
+                 synced_boot = CASE WHEN $2 > d.synced_session THEN $3 ELSE d.synced_boot END,
+                 synced_ms = CASE WHEN $2 > d.synced_session THEN $4 ELSE d.synced_ms END,
+                 boot_heard_at = CASE WHEN $2 > d.synced_session AND $3 <> d.synced_boot THEN now() ELSE d.boot_heard_at END
+             FROM (SELECT id, synced_session, synced_boot, synced_ms, boot_heard_at FROM devices
+                   WHERE id = $1 FOR NO KEY UPDATE) before, {UNHURRIED}
+             WHERE d.id = before.id
+             RETURNING before.synced_session, before.synced_boot, before.synced_ms,
+                 (extract(epoch FROM now() - before.boot_heard_at) * 1000)::int8"
         )))
         .bind(id)
-        .bind(session)
+        .bind(signed(session))
+        .bind(boot_id)
+        .bind(monotonic_ms)
         .fetch_optional(self.pool())
         .await
-        .map(Option::unwrap_or_default)
-        .during(format!("store the session of device {id}"))
+        .during(format!("store the session of device {id}"))?;
+        let newest = |(session, boot_id, monotonic_ms, boot_age_ms)| Newest {
+            session: number(session),
+            boot_id,
+            monotonic_ms,
+            boot_age_ms,
+        };
+        Ok(before.map(newest).unwrap_or_default())
     }
 
     /// Signs of life.

@@ -10,7 +10,7 @@ use crate::readings::ReadingColumns;
 use crate::{Store, readings_copy, records};
 
 pub use fieldcast_ledger::rows::{
-    Committed, Key, LedgerRow, RejectedRecord, SealedAt, instance_for,
+    Committed, Key, LedgerRow, Newest, RejectedRecord, SealedAt, instance_for,
 };
 
 /// A batch to be committed.
@@ -83,10 +83,10 @@ impl Store {
         epoch: Epoch,
         from: u64,
     ) -> Result<Vec<SealedAt>> {
-        let rows: Vec<(i64, String, i64)> = sqlx::query_as(
-            "SELECT number, boot_id, monotonic_ms FROM batches
+        let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as(
+            "SELECT number, boot_id, monotonic_ms, (extract(epoch FROM now() - received_at) * 1000)::int8 FROM batches
              WHERE device = $1 AND epoch = $2 AND number >= $3
-             UNION ALL SELECT pruned_through, '', 0 FROM epochs
+             UNION ALL SELECT pruned_through, '', 0, $5 FROM epochs
              WHERE device = $1 AND epoch = $2 AND pruned_through >= $3
              ORDER BY number LIMIT $4",
         )
@@ -94,15 +94,17 @@ impl Store {
         .bind(epoch.0)
         .bind(signed(from))
         .bind(signed(MAX_LATER as u64))
+        .bind(i64::MAX)
         .fetch_all(self.pool())
         .await
         .during(format!("read the ledger of device {device}"))?;
         Ok(rows
             .into_iter()
-            .map(|(n, boot_id, monotonic_ms)| SealedAt {
+            .map(|(n, boot_id, monotonic_ms, age_ms)| SealedAt {
                 number: number(n),
                 boot_id,
                 monotonic_ms,
+                age_ms,
             })
             .collect())
     }
@@ -246,6 +248,26 @@ impl Ingest {
     /// The database.
     pub async fn raise(&mut self, device: &str, code: &str, message: &str) -> Result<()> {
         crate::alarms::raise(&mut *self.tx, device, code, message).await
+    }
+
+    /// Raises an alarm of the hub's own about a device, unless it was raised within the last day; answers whether it was not.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn raise_daily(&mut self, device: &str, code: &str, message: &str) -> Result<bool> {
+        let told: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM alarms WHERE device = $1 AND source = 'hub' AND code = $2
+                 AND received_at > now() - interval '1 day')",
+        )
+        .bind(device)
+        .bind(code)
+        .fetch_one(&mut *self.tx)
+        .await
+        .during(format!("look for alarm {code} about device {device}"))?;
+        if !told {
+            self.raise(device, code, message).await?;
+        }
+        Ok(!told)
     }
 
     /// Lets the commit wait for the disk.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use fieldcast_ledger::rows::MAX_BEYOND;
-use fieldcast_wire::{Epoch, Sha256};
+use fieldcast_wire::Epoch;
+use fieldcast_wire::caps::PROOF;
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ type Row = (
 );
 
 impl Ingest {
-    /// The ledger's rows of batches; one that was never committed has none. Of those that retention took only the number counts.
+    /// The ledger's rows of batches; one that was never committed has none. Of those that retention took the proof is left.
     ///
     /// # Errors
     /// The database.
@@ -28,7 +29,9 @@ impl Ingest {
         let epochs: Vec<Uuid> = keys.iter().map(|(_, epoch, _)| epoch.0).collect();
         let numbers: Vec<i64> = keys.iter().map(|(.., n)| signed(*n)).collect();
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT k.device, k.epoch, k.number, b.digest, b.rejected
+            "SELECT k.device, k.epoch, k.number, coalesce(substr(b.digest, 1, 16),
+                 (SELECT substr(p.proofs, (k.number % 64)::int * 16 + 1, 16) FROM batch_proofs p
+                  WHERE p.device = k.device AND p.epoch = k.epoch AND p.block = k.number / 64)), b.rejected
              FROM unnest($1::text[], $2::uuid[], $3::int8[]) AS k(device, epoch, number)
              LEFT JOIN batches b USING (device, epoch, number) LEFT JOIN epochs e USING (device, epoch)
              WHERE b.number IS NOT NULL OR e.pruned_through >= k.number",
@@ -41,16 +44,14 @@ impl Ingest {
         .during(format!("look {} batches up in the ledger", keys.len()))?;
         Ok(rows
             .into_iter()
-            .filter_map(|(device, epoch, n, digest, rejected)| {
-                let digest = match digest {
-                    Some(bytes) => Some(Sha256::from_slice(&bytes)?),
-                    None => None,
-                };
+            .map(|(device, epoch, n, proof, rejected)| {
+                let proof = proof.and_then(|bytes| bytes.try_into().ok());
                 let row = LedgerRow {
-                    digest,
+                    // Zeros: there was none under this number.
+                    proof: proof.filter(|bytes| *bytes != [0; PROOF]),
                     rejected: rejected.map(|Json(r)| r).unwrap_or_default(),
                 };
-                Some(((device, Epoch(epoch), number(n)), row))
+                ((device, Epoch(epoch), number(n)), row)
             })
             .collect())
     }

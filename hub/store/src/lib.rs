@@ -2,6 +2,7 @@
 
 pub mod alarms;
 pub mod aliases;
+mod batch_proofs;
 pub mod bundles;
 pub mod clocks;
 pub mod commands;

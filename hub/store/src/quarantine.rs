@@ -7,8 +7,10 @@ use chrono::{DateTime, Utc};
 use fieldcast_wire::{Epoch, Sha256};
 use sqlx::PgConnection;
 
-/// Payloads that name no batch, kept of each device: the newest ones.
-const STRAYS: i64 = 200;
+/// Payloads that name no batch, kept of each device: the newest ones, so many and so many bytes.
+const STRAYS: (i64, i64) = (200, 16 << 20);
+/// Batches kept of each device, and their bytes; their device was told that they are kept, so that none may go for another.
+const BATCHES: (i64, i64) = (10_000, 64 << 20);
 
 /// A payload that is kept because it cannot become rows.
 #[derive(Debug, Clone, Copy)]
@@ -45,17 +47,34 @@ pub struct QuarantinedRow {
 }
 
 impl Ingest {
-    /// Keeps a payload and raises an alarm, with the transaction of its ledger row.
+    /// Keeps a batch and raises an alarm, with the transaction of its ledger row. False where so much of its device is kept
+    /// that there is no room for it.
     ///
     /// # Errors
     /// The database.
-    pub async fn quarantine(&mut self, kept: &Quarantined<'_>) -> Result<()> {
-        insert(&mut self.tx, kept).await.map(drop)
+    pub async fn quarantine(&mut self, kept: &Quarantined<'_>) -> Result<bool> {
+        let room: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM quarantined WHERE device = $1 AND digest = $2) OR (
+                 SELECT count(*) < $3 AND coalesce(sum(octet_length(bytes)), 0) + $5 <= $4
+                 FROM (SELECT bytes FROM quarantined WHERE device = $1 AND number IS NOT NULL LIMIT $3) batches)",
+        )
+        .bind(kept.device)
+        .bind(&kept.digest.0[..])
+        .bind(BATCHES.0)
+        .bind(BATCHES.1)
+        .bind(i64::try_from(kept.bytes.len()).unwrap_or(i64::MAX))
+        .fetch_one(&mut *self.tx)
+        .await
+        .during(format!("sum up what is quarantined of device {}", kept.device))?;
+        if room {
+            insert(&mut self.tx, kept).await?;
+        }
+        Ok(room)
     }
 }
 
 impl Store {
-    /// Keeps a payload that is no batch and raises an alarm; returns whether it was new.
+    /// Keeps a payload that names no batch; returns whether an alarm was raised: it is new, and no older one had to go for it.
     ///
     /// # Errors
     /// The database.
@@ -122,21 +141,31 @@ async fn insert(connection: &mut PgConnection, kept: &Quarantined<'_>) -> Result
     .during(format!("quarantine a payload of device {}", kept.device))?
     .rows_affected()
         == 1;
-    if new && kept.batch.is_none() {
+    if !new {
+        return Ok(false);
+    }
+    let mut gone = 0;
+    if kept.batch.is_none() {
         // Nobody was told that these bytes are kept: a device that only sends rubbish must not fill the disk.
-        sqlx::query(
-            "DELETE FROM quarantined WHERE device = $1 AND number IS NULL AND digest IN (
-                SELECT digest FROM quarantined WHERE device = $1 AND number IS NULL
-                ORDER BY received_at DESC, digest OFFSET $2)",
+        gone = sqlx::query(
+            "DELETE FROM quarantined WHERE device = $1 AND digest IN (
+                SELECT digest FROM (
+                    SELECT digest, row_number() OVER newest AS n, sum(octet_length(bytes)) OVER newest AS size
+                    FROM quarantined WHERE device = $1 AND number IS NULL
+                    WINDOW newest AS (ORDER BY received_at DESC, digest)) strays
+                WHERE n > $2 OR size > $3)",
         )
         .bind(kept.device)
-        .bind(STRAYS)
+        .bind(STRAYS.0)
+        .bind(STRAYS.1)
         .execute(&mut *connection)
         .await
-        .during(format!("quarantine a payload of device {}", kept.device))?;
+        .during(format!("quarantine a payload of device {}", kept.device))?
+        .rows_affected();
     }
-    if new {
+    // So many alarms have said it by then.
+    if gone == 0 {
         crate::alarms::raise(connection, kept.device, "quarantined", kept.reason).await?;
     }
-    Ok(new)
+    Ok(gone == 0)
 }

@@ -1,7 +1,6 @@
 //! Forgetting by age: owns the SQL that drops and deletes, never how old is old.
 
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
 use crate::Store;
 use crate::error::{Context as _, Result};
@@ -78,58 +77,6 @@ impl Store {
             deleted += self.delete(table, "received_at", before).await?;
         }
         Ok(deleted)
-    }
-
-    /// Deletes ledger rows that came before a time and lie below their epoch's watermark; what they proved is kept as one number
-    /// an epoch. Answers how many.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn forget_batches(&self, before: DateTime<Utc>) -> Result<u64> {
-        let failed = || "forget old batches of the ledger".to_owned();
-        let mut deleted = 0;
-        loop {
-            let mut tx = self.pool().begin().await.during(failed())?;
-            let gone: Vec<(String, Uuid, i64)> = sqlx::query_as(
-                "WITH old AS (
-                    SELECT b.device, b.epoch, b.number FROM batches b JOIN epochs e USING (device, epoch)
-                    WHERE b.received_at < $1 AND b.number <= e.through LIMIT $2)
-                 DELETE FROM batches b USING old
-                 WHERE b.device = old.device AND b.epoch = old.epoch AND b.number = old.number
-                 RETURNING b.device, b.epoch, b.number",
-            )
-            .bind(before)
-            .bind(CHUNK)
-            .fetch_all(&mut *tx)
-            .await
-            .during(failed())?;
-            let mut devices = Vec::with_capacity(gone.len());
-            let mut epochs = Vec::with_capacity(gone.len());
-            let mut numbers = Vec::with_capacity(gone.len());
-            for (device, epoch, number) in gone {
-                devices.push(device);
-                epochs.push(epoch);
-                numbers.push(number);
-            }
-            sqlx::query(
-                "UPDATE epochs e SET pruned_through = greatest(e.pruned_through, g.number)
-                 FROM (SELECT device, epoch, max(number) AS number
-                       FROM unnest($1::text[], $2::uuid[], $3::int8[]) AS k(device, epoch, number)
-                       GROUP BY device, epoch) g
-                 WHERE e.device = g.device AND e.epoch = g.epoch",
-            )
-            .bind(&devices)
-            .bind(&epochs)
-            .bind(&numbers)
-            .execute(&mut *tx)
-            .await
-            .during(failed())?;
-            tx.commit().await.during(failed())?;
-            deleted += numbers.len() as u64;
-            if numbers.len() < usize::try_from(CHUNK).unwrap_or(usize::MAX) {
-                return Ok(deleted);
-            }
-        }
     }
 
     async fn delete(

@@ -190,7 +190,7 @@ impl Bed {
                 let last = self.devices.len() - 1;
                 self.devices[last].may_end = true;
                 // A full buffer may drop what it must, under gap records.
-                self.oracle.open(last);
+                self.oracle.open(last, now_ms());
             }
             (Disk::Database, _, Some(disk)) => disk.fill()?,
             _ => {}
@@ -304,7 +304,7 @@ impl Bed {
 
     pub(crate) fn open_window(&mut self, device: usize) -> Result<()> {
         self.look()?;
-        self.oracle.open(device);
+        self.oracle.open(device, now_ms());
         Ok(())
     }
 

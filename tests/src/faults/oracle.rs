@@ -30,6 +30,8 @@ pub struct Verdict {
 struct Window {
     first: u64,
     end: u64,
+    /// When it opened, milliseconds: gap records that came before tell of something else.
+    opened_ms: i64,
 }
 
 /// What the oracle knows of the fleet.
@@ -86,10 +88,11 @@ impl Oracle {
     }
 
     /// From now on until [`Self::close`], readings of this device may be lost under gap records.
-    pub(crate) fn open(&mut self, device: usize) {
+    pub(crate) fn open(&mut self, device: usize, now_ms: i64) {
         self.windows[device].push(Window {
             first: self.proven[device],
             end: u64::MAX,
+            opened_ms: now_ms,
         });
     }
 
@@ -149,16 +152,18 @@ impl Oracle {
         })?;
         // Asked after the rows: whatever is there by then was offered before.
         let accepted = log.verdicts(from);
-        let (strictly, with_gaps) = self.compare(device, from, &seen, &accepted, &mut verdict);
+        let (strictly, with_gaps, excused) =
+            self.compare(device, from, &seen, &accepted, &mut verdict);
         self.proven[device] = with_gaps;
-        if verdict.under_gaps > 0 && !self.gaps(database, device, &mut verdict)? {
+        if verdict.under_gaps > 0 && !self.gaps(database, device, &excused, &mut verdict)? {
             self.proven[device] = strictly;
         }
         verdict.examples.truncate(EXAMPLES);
         Ok(verdict)
     }
 
-    /// Answers up to where all is as it should be: without, and with, what gap records must tell of.
+    /// Answers up to where all is as it should be: without, and with, what gap records must tell of; and of how many readings
+    /// of each window that is.
     fn compare(
         &self,
         device: usize,
@@ -166,8 +171,10 @@ impl Oracle {
         seen: &[u8],
         accepted: &[bool],
         verdict: &mut Verdict,
-    ) -> (u64, u64) {
+    ) -> (u64, u64, Vec<u64>) {
         let name = &self.names[device];
+        let windows = &self.windows[device];
+        let mut excused = vec![0; windows.len()];
         let mut missing: BTreeMap<u64, u64> = BTreeMap::new();
         let (mut strictly, mut proven) = (from, from);
         for (i, &accepted) in accepted.iter().enumerate() {
@@ -181,13 +188,14 @@ impl Oracle {
             }
             let mut told = false;
             if accepted && rows == 0 {
-                told = self.windows[device]
-                    .iter()
-                    .any(|w| (w.first..w.end).contains(&n));
-                if told {
-                    verdict.under_gaps += 1;
-                } else {
-                    verdict.lost += 1;
+                // Windows may overlap: what is missing is the last one's.
+                match windows.iter().rposition(|w| (w.first..w.end).contains(&n)) {
+                    Some(window) => {
+                        told = true;
+                        excused[window] += 1;
+                        verdict.under_gaps += 1;
+                    }
+                    None => verdict.lost += 1,
                 }
                 match missing.last_entry() {
                     Some(mut last) if last.key() + last.get() == n => *last.get_mut() += 1,
@@ -212,26 +220,39 @@ impl Oracle {
                 .examples
                 .push(format!("{name}: readings {n}..{} are missing", n + count));
         }
-        (strictly, proven)
+        (strictly, proven, excused)
     }
 
-    /// Missing readings of a window count as told of where gap records since then cover as many records.
-    fn gaps(&self, database: &Postgres, device: usize, verdict: &mut Verdict) -> Result<bool> {
-        let name = &self.names[device];
-        let covered = database.number(&format!(
-            "SELECT least(coalesce(sum((last_seq - first_seq + 1)::numeric), 0), 9e15)::bigint FROM gaps
-             WHERE device = '{name}'"
-        ))?;
-        if covered < verdict.under_gaps {
-            verdict.lost += verdict.under_gaps - covered;
+    /// Missing readings of a window count as told of where gap records that came since it opened cover as many records. A gap
+    /// without an end covers no more than the window.
+    fn gaps(
+        &self,
+        database: &Postgres,
+        device: usize,
+        excused: &[u64],
+        verdict: &mut Verdict,
+    ) -> Result<bool> {
+        let (name, windows) = (&self.names[device], &self.windows[device]);
+        let mut all_told = true;
+        for (window, missing) in windows.iter().zip(excused) {
+            let most = window.end.saturating_sub(window.first).min(1 << 40);
+            let covered = database.number(&format!(
+                "SELECT coalesce(sum(least((last_seq - first_seq + 1)::numeric, {most})), 0)::bigint FROM gaps
+                 WHERE device = '{name}' AND received_at >= to_timestamp({}::float8 / 1000)",
+                window.opened_ms
+            ))?;
+            if covered >= *missing {
+                continue;
+            }
+            all_told = false;
+            verdict.lost += missing - covered;
+            verdict.under_gaps -= missing - covered;
             verdict.examples.push(format!(
-                "{name}: {} readings are missing, gap records tell of {covered}",
-                verdict.under_gaps
+                "{name}: {missing} readings from {} on are missing, gap records tell of {covered}",
+                window.first
             ));
-            verdict.under_gaps = covered;
-            return Ok(false);
         }
-        Ok(true)
+        Ok(all_told)
     }
 
     /// Whether everything below these numbers is as it should be, device by device.
@@ -291,7 +312,7 @@ mod tests {
         let mut oracle = Oracle::new(Form { begin_ms: 0 }, vec!["d".into()]);
         oracle.windows[0] = windows;
         let mut verdict = Verdict::default();
-        let (strictly, _) = oracle.compare(0, 0, seen, accepted, &mut verdict);
+        let (strictly, ..) = oracle.compare(0, 0, seen, accepted, &mut verdict);
         (verdict, strictly)
     }
 
@@ -310,8 +331,17 @@ mod tests {
 
     #[test]
     fn only_what_a_fault_may_have_cost_is_looked_for_under_gap_records() {
-        let window = Window { first: 1, end: 2 };
-        let (verdict, _) = compared(&[0, 0, 0], &[true, true, true], vec![window]);
-        assert_eq!((verdict.lost, verdict.under_gaps), (2, 1));
+        let window = |first, end| Window {
+            first,
+            end,
+            opened_ms: 0,
+        };
+        let all = [true; 4];
+        let (verdict, _) = compared(&[0; 4], &all, vec![window(1, 2)]);
+        assert_eq!((verdict.lost, verdict.under_gaps), (3, 1));
+        let mut oracle = Oracle::new(Form { begin_ms: 0 }, vec!["d".into()]);
+        oracle.windows[0] = vec![window(0, 3), window(2, 4)];
+        let (.., excused) = oracle.compare(0, 0, &[0; 4], &all, &mut Verdict::default());
+        assert_eq!(excused, [2, 2], "each is of one window");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicI64;
 use fieldcast_wire::{Epoch, RecordBody, Sha256, batch};
 
 use super::super::machine::{Settings, State};
-use crate::buffer::{BatchKey, Limits, SealedInfo, Store};
+use crate::buffer::{BatchKey, DropPolicy, Limits, SealedInfo, Store};
 use crate::clock::Clock;
 
 pub(super) fn settings() -> Settings {
@@ -33,10 +33,11 @@ pub(super) struct Device {
     /// Counts the images that were put into it: what it stamps says nothing of another disk.
     pub(super) disk: u32,
     now: Arc<AtomicI64>,
-    clock: Clock,
+    pub(super) clock: Clock,
     tail_bytes: u64,
     /// Tells its boots from those of another instance.
     name: u32,
+    policy: usize,
     /// The bytes of each batch as they were sealed.
     pub(super) sealed: HashMap<BatchKey, Sha256>,
     /// Readings that are in no batch yet.
@@ -67,6 +68,7 @@ impl Device {
             clock: Clock::simulated(&format!("boot {name}.0"), now.clone()),
             tail_bytes,
             name,
+            policy: usize::from(seed % 2 == 1),
             sealed: HashMap::new(),
             unsealed: BTreeSet::new(),
             homes: HashMap::new(),
@@ -94,6 +96,7 @@ impl Device {
             seal_records: 5,
             reserve_bytes: 0,
             tail_bytes: self.tail_bytes,
+            policy: [DropPolicy::Oldest, DropPolicy::Newest][self.policy],
             ..Limits::new(self.dir.path())
         };
         let mut store = Store::open(limits, self.clock.clone()).unwrap();

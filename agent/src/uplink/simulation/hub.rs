@@ -1,15 +1,19 @@
 //! Hubs with one database in memory: owns rounds that crash and overlap; what they answer is the real hub's machine.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use fieldcast_ledger::machine::{Arrived, Event, Fate, Output, State, step};
-use fieldcast_ledger::memory::{Ledger, Round};
-use fieldcast_ledger::rows::RejectedRecord;
-use fieldcast_wire::caps::PROOF;
+use fieldcast_ledger::memory::{Entry, Ledger, Round};
+use fieldcast_ledger::rows::{RejectedRecord, proof};
 use fieldcast_wire::{DeviceId, Epoch, RecordBody, Sha256, batch, pb};
 use uuid::Uuid;
 
-use super::{Broken, Chance, is_refused};
+use super::{Broken, Chance, DELAY_MS, is_refused};
+
+/// The hub's clock against those of devices, which nothing vouches for.
+pub(super) const AHEAD_MS: i64 = 5_000_000;
 
 /// What a database holds; a copy of it is a backup.
 #[derive(Clone, Default)]
@@ -40,6 +44,9 @@ pub(super) struct Hubs {
     pub(super) overlaps: u32,
     pub(super) conflicts: u32,
     pub(super) broken: Option<Broken>,
+    now: Arc<AtomicI64>,
+    /// Watermarks as they were a while ago.
+    noted: (i64, Vec<(Epoch, u64)>),
 }
 
 /// A round's messages, decoded.
@@ -49,10 +56,22 @@ struct Work {
     decoded: Vec<batch::Batch>,
     refused: Vec<Vec<RejectedRecord>>,
     fresh: Uuid,
+    now: i64,
+}
+
+impl Work {
+    /// P9: the clock of the newest message that an ack answers.
+    fn newest(&self, epoch: Epoch) -> Option<pb::ClockStamp> {
+        if let Event::Sync(_, _, sync) = &self.event {
+            return sync.clock.clone();
+        }
+        let of_it = self.decoded.iter().filter(|b| b.epoch == epoch);
+        of_it.max_by_key(|b| b.number).map(|b| b.clock.clone())
+    }
 }
 
 impl Hubs {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(now: Arc<AtomicI64>) -> Self {
         Self {
             device: DeviceId::new("d").unwrap(),
             name: b"first".to_vec(),
@@ -63,6 +82,8 @@ impl Hubs {
             overlaps: 0,
             conflicts: 0,
             broken: None,
+            now,
+            noted: (0, Vec::new()),
         }
     }
 
@@ -76,6 +97,32 @@ impl Hubs {
         self.name = self.fresh().as_bytes().to_vec();
     }
 
+    /// The hub's clock.
+    pub(super) fn time(&self) -> i64 {
+        self.now.load(Ordering::Relaxed) + AHEAD_MS
+    }
+
+    /// Forgets by age: of some batches that lie below the watermark for longer than any message is on its way, only what
+    /// proves them is left.
+    pub(super) fn fold(&mut self, chance: &mut Chance) {
+        let time = self.time();
+        let ledger = &mut self.database.ledger;
+        let young = |e: &Entry| time - e.at <= 2 * DELAY_MS;
+        if time - self.noted.0 > 2 * DELAY_MS {
+            for (epoch, through) in std::mem::take(&mut self.noted.1) {
+                let mut of_it = ledger.batches.iter().filter(|(key, _)| key.1 == epoch);
+                let first = of_it.find(|(_, e)| young(e)).map(|(key, _)| key.2);
+                let most = through.min(first.map_or(u64::MAX, |n| n - 1));
+                ledger.fold(self.device.as_str(), epoch, chance.roll(most + 1));
+            }
+            let lives = ledger
+                .epochs
+                .iter()
+                .map(|(key, life)| (key.1, life.through));
+            self.noted = (time, lives.collect());
+        }
+    }
+
     fn work(&mut self, message: &Message) -> Work {
         let mut work = Work {
             event: Event::Committed,
@@ -83,6 +130,7 @@ impl Hubs {
             decoded: Vec::new(),
             refused: Vec::new(),
             fresh: self.fresh(),
+            now: self.time(),
         };
         match message {
             Message::Sync(sync) => {
@@ -127,7 +175,7 @@ impl Hubs {
     ) -> Vec<pb::Ack> {
         let work = self.work(message);
         let mut machine = State::new(self.name.clone());
-        let mut todo = VecDeque::from(step(&mut machine, work.event.clone(), 0));
+        let mut todo = VecDeque::from(step(&mut machine, work.event.clone(), work.now));
         let mut view = self.database.clone();
         let (mut log, mut acks) = (Vec::new(), Vec::new());
         while let Some(output) = todo.pop_front() {
@@ -148,28 +196,26 @@ impl Hubs {
                 }
             }
             if let Output::Ack(_, ack) = output {
-                self.check(&ack);
+                self.check(&ack, &work);
                 self.conflicts += u32::from(ack.rejected.iter().any(|r| r.seq == 0));
                 acks.push(ack);
                 continue;
             }
             if output == Output::Commit && self.broken == Some(Broken::AckBeforeCommit) {
-                todo.extend(step(&mut machine, Event::Committed, 0));
+                todo.extend(step(&mut machine, Event::Committed, work.now));
                 continue;
             }
             let event = view.perform(&output, &work, self.broken);
             if output == Output::Commit {
                 self.database = view.clone();
-                let of = |((_, e, n), entry): (
-                    &(String, Epoch, u64),
-                    &fieldcast_ledger::memory::Entry,
-                )| (*e, *n, entry.digest);
+                let of =
+                    |((_, e, n), entry): (&(String, Epoch, u64), &Entry)| (*e, *n, entry.digest);
                 self.ever
                     .extend(self.database.ledger.batches.iter().map(of));
             }
             log.push(output);
             if let Some(event) = event {
-                todo.extend(step(&mut machine, event, 0));
+                todo.extend(step(&mut machine, event, work.now));
             }
         }
         if let Some(rival) = rival {
@@ -179,19 +225,25 @@ impl Hubs {
     }
 
     /// P4: whatever an ack says is on disk, with these very bytes.
-    fn check(&self, ack: &pb::Ack) {
+    fn check(&self, ack: &pb::Ack, work: &Work) {
         let epoch = Epoch::from_slice(&ack.epoch).unwrap();
         let ledger = &self.database.ledger;
-        let entry = |n: u64| ledger.batches.get(&(self.device.to_string(), epoch, n));
-        for proof in &ack.proofs {
-            let known = entry(proof.batch).map(|e| &e.digest.0[..PROOF]);
+        let entry = |n: u64| ledger.row(&(self.device.to_string(), epoch, n));
+        for told in &ack.proofs {
+            let known = entry(told.batch).and_then(|row| row.proof);
             assert_eq!(
-                known,
-                Some(&proof.digest[..]),
+                known.as_ref().map(|known| &known[..]),
+                Some(&told.digest[..]),
                 "P4: batch {} is acknowledged, the database does not hold these bytes",
-                proof.batch
+                told.batch
             );
         }
+        let newest = work.newest(epoch).unwrap();
+        assert_eq!(
+            (&ack.echo_boot_id, ack.echo_monotonic_ms, ack.hub_time_ms),
+            (&newest.boot_id, newest.monotonic_ms, work.now),
+            "P9: an ack echoes the newest message that it answers, with the hub's time"
+        );
         let life = ledger.epochs.get(&(self.device.to_string(), epoch));
         let through = life.map_or(0, |l| l.through);
         assert!(
@@ -221,6 +273,7 @@ impl Database {
             batches: &work.arrived,
             refused: &work.refused,
             fresh: work.fresh,
+            now: work.now,
         };
         match (output, broken) {
             (Output::Look(_), Some(Broken::WriteAgain)) => {
@@ -242,11 +295,19 @@ impl Database {
                 }
             }
         }
-        if broken == Some(Broken::ConflictIsKnown)
-            && let Some(Event::Looked(rows)) = &mut event
-        {
-            // As if a number alone told a batch.
-            rows.values_mut().for_each(|row| row.digest = None);
+        if let Some(Event::Looked(rows)) = &mut event {
+            for arrived in &work.arrived {
+                let key = arrived.key();
+                // As if a number alone told a batch.
+                let believed = match broken {
+                    Some(Broken::ConflictIsKnown) => true,
+                    Some(Broken::FoldedIsKnown) => !self.ledger.batches.contains_key(&key),
+                    _ => false,
+                };
+                if let (true, Some(row)) = (believed, rows.get_mut(&key)) {
+                    row.proof = Some(proof(&arrived.digest));
+                }
+            }
         }
         event
     }

@@ -16,11 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use fieldcast_device::clock::offset;
+use fieldcast_ledger::rules::LATE_MS;
 use fieldcast_wire::caps::PROOF;
 use fieldcast_wire::{Epoch, Reading, RecordBody, Sha256, batch, pb};
 
 use self::device::{Device, Image, settings};
-use self::hub::{Database, Hubs, Message};
+use self::hub::{AHEAD_MS, Database, Hubs, Message};
 use super::machine::{Event, Output, step};
 use crate::buffer::Commit;
 
@@ -69,7 +71,9 @@ enum Broken {
     AckBeforeCommit,
     WriteAgain,
     ConflictIsKnown,
+    FoldedIsKnown,
     TrimByNumber,
+    DropInSilence,
 }
 
 /// What a run is to be.
@@ -79,8 +83,13 @@ struct Plan {
     restores: Restores,
     copy: Copy,
     tail_bytes: u64,
+    /// Whether the device's disk is full now and then.
+    full: bool,
     broken: Option<Broken>,
 }
+
+/// No message is longer on its way.
+const DELAY_MS: i64 = 3_000;
 
 /// More than any of these runs writes.
 const LONG_TAIL: u64 = 1 << 30;
@@ -90,6 +99,7 @@ const PLAN: Plan = Plan {
     restores: Restores::Never,
     copy: Copy::None,
     tail_bytes: LONG_TAIL,
+    full: false,
     broken: None,
 };
 
@@ -122,6 +132,8 @@ struct World {
     gone: BTreeSet<Epoch>,
     /// Readings that two disks held unsealed.
     may_be_twice: BTreeSet<i64>,
+    /// Batches that a full disk cost.
+    dropped: u32,
     /// What was stamped with each time of each boot, disk by disk.
     stamps: BTreeMap<(u32, String, i64), Option<Sha256>>,
 }
@@ -131,7 +143,7 @@ impl World {
         let now = Arc::new(AtomicI64::new(1_000_000));
         let mut device = Device::new(0, &now, plan.tail_bytes, seed);
         device.start(false, seed);
-        let mut hubs = Hubs::new();
+        let mut hubs = Hubs::new(now.clone());
         hubs.broken = plan.broken;
         Self {
             plan,
@@ -149,6 +161,7 @@ impl World {
             may_miss: BTreeSet::new(),
             gone: BTreeSet::new(),
             may_be_twice: BTreeSet::new(),
+            dropped: 0,
             stamps: BTreeMap::new(),
         }
     }
@@ -203,7 +216,7 @@ impl World {
                 continue;
             }
             let delay = if self.chance.faults {
-                self.chance.roll(3_000) as i64
+                self.chance.roll(DELAY_MS as u64) as i64
             } else {
                 5
             };
@@ -326,6 +339,24 @@ impl World {
             forge(device, &mut ack);
         }
         let outcome = device.store().apply_ack(&ack).unwrap();
+        if let Some(echo) = outcome.echo {
+            // Of two disks with one past either may have stamped it.
+            let of_it =
+                |(_, boot, at): &(u32, String, i64)| *at == echo && *boot == ack.echo_boot_id;
+            assert!(
+                self.stamps.keys().any(of_it),
+                "P9: an ack echoes {echo} of {}, which was never stamped",
+                ack.echo_boot_id
+            );
+            let clock = &device.clock;
+            let (mono, wall) = (clock.monotonic_ms(), clock.raw_wall_ms());
+            let known = offset(echo, ack.hub_time_ms, mono, wall);
+            let ahead = mono + AHEAD_MS - wall;
+            assert!(
+                known.is_none_or(|(measured, error)| (measured - ahead).abs() <= error),
+                "P9: {known:?} is further off than its error, the hub is ahead by {ahead}"
+            );
+        }
         let refused: BTreeSet<u64> = ack
             .rejected
             .iter()
@@ -368,11 +399,42 @@ impl World {
         self.devices[d].start(reboot, seed);
     }
 
+    /// The disk is full for a moment: whole batches go, each under a gap record that is as durable as it was.
+    fn fill(&mut self, d: usize) {
+        let store = self.devices[d].store();
+        if self.plan.broken == Some(Broken::DropInSilence) {
+            return store.lose_a_batch();
+        }
+        let before = store.unacked(0, usize::MAX).unwrap();
+        // Nothing may be left to drop.
+        let _ = store.make_room(true);
+        let kept = store.unacked(0, usize::MAX).unwrap();
+        let gaps = store.unsealed_gaps();
+        for b in before.iter().filter(|b| !kept.contains(b)) {
+            self.dropped += 1;
+            let covers = |g: &pb::Gap| {
+                let numbers = g.first_seq..=g.last_seq;
+                g.epoch == b.key.epoch.to_vec()
+                    && numbers.contains(&b.first_seq)
+                    && numbers.contains(&b.last_seq)
+            };
+            assert!(
+                gaps.iter().any(covers),
+                "P6: batch {:?} is dropped under no gap",
+                b.key
+            );
+        }
+    }
+
     /// The image comes back, or to life in a second device; once in a run.
     fn use_image(&mut self) {
         let Some((image, next)) = self.image.take() else {
             return;
         };
+        if self.chance.roll(2) == 0 {
+            // So late that nothing of before can still be on its way.
+            self.now.fetch_add(LATE_MS + 1_000, Ordering::Relaxed);
+        }
         self.may_be_twice.extend(&image.unsealed);
         let copy = std::mem::replace(&mut self.plan.copy, Copy::None);
         let seed = self.chance.roll(u64::MAX >> 33);

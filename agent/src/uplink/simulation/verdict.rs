@@ -30,8 +30,10 @@ pub(super) fn run(seed: u64, plan: Plan) -> World {
                     w.hubs.renew();
                 }
             }
-            4..=6 => w.seal(d),
-            7..=25 => w.read(d),
+            4 => w.hubs.fold(&mut w.chance),
+            5 if plan.full => w.fill(d),
+            5..=7 => w.seal(d),
+            8..=25 => w.read(d),
             _ => {
                 let by = w.chance.roll(700) as i64;
                 w.tick(by);
@@ -46,6 +48,22 @@ pub(super) fn run(seed: u64, plan: Plan) -> World {
     }
     calm(&mut w);
     check(&mut w, seed);
+    let renewed = |(_, code): &&(String, &str)| *code == "hub_restored";
+    let found = w.hubs.database.ledger.alarms.iter().filter(renewed).count();
+    assert!(
+        plan.restores == Restores::Untold || found == 0,
+        "P5: {found} times the hub found a restore of which it was told; seed {seed}"
+    );
+    let cloned = |(_, code): &(String, &str)| *code == "clone";
+    let alarm = w.hubs.database.ledger.alarms.iter().any(cloned);
+    assert!(
+        !alarm || plan.copy != Copy::None,
+        "P10: one instance, and a clone alarm; seed {seed}"
+    );
+    assert!(
+        alarm || w.devices.len() == 1,
+        "P10: two instances, and no alarm; seed {seed}"
+    );
     w
 }
 
@@ -100,11 +118,13 @@ fn check(w: &mut World, seed: u64) {
             );
             continue;
         }
-        // Only a tail that was trimmed may leave a reading to a gap record.
-        let told = copies == 0 && w.plan.tail_bytes < LONG_TAIL && under_a_gap(w, *time);
+        // Only a tail that was trimmed, or a full disk, may leave a reading to a gap record.
+        let may_be_told = w.plan.tail_bytes < LONG_TAIL || w.plan.full;
+        let told = copies == 0 && may_be_told && under_a_gap(w, *time);
         assert!(
             copies > 0 || told || w.may_miss.contains(time),
-            "P1: reading {time} was accepted and is lost; seed {seed}"
+            "{}: reading {time} was accepted and is lost; seed {seed}",
+            if may_be_told { "P6" } else { "P1" }
         );
         assert!(
             copies < 2 || w.may_be_twice.contains(time),
@@ -116,14 +136,6 @@ fn check(w: &mut World, seed: u64) {
         "P4: nothing was invented; seed {seed}"
     );
     numbers(w, seed);
-    if w.devices.len() > 1 {
-        let clone = database
-            .ledger
-            .alarms
-            .iter()
-            .any(|(_, code)| *code == "clone");
-        assert!(clone, "P10: two instances, and no alarm; seed {seed}");
-    }
 }
 
 fn under_a_gap(w: &World, time: i64) -> bool {
