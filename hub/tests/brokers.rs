@@ -22,6 +22,8 @@ use fieldcast_hub::leader::{self, Desk};
 use fieldcast_hub::mqtt::{self, LANE, Lanes, Link};
 use fieldcast_hub::signing::Signer;
 use fieldcast_wire::{DeviceTopic, SiteId, Topics, message, pb};
+use mqtt5::broker::MqttBroker;
+use mqtt5::broker::config::BrokerConfig;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, RetainForwardRule};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -67,7 +69,7 @@ async fn hub_of(bed: &Bed, site: &SiteId, link: Link, end: &CancellationToken) -
     };
     tokio::spawn(mqtt::run(
         link,
-        "hub-1".into(),
+        format!("hub-{}", uuid::Uuid::new_v4()),
         downlink.clone(),
         lanes,
         connected,
@@ -192,6 +194,65 @@ async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     broker
+}
+
+#[tokio::test]
+async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_once() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut config = BrokerConfig::default()
+        .with_bind_address("127.0.0.1:0".parse::<SocketAddr>().unwrap())
+        .with_max_packet_size(1 << 20);
+    config.shared_subscription_available = false;
+    let mut broker = MqttBroker::with_config(config).await.unwrap();
+    let address = broker.local_addr().unwrap();
+    let shutdown = broker.shutdown_handle();
+    let running = tokio::spawn(async move { broker.run().await });
+    let (end, log) = (CancellationToken::new(), Log::capture());
+    let mark = log.mark();
+    let link = Link::parse(&format!("mqtt://{address}"), None).unwrap();
+    let hubs = [
+        hub(&bed, link.clone(), &end).await,
+        hub(&bed, link, &end).await,
+    ];
+    let until = deadline();
+    while !hubs.iter().all(Downlink::connected) {
+        assert!(std::time::Instant::now() < until, "not connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    log.says(mark, "each hub of this site reads everything")
+        .await;
+    the_data_path(&bed, address, "any").await;
+
+    // Both hubs get every batch, each answers, and whoever is asked last proves the same bytes.
+    let topics = Topics::new(&site());
+    let (a, mut events) = client(address, "a", "any");
+    a.subscribe(topics.device_down(&device("a")), QoS::AtLeastOnce)
+        .await
+        .unwrap();
+    let acks = topics.device(&device("a"), DeviceTopic::Ack);
+    for number in 1..=20 {
+        let time = JAN_2026 + 10 * number as i64;
+        let bytes = payload(epoch(2), number, number, vec![reading("u", time, 1.0)]);
+        let batch = (topics.device(&device("a"), DeviceTopic::Live), bytes);
+        loop {
+            let ack = answer(&mut events, &acks, &a, std::slice::from_ref(&batch)).await;
+            let ack: pb::Ack = message::decode("ack", &ack).unwrap();
+            // Late answers of the former epoch come too.
+            if ack.epoch != epoch(2).to_vec() {
+                continue;
+            }
+            assert!(!ack.new_epoch, "batch {number} was taken for a clone's");
+            if ack.through >= number {
+                break;
+            }
+        }
+    }
+    let stored = readings(&bed.store, "a").await;
+    assert_eq!(stored.iter().filter(|(s, ..)| s == "u").count(), 20);
+    end.cancel();
+    shutdown.shutdown();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -339,18 +400,8 @@ async fn a_device_that_comes_while_the_database_is_away_is_told_its_orders_witho
     let mut bed = bed().await;
     add_device(&bed.store, "a", Some("secret")).await;
     let end = CancellationToken::new();
-    let listen = "127.0.0.1:0".parse().unwrap();
-    let broker = Broker::start(listen, &site(), bed.store.clone(), 100)
-        .await
-        .unwrap();
-    let link = Link {
-        host: broker.address.ip().to_string(),
-        port: broker.address.port(),
-        tls: None,
-        login: Some((HUB_USER.to_owned(), broker.password.clone())),
-    };
     let log = Log::capture();
-    let downlink = hub(&bed, link, &end).await;
+    let broker = embedded(&bed, &end).await;
     let (a, mut events) = client(broker.address, "a", "secret");
     let topics = Topics::new(&site());
     let desired = topics.device(&device("a"), DeviceTopic::Desired);
@@ -363,11 +414,6 @@ async fn a_device_that_comes_while_the_database_is_away_is_told_its_orders_witho
         events.poll().await.unwrap(),
         Event::Incoming(Packet::SubAck(_))
     ) {}
-    let until = deadline();
-    while !downlink.connected() {
-        assert!(std::time::Instant::now() < until, "not connected");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
     let mark = log.mark();
     let pid = bed.cluster.pid().unwrap().to_string();
     let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();

@@ -28,9 +28,9 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
     bed.postgres
         .execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")?;
     let devices = scale.devices;
-    // Each forecasts every ten seconds, which is four hours of data, and sends what it has once a minute.
+    // Each forecasts, and sends, twice a minute: a stage takes that long at least.
     bed.start_fleet(&format!(
-        "--devices {devices} --ramp {}s --sensors 1 --rate 0.1 --batch-every 60s --speed 1440 --fault offline=0.1 --progress 10s",
+        "--devices {devices} --ramp {}s --sensors 1 --rate 0.1 --batch-every 30s --speed 1440 --fault offline=0.1 --progress 10s",
         devices.div_ceil(100)
     ))?;
     let mut before = 0;
@@ -54,9 +54,9 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
     bed.postgres.execute("SELECT pg_stat_statements_reset()")?;
     let begin = used(bed)?;
     let plan = [
-        stage("canary", 5, 15),
-        stage("quarter", 25, 20),
-        stage("all", 100, 60),
+        stage("canary", 5, 40),
+        stage("quarter", 25, 45),
+        stage("all", 100, 80),
     ]
     .concat();
     let rollout = bed.roll_out(FORECASTER, 2, &plan)?;
