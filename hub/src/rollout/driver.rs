@@ -212,7 +212,7 @@ impl Driver {
         };
         let mut rollout = before.clone();
         rollout.generation = rollout.generation.max(u64::try_from(locked.highest)?);
-        let now = crate::clock::now();
+        let now = locked.now;
         let at = now.timestamp_millis();
         for device in &fleet {
             connected(&mut rollout, &device.device, device.online, at);

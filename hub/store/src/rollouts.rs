@@ -105,6 +105,8 @@ pub struct LockedRollout {
     pub highest: i64,
     /// The newest rollout of the forecaster that began after this one.
     pub newer: Option<i64>,
+    /// By the database's clock, the one that all hubs share.
+    pub now: DateTime<Utc>,
 }
 
 const COLUMNS: &str = "id, forecaster, model_version, previous_version, status, reason, machine, created_by, created_at, \
@@ -283,13 +285,14 @@ impl Store {
         let highest = desired::highest(&mut tx, &row.forecaster)
             .await
             .map_err(failed)?;
-        let newer =
-            sqlx::query_scalar("SELECT max(id) FROM rollouts WHERE forecaster = $1 AND id > $2")
-                .bind(&row.forecaster)
-                .bind(id)
-                .fetch_one(&mut *tx)
-                .await
-                .map_err(failed)?;
+        let (newer, now) = sqlx::query_as(
+            "SELECT max(id), clock_timestamp() FROM rollouts WHERE forecaster = $1 AND id > $2",
+        )
+        .bind(&row.forecaster)
+        .bind(id)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
         let commands = sqlx::query_as(
             "SELECT id, command, who FROM rollout_commands WHERE rollout = $1 AND done_at IS NULL ORDER BY id",
         )
@@ -303,6 +306,7 @@ impl Store {
             commands,
             highest,
             newer,
+            now,
         }))
     }
 
