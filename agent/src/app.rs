@@ -464,11 +464,15 @@ async fn look(ingests: IngestSender, end: CancellationToken) {
     }
 }
 
-/// Shows why the hub is not reached.
+/// Shows why the hub is not reached, and what it did not take.
 async fn show_link(mut status: watch::Receiver<LinkStatus>, board: Arc<Board>) {
     loop {
-        let error = status.borrow_and_update().last_error.clone();
-        board.update(|f| f.link_error = error);
+        let LinkStatus {
+            last_error,
+            not_taken,
+            ..
+        } = status.borrow_and_update().clone();
+        board.update(|f| (f.link_error, f.not_taken) = (last_error, not_taken));
         if status.changed().await.is_err() {
             return;
         }

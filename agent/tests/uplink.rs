@@ -344,12 +344,13 @@ async fn nothing_is_lost_or_twice_although_the_broker_is_killed() {
     seen.lock().unwrap().refuses_state = Some("state cannot be decoded");
     handle.publish_state(pb::State::default()).await;
     until("why it was refused", async || {
-        let error = handle.status().borrow().last_error.clone();
-        error.is_some_and(|e| e.contains("state cannot be decoded"))
+        let refused = handle.status().borrow().not_taken.clone();
+        refused.is_some_and(|(_, why)| why.contains("state cannot be decoded"))
     })
     .await;
     let status = handle.status().borrow().clone();
     assert_eq!((status.connected, status.session), (true, session));
+    assert_eq!(status.last_error, None, "the link is fine");
 
     // Blocks of a bundle come down.
     let sha = Sha256::of(b"bundle");

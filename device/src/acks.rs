@@ -3,7 +3,9 @@
 //! Numbers `P…` are those of `docs/protocol.md`. The agent asks these of its SQLite file, the hub's simulator of queues in memory.
 
 use fieldcast_wire::caps::{MAX_ACK_RANGES, PROOF};
-use fieldcast_wire::pb;
+use fieldcast_wire::{Epoch, pb};
+
+use crate::batches::BatchKey;
 
 /// The hub instance in force, and when it was first heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +106,16 @@ pub fn fate(ack: &pb::Ack, batch: Candidate) -> Fate {
 /// What the hub refused for good. In acks of a spent epoch number 0 stands for a conflict, which [`fate`] is about.
 pub fn refusals(ack: &pb::Ack) -> impl Iterator<Item = &pb::Rejected> {
     ack.rejected.iter().filter(|r| r.seq > 0 || !ack.new_epoch)
+}
+
+/// The batch that the hub has no room for, where the ack is about one: it is not committed and stays with its device.
+#[must_use]
+pub fn no_room(ack: &pb::Ack) -> Option<BatchKey> {
+    let named = ack.no_room.as_ref()?;
+    Some(BatchKey {
+        epoch: Epoch::from_slice(&named.epoch).ok()?,
+        number: named.batch,
+    })
 }
 
 /// The batch acknowledged last: `newest` of those that this ack is about, or the one before it. One that the ack does not list stays it: it would

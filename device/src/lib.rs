@@ -3,6 +3,7 @@
 //! The agent carries it out on a device, the hub's simulator for thousands of made ones in one process.
 
 pub mod acks;
+mod aside;
 pub mod batches;
 pub mod clock;
 pub mod commands;

@@ -7,11 +7,13 @@
 //!    └─────────────────────┴─────────────────────┴──── Lost, or no ack for too long ◄───┘
 //! ```
 //! In `Up` two lanes send: live (sealed since the connection) and backlog (sealed before, under a byte
-//! budget). A batch in flight leaves it by an ack, or is sent again at its deadline. The buffer stays the
+//! budget). A batch in flight leaves it by an ack, or is sent again at its deadline; one that the hub has no room
+//! for is put aside, and tried again in the backlog every hour. The buffer stays the
 //! truth: a machine that is thrown away loses nothing. Numbers `P…` are those of `docs/protocol.md`.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::aside::Aside;
 use crate::batches::{AckOutcome, BatchKey, SealedInfo};
 
 /// Limits of the uplink. Times in milliseconds of process time.
@@ -33,7 +35,7 @@ pub struct Settings {
     pub backoff: (i64, i64),
     /// A connection that held this long resets the wait.
     pub stable_after: i64,
-    /// No ack at all for this long with batches in flight: connect anew.
+    /// No answer at all for this long with batches in flight: connect anew.
     pub silence: i64,
 }
 
@@ -93,6 +95,8 @@ pub enum Event {
     },
     /// The buffer applied an acknowledgement.
     Acked(AckOutcome),
+    /// The hub said that it did not take a message, and which batch that is, where it has no room for one.
+    NotTaken(Option<BatchKey>),
     /// The client took no message now.
     Refused(BatchKey),
     /// The buffer no longer holds the batch.
@@ -137,7 +141,7 @@ enum Link {
 #[derive(Debug, Clone)]
 struct Flight {
     lane: Lane,
-    contested: bool,
+    batch: SealedInfo,
     deadline: i64,
     tries: u32,
 }
@@ -162,10 +166,11 @@ pub struct State {
     flights: BTreeMap<BatchKey, Flight>,
     live: Queue,
     backlog: Queue,
+    aside: Aside,
     live_from: i64,
     budget: i64,
     budget_at: i64,
-    last_ack: i64,
+    last_answer: i64,
     sync: Option<Sync>,
     /// When the hub was last asked because it told of less than before.
     doubted_at: Option<i64>,
@@ -197,10 +202,11 @@ impl State {
             flights: BTreeMap::new(),
             live: Queue::default(),
             backlog: Queue::default(),
+            aside: Aside::default(),
             live_from: 0,
             budget: 0,
             budget_at: 0,
-            last_ack: 0,
+            last_answer: 0,
             sync: None,
             doubted_at: None,
         }
@@ -234,7 +240,9 @@ impl State {
             .filter(|q| self.is_up() && q.more && !q.asked && q.again_at > 0)
             .map(|q| q.again_at)
             .min();
-        [flights, link, budget, unread]
+        let room = self.is_up() && self.backlog.waiting.len() < PAGE / 2;
+        let aside = room.then(|| self.aside.due_at()).flatten();
+        [flights, link, budget, unread, aside]
             .into_iter()
             .flatten()
             .min()
@@ -261,6 +269,12 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
             queue.again_at = now + READ_AGAIN;
         }
         Event::Acked(outcome) => acked(s, &outcome, now, &mut out),
+        Event::NotTaken(which) => {
+            s.last_answer = now;
+            if let Some(flight) = which.and_then(|key| s.flights.remove(&key)) {
+                s.aside.put(flight.batch, now);
+            }
+        }
         Event::Refused(key) => {
             if let Some(f) = s.flights.get_mut(&key) {
                 f.deadline = now + 500;
@@ -289,7 +303,7 @@ fn connected(s: &mut State, newest: i64, now: i64, out: &mut Vec<Output>) {
         more: true,
         ..Queue::default()
     };
-    s.last_ack = now;
+    s.last_answer = now;
     s.budget = i64::try_from(s.settings.backlog_bytes_per_s).unwrap_or(i64::MAX);
     s.budget_at = now;
     s.link = Link::Syncing {
@@ -343,6 +357,7 @@ fn sealed(s: &mut State, newest: i64) {
     if newest < s.live_from {
         // The buffer was made anew after damage: all places changed.
         s.flights.clear();
+        s.aside.clear();
         s.live_from = newest;
         s.live = Queue {
             after: newest,
@@ -380,14 +395,14 @@ fn page(s: &mut State, lane: Lane, batches: Vec<SealedInfo>) {
             break;
         }
         queue.after = b.order;
-        if !s.flights.contains_key(&b.key) {
+        if !s.flights.contains_key(&b.key) && !s.aside.holds(&b.key) {
             queue.waiting.push_back(b);
         }
     }
 }
 
 fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
-    s.last_ack = now;
+    s.last_answer = now;
     if outcome.stranger {
         // P5: only an answer to what is sent from now on tells whether this instance is the hub's newest. Its late
         // answers come in swarms; one question at a time is enough.
@@ -401,6 +416,7 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
     }
     for key in &outcome.done {
         s.flights.remove(key);
+        s.aside.done(key);
     }
     let done = |b: &SealedInfo| !outcome.done.contains(&b.key);
     s.live.waiting.retain(done);
@@ -419,6 +435,7 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
     if outcome.new_epoch.is_some() || outcome.rewound {
         // Batches that were plain are contested now, or wait again: look at all of them anew.
         s.flights.clear();
+        s.aside.clear();
         s.live.waiting.clear();
         s.live.after = s.live_from;
         s.live.more = true;
@@ -453,7 +470,7 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
             // Telemetry may reach a hub although the leading one, who answers syncs, is away.
             s.link = Link::Up { since };
         }
-        Link::Up { .. } if !s.flights.is_empty() && now - s.last_ack >= s.settings.silence => {
+        Link::Up { .. } if !s.flights.is_empty() && now - s.last_answer >= s.settings.silence => {
             out.push(Output::Disconnect);
             lost(s, now);
         }
@@ -484,6 +501,8 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
         s.budget = s.budget.saturating_add(earned).min(rate);
         s.budget_at = now;
     }
+    let room = (PAGE / 2).saturating_sub(s.backlog.waiting.len());
+    s.backlog.waiting.extend(s.aside.take(room, now));
     // P7: live before backlog.
     for lane in [Lane::Live, Lane::Backlog] {
         let limit = match lane {
@@ -491,7 +510,7 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
             Lane::Backlog => s.settings.backlog_inflight,
         };
         let mut used = s.flights.values().filter(|f| f.lane == lane).count();
-        let mut contested = s.flights.values().any(|f| f.contested);
+        let mut contested = s.flights.values().any(|f| f.batch.contested);
         let queue = match lane {
             Lane::Live => &mut s.live,
             Lane::Backlog => &mut s.backlog,
@@ -515,17 +534,14 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
             if lane == Lane::Backlog {
                 s.budget -= i64::try_from(b.bytes).unwrap_or(i64::MAX);
             }
-            let deadline = now + s.settings.ack_deadline;
-            s.flights.insert(
-                b.key,
-                Flight {
-                    lane,
-                    contested: b.contested,
-                    deadline,
-                    tries: 1,
-                },
-            );
             out.push(Output::Publish { key: b.key, lane });
+            let flight = Flight {
+                lane,
+                deadline: now + s.settings.ack_deadline,
+                tries: 1,
+                batch: b,
+            };
+            s.flights.insert(flight.batch.key, flight);
             used += 1;
         }
         if queue.more && !queue.asked && now >= queue.again_at && queue.waiting.len() < PAGE / 2 {
@@ -538,3 +554,7 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "uplink_tests.rs"]
+mod tests;

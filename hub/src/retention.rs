@@ -32,27 +32,49 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Forgets what is too old at `now`.
+    /// Forgets what is too old at `now`: each kind by itself, so that one that fails keeps none of the others.
     ///
     /// # Errors
-    /// The database; what was forgotten until then stays so.
+    /// The database: the first one; all are named in the log.
     pub async fn apply(&self, store: &Store, now: DateTime<Utc>) -> Result<()> {
+        let parts = [
+            self.readings(store, now).await,
+            self.records(store, now).await,
+            self.ledger(store, now).await,
+            self.models(store).await,
+        ];
+        let logged = |error: &_| tracing::warn!(%error, "retention not applied; the next look is in an hour");
+        parts
+            .map(|part| part.inspect_err(logged))
+            .into_iter()
+            .collect()
+    }
+
+    async fn readings(&self, store: &Store, now: DateTime<Utc>) -> Result<()> {
         if let Some(before) = before(now, self.keep_readings_days) {
             for month in store.forget_readings(before).await? {
                 tracing::info!(%month, "readings beyond their retention removed");
             }
         }
+        Ok(())
+    }
+
+    async fn records(&self, store: &Store, now: DateTime<Utc>) -> Result<()> {
         if let Some(before) = before(now, self.keep_records_days) {
             let rows = store.forget_records(before).await?;
             if rows > 0 {
                 tracing::info!(rows, "records beyond their retention removed");
             }
         }
-        let ledger = match self.keep_ledger_days {
+        Ok(())
+    }
+
+    async fn ledger(&self, store: &Store, now: DateTime<Utc>) -> Result<()> {
+        let days = match self.keep_ledger_days {
             0 => 0,
             days => days.max(LEDGER_AT_LEAST),
         };
-        if let Some(before) = before(now, ledger) {
+        if let Some(before) = before(now, days) {
             let batches = store.forget_batches(before).await?;
             if batches > 0 {
                 tracing::info!(
@@ -61,6 +83,10 @@ impl Retention {
                 );
             }
         }
+        Ok(())
+    }
+
+    async fn models(&self, store: &Store) -> Result<()> {
         if self.keep_models > 0 {
             for (forecaster, version) in registry::retention::apply(store, self.keep_models).await?
             {
@@ -94,10 +120,9 @@ pub async fn run(
             _ = tick.tick() => {}
             () = end.cancelled() => return,
         }
-        if *leads.borrow()
-            && let Err(error) = retention.apply(&store, crate::clock::now()).await
-        {
-            tracing::warn!(%error, "retention not applied; the next look is in an hour");
+        if *leads.borrow() {
+            // What failed is in the log.
+            let _ = retention.apply(&store, crate::clock::now()).await;
         }
     }
 }

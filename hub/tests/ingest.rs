@@ -256,7 +256,7 @@ async fn what_cannot_become_rows_fills_no_disk() {
             let (mut epochs, mut reasons) = (Vec::new(), Vec::new());
             for (device, ack) in written.acks {
                 match ack.epoch.is_empty() {
-                    true => reasons.push((device.to_string(), ack.reason)),
+                    true => reasons.push((ack.no_room, ack.reason)),
                     false => epochs.push((device.to_string(), ack.epoch)),
                 }
             }
@@ -265,6 +265,11 @@ async fn what_cannot_become_rows_fills_no_disk() {
             assert_eq!(epochs, [of("a", 2), of("b", 1)]);
             assert_eq!(reasons.len(), 1);
             assert!(reasons[0].1.contains("no more of this device's bytes"));
+            let named = pb::BatchName {
+                epoch: epoch(1).to_vec(),
+                batch: number + 1,
+            };
+            assert_eq!(reasons[0].0, Some(named), "by name, to be put aside");
         }
         let mut tx = store.begin_ingest().await.unwrap();
         let key = ("a".to_owned(), epoch(1), number + 1);
@@ -284,7 +289,7 @@ async fn what_cannot_become_rows_fills_no_disk() {
 }
 
 #[tokio::test]
-async fn strays_make_room_for_newer_ones_and_no_more_alarms() {
+async fn strays_make_room_for_newer_ones_and_raise_an_alarm_a_day() {
     let bed = bed().await;
     let store = &bed.store;
     add_device(store, "a", None).await;
@@ -305,11 +310,16 @@ async fn strays_make_room_for_newer_ones_and_no_more_alarms() {
         store.quarantine(&kept).await.unwrap()
     };
     assert!(stray(b"the 200th").await);
-    assert!(!stray(b"the 201st").await, "an older one had to go");
+    assert!(!stray(b"the 201st").await, "told today");
     let rows = store.quarantined(Some("a"), 0, 1_000).await.unwrap();
     assert_eq!(rows.len(), 200);
     let alarms = store.alarms(Some("a"), i64::MAX, 100).await.unwrap();
     assert_eq!(alarms.len(), 1);
+    psql(
+        &bed,
+        "UPDATE alarms SET received_at = received_at - interval '25 hours'",
+    );
+    assert!(stray(b"the next day").await, "though an older one went");
     // 16 MiB at most: 40 payloads of 400 KiB are the newest that fit.
     for n in 0..50_u8 {
         stray(&vec![n; 400 << 10]).await;

@@ -160,6 +160,68 @@ async fn batches_that_the_ledger_forgot_are_still_told_by_their_bytes() {
     );
 }
 
+/// A writer that looked before a fold was committed may fill a hole of a block that is folded by then.
+#[tokio::test]
+async fn what_comes_while_its_block_is_folded_is_proved_too_and_stops_no_retention() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let mut ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
+    let batch = |e: u128, number: u64| {
+        let time = JAN_2026 + 1_000 * i64::try_from(number).unwrap();
+        payload(epoch(e), number, number, vec![reading("t", time, 1.0)])
+    };
+    let numbers = (1..=127).filter(|n| *n != 70);
+    let mut jobs: Vec<_> = numbers.map(|n| job("a", &batch(1, n))).collect();
+    jobs.extend((1..=64).map(|n| job("a", &batch(2, n))));
+    ingestor.write(&jobs).await.unwrap();
+    // One epoch cannot be folded, whatever the reason.
+    psql(
+        &bed,
+        &format!(
+            "UPDATE epochs SET through = 127;
+             ALTER TABLE batch_proofs ADD CONSTRAINT fails CHECK (epoch <> '{}')",
+            epoch(2)
+        ),
+    );
+    let later = fieldcast_hub::clock::now() + TimeDelta::days(15);
+    let failed = KEEP.apply(&bed.store, later).await;
+    assert!(failed.is_err(), "it is told");
+    assert_eq!(ledger(&bed.store).await, [0_u64; 0]);
+    psql(
+        &bed,
+        &format!(
+            "INSERT INTO batches (device, epoch, number, digest, first_seq, last_seq, boot_id, monotonic_ms)
+             VALUES ('a', '{}', 70, decode('{}', 'hex'), 70, 70, 'b', 1)",
+            epoch(1),
+            Sha256::of(&batch(1, 70))
+        ),
+    );
+    assert_eq!(ledger(&bed.store).await, [70]);
+    KEEP.apply(&bed.store, later).await.unwrap_err();
+    assert_eq!(ledger(&bed.store).await, [0_u64; 0]);
+    for number in [69, 70, 71] {
+        let bytes = batch(1, number);
+        let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+        let proof = &written.acks[0].1.proofs[0];
+        assert_eq!(proof.digest, Sha256::of(&bytes).0[..PROOF], "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_kind_that_cannot_be_forgotten_keeps_none_of_the_others() {
+    let bed = bed().await;
+    let store = &bed.store;
+    let now = store.settled_time().await.unwrap();
+    define(store, "f", json!({})).await;
+    for version in 1..=4 {
+        register(store, "f", version).await;
+    }
+    psql(&bed, "ALTER TABLE batches RENAME TO elsewhere");
+    KEEP.apply(store, now).await.unwrap_err();
+    let second = Sha256::of(b"f 2");
+    assert_eq!(store.bundle(&second).await.unwrap(), None);
+}
+
 #[tokio::test]
 async fn bundles_go_that_no_device_runs_or_may_return_to() {
     let bed = bed().await;

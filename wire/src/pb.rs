@@ -493,6 +493,16 @@ pub struct Ack {
     /// the batches this answers that are committed: only these bytes, not only this number
     #[prost(message, repeated, tag = "12")]
     pub proofs: ::prost::alloc::vec::Vec<Proof>,
+    /// without an epoch: this batch cannot become rows and is not kept; its device puts it aside
+    #[prost(message, optional, tag = "13")]
+    pub no_room: ::core::option::Option<BatchName>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchName {
+    #[prost(bytes = "vec", tag = "1")]
+    pub epoch: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub batch: u64,
 }
 /// A committed batch by its bytes. Two buffers may use one number for different batches: a clone, a restored disk image.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

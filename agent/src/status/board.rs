@@ -128,6 +128,9 @@ pub struct Facts {
     /// Why the last connection ended, or why there is none.
     #[serde(default)]
     pub link_error: Option<String>,
+    /// When the hub last did not take a message of this device, milliseconds UTC, and why.
+    #[serde(default)]
+    pub not_taken: Option<(i64, String)>,
     /// Seconds since the start.
     pub uptime_s: u64,
     /// The buffer.

@@ -51,6 +51,14 @@ pub fn html(facts: &Facts) -> String {
     if let Some(error) = &facts.link_error {
         let _ = write!(h, "<p class=bad>Hub: {}", escape(error));
     }
+    if let Some((time, reason)) = &facts.not_taken {
+        let _ = write!(
+            h,
+            "<p class=bad>Not taken by the hub, last at {}: {}",
+            when(*time),
+            escape(reason)
+        );
+    }
     let (dropped, rejected) = (facts.buffer.dropped, facts.buffer.rejected);
     if dropped > 0 {
         let _ = write!(
@@ -183,10 +191,12 @@ mod tests {
         });
         f.input_drift = vec!["out<side".into()];
         facts.link_error = Some("refused <i>".into());
+        facts.not_taken = Some((0, "no <room>".into()));
         facts.buffer.dropped = 12;
         facts.buffer.rejected = 5;
         let html = html(&facts);
         assert!(html.contains("Hub: refused &lt;i&gt;"));
+        assert!(html.contains("last at 1970-01-01 00:00: no &lt;room&gt;"));
         assert!(html.contains("trained on: out&lt;side"));
         assert!(html.contains("12 records") && html.contains("5 records"));
         assert!(html.contains("&lt;b&gt;") && !html.contains("<td><b>"));

@@ -21,6 +21,8 @@ pub fn lines(facts: &Facts) -> Vec<String> {
         ));
     }
     out.extend(facts.link_error.iter().map(|e| format!("hub: {e}")));
+    let not_taken = facts.not_taken.iter();
+    out.extend(not_taken.map(|(_, why)| format!("not taken by the hub: {why}")));
     for (sensor, faults) in &facts.faults {
         out.push(format!("sensor {sensor}: {}", faults.join(", ")));
     }

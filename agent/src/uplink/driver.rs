@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fieldcast_device::acks;
 use fieldcast_device::clock::offset;
 use fieldcast_wire::caps::MAX_BLOCKS_ASKED;
 use fieldcast_wire::{DeviceTopic, RecordBody, SCHEMA, Sha256, Topics, message, pb};
@@ -53,6 +54,8 @@ pub struct LinkStatus {
     pub clock_offset: Option<(Millis, Millis)>,
     /// Why the last connection ended.
     pub last_error: Option<String>,
+    /// When the hub last said that it did not take a message, and why.
+    pub not_taken: Option<(Millis, String)>,
 }
 
 enum Request {
@@ -412,16 +415,18 @@ impl Driver {
 
     async fn ack(&mut self, ack: pb::Ack) -> Option<Event> {
         let wall = self.clock.wall_ms();
-        self.status.send_modify(|s| s.last_ack_ms = Some(wall));
         if ack.epoch.is_empty() {
-            let error = format!(
-                "the hub did not take a message of this device: {}",
-                ack.reason
+            let reason = &ack.reason;
+            tracing::error!(
+                reason,
+                "the hub did not take a message of this device; report this with the hub's log"
             );
-            tracing::error!("{error}");
-            self.status.send_modify(|s| s.last_error = Some(error));
-            return None;
+            let event = Event::NotTaken(acks::no_room(&ack));
+            self.status
+                .send_modify(|s| s.not_taken = Some((wall, ack.reason)));
+            return Some(event);
         }
+        self.status.send_modify(|s| s.last_ack_ms = Some(wall));
         if let Err(e) = self.learn_time(&ack).await {
             tracing::error!("{e}");
         }

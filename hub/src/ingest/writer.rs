@@ -380,7 +380,15 @@ async fn no_room(tx: &mut Ingest, job: &Job, written: &mut Written) -> Result<()
         tracing::error!(%device, code, "{why}");
         written.out.push(out::hub_alarm(device, code, &why));
     }
-    written.acks.push((device.clone(), refusal(why)));
+    let no_room = Some(pb::BatchName {
+        epoch: job.batch.epoch.to_vec(),
+        batch: job.batch.number,
+    });
+    let ack = pb::Ack {
+        no_room,
+        ..refusal(why)
+    };
+    written.acks.push((device.clone(), ack));
     Ok(())
 }
 

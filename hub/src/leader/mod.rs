@@ -3,6 +3,7 @@
 mod blob;
 mod decoded;
 mod greet;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash as _, Hasher as _};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use greet::Newcomers;
+use refusals::{Refusal, Refusals, one_each};
 
 use crate::downlink::Downlink;
 use crate::events::HubEvent;
@@ -148,10 +150,17 @@ type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
 pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: CancellationToken) {
     let (asked, requests) = mpsc::channel(256);
     let (said, states) = mpsc::channel(WAITING);
+    let (refusals, refused) = Refusals::new();
     let newcomers = Arc::new(Newcomers::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(blob::run(desk.clone(), requests, end.clone()));
-    tasks.spawn(reports(desk.clone(), states, end.clone()));
+    tasks.spawn(refusals::run(
+        desk.clone(),
+        refused,
+        refusals.dropped(),
+        end.clone(),
+    ));
+    tasks.spawn(reports(desk.clone(), states, refusals.clone(), end.clone()));
     tasks.spawn(greet::run(
         desk.downlink.clone(),
         newcomers.clone(),
@@ -161,7 +170,7 @@ pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: Cancellati
     for _ in 0..SIDE_BY_SIDE {
         let (sender, waiting) = mpsc::channel(WAITING);
         lanes.push(sender);
-        tasks.spawn(handle(desk.clone(), waiting, end.clone()));
+        tasks.spawn(handle(desk.clone(), waiting, refusals.clone(), end.clone()));
     }
     loop {
         let delivery = tokio::select! {
@@ -171,10 +180,14 @@ pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: Cancellati
         let Some(delivery) = delivery else { break };
         let (device, topic) = (delivery.device, delivery.topic);
         if topic == DeviceTopic::Blob {
-            match message::receive(&delivery.payload) {
+            match blob::read(&delivery.payload) {
                 // A full queue drops the request: the device asks again for what it misses.
-                Ok(request) => drop(asked.try_send((device, request))),
-                Err(error) => tracing::warn!(%device, %error, "message not handled"),
+                Ok((sha, request)) => drop(asked.try_send((device, sha, request))),
+                Err(reason) => refusals.add(Refusal {
+                    device,
+                    payload: delivery.payload,
+                    reason,
+                }),
             }
         } else {
             // Each connection begins with one: whatever becomes of it, its device has come.
@@ -193,7 +206,7 @@ pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: Cancellati
         }
         delivery.receipt.done().await;
     }
-    drop((asked, said, lanes));
+    drop((asked, said, lanes, refusals));
     while tasks.join_next().await.is_some() {}
 }
 
@@ -204,7 +217,12 @@ fn place(device: &DeviceId) -> usize {
     usize::try_from(hasher.finish() % SIDE_BY_SIDE as u64).unwrap_or(0)
 }
 
-async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: CancellationToken) {
+async fn handle(
+    desk: Desk,
+    mut waiting: mpsc::Receiver<Waiting>,
+    refusals: Refusals,
+    end: CancellationToken,
+) {
     loop {
         let message = tokio::select! {
             message = waiting.recv() => message,
@@ -220,11 +238,11 @@ async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: Cancellat
         };
         match handled {
             Ok(()) => {}
-            // It waits for a database that is away.
-            Err(Unhandled::Unreadable(reason)) => tokio::select! {
-                () = desk.refuse(&device, &payload, &reason) => {}
-                () = end.cancelled() => return,
-            },
+            Err(Unhandled::Unreadable(reason)) => refusals.add(Refusal {
+                device,
+                payload,
+                reason,
+            }),
             Err(Unhandled::Failed(error)) => {
                 tracing::warn!(%device, ?topic, error = %format!("{error:#}"), "message not handled");
             }
@@ -232,10 +250,37 @@ async fn handle(desk: Desk, mut waiting: mpsc::Receiver<Waiting>, end: Cancellat
     }
 }
 
+/// A state as it came.
+type Said = (DeviceId, Vec<u8>);
+/// The newest state of each device, decoded and as it came.
+type Newest = BTreeMap<DeviceId, (pb::State, Vec<u8>)>;
+
+/// The newest state of each device, and of those that cannot be read one a device.
+fn read(said: Vec<Said>) -> (Newest, Vec<Refusal>) {
+    let (mut newest, mut unread) = (Newest::new(), Vec::new());
+    for (device, payload) in said {
+        match message::receive::<pb::State>(&payload) {
+            Ok(state) => {
+                let older = newest.get(&device).map(|(s, _)| (s.boot, s.n));
+                if older < Some((state.boot, state.n)) {
+                    newest.insert(device, (state, payload));
+                }
+            }
+            Err(error) => unread.push(Refusal {
+                device,
+                payload,
+                reason: error.to_string(),
+            }),
+        }
+    }
+    (newest, one_each(unread))
+}
+
 /// Stores states, those that came meanwhile at once: a fleet that obeys an order reports by thousands.
 async fn reports(
     desk: Desk,
-    mut waiting: mpsc::Receiver<(DeviceId, Vec<u8>)>,
+    mut waiting: mpsc::Receiver<Said>,
+    refusals: Refusals,
     end: CancellationToken,
 ) {
     let mut states = Vec::new();
@@ -247,12 +292,16 @@ async fn reports(
         if states.is_empty() {
             return;
         }
+        let (newest, unread) = read(std::mem::take(&mut states));
         let stored = tokio::select! {
-            stored = desk.states(std::mem::take(&mut states)) => stored,
+            stored = desk.states(newest) => stored,
             () = end.cancelled() => return,
         };
         if let Err(error) = stored {
             tracing::warn!(error = %format!("{error:#}"), "states not stored");
+        }
+        for refusal in unread {
+            refusals.add(refusal);
         }
         tokio::select! {
             () = tokio::time::sleep(GATHER) => {}
@@ -289,13 +338,13 @@ impl From<StoreError> for Unhandled {
 }
 
 impl Desk {
-    async fn refuse(&self, device: &DeviceId, payload: &[u8], reason: &str) {
+    async fn refuse(&self, refusal: &Refusal) {
         ingest::refuse(
             &self.store,
             &self.downlink,
-            device,
-            payload,
-            reason,
+            &refusal.device,
+            &refusal.payload,
+            &refusal.reason,
             &self.out,
         )
         .await;
@@ -328,24 +377,8 @@ impl Desk {
         Ok(())
     }
 
-    /// Stores states of devices where they are newer; malformed ones go into quarantine, those of unknown devices are named in
-    /// the log.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn states(&self, said: Vec<(DeviceId, Vec<u8>)>) -> Result<()> {
-        let mut newest: BTreeMap<DeviceId, (pb::State, Vec<u8>)> = BTreeMap::new();
-        for (device, payload) in said {
-            match message::receive::<pb::State>(&payload) {
-                Ok(state) => {
-                    let older = newest.get(&device).map(|(s, _)| (s.boot, s.n));
-                    if older < Some((state.boot, state.n)) {
-                        newest.insert(device, (state, payload));
-                    }
-                }
-                Err(error) => self.refuse(&device, &payload, &error.to_string()).await,
-            }
-        }
+    /// Stores states of devices where they are newer; those of unknown devices are named in the log.
+    async fn states(&self, mut newest: Newest) -> Result<()> {
         let names: Vec<String> = newest.keys().map(ToString::to_string).collect();
         let known = self.store.known_devices(&names).await?;
         newest.retain(|device, _| {
@@ -393,8 +426,29 @@ fn unknown(device: &DeviceId) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn states_that_cannot_be_read_stand_in_no_others_way_and_count_once_a_device() {
+        let name = |name: &str| DeviceId::new(name).unwrap();
+        let state = |n| {
+            message::encode(&pb::State {
+                boot: 1,
+                n,
+                ..pb::State::default()
+            })
+        };
+        let mut said = vec![(name("a"), vec![0xff; 9]); 500];
+        said.extend([(name("a"), state(1)), (name("b"), state(3))]);
+        said.extend([(name("b"), state(2)), (name("c"), vec![0xff; 9])]);
+        let (newest, unread) = read(said);
+        let newest: Vec<(&str, u64)> = newest.iter().map(|(d, s)| (d.as_str(), s.0.n)).collect();
+        assert_eq!(newest, [("a", 1), ("b", 3)]);
+        let unread: Vec<&str> = unread.iter().map(|r| r.device.as_str()).collect();
+        assert_eq!(unread, ["a", "c"]);
+    }
 
     #[test]
     fn the_leaders_topics_follow_connection_and_leadership_in_whichever_order_they_come() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use fieldcast_device::acks;
 use fieldcast_device::batches::BatchKey;
 use fieldcast_device::clock::offset;
 use fieldcast_device::uplink::{Event, Lane, Output, State, step};
@@ -485,6 +486,10 @@ impl Device {
     async fn ack(&mut self, ack: &pb::Ack) {
         if self.dice.uniform() < self.fleet.plan.faults.drop_acks {
             return;
+        }
+        if ack.epoch.is_empty() {
+            tracing::warn!(device = %self.id, reason = ack.reason, "the hub did not take a message");
+            return self.feed(Event::NotTaken(acks::no_room(ack))).await;
         }
         let now = self.now();
         if !self.anchored && ack.echo_boot_id == self.buffer.boot_id() {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgExecutor;
+use sqlx::{PgConnection, PgExecutor};
 
 use crate::Store;
 use crate::error::{Context as _, Result};
@@ -43,6 +43,28 @@ where
     .await
     .map(drop)
     .during(format!("raise alarm {code} about device {device}"))
+}
+
+/// Raises an alarm of the hub's own about a device, unless it was raised within the last day; answers whether it was not.
+pub(crate) async fn raise_daily(
+    on: &mut PgConnection,
+    device: &str,
+    code: &str,
+    message: &str,
+) -> Result<bool> {
+    let told: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM alarms WHERE device = $1 AND source = 'hub' AND code = $2
+             AND received_at > now() - interval '1 day')",
+    )
+    .bind(device)
+    .bind(code)
+    .fetch_one(&mut *on)
+    .await
+    .during(format!("look for alarm {code} about device {device}"))?;
+    if !told {
+        raise(on, device, code, message).await?;
+    }
+    Ok(!told)
 }
 
 impl Store {

@@ -255,19 +255,7 @@ impl Ingest {
     /// # Errors
     /// The database.
     pub async fn raise_daily(&mut self, device: &str, code: &str, message: &str) -> Result<bool> {
-        let told: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM alarms WHERE device = $1 AND source = 'hub' AND code = $2
-                 AND received_at > now() - interval '1 day')",
-        )
-        .bind(device)
-        .bind(code)
-        .fetch_one(&mut *self.tx)
-        .await
-        .during(format!("look for alarm {code} about device {device}"))?;
-        if !told {
-            self.raise(device, code, message).await?;
-        }
-        Ok(!told)
+        crate::alarms::raise_daily(&mut self.tx, device, code, message).await
     }
 
     /// Lets the commit wait for the disk.

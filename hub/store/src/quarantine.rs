@@ -74,7 +74,7 @@ impl Ingest {
 }
 
 impl Store {
-    /// Keeps a payload that names no batch; returns whether an alarm was raised: it is new, and no older one had to go for it.
+    /// Keeps a payload that names no batch; returns whether an alarm was raised: it is new, and the first one within a day.
     ///
     /// # Errors
     /// The database.
@@ -144,28 +144,24 @@ async fn insert(connection: &mut PgConnection, kept: &Quarantined<'_>) -> Result
     if !new {
         return Ok(false);
     }
-    let mut gone = 0;
-    if kept.batch.is_none() {
-        // Nobody was told that these bytes are kept: a device that only sends rubbish must not fill the disk.
-        gone = sqlx::query(
-            "DELETE FROM quarantined WHERE device = $1 AND digest IN (
-                SELECT digest FROM (
-                    SELECT digest, row_number() OVER newest AS n, sum(octet_length(bytes)) OVER newest AS size
-                    FROM quarantined WHERE device = $1 AND number IS NULL
-                    WINDOW newest AS (ORDER BY received_at DESC, digest)) strays
-                WHERE n > $2 OR size > $3)",
-        )
-        .bind(kept.device)
-        .bind(STRAYS.0)
-        .bind(STRAYS.1)
-        .execute(&mut *connection)
-        .await
-        .during(format!("quarantine a payload of device {}", kept.device))?
-        .rows_affected();
-    }
-    // So many alarms have said it by then.
-    if gone == 0 {
+    if kept.batch.is_some() {
         crate::alarms::raise(connection, kept.device, "quarantined", kept.reason).await?;
+        return Ok(true);
     }
-    Ok(gone == 0)
+    // Nobody was told that these bytes are kept: a device that only sends rubbish must not fill the disk.
+    sqlx::query(
+        "DELETE FROM quarantined WHERE device = $1 AND digest IN (
+            SELECT digest FROM (
+                SELECT digest, row_number() OVER newest AS n, sum(octet_length(bytes)) OVER newest AS size
+                FROM quarantined WHERE device = $1 AND number IS NULL
+                WINDOW newest AS (ORDER BY received_at DESC, digest)) strays
+            WHERE n > $2 OR size > $3)",
+    )
+    .bind(kept.device)
+    .bind(STRAYS.0)
+    .bind(STRAYS.1)
+    .execute(&mut *connection)
+    .await
+    .during(format!("quarantine a payload of device {}", kept.device))?;
+    crate::alarms::raise_daily(connection, kept.device, "quarantined", kept.reason).await
 }

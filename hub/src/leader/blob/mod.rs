@@ -16,10 +16,18 @@ use cache::Cache;
 use pace::Pace;
 use queue::{Queue, Turn};
 
+/// A block request and the digest of its bundle, or why it cannot be read.
+pub(super) fn read(payload: &[u8]) -> Result<(Sha256, pb::BlobRequest), String> {
+    let request: pb::BlobRequest = message::receive(payload).map_err(|e| e.to_string())?;
+    let sha = Sha256::from_slice(&request.sha256);
+    let sha = sha.ok_or("block request: a digest must have 32 bytes")?;
+    Ok((sha, request))
+}
+
 /// Answers block requests until cancelled or the channel ends.
 pub(super) async fn run(
     desk: Desk,
-    mut requests: mpsc::Receiver<(DeviceId, pb::BlobRequest)>,
+    mut requests: mpsc::Receiver<(DeviceId, Sha256, pb::BlobRequest)>,
     end: CancellationToken,
 ) {
     let (mut queue, mut cache, mut pace) = (Queue::default(), Cache::default(), Pace::default());
@@ -31,7 +39,9 @@ pub(super) async fn run(
             biased;
             () = end.cancelled() => return,
             request = requests.recv() => match request {
-                Some((device, request)) => take(&mut queue, device, &request),
+                Some((device, sha, request)) => if !queue.ask(device.clone(), sha, &request) {
+                    tracing::debug!(%device, "too many devices wait for blocks; the device asks again");
+                },
                 None => return,
             },
             () = sleep_until(next), if waits => {
@@ -48,17 +58,6 @@ pub(super) async fn run(
                 }
             }
         }
-    }
-}
-
-fn take(queue: &mut Queue, device: DeviceId, request: &pb::BlobRequest) {
-    match Sha256::from_slice(&request.sha256) {
-        Some(sha) => {
-            if !queue.ask(device.clone(), sha, request) {
-                tracing::debug!(%device, "too many devices wait for blocks; the device asks again");
-            }
-        }
-        None => tracing::warn!(%device, "block request: a digest must have 32 bytes"),
     }
 }
 
@@ -95,4 +94,24 @@ async fn send(
     let began = Instant::now();
     desk.downlink.publish(&topic, payload, false).await?;
     Ok(Some((size, began.elapsed())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_cannot_be_read_are_told_apart_before_they_wait() {
+        let request = |sha256: Vec<u8>| pb::BlobRequest {
+            sha256,
+            ..pb::BlobRequest::default()
+        };
+        let sound = request(vec![7; 32]);
+        let read_back = read(&message::encode(&sound)).unwrap();
+        assert_eq!(read_back, (Sha256([7; 32]), sound));
+        let short = read(&message::encode(&request(vec![7; 31]))).unwrap_err();
+        assert!(short.contains("32 bytes"), "{short}");
+        assert!(read(&[0xff; 9]).is_err());
+    }
 }
