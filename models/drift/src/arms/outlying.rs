@@ -26,6 +26,7 @@ pub fn outlying(outcomes: &[Outcome]) -> Vec<usize> {
 }
 
 /// The middle value; of an even number the upper one of the two. None of nothing.
+#[must_use]
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     let middle = values.len() / 2;
     if values.is_empty() {
