@@ -142,10 +142,11 @@ async fn show(ctx: &Context, store: &Store, id: i64) -> Result<()> {
     let Some((row, devices)) = store.experiment(id).await? else {
         bail!("there is no experiment {id}; see `experiment list`")
     };
-    let report = report::of(store, &row).await?;
+    let report = report::of(store, &row, &devices).await?;
     let answer = json!({"experiment": row, "report": report, "devices": devices});
     ctx.print(&answer, || {
-        let parts: Vec<&str> = report.words.split("; ").collect();
+        let words = report["words"].as_str().unwrap_or_default();
+        let parts: Vec<&str> = words.split("; ").collect();
         format!("{}\n  {}", line(&row), parts.join("\n  "))
     })
 }

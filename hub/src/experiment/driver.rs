@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, Utc};
 use fieldcast_drift::arms::Arm;
+use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::desired::NewOrder;
 use fieldcast_store::experiments::{ExperimentRow, HeardRow, LockedExperiment, NewMember};
 use fieldcast_store::time::timestamp;
 use fieldcast_wire::Sha256;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::machine::{Event, Experiment, Order, step};
 use super::{report, rows};
@@ -19,8 +21,38 @@ use crate::rollout::orders::{Model, Order as Signed};
 use crate::rollout::plan::Mode;
 use crate::rollout::rows::{floor_of, report_of, reported};
 
-/// When the newest state came that has been taken in, by experiment.
-pub type Heard = BTreeMap<i64, DateTime<Utc>>;
+/// What one round leaves to the next.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// When the newest state came that has been taken in, by experiment.
+    heard: BTreeMap<i64, DateTime<Utc>>,
+    /// The one report that is being made: it reads for minutes, while orders and rollouts move on. Given up with this.
+    report: JoinSet<Result<()>>,
+}
+
+impl Seen {
+    /// Makes the report of an experiment that has ended, where none is being made; an error is that of the one before.
+    fn report(&mut self, store: &Store, row: &ExperimentRow) -> Result<()> {
+        self.heard.remove(&row.id);
+        match self.report.try_join_next() {
+            // The row may have been read before this report was kept: the next round looks again.
+            Some(done) => return done.context("make a report")?,
+            None if self.report.is_empty() => {
+                let (store, id) = (store.clone(), row.id);
+                self.report.spawn(async move {
+                    let Some((row, members)) = store.experiment(id).await? else {
+                        return Ok(());
+                    };
+                    let report = report::of(&store, &row, &members).await;
+                    let report = report.with_context(|| format!("report on experiment {id}"))?;
+                    Ok(store.keep_report(id, &report).await?)
+                });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
 
 /// What is new of an experiment.
 struct News {
@@ -30,20 +62,20 @@ struct News {
     bundles: [Sha256; 2],
 }
 
-/// Moves one experiment, or makes its report once it has ended; answers whose orders have changed.
+/// Moves one experiment, or has its report made once it has ended; answers whose orders have changed. Devices whose
+/// generation is not believed are put into `far`.
 ///
 /// # Errors
 /// The database, or rows that a newer hub wrote.
 pub async fn advance(
     driver: &Driver,
     row: &ExperimentRow,
-    heard: &mut Heard,
+    kept: &mut Seen,
+    far: &mut BTreeSet<String>,
 ) -> Result<BTreeSet<String>> {
     let store = &driver.store;
     if row.finished_at.is_some() {
-        let report = report::of(store, row).await?;
-        store.keep_report(row.id, &json!(report)).await?;
-        heard.remove(&row.id);
+        kept.report(store, row)?;
         return Ok(BTreeSet::new());
     }
     let forecaster = row.forecaster.as_str();
@@ -62,7 +94,7 @@ pub async fn advance(
     let mut seen = rows::read(row, &members)?;
     let now = row.now.timestamp_millis();
     let fits = seen.joins(now);
-    let since = heard.get(&row.id).map(|at| *at - OVERLAP);
+    let since = kept.heard.get(&row.id).map(|at| *at - OVERLAP);
     let news = News {
         floor: floor_of(store.forecaster(forecaster).await?.as_ref()),
         said: match seen.status.holds() {
@@ -80,18 +112,25 @@ pub async fn advance(
         bundles: [digest(&a.bundle)?, digest(&b.bundle)?],
     };
     let newest = news.said.iter().map(|s| s.received_at).max();
+    if !news.fit.is_empty() {
+        seen.generation = u64::try_from(store.highest_generation(forecaster).await?)?;
+    }
     // Looked at without the lock: mostly there is nothing to do.
     let before = seen.clone();
     apply(&mut seen, row, &news, now);
+    if seen.joins(now) {
+        let fit = news.fit.iter().map(|f| &f.device);
+        far.extend(fit.filter(|d| !seen.members.contains_key(*d)).cloned());
+    }
     if seen != before {
         let Some(locked) = store.lock_experiment(row.id).await? else {
             return Ok(BTreeSet::new());
         };
         let changed = act(driver, locked, &news, (&Model::of(a)?, &Model::of(b)?)).await?;
-        heard.extend(newest.map(|at| (row.id, at)));
+        kept.heard.extend(newest.map(|at| (row.id, at)));
         return Ok(changed);
     }
-    heard.extend(newest.map(|at| (row.id, at)));
+    kept.heard.extend(newest.map(|at| (row.id, at)));
     Ok(BTreeSet::new())
 }
 

@@ -9,7 +9,7 @@
 //!      +------------------------+--------> STOPPED
 //! ```
 //! Devices are ordered their arm's version while it runs, and those that come in the first half of its time join. From
-//! `collecting` and `STOPPED` on they are not held any more: like every device that is ordered something else, they get the champion.
+//! `collecting` and `STOPPED` on they are not held any more and get the champion, also those that the forecaster selects no more.
 
 use std::collections::BTreeMap;
 
@@ -17,16 +17,18 @@ use fieldcast_drift::arms::Arm;
 use serde::{Deserialize, Serialize};
 
 use super::assign::arm;
-use crate::rollout::machine::{DeviceState, Report};
+use crate::rollout::machine::{DeviceState, Report, next_generation};
 
 const HOUR_MS: i64 = 3_600_000;
 /// Data of the time of an experiment that come later than this do not count.
 pub const LATE_MS: i64 = 24 * HOUR_MS;
 /// So long nobody may fit.
 const UNFIT_MS: i64 = 7 * 24 * HOUR_MS;
-/// Failures in an arm that end it, and the share of the devices heard; as a rollout's stages have them.
+/// Failures in an arm that end it, and their share of the devices that said anything of its order.
 const MIN_FAILED: usize = 3;
 const MAX_FAILED_SHARE: f64 = 0.34;
+/// Who fails says so first: of so many devices of an arm, or of half of a smaller one, something must have been heard.
+const MIN_HEARD: usize = 10;
 
 /// State of an experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +132,7 @@ pub enum Event {
     Reports(Vec<(String, Report)>),
     /// Time passes.
     Tick,
-    /// Devices that fit, each with the highest generation that it knows.
+    /// Devices that fit, each with the highest generation that it knows; none that is too far above ours joins.
     Fit(Vec<(String, u64)>),
 }
 
@@ -216,7 +218,10 @@ fn join(e: &mut Experiment, devices: Vec<(String, u64)>, now: i64) -> Vec<Order>
         if e.members.contains_key(&device) {
             continue;
         }
-        let (arm, generation) = (arm(e.id, &device, e.share_b), e.generation.max(known) + 1);
+        let Some(generation) = next_generation(e.generation, known) else {
+            continue;
+        };
+        let arm = arm(e.id, &device, e.share_b);
         let member = Member {
             arm,
             generation,
@@ -258,16 +263,16 @@ fn take_in(e: &mut Experiment, reports: Vec<(String, Report)>) {
 /// Why an arm is not to go on.
 fn failing(e: &Experiment, arm: Arm) -> Option<String> {
     let of = e.members.values().filter(|m| m.arm == arm);
-    let (mut all, mut failed, mut well) = (0_usize, 0_usize, 0_usize);
+    let (mut all, mut failed, mut heard) = (0_usize, 0_usize, 0_usize);
     for member in of {
         all += 1;
         failed += usize::from(member.state.failed());
-        well += usize::from(member.state == DeviceState::Healthy);
+        heard += usize::from(member.state != DeviceState::Pending);
     }
-    let many = failed >= MIN_FAILED.min(all.div_ceil(2)) && failed > 0;
-    let share = failed as f64 / (failed + well).max(1) as f64;
-    (many && share > MAX_FAILED_SHARE).then(|| {
+    let enough = failed >= MIN_FAILED && heard >= MIN_HEARD.min(all.div_ceil(2));
+    let share = failed as f64 / heard.max(1) as f64;
+    (enough && share > MAX_FAILED_SHARE).then(|| {
         let version = e.versions[usize::from(arm == Arm::B)];
-        format!("version {version} failed on {failed} of {all} devices")
+        format!("version {version} failed on {failed} of {heard} devices heard, of {all}")
     })
 }

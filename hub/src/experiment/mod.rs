@@ -5,6 +5,7 @@
 
 pub mod assign;
 pub mod driver;
+pub mod interim;
 pub mod machine;
 pub mod report;
 pub mod request;

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
 use fieldcast_drift::arms::{
-    Arm, Comparison, Effect, Outcome, Summary, compare, imbalance, unlike_losses,
+    Arm, Comparison, Effect, Outcome, Summary, compare, imbalance, median, outlying, unlike_losses,
 };
 use fieldcast_store::Store;
-use fieldcast_store::experiments::ExperimentRow;
+use fieldcast_store::experiments::{ExperimentRow, MemberRow};
 use fieldcast_store::measures::{MeasureRow, Span};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::machine::{Experiment, LATE_MS, Member, Status};
 use super::rows;
@@ -19,6 +20,12 @@ use super::rows;
 pub const LEVEL: f64 = 0.95;
 /// What chance does to arms more seldom than this, something else did (sample ratio mismatch).
 const UNEVEN: f64 = 0.001;
+/// A device's own scale is at least this share of the fleet's median: one whose target stood still would decide the means.
+const LEAST_SCALE: f64 = 0.01;
+/// What is larger is no measure, and would overflow where variances are squared.
+const MOST: f64 = 1e60;
+/// So many devices are named in the words.
+const NAMED: usize = 10;
 /// A device's own past, at most so long.
 const MOST_BEFORE_HOURS: i32 = 28 * 24;
 
@@ -67,6 +74,8 @@ pub struct Report {
     pub effect: Option<Effect>,
     /// The difference over A's mean.
     pub relative: Option<f64>,
+    /// Devices so far from the others of their arm that each alone decides its mean.
+    pub outlying: Vec<String>,
     /// Whether the arms are as they were drawn.
     pub balance: Balance,
     /// All of it in words.
@@ -100,31 +109,32 @@ pub fn measure(sensor: Option<&str>) -> String {
     }
 }
 
-/// A device's value in its own scale: in the time of the experiment, and before. Errors are told by those of last season's values
-/// from before it joined, which no arm can have changed.
+/// Each device's value in its own scale: in the time of the experiment, and before. Errors are told by those of last season's
+/// values from before it joined, which no arm can have changed, nor the median of all of them.
 #[must_use]
-pub fn scaled(row: &MeasureRow, sensor: bool) -> (Option<f64>, Option<f64>) {
-    let scale = match sensor {
-        true => Some(1.0),
-        false => row.naive.filter(|n| *n > 0.0),
+pub fn scaled(rows: &[MeasureRow], sensor: bool) -> Vec<(Option<f64>, Option<f64>)> {
+    let moved = rows.iter().filter_map(|r| r.naive).filter(|n| *n > 0.0);
+    let least = median(moved.collect()).map(|m| LEAST_SCALE * m);
+    let one = |row: &MeasureRow| {
+        let scale = match sensor {
+            true => Some(1.0),
+            false => row.naive.zip(least).map(|(own, least)| own.max(least)),
+        };
+        let of = |v: Option<f64>| Some(v? / scale?).filter(|v| v.abs() <= MOST);
+        (of(row.after), of(row.before))
     };
-    let of = |v: Option<f64>| Some(v? / scale?).filter(|v| v.is_finite());
-    (of(row.after), of(row.before))
+    rows.iter().map(one).collect()
 }
 
-/// The report of an experiment: the one that was kept, or as things stand.
+/// The report of an experiment: the one that was kept, as it was kept, or as things stand at `made_at`.
 ///
 /// # Errors
 /// The database, or rows that a newer hub wrote.
-pub async fn of(store: &Store, row: &ExperimentRow) -> Result<Report> {
+pub async fn of(store: &Store, row: &ExperimentRow, members: &[MemberRow]) -> Result<Value> {
     if let Some(kept) = &row.report {
-        return serde_json::from_value(kept.clone()).context("read the report that was kept");
+        return Ok(kept.clone());
     }
-    let members = store
-        .experiment(row.id)
-        .await?
-        .map_or_else(Vec::new, |e| e.1);
-    let e = rows::read(row, &members)?;
+    let e = rows::read(row, members)?;
     let (names, joined): (Vec<&str>, Vec<DateTime<Utc>>) = members
         .iter()
         .map(|m| (m.device.as_str(), m.joined_at))
@@ -134,23 +144,27 @@ pub async fn of(store: &Store, row: &ExperimentRow) -> Result<Report> {
     let sensor = row.sensor.clone();
     // Thousands of assignments are drawn.
     let made = tokio::task::spawn_blocking(move || made(&e, sensor.as_deref(), &measures));
-    made.await.context("make the report")
+    let mut report = json!(made.await.context("make the report")?);
+    report["made_at"] = json!(row.now);
+    Ok(report)
 }
 
 /// The report from what was measured.
 #[must_use]
 pub fn made(e: &Experiment, sensor: Option<&str>, measures: &[MeasureRow]) -> Report {
-    let mut outcomes = Vec::new();
-    for row in measures {
-        let (after, before) = scaled(row, sensor.is_some());
+    let (mut outcomes, mut names) = (Vec::new(), Vec::new());
+    for (row, (after, before)) in measures.iter().zip(scaled(measures, sensor.is_some())) {
         if let (Some(member), Some(value)) = (e.members.get(&row.device), after) {
             outcomes.push(Outcome {
                 arm: member.arm,
                 value,
                 before,
             });
+            names.push(&row.device);
         }
     }
+    let far = outlying(&outcomes).into_iter();
+    let outlying = far.filter_map(|i| names.get(i).map(ToString::to_string));
     let seed = u64::try_from(e.id).unwrap_or(0);
     let compared = compare(&outcomes, LEVEL, seed);
     let (a, b) = (arm(e, Arm::A, &outcomes), arm(e, Arm::B, &outcomes));
@@ -177,6 +191,7 @@ pub fn made(e: &Experiment, sensor: Option<&str>, measures: &[MeasureRow]) -> Re
         b,
         effect,
         relative,
+        outlying: outlying.collect(),
         balance,
         words: String::new(),
     };
@@ -258,10 +273,24 @@ fn words(report: &Report) -> String {
         if let Some(explained) = e.explained {
             let _ = write!(
                 text,
-                " devices' own past explains {:.0} % of the variance;",
+                " devices' own past explains {:.0} % of the variance within the arms;",
                 100.0 * explained
             );
         }
+    }
+    if !report.outlying.is_empty() {
+        let named: Vec<&str> = report
+            .outlying
+            .iter()
+            .take(NAMED)
+            .map(String::as_str)
+            .collect();
+        let _ = write!(
+            text,
+            " {} devices are far from all others of their arm and decide its mean ({}), look at them before anything is decided;",
+            report.outlying.len(),
+            named.join(", ")
+        );
     }
     let _ = write!(text, " {}", report.note);
     text

@@ -125,6 +125,15 @@ pub async fn start(
             }
         }
     }
+    let refused = |begun| match begun {
+        Begun::Rollout(id) => Forbidden::Open(id, name.clone()).into(),
+        Begun::Gone(version) => Forbidden::Removed(name.clone(), version).into(),
+        Begun::Experiment(id) | Begun::Started(id) => Refusal::Open(id, name.clone()),
+    };
+    // What is told beforehand reads weeks of data: not for one that cannot start.
+    if let Some(found) = store.in_the_way(name, [asked.a, asked.b]).await? {
+        return Err(refused(found));
+    }
     let labels = json!(labels);
     let foreseen = foresee(store, asked, &labels).await?;
     let reason = person.because(&format!(
@@ -150,9 +159,7 @@ pub async fn start(
     };
     match store.create_experiment(&new, &decision).await? {
         Begun::Started(id) => Ok((id, foreseen)),
-        Begun::Rollout(id) => Err(Forbidden::Open(id, name.clone()).into()),
-        Begun::Experiment(id) => Err(Refusal::Open(id, name.clone())),
-        Begun::Gone(version) => Err(Forbidden::Removed(name.clone(), version).into()),
+        other => Err(refused(other)),
     }
 }
 
@@ -224,10 +231,8 @@ async fn foresee(
     };
     let joined = vec![now; names.len()];
     let rows = store.measure(&span, (&names, &joined)).await?;
-    let before = rows
-        .iter()
-        .filter_map(|r| scaled(r, asked.sensor.is_some()).1);
-    let before = Summary::of(before);
+    let before = scaled(&rows, asked.sensor.is_some());
+    let before = Summary::of(before.into_iter().filter_map(|(_, before)| before));
     Ok(foreseen(asked, names.len(), before))
 }
 

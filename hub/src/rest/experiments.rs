@@ -13,7 +13,6 @@ use super::Rest;
 use super::extract::{JsonBody, Path, Query};
 use super::lists::{Items, Page, page};
 use super::problem::Problem;
-use crate::experiment::report;
 use crate::experiment::request::{self, Asked, Refusal};
 use crate::rollout::request::Person;
 
@@ -143,7 +142,7 @@ pub(super) async fn experiments(
     Ok(page(rows.await?, read, |r| r.id.to_string()))
 }
 
-/// One experiment with its devices and its report: as things stand, and as it was kept once it has ended.
+/// One experiment with its devices and its report: at most five minutes old, and as it was kept once it has ended.
 ///
 /// # Errors
 /// No such experiment, or the database.
@@ -158,9 +157,9 @@ pub(super) async fn experiment(
             "there is no experiment {id}; see /v1/experiments"
         )));
     };
-    let report = report::of(store, &row).await?;
+    let report = rest.reports.of(store, &row, &devices).await?;
     let mut value = json!(row);
-    value["report"] = json!(report);
+    value["report"] = report;
     value["devices"] = json!(devices);
     Ok(Json(value))
 }

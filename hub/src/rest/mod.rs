@@ -36,6 +36,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{Hub, Running};
+use crate::experiment::interim::Interim;
 use problem::Problem;
 
 /// What every handler sees.
@@ -47,6 +48,8 @@ pub struct Rest {
     pub requests: Arc<metrics::Requests>,
     /// Models in memory, by bundle digest.
     pub models: Arc<Mutex<HashMap<String, Arc<LoadedModel>>>>,
+    /// Reports of experiments that go on.
+    pub reports: Arc<Interim>,
 }
 
 #[derive(OpenApi)]
@@ -81,6 +84,7 @@ pub fn serve(running: &mut Running, listener: TcpListener) -> Result<SocketAddr>
     let rest = Rest {
         hub: running.hub.clone(),
         requests: Arc::default(),
+        reports: Arc::default(),
         models: Arc::default(),
     };
     let app = router(rest);

@@ -16,13 +16,13 @@ use fieldcast_wire::{Sha256, SiteId};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{Action, Event, Operator, Rollout, Status, connected, step};
+use super::machine::{Action, Event, Operator, Rollout, Status, connected, next_generation, step};
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
 use super::rows::{decode, encode, floor_of, report_of, reported};
 use super::{evidence, judge};
 use crate::downlink::Downlink;
-use crate::experiment::{self, driver::Heard};
+use crate::experiment::{self, driver::Seen};
 use crate::signing::Signer;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -59,8 +59,8 @@ pub struct Rounds {
     pub unpublished: BTreeSet<String>,
     /// Open rollouts as this hub last saw them, by number.
     known: BTreeMap<i64, Known>,
-    /// When experiments were looked at last, and what was heard of them.
-    experiments: (Option<Instant>, Heard),
+    /// When experiments were looked at last, and what was seen of them.
+    experiments: (Option<Instant>, Seen),
     /// What fails, by what it is, so that it is said once and not every second.
     failing: BTreeMap<String, String>,
 }
@@ -77,6 +77,21 @@ struct Known {
 }
 
 impl Rounds {
+    /// Says once which devices get no order because of the generation that they say they know.
+    fn left_out(&mut self, of: &str, far: &BTreeSet<String>) {
+        let none = far.is_empty();
+        let names = far.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+        let said = anyhow::anyhow!(
+            "{} devices ({names}) say they know a generation far above any that was given, and are ordered nothing; \
+             set their agents up anew",
+            far.len()
+        );
+        self.took(
+            &format!("give orders of {of}"),
+            if none { Ok(()) } else { Err(said) },
+        );
+    }
+
     /// Takes in what one part of the round did: an error ends that part only.
     fn took<T>(&mut self, what: &str, done: Result<T>) -> Option<T> {
         match done {
@@ -124,16 +139,22 @@ impl Driver {
             let changed = rounds.took(&format!("move rollout {}", row.id), done);
             rounds.unpublished.extend(changed.unwrap_or_default());
         }
-        let (looked, _) = rounds.experiments;
-        if looked.is_none_or(|at| at.elapsed() >= EXPERIMENTS) {
+        if rounds
+            .experiments
+            .0
+            .is_none_or(|at| at.elapsed() >= EXPERIMENTS)
+        {
             self.experiments(rounds).await;
         }
         let forecasters = self.store.forecasters().await;
         let forecasters = rounds.took("list forecasters", forecasters.map_err(Into::into));
         for forecaster in forecasters.unwrap_or_default() {
-            let done = self.welcome(&forecaster).await;
-            let changed = rounds.took(&format!("order the champion of {}", forecaster.name), done);
+            let mut far = BTreeSet::new();
+            let done = self.welcome(&forecaster, &mut far).await;
+            let what = format!("order the champion of {}", forecaster.name);
+            let changed = rounds.took(&what, done);
             rounds.unpublished.extend(changed.unwrap_or_default());
+            rounds.left_out(&forecaster.name, &far);
         }
         // A broker that takes nothing must not keep rollouts from moving.
         let _ = tokio::time::timeout(PUBLISH_FOR, self.publish(rounds)).await;
@@ -145,9 +166,12 @@ impl Driver {
         let open = self.store.open_experiments().await;
         let open = rounds.took("list open experiments", open.map_err(Into::into));
         for row in open.unwrap_or_default() {
-            let done = experiment::driver::advance(self, &row, &mut rounds.experiments.1).await;
+            let mut far = BTreeSet::new();
+            let seen = &mut rounds.experiments.1;
+            let done = experiment::driver::advance(self, &row, seen, &mut far).await;
             let changed = rounds.took(&format!("move experiment {}", row.id), done);
             rounds.unpublished.extend(changed.unwrap_or_default());
+            rounds.left_out(&format!("experiment {}", row.id), &far);
         }
     }
 
@@ -323,7 +347,12 @@ impl Driver {
     /// Devices that the forecaster selects get the champion where they are ordered something else, nothing yet, or
     /// something that soon expires. Without a champion, or with one below the floor, those that are ordered a model are
     /// ordered to run none.
-    async fn welcome(&self, forecaster: &ForecasterRow) -> Result<BTreeSet<String>> {
+    /// Devices whose generation is not believed are put into `far` and ordered nothing.
+    async fn welcome(
+        &self,
+        forecaster: &ForecasterRow,
+        far: &mut BTreeSet<String>,
+    ) -> Result<BTreeSet<String>> {
         let mut changed = BTreeSet::new();
         let spec = &forecaster.spec;
         let labels = json!(spec.selector.labels);
@@ -348,7 +377,10 @@ impl Driver {
         let mut given = Vec::new();
         for device in &late {
             let known = reported(device.raw.as_deref(), &spec.name).map_or(0, |f| f.generation);
-            let generation = database.max(known) + 1;
+            let Some(generation) = next_generation(database, known) else {
+                far.insert(device.device.clone());
+                continue;
+            };
             let writer = self.writer();
             given.push(writer.order(&device.device, &model, Mode::Active, generation, now)?);
             changed.insert(device.device.clone());

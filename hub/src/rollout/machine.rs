@@ -161,8 +161,8 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// A rollout of `version` that has ordered nothing yet. `generation` is the highest of the database and of every
-    /// device's report.
+    /// A rollout of `version` that has ordered nothing yet. `generation` is the highest of the database; devices' reports
+    /// raise it.
     #[must_use]
     pub fn new(plan: Plan, version: u64, members: &[Member], generation: u64) -> Self {
         let awaiting = plan.stages.first().is_some_and(|s| s.approval);
@@ -274,6 +274,18 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
     actions
 }
 
+/// A device that says it knows a generation this far above the database's is not believed: it would use up all generations.
+const FAR: u64 = 1 << 32;
+
+/// The generation of the next order for a device that says it knows `known`; none for one that is too far above `highest`,
+/// the database's: it is left out.
+#[must_use]
+pub fn next_generation(highest: u64, known: u64) -> Option<u64> {
+    let next = highest.max(known).checked_add(1)?;
+    let near = known <= highest.saturating_add(FAR);
+    (near && i64::try_from(next).is_ok()).then_some(next)
+}
+
 /// Takes note of whether a device is connected. Said of every device before the first event of a round: otherwise an
 /// event could end the rollout while a device that is there still counts as away.
 pub fn connected(r: &mut Rollout, device: &str, online: bool, now: i64) {
@@ -283,7 +295,9 @@ pub fn connected(r: &mut Rollout, device: &str, online: bool, now: i64) {
 }
 
 fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Vec<Action>) {
-    r.generation = r.generation.max(report.generation);
+    if next_generation(r.generation, report.generation).is_some() {
+        r.generation = r.generation.max(report.generation);
+    }
     let returning = r.status == Status::RollingBack;
     let below = r.below_floor(report.version);
     let back = (!report.runs_new || r.back_to() == Some(r.version)) && !below;

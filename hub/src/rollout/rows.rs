@@ -29,14 +29,10 @@ pub async fn prepare<'a>(
         .map_or_else(|| json!({}), |f| json!(f.spec.selector.labels));
     let mut fleet = store.fleet(&labels, forecaster).await?;
     fleet.retain(|d| d.may_connect);
-    // The database's own highest generation is taken under the lock under which orders are given.
-    let reports = fleet
-        .iter()
-        .filter_map(|d| reported(d.raw.as_deref(), forecaster));
-    let highest = reports.map(|r| r.generation).max().unwrap_or(0);
     let members = members(forecaster, version, &fleet);
     let number = u64::try_from(version).unwrap_or(0);
-    let (machine, devices) = encode(&Rollout::new(plan, number, &members, highest));
+    // The database's highest generation is taken under the lock under which orders are given, what devices know in each round.
+    let (machine, devices) = encode(&Rollout::new(plan, number, &members, 0));
     Ok(NewRollout {
         forecaster,
         model_version: version,

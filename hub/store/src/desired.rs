@@ -123,7 +123,9 @@ async fn late(
          LEFT JOIN champions c ON c.forecaster = $1 AND c.grp = 'all' AND c.version >= $4
          LEFT JOIN desired o ON o.device = d.id AND o.forecaster = $1
          LEFT JOIN device_states s ON s.device = d.id
-         WHERE d.labels @> $2 AND (d.token_hash IS NOT NULL OR d.session > 0)
+         WHERE (d.labels @> $2 OR EXISTS (SELECT FROM experiment_devices x JOIN experiments e ON e.id = x.experiment
+            WHERE x.device = d.id AND e.forecaster = $1 AND x.generation = o.generation))
+         AND (d.token_hash IS NOT NULL OR d.session > 0)
          AND NOT EXISTS (SELECT 1 FROM rollouts r LEFT JOIN deployments p ON p.rollout = r.id AND p.device = d.id
             WHERE r.forecaster = $1 AND r.finished_at IS NULL
             AND (p.generation > 0 OR r.previous_version IS NULL OR r.previous_version <> c.version))
@@ -172,7 +174,7 @@ impl Store {
             .during("list devices with orders")
     }
 
-    /// At most a thousand devices with all of `labels` that may connect and whose order is not the champion of the
+    /// At most a thousand devices with all of `labels`, or whose newest order is that of an experiment, that may connect and whose order is not the champion of the
     /// forecaster (or, without one of at least version `floor`, not "no model"), or expires before `renew_before`. While a
     /// rollout is open only devices that it has ordered nothing, and only where the champion is what it would go back to; never
     /// those that an experiment holds.
@@ -191,6 +193,16 @@ impl Store {
         late(&mut connection, forecaster, labels, floor, renew_before)
             .await
             .during(failed())
+    }
+
+    /// The highest generation that the database knows for a forecaster at the moment.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn highest_generation(&self, forecaster: &str) -> Result<i64> {
+        let failed = || format!("read the highest generation of {forecaster}");
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        highest(&mut connection, forecaster).await.during(failed())
     }
 
     /// Waits for the sole right to give orders for a forecaster outside a rollout.

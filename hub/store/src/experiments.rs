@@ -170,7 +170,45 @@ pub(crate) async fn holding(
     .await
 }
 
+/// What keeps an experiment of two versions from starting; final only under the lock of [`desired::lock`].
+async fn in_the_way(
+    connection: &mut PgConnection,
+    forecaster: &str,
+    versions: [i64; 2],
+) -> std::result::Result<Option<Begun>, sqlx::Error> {
+    let rollout: Option<i64> = sqlx::query_scalar(
+        "SELECT max(id) FROM rollouts WHERE forecaster = $1 AND finished_at IS NULL",
+    )
+    .bind(forecaster)
+    .fetch_one(&mut *connection)
+    .await?;
+    if let Some(rollout) = rollout {
+        return Ok(Some(Begun::Rollout(rollout)));
+    }
+    if let Some(other) = holding(connection, forecaster).await? {
+        return Ok(Some(Begun::Experiment(other)));
+    }
+    for version in versions {
+        if !aliases::is_there(connection, forecaster, version).await? {
+            return Ok(Some(Begun::Gone(version)));
+        }
+    }
+    Ok(None)
+}
+
 impl Store {
+    /// What keeps an experiment from starting at the moment, asked before anything is measured for it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn in_the_way(&self, forecaster: &str, versions: [i64; 2]) -> Result<Option<Begun>> {
+        let failed = || format!("look for what is in the way of an experiment of {forecaster}");
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        in_the_way(&mut connection, forecaster, versions)
+            .await
+            .during(failed())
+    }
+
     /// Starts an experiment, with the decision that says so, in one transaction; `decision` names the forecaster and who.
     ///
     /// # Errors
@@ -184,24 +222,9 @@ impl Store {
         let failed = || format!("start an experiment of {forecaster}");
         let mut tx = self.pool().begin().await.during(failed())?;
         desired::lock(&mut tx, forecaster).await.during(failed())?;
-        let rollout: Option<i64> = sqlx::query_scalar(
-            "SELECT max(id) FROM rollouts WHERE forecaster = $1 AND finished_at IS NULL",
-        )
-        .bind(forecaster)
-        .fetch_one(&mut *tx)
-        .await
-        .during(failed())?;
-        if let Some(rollout) = rollout {
-            return Ok(Begun::Rollout(rollout));
-        }
-        if let Some(other) = holding(&mut tx, forecaster).await.during(failed())? {
-            return Ok(Begun::Experiment(other));
-        }
-        for version in [new.version_a, new.version_b] {
-            let there = aliases::is_there(&mut tx, forecaster, version).await;
-            if !there.during(failed())? {
-                return Ok(Begun::Gone(version));
-            }
+        let found = in_the_way(&mut tx, forecaster, [new.version_a, new.version_b]).await;
+        if let Some(found) = found.during(failed())? {
+            return Ok(found);
         }
         let id = sqlx::query_scalar(
             "INSERT INTO experiments (forecaster, version_a, version_b, share_b, labels, sensor, days, settle_hours, foreseen,

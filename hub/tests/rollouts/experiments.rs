@@ -48,6 +48,20 @@ fn version_of(id: i64, device: &str) -> u64 {
     if arm(id, device, 0.5) == Arm::B { 2 } else { 1 }
 }
 
+/// Rounds until the report is kept, which a task of its own makes.
+async fn reported(driver: &Driver, rounds: &mut Rounds, id: i64) -> serde_json::Value {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        driver.experiments(rounds).await;
+        let (row, _) = driver.store.experiment(id).await.unwrap().unwrap();
+        if let Some(report) = row.report {
+            return report;
+        }
+        assert!(std::time::Instant::now() < until, "no report is kept");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
 async fn status(store: &Store, id: i64) -> (String, String) {
     let (row, _) = store.experiment(id).await.unwrap().unwrap();
     (row.status, row.reason)
@@ -137,10 +151,8 @@ async fn devices_run_what_they_drew_until_its_time_is_over_and_then_the_champion
     }
     passes(&bed, 1);
     driver.experiments(&mut rounds).await;
-    driver.experiments(&mut rounds).await;
-    let (row, _) = store.experiment(id).await.unwrap().unwrap();
-    assert_eq!(row.status, "ended");
-    let report = row.report.unwrap();
+    assert_eq!(status(store, id).await.0, "ended");
+    let report = reported(&driver, &mut rounds, id).await;
     assert_eq!(report["decides"], false, "nothing was measured: {report}");
     assert_eq!(
         report["a"]["lost"].as_u64().unwrap() + report["b"]["lost"].as_u64().unwrap(),
@@ -300,7 +312,82 @@ async fn what_is_asked_for_is_checked_and_a_version_that_fails_ends_it() {
     let (state, reason) = status(store, id).await;
     assert_eq!(state, "stopped");
     assert!(reason.starts_with("version 2 failed on "), "{reason}");
+    let report = reported(&driver, &mut rounds, id).await;
+    assert!(report["b"]["failed"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn devices_that_nobody_selects_any_more_come_back_too() {
+    let (bed, driver, names) = six().await;
+    let (store, mut rounds) = (&bed.store, Rounds::default());
+    driver.tick(&mut rounds).await;
+    let north = json!({"selector": {"labels": {"site": "north"}, "sensors": {}}});
+    define(store, "f", north).await;
+    psql(&bed, "UPDATE devices SET labels = '{\"site\": \"north\"}'");
+    let (id, _) = request::start(store, &asked(), ANN).await.unwrap();
     driver.experiments(&mut rounds).await;
-    let (row, _) = store.experiment(id).await.unwrap().unwrap();
-    assert!(row.report.unwrap()["b"]["failed"].as_u64().unwrap() > 0);
+    let in_b = names.iter().find(|n| version_of(id, n) == 2).unwrap();
+    assert_eq!(order(store, in_b).await.unwrap().model_version, 2);
+    psql(&bed, "UPDATE devices SET labels = '{}'");
+    driver.tick(&mut rounds).await;
+    let held = order(store, in_b).await.unwrap();
+    assert_eq!(held.model_version, 2, "held as long as it runs");
+    request::stop(store, id, ANN).await.unwrap();
+    driver.experiments(&mut rounds).await;
+    driver.tick(&mut rounds).await;
+    for name in &names {
+        assert_eq!(order(store, name).await.unwrap().model_version, 1, "{name}");
+    }
+    // Once: from then on nobody orders it anything.
+    let back = order(store, in_b).await.unwrap().generation;
+    driver.tick(&mut rounds).await;
+    assert_eq!(order(store, in_b).await.unwrap().generation, back);
+}
+
+#[tokio::test]
+async fn one_device_that_makes_up_its_generation_keeps_nobody_from_orders() {
+    let (bed, driver, names) = six().await;
+    let (store, mut rounds) = (&bed.store, Rounds::default());
+    for (name, known) in [("x", i64::MAX as u64 - 1), ("y", u64::MAX)] {
+        add_device(store, name, Some("secret")).await;
+        say_of(store, name, 1, pb::ModelPhase::None, (&[], 0), known).await;
+    }
+    driver.tick(&mut rounds).await;
+    let (id, _) = request::start(store, &asked(), ANN).await.unwrap();
+    driver.experiments(&mut rounds).await;
+    let (row, members) = store.experiment(id).await.unwrap().unwrap();
+    assert_eq!((row.status.as_str(), members.len()), ("running", 6));
+    for name in &names {
+        let order = order(store, name).await.unwrap();
+        assert_eq!(order.model_version, version_of(id, name), "{name}");
+        assert!(order.generation < 10, "{name}: {}", order.generation);
+    }
+    for name in ["x", "y"] {
+        assert!(order(store, name).await.is_none(), "{name} is left out");
+    }
+    request::stop(store, id, ANN).await.unwrap();
+    driver.experiments(&mut rounds).await;
+    // Nor does it use up those of a rollout.
+    let stages = Stages::Planned(Plan::all_at_once());
+    rollouts::start(store, "f", 2, stages, ANN).await.unwrap();
+    driver.tick(&mut rounds).await;
+    for name in &names {
+        let order = order(store, name).await.unwrap();
+        assert_eq!(order.model_version, 2, "{name}");
+        assert!(order.generation < 20, "{name}: {}", order.generation);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_start_is_refused_before_anything_is_measured() {
+    let (bed, _, _) = six().await;
+    let store = &bed.store;
+    let (id, _) = request::start(store, &asked(), ANN).await.unwrap();
+    // Whoever measures now finds nothing to measure.
+    psql(&bed, "ALTER VIEW device_readings RENAME TO away");
+    let refused = request::start(store, &asked(), ANN).await.unwrap_err();
+    assert!(
+        matches!(refused, Refusal::Open(other, _) if other == id),
+        "{refused}"
+    );
 }

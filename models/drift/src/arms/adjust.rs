@@ -9,9 +9,9 @@ use super::Outcome;
 /// Fewest devices with a value from before: theta of fewer is more noise than it takes out.
 const FEWEST: usize = 20;
 
-/// Adjusted values in the same order, and the share of the variance that was taken out. A device of which nothing is known
-/// from before counts as the mean of those of which there is.
-pub(super) fn adjust(outcomes: &[Outcome]) -> (Vec<f64>, Option<f64>) {
+/// Adjusted values in the same order; none where too little is known. A device of which nothing is known from before counts
+/// as the mean of those of which there is.
+pub(super) fn adjust(outcomes: &[Outcome]) -> Option<Vec<f64>> {
     let known: Vec<(f64, f64)> = outcomes
         .iter()
         .filter_map(|o| Some((o.before?, o.value)))
@@ -20,12 +20,11 @@ pub(super) fn adjust(outcomes: &[Outcome]) -> (Vec<f64>, Option<f64>) {
         |pick: fn(&(f64, f64)) -> f64| known.iter().map(pick).sum::<f64>() / known.len() as f64;
     let (x, y) = (mean(|k| k.0), mean(|k| k.1));
     let sum = |of: fn(f64, f64) -> f64| known.iter().map(|k| of(k.0 - x, k.1 - y)).sum::<f64>();
-    let (xx, xy, yy) = (sum(|x, _| x * x), sum(|x, y| x * y), sum(|_, y| y * y));
-    if known.len() < FEWEST || !(xx > 0.0 && yy > 0.0) {
-        return (outcomes.iter().map(|o| o.value).collect(), None);
+    let (xx, xy) = (sum(|x, _| x * x), sum(|x, y| x * y));
+    if known.len() < FEWEST || xx <= 0.0 {
+        return None;
     }
     let theta = xy / xx;
     let one = |o: &Outcome| o.value - theta * o.before.map_or(0.0, |b| b - x);
-    let explained = xy * xy / (xx * yy);
-    (outcomes.iter().map(one).collect(), Some(explained))
+    Some(outcomes.iter().map(one).collect())
 }

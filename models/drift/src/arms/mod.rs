@@ -2,10 +2,11 @@
 //!
 //! The device is what was randomised, so the device is what is counted: one value each, however many readings are behind it.
 //! `adjust` takes out of a value what was known of its device before, `welch` has the interval, `shuffle` the p-value, `size` what
-//! a number of devices can show and whether the arms' numbers are as they were drawn.
+//! a number of devices can show and whether the arms' numbers are as they were drawn, `outlying` who alone decides a mean.
 //! All of it is of a fixed horizon: it holds once, at the time that was stated beforehand.
 
 mod adjust;
+mod outlying;
 mod shuffle;
 mod size;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod welch;
 
 use serde::{Deserialize, Serialize};
 
+pub use outlying::{median, outlying};
 pub use size::{detectable, imbalance, unlike_losses};
 
 use crate::StatError;
@@ -68,7 +70,7 @@ pub struct Effect {
     pub p: f64,
     /// The difference of the values as they were measured.
     pub unadjusted: f64,
-    /// Share of the variance that devices' values from before took out; absent where too few were known.
+    /// Share of the variance within the arms that devices' values from before took out; absent where too few were known.
     pub explained: Option<f64>,
 }
 
@@ -97,7 +99,8 @@ pub fn compare(outcomes: &[Outcome], level: f64, seed: u64) -> Result<Comparison
         return Err(few("finite values"));
     }
     let measured: Vec<f64> = outcomes.iter().map(|o| o.value).collect();
-    let (adjusted, explained) = adjust::adjust(outcomes);
+    let adjusted = adjust::adjust(outcomes);
+    let values = adjusted.as_ref().unwrap_or(&measured);
     let arm = |values: &[f64], arm: Arm| {
         let of = outcomes.iter().zip(values).filter(|(o, _)| o.arm == arm);
         Moments::of(of.map(|(_, v)| *v))
@@ -106,8 +109,10 @@ pub fn compare(outcomes: &[Outcome], level: f64, seed: u64) -> Result<Comparison
     if a.count < 2 || b.count < 2 {
         return Err(few("two devices in each arm"));
     }
-    let welch = welch::welch(arm(&adjusted, Arm::A), arm(&adjusted, Arm::B), level);
+    let (in_a, in_b) = (arm(values, Arm::A), arm(values, Arm::B));
+    let welch = welch::welch(in_a, in_b, level);
     let welch = welch.ok_or_else(|| few("devices whose values differ"))?;
+    let explained = 1.0 - (in_a.squares() + in_b.squares()) / (a.squares() + b.squares());
     Ok(Comparison {
         a: a.into(),
         b: b.into(),
@@ -117,9 +122,12 @@ pub fn compare(outcomes: &[Outcome], level: f64, seed: u64) -> Result<Comparison
             upper: welch.difference + welch.half,
             level,
             freedom: welch.freedom,
-            p: shuffle::p(&adjusted, b.count, welch.t.abs(), seed),
+            p: shuffle::p(values, b.count, welch.t.abs(), seed),
             unadjusted: b.mean - a.mean,
-            explained,
+            explained: adjusted
+                .as_ref()
+                .map(|_| explained)
+                .filter(|e| e.is_finite()),
         },
     })
 }

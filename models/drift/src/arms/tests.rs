@@ -86,6 +86,11 @@ fn what_was_known_before_is_taken_out() {
     // A device that came late counts too.
     all[0].before = None;
     assert_eq!(compare(&all, 0.95, 1).unwrap().a.devices, 30);
+    // Of a fleet of which half has no past no more than half of the variance is explained.
+    let mut half = all.clone();
+    half.iter_mut().take(30).for_each(|o| o.before = None);
+    let half = compare(&half, 0.95, 1).unwrap().effect.explained.unwrap();
+    assert!((0.2..0.75).contains(&half), "{half}");
     all.iter_mut().for_each(|o| o.before = None);
     let without = compare(&all, 0.95, 1).unwrap().effect;
     assert_eq!(without.difference, without.unadjusted);
@@ -142,6 +147,25 @@ fn of_a_hundred_intervals_ninety_five_hold_the_effect_and_equal_arms_are_rarely_
         let (held, _) = rates(seed + 100, devices, share_b, 0.4);
         assert!((0.93..=0.97).contains(&held), "{held}");
     }
+}
+
+/// One device whose value is a thousand times the others', as a scale next to nothing makes it.
+#[test]
+fn with_one_wild_device_the_interval_holds_the_effect_and_the_device_is_named() {
+    let mut random = Random::new(31);
+    let (mut held, mut tame) = (0, 0);
+    for seed in 0..500 {
+        let mut all = simulated(&mut random, 60, 0.5, 0.4);
+        tame += u32::from(!outlying(&all).is_empty());
+        let wild = random.below(60);
+        all[wild].value *= 1_000.0;
+        assert_eq!(outlying(&all), [wild], "experiment {seed}");
+        let effect = compare(&all, 0.95, seed).unwrap().effect;
+        held += u32::from((effect.lower..=effect.upper).contains(&0.4));
+    }
+    println!("seed 31, one wild device of 60: {held} of 500 held, {tame} named without it");
+    assert!(held >= 475, "{held}");
+    assert!(tame <= 5, "{tame}");
 }
 
 #[test]

@@ -22,6 +22,11 @@ impl Moments {
             variance: squares / count.saturating_sub(1).max(1) as f64,
         }
     }
+
+    /// The squares of the distances from the mean, summed.
+    pub(super) fn squares(self) -> f64 {
+        self.variance * self.count.saturating_sub(1) as f64
+    }
 }
 
 /// The difference B - A with half the width of its interval.
