@@ -148,7 +148,7 @@ fn a_device_counts_only_for_the_order_of_its_arm_and_three_failures_in_an_arm_ar
     );
     say(&mut e, in_b[0], DeviceState::Healthy, true);
     assert_eq!(e.members[in_b[0]].state, DeviceState::Healthy);
-    // A third of few is too many, and a third of many is needed.
+    // More than a third of those heard are too many, whatever else they do.
     for device in &in_b[1..8] {
         say(&mut e, device, DeviceState::Healthy, true);
     }
@@ -163,6 +163,48 @@ fn a_device_counts_only_for_the_order_of_its_arm_and_three_failures_in_an_arm_ar
         "{}",
         e.reason
     );
+}
+
+#[test]
+fn who_fails_first_ends_nothing_before_others_were_heard() {
+    let names: Vec<String> = (0..1_000).map(|n| format!("d{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut e = running(&names);
+    let of = |e: &Experiment, arm| {
+        let of = e.members.iter().filter(|(_, m)| m.arm == arm);
+        of.map(|(name, m)| (name.clone(), m.generation))
+            .collect::<Vec<_>>()
+    };
+    let in_b = of(&e, Arm::B);
+    let say = |e: &mut Experiment, of: &[(String, u64)], phase| {
+        let reports = of.iter().map(|(d, g)| says(d, *g, phase, false));
+        step(e, Event::Reports(reports.collect()), 1);
+    };
+    say(&mut e, &in_b[..3], DeviceState::Rejected);
+    assert_eq!(e.status, Status::Running, "3 of 3 heard, of hundreds");
+    say(&mut e, &in_b[3..20], DeviceState::Downloading);
+    say(&mut e, &in_b[3..6], DeviceState::Rejected);
+    assert_eq!(e.status, Status::Running, "6 of 20 heard");
+    say(&mut e, &in_b[6..7], DeviceState::Rejected);
+    assert_eq!(e.status, Status::Stopped, "7 of 20 heard");
+    // The first two of a fleet that comes one by one.
+    let mut e = running(&["a", "b"]);
+    let all: Vec<_> = of(&e, Arm::A).into_iter().chain(of(&e, Arm::B)).collect();
+    say(&mut e, &all, DeviceState::Rejected);
+    assert_eq!(e.status, Status::Running);
+}
+
+#[test]
+fn a_device_that_says_it_knows_a_generation_far_above_is_left_out_and_uses_up_none() {
+    let mut e = planned();
+    let said = [u64::MAX, i64::MAX as u64, i64::MAX as u64 - 1, 1 << 33];
+    let mut fit: Vec<(String, u64)> = (0..4).map(|n| format!("x{n}")).zip(said).collect();
+    step(&mut e, Event::Fit(fit.clone()), 0);
+    assert_eq!(e.status, Status::Planned, "nobody fits");
+    fit.push(("a".into(), 30));
+    let orders = step(&mut e, Event::Fit(fit), 1);
+    assert_eq!(orders.len(), 1, "{orders:?}");
+    assert_eq!((orders[0].device.as_str(), orders[0].generation), ("a", 31));
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -201,6 +243,15 @@ proptest! {
             }
             if before.status.is_final() {
                 prop_assert_eq!(&before, &e);
+            }
+            if e.status == Status::Stopped && e.reason.contains(" failed on ") {
+                let many = [Arm::A, Arm::B].into_iter().any(|arm| {
+                    let of = || e.members.values().filter(move |m| m.arm == arm);
+                    let failed = of().filter(|m| m.state.failed()).count();
+                    let heard = of().filter(|m| m.state != DeviceState::Pending).count();
+                    failed >= 3 && 3 * failed > heard && 2 * heard >= of().count().min(20)
+                });
+                prop_assert!(many, "{:?}", e.members);
             }
             prop_assert!(e.status == Status::Planned || e.ends_at.is_some() || e.status == Status::Stopped);
         }

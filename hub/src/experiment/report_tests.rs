@@ -133,6 +133,58 @@ fn errors_are_told_by_those_of_last_season_before_and_devices_without_are_lost()
 }
 
 #[test]
+fn a_device_with_next_to_no_scale_is_told_by_the_fleets_and_named() {
+    let e = with(60, Status::Ended);
+    let mut rows = measured(&e, |_, _| true);
+    rows.iter_mut().for_each(|row| row.naive = Some(10.0));
+    let tame = made(&e, None, &rows);
+    assert!(tame.outlying.is_empty(), "{tame:?}");
+    rows[5].naive = Some(1e-9);
+    let wild = made(&e, None, &rows);
+    assert_eq!(wild.outlying, [rows[5].device.clone()]);
+    assert!(wild.words.contains(&rows[5].device), "{}", wild.words);
+    // A hundredth of the others' scale, and no less.
+    let most = wild
+        .a
+        .measured
+        .unwrap()
+        .mean
+        .max(wild.b.measured.unwrap().mean);
+    assert!(most < 1.4 * 101.0 / 20.0, "{wild:?}");
+    let (tame, wild) = (tame.effect.unwrap(), wild.effect.unwrap());
+    assert!(
+        (wild.lower..=wild.upper).contains(&tame.difference),
+        "{wild:?}"
+    );
+}
+
+#[test]
+fn values_that_overflow_are_lost_and_the_kept_report_can_be_read() {
+    let e = with(60, Status::Ended);
+    let mut rows = measured(&e, |_, _| true);
+    rows.iter_mut().for_each(|row| row.naive = Some(1e-200));
+    rows[0].naive = Some(1.0);
+    let none = made(&e, None, &rows);
+    assert_eq!(none.a.lost + none.b.lost, 59, "{none:?}");
+    for huge in [1e149, -1e149, 1e61] {
+        let mut rows = measured(&e, |_, _| true);
+        rows[0].after = Some(huge);
+        rows[1].before = Some(huge);
+        let report = made(&e, Some("energy"), &rows);
+        assert_eq!(report.a.lost + report.b.lost, 1, "{report:?}");
+        let kept: Report = serde_json::from_value(serde_json::json!(report)).unwrap();
+        assert_eq!(kept, report);
+    }
+    let mut rows = measured(&e, |_, _| true);
+    rows[0].after = Some(1e60);
+    rows[1].before = Some(-1e60);
+    let report = made(&e, Some("energy"), &rows);
+    let kept: Report = serde_json::from_value(serde_json::json!(report)).unwrap();
+    assert_eq!(kept, report);
+    assert!(!report.outlying.is_empty());
+}
+
+#[test]
 fn an_experiment_without_devices_has_a_report_that_says_so() {
     let mut e = super::machine_tests::planned();
     assert!(
