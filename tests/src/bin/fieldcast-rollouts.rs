@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use fieldcast_tests::rollouts::{Kills, Scale, Years, back, cycles, kills, whole};
 
 const USAGE: &str = "fieldcast-rollouts whole|back|kills|cycles [--devices N] [--idle SECONDS] [--times N] [--rollouts N] [--seed S] \
-                     [--days N] [--change-every DAYS] [--talk]";
+                     [--days N] [--change-every DAYS] [--epochs N] [--talk]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
@@ -50,6 +50,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
             }
             "--days" => years.days = value()?.parse()?,
             "--change-every" => years.change_every = value()?.parse()?,
+            "--epochs" => years.epochs = value()?.parse()?,
             "--talk" => scale.talk = true,
             _ => bail!("unknown option {name}; {USAGE}"),
         }

@@ -27,6 +27,9 @@ pub(crate) struct RolloutArgs {
     /// Rollouts of `kills`.
     #[arg(long, default_value_t = 200)]
     rollouts: u32,
+    /// Days between two changes of the world of `cycles`.
+    #[arg(long, default_value_t = 120, value_name = "DAYS")]
+    change_every: u32,
     /// With the unoptimised build where processes are measured: tells whether a figure works, not how large it is.
     #[arg(long)]
     debug: bool,
@@ -80,6 +83,7 @@ fn processes(args: &RolloutArgs, figures: &[&str]) -> Result<()> {
         measure.args(["--devices", &args.devices.to_string()]);
         measure.args(["--rollouts", &args.rollouts.to_string()]);
         measure.args(["--seed", &args.seed.to_string()]);
+        measure.args(["--change-every", &args.change_every.to_string()]);
         execute(&mut measure)?;
     }
     Ok(())

@@ -14,9 +14,9 @@ pub(super) const NAME: &str = "years";
 pub(super) const QUESTION: &str = "name = \"years\"\ntarget = \"demand\"\ninputs = [\"temperature\", \"humidity\", \"demand\"]\n\
                                    period = \"1h\"\nlookback = 48\nhorizon = 24\n";
 /// What is left to its default is what the figure is about. Four years pass within the budget of a day and without soaking, which
-/// is process time; ridge stands for the models, whose training would take most of it.
+/// is process time; one head and no forest, as their training would take most of it.
 const POLICY: &str = "[selector.labels]\ngroup = \"years\"\n[rollout]\nsoak = \"0s\"\n[retraining]\na_day = 1000\n\
-                      [retraining.training]\nmax_epochs = 0\nforest = false\n";
+                      [retraining.training]\nseeds = 1\nforest = false\n";
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The hub looks at signals and rollouts once a second; a day is not over before it has looked at it.
 const LOOK: Duration = Duration::from_millis(1_200);
@@ -33,10 +33,18 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Imports the first days, starts agents behind them, and has the first model made.
-    pub(super) fn start(bed: &mut Bed, world: &SimSpec, history_days: u32) -> Result<Self> {
+    pub(super) fn start(
+        bed: &mut Bed,
+        world: &SimSpec,
+        history_days: u32,
+        epochs: u32,
+    ) -> Result<Self> {
         let at = |name: &str| bed.dir.join(name);
         let definition = at("years.toml");
-        std::fs::write(&definition, format!("{QUESTION}{POLICY}"))?;
+        std::fs::write(
+            &definition,
+            format!("{QUESTION}{POLICY}max_epochs = {epochs}\n"),
+        )?;
         bed.hub.cli(&["forecaster", "apply", text(&definition)?])?;
         let made = at("years");
         let mut args: Vec<String> = ["simulate", "--out", text(&made)?]

@@ -31,6 +31,8 @@ pub struct Years {
     pub change_every: u32,
     /// The world.
     pub seed: u64,
+    /// Most epochs of each training; 0: ridge alone.
+    pub epochs: u32,
 }
 
 impl Default for Years {
@@ -39,6 +41,7 @@ impl Default for Years {
             days: 4 * 365 + 1,
             change_every: 120,
             seed: 1,
+            epochs: 20,
         }
     }
 }
@@ -66,7 +69,7 @@ fn world(years: Years) -> Result<SimSpec> {
 pub(super) fn measure(bed: &mut Bed, years: Years) -> Result<()> {
     let world = world(years)?;
     let began = Instant::now();
-    let mut fleet = Fleet::start(bed, &world, HISTORY_DAYS)?;
+    let mut fleet = Fleet::start(bed, &world, HISTORY_DAYS, years.epochs)?;
     println!(
         "a year of {DEVICES} devices is imported and learnt from, {:.0} s; the world changes on days {:?}",
         began.elapsed().as_secs_f64(),
