@@ -30,6 +30,9 @@ pub(crate) struct RolloutArgs {
     /// Days between two changes of the world of `cycles`.
     #[arg(long, default_value_t = 120, value_name = "DAYS")]
     change_every: u32,
+    /// Most epochs of each training of `cycles`; 0: ridge alone.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    epochs: u32,
     /// With the unoptimised build where processes are measured: tells whether a figure works, not how large it is.
     #[arg(long)]
     debug: bool,
@@ -84,6 +87,7 @@ fn processes(args: &RolloutArgs, figures: &[&str]) -> Result<()> {
         measure.args(["--rollouts", &args.rollouts.to_string()]);
         measure.args(["--seed", &args.seed.to_string()]);
         measure.args(["--change-every", &args.change_every.to_string()]);
+        measure.args(["--epochs", &args.epochs.to_string()]);
         execute(&mut measure)?;
     }
     Ok(())

@@ -77,6 +77,9 @@ pub(super) fn measure(bed: &mut Bed, years: Years) -> Result<()> {
     );
     for day in HISTORY_DAYS..world.days {
         fleet.live(bed, day)?;
+        if day.is_multiple_of(100) {
+            println!("day {day}: {} cycles until now", cycles(bed)?);
+        }
     }
     fleet.settle(bed)?;
     println!(
