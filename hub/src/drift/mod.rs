@@ -35,8 +35,9 @@ const BEFORE_MS: Millis = 90 * DAY_MS;
 const DRAWN: usize = 20;
 /// A champion that no device complains of is looked at this often.
 const WEEK_MS: Millis = 7 * DAY_MS;
-/// Turns of the loop between two looks at what nobody complains of.
-const UNASKED_TURNS: u32 = 60;
+/// Turns of the loop between two looks at whether a week has passed for what nobody complains of: few, as the weeks of a backlog
+/// or a replay pass quickly.
+const UNASKED_TURNS: u32 = 5;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Checks what devices say until cancelled, while this hub leads: two would tell everything twice.

@@ -49,7 +49,7 @@ pub struct Request {
     /// Seed of the random numbers.
     #[serde(default = "one")]
     pub seed: u64,
-    /// Settings of the training.
+    /// Settings of the training; none: those of the forecaster's policy.
     #[serde(default)]
     pub config: Option<TrainConfig>,
     /// Training run whose snapshot is taken again, with its cut where it made a model.
@@ -168,7 +168,11 @@ pub async fn run(
     let horizon_ms = spec.period_ms() * Millis::try_from(spec.horizon).unwrap_or(1);
     let base = TrainConfig {
         seed: request.seed,
-        ..request.config.clone().unwrap_or_default()
+        ..request
+            .config
+            .clone()
+            .or_else(|| limits.training.clone())
+            .unwrap_or_default()
     };
     let usual = || {
         let grid = (spec.period_ms(), horizon_ms);

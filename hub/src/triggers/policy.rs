@@ -2,6 +2,7 @@
 
 use fieldcast_features::Millis;
 use fieldcast_features::grid::parse_period;
+use fieldcast_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::judge::Gate;
@@ -35,6 +36,9 @@ pub struct Policy {
     pub coverage: [f64; 2],
     /// Whether heads that begin at the champion's weights are trained too, and kept where they are better.
     pub warm_start: bool,
+    /// Settings of every training that brings none of its own, as the table `[retraining.training]`; none: the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainConfig>,
 }
 
 impl Default for Policy {
@@ -51,6 +55,7 @@ impl Default for Policy {
             max_old_loss: Gate::default().max_old_loss,
             coverage: Gate::default().coverage,
             warm_start: false,
+            training: None,
         }
     }
 }
@@ -139,6 +144,9 @@ impl Policy {
                 "coverage",
                 "must be two shares from 0 to 1, the smaller first".into(),
             );
+        }
+        if let Some(Err(e)) = self.training.as_ref().map(TrainConfig::validate) {
+            return refuse("training", e.to_string());
         }
         Ok(())
     }
@@ -277,6 +285,7 @@ mod tests {
             (r#"{"max_device_share": 0.4}"#, "max_device_share"),
             (r#"{"max_old_loss": -0.1}"#, "max_old_loss"),
             (r#"{"coverage": [0.9, 0.7]}"#, "coverage"),
+            (r#"{"training": {"seeds": 0}}"#, "training"),
         ] {
             let refused = read(text).unwrap_err().to_string();
             assert!(refused.contains(field), "{refused}");

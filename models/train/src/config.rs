@@ -100,7 +100,11 @@ impl TrainConfig {
         self.threads.unwrap_or_else(all).max(1)
     }
 
-    pub(crate) fn validate(&self) -> Result<(), TrainError> {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first that breaks its rule, with the rule.
+    pub fn validate(&self) -> Result<(), TrainError> {
         let fail = |setting, problem| Err(TrainError::Config { setting, problem });
         let share = |s: f64| s > 0.0 && s < 1.0;
         if !share(self.train_share)

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use fieldcast_tests::rollouts::{Kills, Scale, back, kills, whole};
+use fieldcast_tests::rollouts::{Kills, Scale, Years, back, cycles, kills, whole};
 
-const USAGE: &str = "fieldcast-rollouts whole|back|kills [--devices N] [--idle SECONDS] [--times N] [--rollouts N] [--seed S] [--talk]";
+const USAGE: &str = "fieldcast-rollouts whole|back|kills|cycles [--devices N] [--idle SECONDS] [--times N] [--rollouts N] [--seed S] \
+                     [--days N] [--change-every DAYS] [--epochs N] [--talk]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
@@ -32,6 +33,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
         seed: 1,
         every: Duration::from_secs(10),
     };
+    let mut years = Years::default();
     while let Some(name) = args.next() {
         let mut value = || {
             args.next()
@@ -42,7 +44,13 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
             "--idle" => scale.idle = Duration::from_secs(value()?.parse()?),
             "--times" => times = value()?.parse()?,
             "--rollouts" => plan.rollouts = value()?.parse()?,
-            "--seed" => plan.seed = value()?.parse()?,
+            "--seed" => {
+                plan.seed = value()?.parse()?;
+                years.seed = plan.seed;
+            }
+            "--days" => years.days = value()?.parse()?,
+            "--change-every" => years.change_every = value()?.parse()?,
+            "--epochs" => years.epochs = value()?.parse()?,
             "--talk" => scale.talk = true,
             _ => bail!("unknown option {name}; {USAGE}"),
         }
@@ -51,6 +59,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
         "whole" => whole(scale),
         "back" => back(times),
         "kills" => kills(plan).map(|report| println!("{report:#?}")),
+        "cycles" => cycles(years),
         _ => bail!("there is no figure {figure}; {USAGE}"),
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Bed {
     worker: Option<Process>,
     pub(super) hub: Hub,
     pub(super) postgres: Postgres,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 /// The device whose readings models are learnt from; it never connects.
@@ -245,6 +245,6 @@ pub(super) fn stage(name: &str, percent: u8, deadline_s: u32) -> String {
     )
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(super) fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
 }

@@ -2,6 +2,7 @@
 
 mod back;
 mod bed;
+mod cycles;
 mod kills;
 mod whole;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+pub use cycles::Years;
 pub use kills::{Kills, Report, kills};
 
 use bed::Bed;
@@ -43,6 +45,14 @@ pub fn whole(scale: Scale) -> Result<()> {
 /// The testbed cannot be had, or a canary does not come back.
 pub fn back(times: u32) -> Result<()> {
     kept(|bed| back::measure(bed, times))
+}
+
+/// How many times the loop closes by itself over made years, and what the forecasts were worth.
+///
+/// # Errors
+/// The testbed cannot be had, or a process ended by itself.
+pub fn cycles(years: Years) -> Result<()> {
+    kept(|bed| cycles::measure(bed, years))
 }
 
 /// Runs on a testbed of its own; what its processes wrote stays where it fails.

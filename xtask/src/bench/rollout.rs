@@ -18,7 +18,7 @@ const WATCHED: u32 = 180;
 /// Options of `bench rollout`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RolloutArgs {
-    /// Only these figures: evidence, whole, back, kills; by default all. May be given again.
+    /// Only these figures: evidence, whole, back, kills, cycles; by default all. May be given again.
     #[arg(long = "figure", value_name = "NAME")]
     figures: Vec<String>,
     /// Devices of `whole`.
@@ -27,6 +27,12 @@ pub(crate) struct RolloutArgs {
     /// Rollouts of `kills`.
     #[arg(long, default_value_t = 200)]
     rollouts: u32,
+    /// Days between two changes of the world of `cycles`.
+    #[arg(long, default_value_t = 120, value_name = "DAYS")]
+    change_every: u32,
+    /// Most epochs of each training of `cycles`; 0: ridge alone.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    epochs: u32,
     /// With the unoptimised build where processes are measured: tells whether a figure works, not how large it is.
     #[arg(long)]
     debug: bool,
@@ -42,7 +48,7 @@ pub(crate) struct RolloutArgs {
 }
 
 /// Figures that `fieldcast-rollouts` measures.
-const PROCESSES: [&str; 3] = ["whole", "back", "kills"];
+const PROCESSES: [&str; 4] = ["whole", "back", "kills", "cycles"];
 const EVIDENCE: &str = "evidence";
 
 pub(crate) fn run(args: &RolloutArgs) -> Result<()> {
@@ -80,6 +86,8 @@ fn processes(args: &RolloutArgs, figures: &[&str]) -> Result<()> {
         measure.args(["--devices", &args.devices.to_string()]);
         measure.args(["--rollouts", &args.rollouts.to_string()]);
         measure.args(["--seed", &args.seed.to_string()]);
+        measure.args(["--change-every", &args.change_every.to_string()]);
+        measure.args(["--epochs", &args.epochs.to_string()]);
         execute(&mut measure)?;
     }
     Ok(())

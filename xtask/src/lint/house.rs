@@ -39,7 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "train", "sim", "store", "postgres", "ledger",
         ],
     ),
-    ("fieldcast-tests", &["wire", "features", "sim"]),
+    ("fieldcast-tests", &["wire", "features", "sim", "baseline"]),
     ("xtask", &[]),
 ];
 
