@@ -286,6 +286,7 @@ async fn nothing_is_lost_or_twice_although_the_broker_is_killed() {
         sync_deadline: 700,
         backoff: (20, 400),
         silence: 10_000,
+        state_again: 500,
         ..Settings::default()
     };
     // What is committed before the first connection is the backlog.
@@ -314,6 +315,15 @@ async fn nothing_is_lost_or_twice_although_the_broker_is_killed() {
             .state
             .as_ref()
             .is_some_and(|s| s.key_list_version == 9 && s.boot == 1)
+    })
+    .await;
+    // One that a broker lost is not lost for good.
+    let n = seen.lock().unwrap().state.as_ref().map(|s| s.n);
+    until("the same state anew", async || {
+        let seen = seen.lock().unwrap();
+        seen.state
+            .as_ref()
+            .is_some_and(|s| Some(s.n) > n && s.key_list_version == 9)
     })
     .await;
     {

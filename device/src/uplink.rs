@@ -37,6 +37,8 @@ pub struct Settings {
     pub stable_after: i64,
     /// No answer at all for this long with batches in flight: connect anew.
     pub silence: i64,
+    /// The state is said on change, and anew after this long: an overloaded broker may have lost the last one.
+    pub state_again: i64,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             backoff: (500, 60_000),
             stable_after: 30_000,
             silence: 90_000,
+            state_again: 600_000,
         }
     }
 }

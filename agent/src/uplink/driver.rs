@@ -141,6 +141,7 @@ pub fn start(
     let seed = seed.0.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b));
     let driver = Driver {
         topics: Topics::new(&identity.site),
+        state_again: settings.state_again,
         machine: State::new(settings, seed),
         identity,
         buffer,
@@ -151,6 +152,7 @@ pub fn start(
         connection: None,
         state: None,
         state_n: 0,
+        state_sent: 0,
         anchor: None,
         session: 0,
     };
@@ -170,6 +172,9 @@ struct Driver {
     connection: Option<Connection>,
     state: Option<pb::State>,
     state_n: u64,
+    /// When it was said last, by the monotonic clock.
+    state_sent: Millis,
+    state_again: Millis,
     anchor: Option<(Millis, Millis)>,
     session: u64,
 }
@@ -182,6 +187,7 @@ impl Driver {
             let wait = self
                 .machine
                 .wake_at()
+                .min(self.state_sent + self.state_again)
                 .saturating_sub(self.clock.monotonic_ms())
                 .clamp(1, 60_000);
             let wait = Duration::from_millis(wait.unsigned_abs());
@@ -201,6 +207,9 @@ impl Driver {
             };
             if let Some(event) = event {
                 self.feed(event).await;
+            }
+            if self.clock.monotonic_ms() >= self.state_sent + self.state_again {
+                self.send_state().await;
             }
         }
         if let Some(connection) = self.connection.take() {
@@ -501,6 +510,7 @@ impl Driver {
     }
 
     async fn send_state(&mut self) {
+        self.state_sent = self.clock.monotonic_ms();
         let Some(mut state) = self.state.clone() else {
             return;
         };

@@ -65,6 +65,8 @@ pub(super) struct Device {
     online: bool,
     session: u64,
     said: u64,
+    /// When it said so last, by its monotonic clock.
+    state_sent: i64,
     boot: u64,
     channels: Vec<Channel>,
     taken: u64,
@@ -96,6 +98,7 @@ impl Device {
             online: false,
             session: fleet.run,
             said: 0,
+            state_sent: 0,
             boot: fleet.run,
             channels: plan.channels(number),
             taken: 0,
@@ -261,6 +264,9 @@ impl Device {
     async fn tick(&mut self) {
         let mut effects = Vec::new();
         let now = self.now();
+        if now >= self.state_sent + self.fleet.plan.settings.state_again {
+            self.send_state();
+        }
         if self.online && now >= self.models.wake_at() {
             self.models.tick(now, wall(), &mut effects).await;
         }
@@ -400,6 +406,7 @@ impl Device {
             return;
         }
         self.said += 1;
+        self.state_sent = self.now();
         let (records, bytes) = self.buffer.depth();
         let state = pb::State {
             boot: self.boot,
