@@ -175,8 +175,8 @@ async fn the_data_path(bed: &Bed, address: SocketAddr, token: &str) {
     }
 }
 
-/// The embedded broker, and a hub on it that leads.
-async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
+/// The embedded broker, and the hub's way to it.
+async fn listening(bed: &Bed) -> (Broker, Link) {
     let listen = "127.0.0.1:0".parse().unwrap();
     let broker = Broker::start(listen, &site(), bed.store.clone(), 100)
         .await
@@ -187,6 +187,12 @@ async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
         tls: None,
         login: Some((HUB_USER.to_owned(), broker.password.clone())),
     };
+    (broker, link)
+}
+
+/// The embedded broker, and a hub on it that leads.
+async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
+    let (broker, link) = listening(bed).await;
     let downlink = hub(bed, link, end).await;
     let until = deadline();
     while !downlink.connected() {
@@ -375,16 +381,7 @@ async fn a_hub_whose_subscription_is_refused_is_not_connected_and_says_why() {
     let bed = bed().await;
     let log = Log::capture();
     let end = CancellationToken::new();
-    let listen = "127.0.0.1:0".parse().unwrap();
-    let broker = Broker::start(listen, &site(), bed.store.clone(), 100)
-        .await
-        .unwrap();
-    let link = Link {
-        host: broker.address.ip().to_string(),
-        port: broker.address.port(),
-        tls: None,
-        login: Some((HUB_USER.to_owned(), broker.password.clone())),
-    };
+    let (broker, link) = listening(&bed).await;
     // The broker of one site does not let the hub of another read.
     let other = SiteId::new("other").unwrap();
     let mark = log.mark();
