@@ -8,6 +8,7 @@ pub mod batches;
 pub mod clock;
 pub mod commands;
 pub mod death;
+mod flights;
 pub mod pace;
 pub mod update;
 pub mod uplink;

@@ -11,10 +11,11 @@
 //! for is put aside, and tried again in the backlog every hour. The buffer stays the
 //! truth: a machine that is thrown away loses nothing. Numbers `P…` are those of `docs/protocol.md`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::aside::Aside;
 use crate::batches::{AckOutcome, BatchKey, SealedInfo};
+use crate::flights::Flights;
 
 /// Limits of the uplink. Times in milliseconds of process time.
 #[derive(Debug, Clone)]
@@ -33,6 +34,9 @@ pub struct Settings {
     pub sync_deadline: i64,
     /// First and longest wait before connecting again.
     pub backoff: (i64, i64),
+    /// Longest wait soon after the last answer, for fresh readings within seconds of a short outage; later it is a
+    /// tenth of the silence.
+    pub backoff_soon: i64,
     /// A connection that held this long resets the wait.
     pub stable_after: i64,
     /// No answer at all for this long with batches in flight: connect anew.
@@ -51,6 +55,7 @@ impl Default for Settings {
             connect_deadline: 20_000,
             sync_deadline: 10_000,
             backoff: (500, 60_000),
+            backoff_soon: 10_000,
             stable_after: 30_000,
             silence: 90_000,
             state_again: 600_000,
@@ -141,14 +146,6 @@ enum Link {
     Up { since: i64 },
 }
 
-#[derive(Debug, Clone)]
-struct Flight {
-    lane: Lane,
-    batch: SealedInfo,
-    deadline: i64,
-    tries: u32,
-}
-
 #[derive(Debug, Clone, Default)]
 struct Queue {
     after: i64,
@@ -166,7 +163,7 @@ pub struct State {
     link: Link,
     attempt: u32,
     random: u64,
-    flights: BTreeMap<BatchKey, Flight>,
+    flights: Flights,
     live: Queue,
     backlog: Queue,
     aside: Aside,
@@ -198,11 +195,11 @@ impl State {
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
+            flights: Flights::new(settings.ack_deadline),
             settings,
             link: Link::Down { retry_at: i64::MIN },
             attempt: 0,
             random: seed,
-            flights: BTreeMap::new(),
             live: Queue::default(),
             backlog: Queue::default(),
             aside: Aside::default(),
@@ -221,6 +218,11 @@ impl State {
         matches!(self.link, Link::Up { .. })
     }
 
+    /// Whether an answer is overdue, whoever should have given it.
+    fn is_silent(&self, now: i64) -> bool {
+        now - self.last_answer >= self.settings.ack_deadline
+    }
+
     /// Batches in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -230,7 +232,7 @@ impl State {
     /// When the next tick is due, at the latest.
     #[must_use]
     pub fn wake_at(&self) -> i64 {
-        let flights = self.flights.values().map(|f| f.deadline).min();
+        let flights = self.flights.due_at();
         let link = match self.link {
             Link::Down { retry_at } => Some(retry_at),
             Link::Connecting { deadline } | Link::Syncing { deadline, .. } => Some(deadline),
@@ -273,16 +275,12 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
         }
         Event::Acked(outcome) => acked(s, &outcome, now, &mut out),
         Event::NotTaken(which) => {
-            s.last_answer = now;
-            if let Some(flight) = which.and_then(|key| s.flights.remove(&key)) {
-                s.aside.put(flight.batch, now);
+            answered(s, now);
+            if let Some(batch) = which.and_then(|key| s.flights.remove(&key)) {
+                s.aside.put(batch, now);
             }
         }
-        Event::Refused(key) => {
-            if let Some(f) = s.flights.get_mut(&key) {
-                f.deadline = now + 500;
-            }
-        }
+        Event::Refused(key) => s.flights.refused(&key, now),
         Event::Gone(key) => {
             s.flights.remove(&key);
         }
@@ -332,6 +330,7 @@ fn lost(s: &mut State, now: i64) {
         s.attempt = 0;
     }
     let (least, most) = s.settings.backoff;
+    let most = most.min(((now - s.last_answer) / 10).max(s.settings.backoff_soon));
     let ceiling = least
         .saturating_mul(1 << s.attempt.min(20))
         .clamp(1, most.max(1));
@@ -398,14 +397,21 @@ fn page(s: &mut State, lane: Lane, batches: Vec<SealedInfo>) {
             break;
         }
         queue.after = b.order;
-        if !s.flights.contains_key(&b.key) && !s.aside.holds(&b.key) {
+        if !s.flights.holds(&b.key) && !s.aside.holds(&b.key) {
             queue.waiting.push_back(b);
         }
     }
 }
 
-fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
+fn answered(s: &mut State, now: i64) {
+    if s.is_silent(now) {
+        s.flights.silence_ends(now);
+    }
     s.last_answer = now;
+}
+
+fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
+    answered(s, now);
     if outcome.stranger {
         // P5: only an answer to what is sent from now on tells whether this instance is the hub's newest. Its late
         // answers come in swarms; one question at a time is enough.
@@ -460,6 +466,9 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
 fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
     match s.link {
         Link::Down { retry_at } if now >= retry_at => {
+            if retry_at == i64::MIN {
+                s.last_answer = now;
+            }
             s.link = Link::Connecting {
                 deadline: now + s.settings.connect_deadline,
             };
@@ -473,7 +482,7 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
             // Telemetry may reach a hub although the leading one, who answers syncs, is away.
             s.link = Link::Up { since };
         }
-        Link::Up { .. } if !s.flights.is_empty() && now - s.last_answer >= s.settings.silence => {
+        Link::Up { .. } if s.flights.len() > 0 && now - s.last_answer >= s.settings.silence => {
             out.push(Output::Disconnect);
             lost(s, now);
         }
@@ -486,15 +495,12 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
 }
 
 fn resend(s: &mut State, now: i64, out: &mut Vec<Output>) {
-    let wait = s.settings.ack_deadline;
-    for (key, f) in s.flights.iter_mut().filter(|(_, f)| f.deadline <= now) {
-        f.tries += 1;
-        f.deadline = now + wait * i64::from(f.tries.min(4));
-        out.push(Output::Publish {
-            key: *key,
-            lane: f.lane,
-        });
-    }
+    let again = s.flights.again(now, s.is_silent(now));
+    out.extend(
+        again
+            .into_iter()
+            .map(|(key, lane)| Output::Publish { key, lane }),
+    );
 }
 
 fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
@@ -512,8 +518,8 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
             Lane::Live => s.settings.live_inflight,
             Lane::Backlog => s.settings.backlog_inflight,
         };
-        let mut used = s.flights.values().filter(|f| f.lane == lane).count();
-        let mut contested = s.flights.values().any(|f| f.batch.contested);
+        let mut used = s.flights.on(lane);
+        let mut contested = s.flights.any_contested();
         let queue = match lane {
             Lane::Live => &mut s.live,
             Lane::Backlog => &mut s.backlog,
@@ -530,7 +536,7 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
             let Some(b) = queue.waiting.remove(at) else {
                 break;
             };
-            if s.flights.contains_key(&b.key) {
+            if s.flights.holds(&b.key) {
                 continue;
             }
             contested |= b.contested;
@@ -538,13 +544,7 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
                 s.budget -= i64::try_from(b.bytes).unwrap_or(i64::MAX);
             }
             out.push(Output::Publish { key: b.key, lane });
-            let flight = Flight {
-                lane,
-                deadline: now + s.settings.ack_deadline,
-                tries: 1,
-                batch: b,
-            };
-            s.flights.insert(flight.batch.key, flight);
+            s.flights.add(lane, b, now);
             used += 1;
         }
         if queue.more && !queue.asked && now >= queue.again_at && queue.waiting.len() < PAGE / 2 {

@@ -6,10 +6,8 @@ use fieldcast_wire::Epoch;
 use super::{Event, Lane, Output, Settings, State, step};
 use crate::batches::{AckOutcome, BatchKey, SealedInfo};
 
-#[test]
-fn what_the_hub_has_no_room_for_holds_nothing_up_and_is_tried_again_every_hour() {
-    const HOUR: i64 = 3_600_000;
-    let batch = |order: i64| SealedInfo {
+fn batch(order: i64) -> SealedInfo {
+    SealedInfo {
         key: BatchKey {
             epoch: Epoch::from_slice(&[1; 16]).unwrap(),
             number: order.unsigned_abs(),
@@ -19,7 +17,12 @@ fn what_the_hub_has_no_room_for_holds_nothing_up_and_is_tried_again_every_hour()
         first_seq: 1,
         last_seq: 1,
         contested: false,
-    };
+    }
+}
+
+#[test]
+fn what_the_hub_has_no_room_for_holds_nothing_up_and_is_tried_again_every_hour() {
+    const HOUR: i64 = 3_600_000;
     let lane = Lane::Backlog;
     let again = |order| Output::Publish {
         key: batch(order).key,
@@ -84,4 +87,66 @@ fn what_the_hub_has_no_room_for_holds_nothing_up_and_is_tried_again_every_hour()
         "2 is there by now"
     );
     assert_eq!(step(&mut s, Event::Tick, due + 28_000), [again(3)]);
+}
+
+#[test]
+fn waits_are_seconds_after_a_short_outage_and_a_minute_after_a_long_one() {
+    const STEADY: i64 = 1_000_000;
+    let mut s = State::new(Settings::default(), 3);
+    step(&mut s, Event::Tick, STEADY);
+    step(&mut s, Event::Connected { newest: 1 }, STEADY);
+    step(&mut s, Event::Acked(AckOutcome::default()), STEADY);
+    let mut longest = |silent: std::ops::Range<i64>| {
+        let mut now = STEADY + silent.start;
+        let mut longest = 0;
+        while now < STEADY + silent.end {
+            step(&mut s, Event::Lost, now);
+            let due = s.wake_at();
+            longest = longest.max(due - now);
+            now = due;
+            step(&mut s, Event::Tick, now);
+        }
+        longest
+    };
+    let short = longest(0..90_000);
+    assert!((5_000..=10_000).contains(&short), "{short}");
+    let long = longest(600_000..7_200_000);
+    assert!((50_000..=60_000).contains(&long), "{long}");
+}
+
+#[test]
+fn into_a_silence_one_batch_at_a_time_is_sent_again_and_the_first_answer_sends_all() {
+    let mut s = State::new(Settings::default(), 3);
+    step(&mut s, Event::Tick, 0);
+    step(&mut s, Event::Connected { newest: 0 }, 0);
+    step(&mut s, Event::Acked(AckOutcome::default()), 0);
+    step(&mut s, Event::Sealed { newest: 16 }, 0);
+    let page = Event::Page {
+        lane: Lane::Live,
+        batches: (1..=16).map(batch).collect(),
+    };
+    let published = |out: &[Output]| {
+        let sent = |o: &&Output| matches!(o, Output::Publish { .. });
+        out.iter().filter(sent).count()
+    };
+    assert_eq!(published(&step(&mut s, page, 0)), 16);
+    // The broker took them; no hub is there.
+    let (mut now, mut asked) = (0, 0);
+    while now < 60_000 {
+        now = s.wake_at();
+        let again = published(&step(&mut s, Event::Tick, now));
+        assert!(again <= 1, "{again} at {now}");
+        asked += again;
+    }
+    assert_eq!(asked, 10, "each five seconds from the fifteenth on");
+    let answer = AckOutcome {
+        done: vec![batch(1).key],
+        ..Default::default()
+    };
+    let again = published(&step(&mut s, Event::Acked(answer), now + 100));
+    assert!(
+        (12..=14).contains(&again),
+        "all but what just went: {again}"
+    );
+    assert_eq!(s.in_flight(), 15);
 }

@@ -208,7 +208,8 @@ async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_on
     add_device(&bed.store, "a", None).await;
     let mut config = BrokerConfig::default()
         .with_bind_address("127.0.0.1:0".parse::<SocketAddr>().unwrap())
-        .with_max_packet_size(1 << 20);
+        .with_max_packet_size(1 << 20)
+        .with_storage_config(StorageConfig::default().with_persistence(false));
     config.shared_subscription_available = false;
     let mut broker = MqttBroker::with_config(config).await.unwrap();
     let address = broker.local_addr().unwrap();
