@@ -11,6 +11,7 @@ pub mod downlink;
 pub mod drift;
 pub mod events;
 pub mod experiment;
+pub mod features;
 pub mod import;
 pub mod ingest;
 pub mod jobs;

@@ -23,7 +23,7 @@ use fieldcast_hub::mqtt::{self, LANE, Lanes, Link};
 use fieldcast_hub::signing::Signer;
 use fieldcast_wire::{DeviceTopic, SiteId, Topics, message, pb};
 use mqtt5::broker::MqttBroker;
-use mqtt5::broker::config::BrokerConfig;
+use mqtt5::broker::config::{BrokerConfig, StorageConfig};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, RetainForwardRule};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -208,8 +208,8 @@ async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_on
     add_device(&bed.store, "a", None).await;
     let mut config = BrokerConfig::default()
         .with_bind_address("127.0.0.1:0".parse::<SocketAddr>().unwrap())
-        .with_max_packet_size(1 << 20)
-        .with_storage_config(StorageConfig::default().with_persistence(false));
+        .with_max_packet_size(1 << 20);
+    config.storage_config = StorageConfig::default().with_persistence(false);
     config.shared_subscription_available = false;
     let mut broker = MqttBroker::with_config(config).await.unwrap();
     let address = broker.local_addr().unwrap();

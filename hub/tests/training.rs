@@ -10,6 +10,7 @@ mod support;
 
 use std::time::Duration;
 
+use fieldcast_hub::features;
 use fieldcast_hub::jobs::{JobHandle, Worker};
 use fieldcast_hub::rollout::plan::Plan;
 use fieldcast_hub::rollout::rows;
@@ -243,7 +244,7 @@ async fn a_snapshot_holds_what_was_known_at_its_time() {
     // A row is the same wherever the reading of it begins.
     let half = 3_600_000 / 2;
     let from = JAN_2026 + 10 * 3_600_000;
-    let rows = snapshot::rows(store, &spec, "a", from - half, from)
+    let rows = features::newest_rows(store, &spec, "a", (from - half, from))
         .await
         .unwrap();
     assert_eq!(rows, &all[0].rows[10..11]);

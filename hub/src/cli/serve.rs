@@ -14,6 +14,7 @@ use crate::app;
 use crate::commands;
 use crate::config::ServeConfig;
 use crate::drift;
+use crate::features;
 use crate::jobs::Worker;
 use crate::keys;
 use crate::retention::{self, Retention};
@@ -94,6 +95,8 @@ async fn serve_until_ended(
     if running.begin().await? {
         tracing::info!("the database answers; data is taken");
         let hub = running.hub.clone();
+        let (store, leads) = (hub.store.clone(), hub.leads.clone());
+        running.spawn(features::run(store, leads, hub.end.clone()));
         running.spawn(retention::run(hub.store, retention, hub.leads, hub.end));
         spawn_loop(running);
         running.hub.end.cancelled().await;

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::features::{self, Kept};
 use crate::page::{Course, Panel};
 use crate::training::{self, Request, admit, snapshot};
 use crate::triggers;
@@ -281,6 +282,9 @@ async fn daily_errors(
 ) -> Result<Vec<DeviceDays>> {
     let period = spec.period_ms();
     let horizon = Millis::try_from(spec.horizon).unwrap_or(1);
+    let mark = features::advance(store, spec).await?;
+    let kept = Kept::open(store, spec).await?;
+    let span = (onset, fieldcast_wire::caps::MAX_TIME_MS);
     let mut devices: Vec<DeviceDays> = Vec::new();
     for device in snapshot::devices(store, spec).await? {
         // One after the other: a fleet's forecasts are never in memory at once.
@@ -290,14 +294,7 @@ async fn daily_errors(
         if own.is_empty() {
             continue;
         }
-        let rows = snapshot::rows(
-            store,
-            spec,
-            &device,
-            onset,
-            fieldcast_wire::caps::MAX_TIME_MS,
-        )
-        .await?;
+        let rows = kept.rows(&device, span, mark).await?;
         let target = spec.target_channel();
         let actual: HashMap<Millis, f64> = rows
             .iter()

@@ -45,7 +45,7 @@ pub async fn elect(store: Store, leads: watch::Sender<bool>, end: CancellationTo
                     }
                 }
                 leads.send_replace(false);
-                leadership.resign().await;
+                leadership.release().await;
             }
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "cannot lead without a database"),

@@ -4,7 +4,7 @@ use fieldcast_features::grid::slot_of;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Preset};
 use fieldcast_store::{Result, Store};
 
-use crate::training::snapshot;
+use crate::features;
 
 /// The newest rows of a device by time, `needed` of them where there are so many. For the preset `classic` these are
 /// complete rows, and as in the replaced system the last ones count, whatever lies between them.
@@ -30,7 +30,7 @@ pub(super) async fn newest(
     let mut span = period.saturating_mul(Millis::try_from(spec.lookback * 2).unwrap_or(1));
     loop {
         let from = last.saturating_sub(span);
-        let mut rows = snapshot::rows(store, spec, device, from, until).await?;
+        let mut rows = features::newest_rows(store, spec, device, (from, until)).await?;
         if spec.preset == Preset::Classic {
             rows.retain(|r| (0..spec.inputs.len()).all(|c| r.value(c).is_some()));
         }

@@ -20,6 +20,7 @@ use super::extract::Body;
 use super::history;
 use super::lists::{text_of, time};
 use super::problem::Problem;
+use crate::features;
 use crate::registry;
 use crate::training::snapshot;
 
@@ -310,7 +311,7 @@ async fn rows_for(
         },
     };
     let span = period * Millis::try_from(spec.lookback + 1).unwrap_or(1);
-    Ok(snapshot::rows(store, spec, device, until - span, until).await?)
+    Ok(features::newest_rows(store, spec, device, (until - span, until)).await?)
 }
 
 async fn loaded(rest: &Rest, row: &ModelVersionRow) -> Result<Arc<LoadedModel>, Problem> {

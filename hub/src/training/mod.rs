@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use crate::jobs::{JobError, JobHandle};
 use crate::signing::{Signer, hex};
-use crate::{registry, rollout, triggers};
+use crate::{features, registry, rollout, triggers};
 use again::Earlier;
 use compare::Judged;
 
@@ -95,7 +95,7 @@ pub async fn run(
     };
     let spec = forecaster.spec;
     handle.progress(0.01, "reading the data");
-    // The clock that stamps readings as received decides which of them are in the snapshot.
+    // All readings received until a mark are in the snapshot.
     let interrupted = store
         .interrupted_training(job.id, forecaster.version, crate::CODE_VERSION)
         .await?;
@@ -106,7 +106,7 @@ pub async fn run(
         }
         None => match &again {
             Some(earlier) => (earlier.known(), None),
-            None => (store.settled_time().await?, None),
+            None => (features::advance(store, &spec).await?, None),
         },
     };
     let data = snapshot::take(store, &spec, fieldcast_wire::caps::MIN_TIME_MS, snapshot_at).await?;

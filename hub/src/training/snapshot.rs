@@ -1,9 +1,12 @@
-//! The data a model sees: owns reading a forecaster's rows from stored readings with the device's own pipeline, never trains.
+//! The data a model sees: owns which devices' feature rows a snapshot holds, never trains.
 
 use chrono::{DateTime, Utc};
-use fieldcast_features::resample::resample_all;
-use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Quality, Sample};
+use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
 use fieldcast_store::{Result, Store};
+
+#[cfg(doc)]
+use crate::features;
+use crate::features::Kept;
 
 /// One device's rows.
 #[derive(Debug, Clone)]
@@ -60,61 +63,7 @@ pub async fn newest(store: &Store, spec: &ForecasterSpec) -> Result<Option<Milli
     Ok(all.into_iter().map(|(_, newest)| newest).max())
 }
 
-/// A device's rows with grid times in `(from, to]`, made from its readings as the device makes them. Readings whose time
-/// nobody vouches for stay out, and bad ones count as missing.
-///
-/// # Errors
-/// The database.
-pub async fn rows(
-    store: &Store,
-    spec: &ForecasterSpec,
-    device: &str,
-    from: Millis,
-    to: Millis,
-) -> Result<Vec<FeatureRow>> {
-    rows_known(store, spec, device, (from, to), None).await
-}
-
-/// As [`rows`], from readings received until `known`.
-async fn rows_known(
-    store: &Store,
-    spec: &ForecasterSpec,
-    device: &str,
-    (from, to): (Millis, Millis),
-    known: Option<DateTime<Utc>>,
-) -> Result<Vec<FeatureRow>> {
-    let channels = spec.channels();
-    let sensors: Vec<String> = channels
-        .iter()
-        .map(|c| spec.sensor_of(c).to_owned())
-        .collect();
-    // The first row takes in readings from before `from` where that lies between two grid times.
-    let first = from.div_euclid(spec.period_ms().max(1)) * spec.period_ms();
-    let readings = store
-        .readings_known(device, &sensors, (first, to), known)
-        .await?;
-    let samples: Vec<Sample> = readings
-        .iter()
-        .filter(|r| r.time_quality > 0)
-        .flat_map(|r| {
-            let quality = Quality::from_u8(r.quality).unwrap_or(Quality::Bad);
-            // One sensor may stand behind several channels.
-            let of_sensor = sensors.iter().enumerate().filter(|(_, s)| **s == r.sensor);
-            of_sensor.map(move |(channel, _)| Sample {
-                channel,
-                time: r.time,
-                value: quality.admit(r.value),
-            })
-        })
-        .collect();
-    let rows = tokio::task::block_in_place(|| resample_all(spec, &samples));
-    Ok(rows
-        .into_iter()
-        .filter(|r| r.time > from && r.time <= to)
-        .collect())
-}
-
-/// The rows of every selected device that has some, from readings received until `known`.
+/// The rows of every selected device that has some, of the readings received until a mark of [`features::advance`].
 ///
 /// # Errors
 /// The database.
@@ -122,12 +71,13 @@ pub async fn take(
     store: &Store,
     spec: &ForecasterSpec,
     from: Millis,
-    known: DateTime<Utc>,
+    mark: DateTime<Utc>,
 ) -> Result<Vec<DeviceRows>> {
+    let kept = Kept::open(store, spec).await?;
     let mut all = Vec::new();
     let span = (from, fieldcast_wire::caps::MAX_TIME_MS);
     for device in devices(store, spec).await? {
-        let rows = rows_known(store, spec, &device, span, Some(known)).await?;
+        let rows = kept.rows(&device, span, mark).await?;
         if !rows.is_empty() {
             all.push(DeviceRows { device, rows });
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, Utc};
 use fieldcast_features::Millis;
 
 use crate::Store;
@@ -41,6 +41,11 @@ impl Month {
     pub(crate) fn ended_by(self, time: DateTime<Utc>) -> bool {
         let end = self.next().start();
         end.is_some_and(|end| end <= time.date_naive())
+    }
+
+    /// Its first moment.
+    pub(crate) fn begin(self) -> Option<DateTime<Utc>> {
+        Some(self.start()?.and_time(NaiveTime::MIN).and_utc())
     }
 
     fn start(self) -> Option<NaiveDate> {

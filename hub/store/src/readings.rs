@@ -159,6 +159,32 @@ impl Store {
             .collect())
     }
 
+    /// Data time of the first reading of some sensors of a device with `after < time <= to`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn next_reading(
+        &self,
+        device: &str,
+        sensors: &[String],
+        (after, to): (Millis, Millis),
+    ) -> Result<Option<Millis>> {
+        let next: Option<DateTime<Utc>> = sqlx::query_scalar(
+            "SELECT min(least(r.next, j.next)) FROM sensors s
+             CROSS JOIN LATERAL (SELECT min(time) AS next FROM readings WHERE sensor = s.id AND time > $3 AND time <= $4) r
+             CROSS JOIN LATERAL (SELECT min(time) AS next FROM json_readings WHERE sensor = s.id AND time > $3 AND time <= $4) j
+             WHERE s.device = $1 AND s.name = ANY($2)",
+        )
+        .bind(device)
+        .bind(sensors)
+        .bind(timestamp(after))
+        .bind(timestamp(to))
+        .fetch_one(self.pool())
+        .await
+        .during(format!("find the next reading of device {device}"))?;
+        Ok(next.map(millis))
+    }
+
     /// First and last data time of a device's sensors; none where there is no reading.
     ///
     /// # Errors

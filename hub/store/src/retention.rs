@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::Store;
 use crate::error::{Context as _, Result};
 use crate::partitions::Month;
+use crate::time::millis;
 
 /// Rows deleted in one statement: short enough to be in nobody's way.
 const CHUNK: i64 = 10_000;
@@ -64,6 +65,9 @@ impl Store {
         self.delete("readings_early", "time", before).await?;
         self.delete("readings_late", "received_at", before).await?;
         self.delete("json_readings", "time", before).await?;
+        if let Some(month) = Month::of(millis(before)).and_then(Month::begin) {
+            self.delete("feature_rows", "time", month).await?;
+        }
         Ok(removed)
     }
 

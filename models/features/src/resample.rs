@@ -1,6 +1,6 @@
 //! Readings to grid rows: owns slots and their means, as a stream and as a batch with the same numbers; never stores rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::grid::{Millis, is_time, slot_of};
 use crate::row::FeatureRow;
@@ -196,13 +196,7 @@ impl Resampler {
             }
             let slot = entry.remove();
             if let Some(last) = self.closed_through {
-                let gap = (time - last) / self.period - 1;
-                if usize::try_from(gap).is_ok_and(|gap| gap <= MAX_LOOKBACK) {
-                    rows.extend(
-                        (1..=gap)
-                            .map(|i| FeatureRow::missing(last + i * self.period, self.channels)),
-                    );
-                }
+                rows.extend(missing_between(last, time, self.period, self.channels));
             }
             rows.push(FeatureRow {
                 time,
@@ -212,6 +206,47 @@ impl Resampler {
         }
         rows
     }
+}
+
+/// Rows of NaN for the grid times between two rows; none where more than [`MAX_LOOKBACK`] would be.
+fn missing_between(
+    last: Millis,
+    next: Millis,
+    period: Millis,
+    channels: usize,
+) -> impl Iterator<Item = FeatureRow> {
+    let gap = (next - last) / period - 1;
+    let few = usize::try_from(gap).is_ok_and(|gap| gap <= MAX_LOOKBACK);
+    let many = if few { gap } else { 0 };
+    (1..=many).map(move |i| FeatureRow::missing(last + i * period, channels))
+}
+
+/// Rows by time, completed by those of NaN that [`Resampler::close`] hands out between them.
+#[must_use]
+pub fn completed(spec: &ForecasterSpec, sparse: Vec<FeatureRow>) -> Vec<FeatureRow> {
+    let (period, channels) = (spec.period_ms(), spec.channels().len());
+    let mut rows: Vec<FeatureRow> = Vec::with_capacity(sparse.len());
+    for row in sparse {
+        if let Some(last) = rows.last().map(|r| r.time) {
+            rows.extend(missing_between(last, row.time, period, channels));
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// As [`resample_all`], but only the rows whose slot holds a reading, of whatever value.
+#[must_use]
+pub fn resample_sparse(spec: &ForecasterSpec, readings: &[Sample]) -> Vec<FeatureRow> {
+    let (period, channels) = (spec.period_ms(), spec.channels().len());
+    let held: BTreeSet<Millis> = readings
+        .iter()
+        .filter(|s| s.channel < channels && is_time(s.time))
+        .map(|s| slot_of(s.time, period))
+        .collect();
+    let mut rows = resample_all(spec, readings);
+    rows.retain(|r| held.contains(&r.time));
+    rows
 }
 
 /// All rows of a batch of readings in any order: the numbers of a [`Resampler`] that got every reading in time.
@@ -251,6 +286,31 @@ mod tests {
 
     fn spec() -> ForecasterSpec {
         crate::spec::tests::spec("1m", &["a", "b"], "a")
+    }
+
+    proptest! {
+        #[test]
+        fn rows_made_piece_by_piece_and_completed_are_those_made_at_once(
+            slots in proptest::collection::vec((1_i64..40, 0_i64..MIN, 0_usize..3, proptest::option::of(-9.0_f64..9.0)), 1..60),
+            cut in 0_i64..1_500,
+            far in proptest::bool::ANY,
+        ) {
+            let spec = spec();
+            let mut at = 0;
+            let samples: Vec<Sample> = slots
+                .iter()
+                .enumerate()
+                .map(|(i, (step, within, channel, value))| {
+                    let jump = if far && i == 7 { MAX_LOOKBACK as i64 + 2 } else { 0 };
+                    at += (step - 1 + jump) * MIN;
+                    Sample { channel: *channel, time: at + within, value: value.unwrap_or(f64::NAN) }
+                })
+                .collect();
+            let (before, behind): (Vec<Sample>, Vec<Sample>) = samples.iter().partition(|s| s.time <= cut * MIN);
+            let mut pieces = resample_sparse(&spec, &before);
+            pieces.extend(resample_sparse(&spec, &behind));
+            prop_assert_eq!(bits(&completed(&spec, pieces)), bits(&resample_all(&spec, &samples)));
+        }
     }
 
     fn bits(rows: &[FeatureRow]) -> Vec<(Millis, Vec<u64>)> {

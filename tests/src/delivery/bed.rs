@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::scenario::process::port;
-use crate::scenario::{AgentOptions, AgentProcess, HubOptions, HubProcess};
+use crate::scenario::{AgentOptions, AgentProcess, Broker, HubOptions, HubProcess};
 
 /// Name of the only device.
 pub(super) const DEVICE: &str = "d1";
@@ -17,11 +17,18 @@ pub(super) const DEVICE: &str = "d1";
 /// A folder with a hub's and a device's things; the hub runs, the device does not yet.
 pub(super) struct Bed {
     dir: TempDir,
+    // Ended before its broker.
     pub(super) hub: Option<HubProcess>,
+    broker: Broker,
 }
 
 impl Bed {
+    /// With the hub's own broker.
     pub(super) fn make() -> Result<Self> {
+        Self::with(Broker::Embedded)
+    }
+
+    pub(super) fn with(broker: Broker) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("fieldcast-delivery-")
             .tempdir()?;
@@ -31,7 +38,11 @@ impl Bed {
             dir.path(),
             std::os::unix::fs::PermissionsExt::from_mode(0o755),
         )?;
-        let mut bed = Self { dir, hub: None };
+        let mut bed = Self {
+            dir,
+            hub: None,
+            broker,
+        };
         bed.start_hub(None)?;
         Ok(bed)
     }
@@ -40,6 +51,7 @@ impl Bed {
     pub(super) fn start_hub(&mut self, broker: Option<String>) -> Result<()> {
         let options = HubOptions {
             data_dir: self.at("hub"),
+            broker: self.broker.hub_url(),
             broker_listen: broker,
             ..HubOptions::default()
         };
@@ -49,6 +61,14 @@ impl Bed {
 
     pub(super) fn hub(&self) -> Result<&HubProcess> {
         self.hub.as_ref().context("the hub does not run")
+    }
+
+    /// The process of the broker, where it is not the hub.
+    pub(super) fn broker_pid(&self) -> Option<u32> {
+        match &self.broker {
+            Broker::Mosquitto(broker, _) => broker.pid(),
+            Broker::Embedded | Broker::Given(_) => None,
+        }
     }
 
     pub(super) fn at(&self, name: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! The figure of a large fleet: memory of hub and embedded broker, and how long a reading waits for its acknowledgement.
+//! The figures of a large fleet: memory of hub and broker, the embedded one or Mosquitto, and how long a reading waits for its acknowledgement.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -6,17 +6,33 @@ use serde_json::Value;
 use super::bed::Bed;
 use super::usage::memory_mb;
 use super::{Plan, line};
+use crate::scenario::Broker;
 
 /// Memory in MB and p99 in milliseconds that are asked for, of 5,000 devices.
-const MEMORY: f64 = 300.0;
+const EMBEDDED: (f64, &str) = (300.0, "what 5,000 devices may take (300; 10,000 in 450)");
+const MOSQUITTO: (f64, &str) = (
+    150.0,
+    "what 5,000 devices may take of both (150; 10,000 in 200)",
+);
 const P99: f64 = 2_000.0;
 
 /// One batch each 10 s from every device, ten readings in it.
 pub(super) fn measure(plan: &Plan) -> Result<()> {
-    let bed = Bed::make()?;
+    over(&Bed::make()?, "fleet", EMBEDDED, plan)
+}
+
+/// The same over Mosquitto; said aloud where it is not installed.
+pub(super) fn over_mosquitto(plan: &Plan) -> Result<()> {
+    match Broker::mosquitto()? {
+        Some(broker) => over(&Bed::with(broker)?, "fleet_mosquitto", MOSQUITTO, plan),
+        None => Ok(()),
+    }
+}
+
+fn over(bed: &Bed, figure: &str, goal: (f64, &str), plan: &Plan) -> Result<()> {
     let (devices, duration) = (plan.devices.to_string(), format!("{}s", plan.seconds));
     let told = fleet(
-        &bed,
+        bed,
         &[
             "--devices",
             &devices,
@@ -28,15 +44,11 @@ pub(super) fn measure(plan: &Plan) -> Result<()> {
             "--drain=120s",
         ],
     )?;
-    let name = |what: &str| format!("fleet_{devices}_{what}");
-    let memory = memory_mb(bed.hub()?.pid(), "VmHWM")?;
-    line(
-        &name("memory"),
-        memory,
-        "MB",
-        memory / MEMORY,
-        "what 5,000 devices may take (300; 10,000 in 450)",
-    );
+    let name = |what: &str| format!("{figure}_{devices}_{what}");
+    let hub = memory_mb(bed.hub()?.pid(), "VmHWM")?;
+    let broker = bed.broker_pid().map(|pid| memory_mb(pid, "VmHWM"));
+    let memory = hub + broker.transpose()?.unwrap_or(0.0);
+    line(&name("memory"), memory, "MB", memory / goal.0, goal.1);
     for (what, goal) in [
         ("p50_ms", ""),
         ("p99_ms", " (2000; 1000)"),

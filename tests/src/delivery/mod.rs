@@ -22,8 +22,9 @@ pub struct Plan {
 
 type Measure = fn(&Plan) -> Result<()>;
 
-const FIGURES: [(&str, Measure); 6] = [
+const FIGURES: [(&str, Measure); 7] = [
     ("fleet", fleet::measure),
+    ("fleet-mosquitto", fleet::over_mosquitto),
     ("one-core", one_core::measure),
     ("durable", durable::measure),
     ("idle", idle::measure),

@@ -73,6 +73,11 @@ impl Mosquitto {
         Ok(())
     }
 
+    /// Its process; none while it does not run.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     pub(crate) fn kill(&mut self) -> Result<bool> {
         match self.process.take() {
             Some(process) => process.kill().map(|()| true),

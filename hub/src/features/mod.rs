@@ -1,0 +1,250 @@
+//! Feature rows in PostgreSQL: owns when and of what they are made and read again as they were known, never how one is computed.
+//!
+//! A row holds the means of one slot of a forecaster's grid. It is made once its slot is over, of all readings received
+//! until a **mark**, and kept with that mark; where later readings change it, a version with a later mark is
+//! added. So what was known at a mark can be read at any time after it. One hub at a time makes a forecaster's rows.
+//!
+//! ```text
+//!   readings received in (last mark, mark] ──► spans of data time by device ──► rows of these spans ──► versions where
+//!   they differ from the newest ──► the mark is the forecaster's last one
+//! ```
+//! Interrupted anywhere, the same span is looked at again; what is there already stays.
+
+mod due;
+mod from_readings;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use fieldcast_features::resample::completed;
+use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, PIPELINE_VERSION};
+use fieldcast_store::features::{Arrived, FeatureDevice, FeatureSet};
+use fieldcast_store::{Result, Store};
+use fieldcast_wire::caps::MIN_TIME_MS;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use due::due;
+use from_readings::{Made, sensors};
+
+use crate::training::snapshot::devices;
+
+const LOOK: Duration = Duration::from_secs(60);
+/// How long the rows of a pipeline are kept that no definition has any more.
+const KEEP_DAYS: i64 = 30;
+/// Between two tries for a lock.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What decides a forecaster's rows.
+fn pipeline(spec: &ForecasterSpec) -> String {
+    format!(
+        "{PIPELINE_VERSION} {} {}",
+        spec.period_ms(),
+        sensors(spec).join(",")
+    )
+}
+
+/// Makes the rows that are missing and answers the mark until which all are made.
+///
+/// # Errors
+/// The database.
+pub async fn advance(store: &Store, spec: &ForecasterSpec) -> Result<DateTime<Utc>> {
+    let lock = loop {
+        match store.try_lock_features(&spec.name).await? {
+            Some(lock) => break lock,
+            None => tokio::time::sleep(AGAIN).await,
+        }
+    };
+    let mark = make(store, spec).await;
+    lock.release().await;
+    mark
+}
+
+async fn make(store: &Store, spec: &ForecasterSpec) -> Result<DateTime<Utc>> {
+    let mark = store.settled_time().await?;
+    let channels: Vec<String> = spec.channels().into_iter().map(str::to_owned).collect();
+    let set = store
+        .feature_set(&spec.name, &pipeline(spec), &channels, mark)
+        .await?;
+    // A transaction that began earlier may hold the settled time back.
+    let mark = mark.max(set.through);
+    let known: BTreeMap<String, Millis> = store
+        .feature_devices(set.id)
+        .await?
+        .into_iter()
+        .map(|d| (d.device, d.newest))
+        .collect();
+    // One that is selected no more may come back: its rows go on.
+    let names: Vec<String> = known.keys().cloned().collect();
+    let arrived = store
+        .arrived(&names, &sensors(spec), (set.through, mark))
+        .await?;
+    for of_device in arrived.chunk_by(|a, b| a.device == b.device) {
+        let device = &of_device[0].device;
+        let newest = known[device];
+        one(store, spec, (&set, mark), (device, newest), of_device).await?;
+    }
+    let mut new = devices(store, spec).await?;
+    new.retain(|d| !known.contains_key(d));
+    for (device, newest) in store.newest_by_device(&new, &sensors(spec)).await? {
+        let all = Arrived {
+            device: device.clone(),
+            from: MIN_TIME_MS,
+            to: newest,
+            newest: Some(newest),
+        };
+        one(store, spec, (&set, mark), (&device, MIN_TIME_MS), &[all]).await?;
+    }
+    store.advance_features(set.id, mark).await?;
+    let old = mark - TimeDelta::days(KEEP_DAYS);
+    store.forget_feature_sets(&spec.name, old).await?;
+    Ok(mark)
+}
+
+/// Makes the rows of a device that are due.
+async fn one(
+    store: &Store,
+    spec: &ForecasterSpec,
+    (set, mark): (&FeatureSet, DateTime<Utc>),
+    (device, newest): (&str, Millis),
+    arrived: &[Arrived],
+) -> Result<()> {
+    let due = due(newest, arrived, spec.period_ms().max(1));
+    for span in due.spans {
+        let mut made = Made::new(store, spec, device, span, Some(mark));
+        while let Some(rows) = made.next().await? {
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
+                continue;
+            };
+            let span = (first.time - 1, last.time);
+            let kept = store.feature_rows(set.id, device, span, mark).await?;
+            let changed = differing(rows, &kept);
+            store
+                .insert_feature_rows(set.id, device, mark, &changed)
+                .await?;
+        }
+    }
+    let made = FeatureDevice {
+        device: device.to_owned(),
+        since: mark,
+        newest: due.newest,
+    };
+    store.made_features(set.id, &made).await
+}
+
+/// The rows that are not kept as they are.
+fn differing(rows: Vec<FeatureRow>, kept: &[FeatureRow]) -> Vec<FeatureRow> {
+    // One bit pattern for every NaN.
+    let bits = |v: &f64| if v.is_nan() { f64::NAN } else { *v }.to_bits();
+    let same =
+        |a: &FeatureRow, b: &FeatureRow| a.values.iter().map(bits).eq(b.values.iter().map(bits));
+    let kept: HashMap<Millis, &FeatureRow> = kept.iter().map(|r| (r.time, r)).collect();
+    let differs = |r: &FeatureRow| kept.get(&r.time).is_none_or(|k| !same(r, k));
+    rows.into_iter().filter(differs).collect()
+}
+
+/// What is kept of a forecaster's rows.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    store: &'a Store,
+    spec: &'a ForecasterSpec,
+    set: Option<FeatureSet>,
+    since: HashMap<String, DateTime<Utc>>,
+}
+
+impl<'a> Kept<'a> {
+    /// Looks what there is.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn open(store: &'a Store, spec: &'a ForecasterSpec) -> Result<Self> {
+        let set = store.known_feature_set(&spec.name, &pipeline(spec)).await?;
+        let devices = match &set {
+            Some(set) => store.feature_devices(set.id).await?,
+            None => Vec::new(),
+        };
+        Ok(Self {
+            store,
+            spec,
+            set,
+            since: devices.into_iter().map(|d| (d.device, d.since)).collect(),
+        })
+    }
+
+    /// A device's rows with grid times in `(from, to]` of all readings received until a mark that [`advance`] answered, those
+    /// of the slot that was not over then included. Where the mark is older than what is kept they are made of the readings.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn rows(
+        &self,
+        device: &str,
+        (from, to): (Millis, Millis),
+        mark: DateTime<Utc>,
+    ) -> Result<Vec<FeatureRow>> {
+        let since = self.since.get(device);
+        let set = self.set.as_ref().filter(|set| mark <= set.through);
+        let mut rows = match set.filter(|_| since.is_some_and(|since| *since <= mark)) {
+            Some(set) => {
+                self.store
+                    .feature_rows(set.id, device, (from, to), mark)
+                    .await?
+            }
+            None => Vec::new(),
+        };
+        let behind = rows.last().map_or(from, |last| last.time);
+        let mut made = Made::new(self.store, self.spec, device, (behind, to), Some(mark));
+        while let Some(more) = made.next().await? {
+            rows.extend(more);
+        }
+        Ok(completed(self.spec, rows))
+    }
+}
+
+/// A device's rows with grid times in `(from, to]` of all readings that are there now.
+///
+/// # Errors
+/// The database.
+pub async fn newest_rows(
+    store: &Store,
+    spec: &ForecasterSpec,
+    device: &str,
+    span: (Millis, Millis),
+) -> Result<Vec<FeatureRow>> {
+    let mut rows = Vec::new();
+    let mut made = Made::new(store, spec, device, span, None);
+    while let Some(more) = made.next().await? {
+        rows.extend(more);
+    }
+    Ok(completed(spec, rows))
+}
+
+/// Makes the rows of all forecasters, each minute while this hub leads, until cancelled.
+pub async fn run(store: Store, leads: watch::Receiver<bool>, end: CancellationToken) {
+    let mut tick = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = end.cancelled() => return,
+        }
+        if !*leads.borrow() {
+            continue;
+        }
+        tokio::select! {
+            made = all(&store) => {
+                if let Err(error) = made {
+                    tracing::warn!(%error, "feature rows not made; the next look is in a minute");
+                }
+            }
+            () = end.cancelled() => return,
+        }
+    }
+}
+
+async fn all(store: &Store) -> Result<()> {
+    for forecaster in store.forecasters().await? {
+        advance(store, &forecaster.spec).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! Tables `feature_sets`, `feature_devices` and `feature_rows`: owns rows as they were known at each time, never how one is made.
+
+use chrono::{DateTime, Utc};
+use fieldcast_features::{FeatureRow, Millis};
+
+use crate::Store;
+use crate::error::{Context as _, Result};
+use crate::locks::Held;
+use crate::time::{millis, timestamp};
+
+/// Rows entered in one statement.
+const CHUNK: usize = 2_000;
+
+/// The rows that one definition of a forecaster makes.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct FeatureSet {
+    /// Its number.
+    pub id: i32,
+    /// All readings received until then are in the rows.
+    pub through: DateTime<Utc>,
+}
+
+/// How far a device's rows are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureDevice {
+    /// Device.
+    pub device: String,
+    /// The rows as of an earlier time are not known.
+    pub since: DateTime<Utc>,
+    /// Data time of its newest reading.
+    pub newest: Millis,
+}
+
+/// What came from a device of a day, data time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrived {
+    /// Device.
+    pub device: String,
+    /// Earliest data time.
+    pub from: Millis,
+    /// Latest data time.
+    pub to: Millis,
+    /// Latest one that is not more than a day ahead of the database's clock.
+    pub newest: Option<Millis>,
+}
+
+impl Store {
+    /// The lock under which a forecaster's rows are made; none while somebody else holds it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn try_lock_features(&self, forecaster: &str) -> Result<Option<Held>> {
+        self.try_hold(&format!("fieldcast features {forecaster}"))
+            .await
+    }
+
+    /// The set of a forecaster's pipeline; made, with nothing received before `now` in it, where there is none.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn feature_set(
+        &self,
+        forecaster: &str,
+        pipeline: &str,
+        channels: &[String],
+        now: DateTime<Utc>,
+    ) -> Result<FeatureSet> {
+        sqlx::query_as(
+            "INSERT INTO feature_sets (forecaster, pipeline, channels, through) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (forecaster, pipeline) DO UPDATE SET channels = EXCLUDED.channels RETURNING id, through",
+        )
+        .bind(forecaster)
+        .bind(pipeline)
+        .bind(channels)
+        .bind(now)
+        .fetch_one(self.pool())
+        .await
+        .during(format!("find the feature rows of {forecaster}"))
+    }
+
+    /// The set of a forecaster's pipeline, where there is one.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn known_feature_set(
+        &self,
+        forecaster: &str,
+        pipeline: &str,
+    ) -> Result<Option<FeatureSet>> {
+        sqlx::query_as(
+            "SELECT id, through FROM feature_sets WHERE forecaster = $1 AND pipeline = $2",
+        )
+        .bind(forecaster)
+        .bind(pipeline)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("find the feature rows of {forecaster}"))
+    }
+
+    /// Removes a forecaster's sets of pipelines that nobody has gone on with since `before`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn forget_feature_sets(
+        &self,
+        forecaster: &str,
+        before: DateTime<Utc>,
+    ) -> Result<u64> {
+        Ok(
+            sqlx::query("DELETE FROM feature_sets WHERE forecaster = $1 AND through < $2")
+                .bind(forecaster)
+                .bind(before)
+                .execute(self.pool())
+                .await
+                .during(format!("remove old feature rows of {forecaster}"))?
+                .rows_affected(),
+        )
+    }
+
+    /// The devices whose rows are in a set.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn feature_devices(&self, set: i32) -> Result<Vec<FeatureDevice>> {
+        let rows: Vec<(String, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
+            "SELECT device, since, newest FROM feature_devices WHERE feature_set = $1",
+        )
+        .bind(set)
+        .fetch_all(self.pool())
+        .await
+        .during("list the devices of feature rows")?;
+        Ok(rows
+            .into_iter()
+            .map(|(device, since, newest)| FeatureDevice {
+                device,
+                since,
+                newest: millis(newest),
+            })
+            .collect())
+    }
+
+    /// What some sensors of some devices measured that was received in `(after, until]`, by device and day; readings whose
+    /// time nobody vouches for are left out.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn arrived(
+        &self,
+        devices: &[String],
+        sensors: &[String],
+        (after, until): (DateTime<Utc>, DateTime<Utc>),
+    ) -> Result<Vec<Arrived>> {
+        type Row = (String, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT s.device, min(c.time), max(c.time), max(c.time) FILTER (WHERE c.time <= now() + interval '1 day')
+             FROM (SELECT sensor, time FROM readings WHERE received_at > $3 AND received_at <= $4 AND time_quality > 0
+                   UNION ALL
+                   SELECT sensor, time FROM json_readings WHERE received_at > $3 AND received_at <= $4) c
+             JOIN sensors s ON s.id = c.sensor
+             WHERE s.device = ANY($1) AND s.name = ANY($2)
+             GROUP BY s.device, date_trunc('day', c.time, 'UTC') ORDER BY 1, 2",
+        )
+        .bind(devices)
+        .bind(sensors)
+        .bind(after)
+        .bind(until)
+        .fetch_all(self.pool())
+        .await
+        .during("find what came since feature rows were made")?;
+        Ok(rows
+            .into_iter()
+            .map(|(device, from, to, newest)| Arrived {
+                device,
+                from: millis(from),
+                to: millis(to),
+                newest: newest.map(millis),
+            })
+            .collect())
+    }
+
+    /// A device's rows with times in `(from, to]` as they were known at a time, by time.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn feature_rows(
+        &self,
+        set: i32,
+        device: &str,
+        (from, to): (Millis, Millis),
+        known: DateTime<Utc>,
+    ) -> Result<Vec<FeatureRow>> {
+        let rows: Vec<(DateTime<Utc>, Vec<f64>)> = sqlx::query_as(
+            "SELECT DISTINCT ON (time) time, values FROM feature_rows
+             WHERE feature_set = $1 AND device = $2 AND time > $3 AND time <= $4 AND known_at <= $5
+             ORDER BY time, known_at DESC",
+        )
+        .bind(set)
+        .bind(device)
+        .bind(timestamp(from))
+        .bind(timestamp(to))
+        .bind(known)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read feature rows of device {device}"))?;
+        Ok(rows
+            .into_iter()
+            .map(|(time, values)| FeatureRow {
+                time: millis(time),
+                values,
+            })
+            .collect())
+    }
+
+    /// Adds rows as they are known at a time; those that are there already stay.
+    ///
+    /// # Errors
+    /// The database; some of them may be in then.
+    pub async fn insert_feature_rows(
+        &self,
+        set: i32,
+        device: &str,
+        known: DateTime<Utc>,
+        rows: &[FeatureRow],
+    ) -> Result<()> {
+        for rows in rows.chunks(CHUNK) {
+            let times: Vec<DateTime<Utc>> = rows.iter().map(|r| timestamp(r.time)).collect();
+            let flat: Vec<f64> = rows.iter().flat_map(|r| r.values.iter().copied()).collect();
+            let channels = rows.first().map_or(0, |r| r.values.len());
+            sqlx::query(
+                "INSERT INTO feature_rows (feature_set, device, time, known_at, values)
+                 SELECT $1, $2, t.time, $3, ($5::float8[])[(t.i - 1) * $6 + 1 : t.i * $6]
+                 FROM unnest($4::timestamptz[]) WITH ORDINALITY AS t (time, i) ON CONFLICT DO NOTHING",
+            )
+            .bind(set)
+            .bind(device)
+            .bind(known)
+            .bind(times)
+            .bind(flat)
+            .bind(i64::try_from(channels).unwrap_or(0))
+            .execute(self.pool())
+            .await
+            .during(format!("store feature rows of device {device}"))?;
+        }
+        Ok(())
+    }
+
+    /// Says that a device's rows are made up to what was received until `since`; where they were made before, only how new
+    /// its newest reading is.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn made_features(&self, set: i32, made: &FeatureDevice) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO feature_devices (feature_set, device, since, newest) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (feature_set, device) DO UPDATE SET newest = EXCLUDED.newest",
+        )
+        .bind(set)
+        .bind(&made.device)
+        .bind(made.since)
+        .bind(timestamp(made.newest))
+        .execute(self.pool())
+        .await
+        .during(format!("note the feature rows of device {}", made.device))
+        .map(drop)
+    }
+
+    /// Says that all rows of a set are made up to what was received until a time.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn advance_features(&self, set: i32, through: DateTime<Utc>) -> Result<()> {
+        sqlx::query("UPDATE feature_sets SET through = $2 WHERE id = $1")
+            .bind(set)
+            .bind(through)
+            .execute(self.pool())
+            .await
+            .during("note how far feature rows are made")
+            .map(drop)
+    }
+}

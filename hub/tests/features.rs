@@ -1,0 +1,160 @@
+//! Feature rows on a real PostgreSQL: what is kept is what the readings of then make, however they came.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use fieldcast_features::{ForecasterSpec, Millis};
+use fieldcast_hub::features;
+use fieldcast_hub::training::snapshot::{digest, take};
+use fieldcast_sim::Stream;
+use fieldcast_store::Store;
+use fieldcast_store::partitions::Month;
+use fieldcast_store::readings::ReadingColumns;
+use fieldcast_store::time::millis;
+use fieldcast_wire::caps::MIN_TIME_MS;
+use serde_json::json;
+use support::learning::{JAN_2026, feed};
+use support::{Bed, add_device, bed, define, psql};
+
+const HOUR: Millis = 3_600_000;
+
+async fn spec(store: &Store, name: &str) -> ForecasterSpec {
+    store.forecaster(name).await.unwrap().unwrap().spec
+}
+
+async fn snapshot(store: &Store, spec: &ForecasterSpec, mark: DateTime<Utc>) -> [u8; 32] {
+    digest(&take(store, spec, MIN_TIME_MS, mark).await.unwrap())
+}
+
+fn holds(bed: &Bed, condition: &str) {
+    psql(bed, &format!("DO $$ BEGIN ASSERT {condition}; END $$"));
+}
+
+/// What a device might send at `now`, data time: live readings, late and much too late ones, such of unknown time, bad
+/// ones, and those of a clock that runs ahead.
+fn lot(stream: &mut Stream, sensors: &[i32], now: Millis) -> ReadingColumns {
+    let mut below = |n: u32| (stream.uniform() * f64::from(n)) as i64;
+    let mut rows = ReadingColumns::default();
+    for _ in 0..below(30) {
+        let time = match below(12) {
+            0 => now - below(2_000) * HOUR / 7,
+            1 => JAN_2026 + 24 * 400 * HOUR * below(60),
+            _ => now - below(90) * 60_000,
+        };
+        let sensor = sensors[usize::try_from(below(2)).unwrap()];
+        let value = below(1_000) as f64 / 7.0;
+        let quality = i16::try_from(below(9) / 4).unwrap();
+        let vouched = i16::try_from(below(5).min(2)).unwrap();
+        rows.push(sensor, time, value, quality, vouched);
+    }
+    rows
+}
+
+async fn insert(store: &Store, device: &str, rows: &ReadingColumns, json: bool) {
+    if json {
+        store.insert_json_readings(device, rows).await.unwrap();
+        return;
+    }
+    let months: BTreeSet<Month> = rows
+        .times
+        .iter()
+        .filter_map(|t| Month::of(millis(*t)))
+        .collect();
+    store.ensure_months(&months).await.unwrap();
+    let mut tx = store.begin_ingest().await.unwrap();
+    tx.insert_readings(rows).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_at_each_mark_is_what_the_readings_of_then_make() {
+    let seed = 11;
+    println!("seed {seed}");
+    let mut stream = Stream::new(seed, 0);
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "kept", json!({})).await;
+    // The same rows of a forecaster whose rows nobody keeps.
+    define(store, "made", json!({})).await;
+    let (kept, made) = (spec(store, "kept").await, spec(store, "made").await);
+    let mut devices = Vec::new();
+    let mut marks = Vec::new();
+    for round in 0..40_i64 {
+        if round % 13 == 0 {
+            let name = format!("d{round}");
+            add_device(store, &name, None).await;
+            let names = ["temperature".to_owned(), "demand".to_owned()];
+            let sensors = store.register_sensors(&name, &names).await.unwrap();
+            devices.push((name, sensors.into_values().collect::<Vec<i32>>()));
+        }
+        for (name, sensors) in &devices {
+            let rows = lot(&mut stream, sensors, JAN_2026 + round * HOUR);
+            insert(store, name, &rows, stream.uniform() < 0.2).await;
+        }
+        if round % 7 == 3 {
+            // A hub that is stopped while it makes them.
+            let soon = Duration::from_micros((stream.uniform() * 20_000.0) as u64);
+            let _ = tokio::time::timeout(soon, features::advance(store, &kept)).await;
+        }
+        if round % 3 == 0 {
+            let mark = features::advance(store, &kept).await.unwrap();
+            let then = snapshot(store, &made, mark).await;
+            assert_eq!(snapshot(store, &kept, mark).await, then, "round {round}");
+            marks.push((mark, then));
+        }
+    }
+    // Whatever came later, the past stays as it was known; a set begun anew has it of the readings.
+    for pass in 0..2 {
+        for (i, (mark, then)) in marks.iter().enumerate() {
+            let now = snapshot(store, &kept, *mark).await;
+            assert_eq!(now, *then, "mark {i}, pass {pass}");
+        }
+        psql(&bed, "DELETE FROM feature_sets");
+        features::advance(store, &kept).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_kept_once_and_another_pipeline_begins_anew() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", None).await;
+    define(store, "f", json!({})).await;
+    let first = spec(store, "f").await;
+    for day in 0..4 {
+        feed(store, day as u64 + 1, day, day + 1).await;
+        features::advance(store, &first).await.unwrap();
+        features::advance(store, &first).await.unwrap();
+    }
+    // 96 hours; each reading is at its slot's end, so that none is open.
+    holds(&bed, "(SELECT count(*) FROM feature_rows) = 96");
+    let late = "(SELECT count(*) FROM features WHERE device = 'a' AND forecaster = 'f' AND channels = '{temperature,demand}'";
+    holds(&bed, &format!("{late}) = 96"));
+    let sensor = store.sensors("a").await.unwrap()[0].id;
+    let mut rows = ReadingColumns::default();
+    rows.push(sensor, JAN_2026 + 10 * HOUR - 60_000, 99.0, 0, 2);
+    insert(store, "a", &rows, false).await;
+    let mark = features::advance(store, &first).await.unwrap();
+    holds(&bed, "(SELECT count(*) FROM feature_rows) = 97");
+    holds(&bed, &format!("{late}) = 96"));
+    // What is there already is read without a reading.
+    psql(&bed, "DELETE FROM readings");
+    let rows = take(store, &first, MIN_TIME_MS, mark).await.unwrap();
+    assert_eq!(rows[0].rows.len(), 96);
+
+    define(store, "f", json!({"inputs": ["demand"]})).await;
+    let other = spec(store, "f").await;
+    features::advance(store, &other).await.unwrap();
+    holds(&bed, "(SELECT count(*) FROM feature_sets) = 2");
+    psql(
+        &bed,
+        "UPDATE feature_sets SET through = through - interval '40 days' WHERE channels = '{temperature,demand}'",
+    );
+    features::advance(store, &other).await.unwrap();
+    holds(&bed, "(SELECT count(*) FROM feature_sets) = 1");
+    holds(&bed, "(SELECT count(*) FROM feature_rows) = 0");
+}
