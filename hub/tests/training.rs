@@ -428,8 +428,11 @@ async fn a_run_made_again_is_the_same_model_under_another_version() {
         "{}",
         told[0].reason
     );
-    // Readings that are gone are missed.
-    psql(&bed, "DELETE FROM readings WHERE time < '2026-01-03'");
+    // Rows that are gone are missed.
+    psql(
+        &bed,
+        "DELETE FROM readings WHERE time < '2026-01-03'; DELETE FROM feature_rows WHERE time < '2026-01-03'",
+    );
     let (_, said) = tokio::task::block_in_place(|| again(&[&run]));
     assert!(said.contains("not all there any more"), "{said}");
 }

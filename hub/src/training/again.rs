@@ -62,7 +62,7 @@ impl Earlier {
             return Ok(());
         }
         Err(JobError::fatal(format!(
-            "the readings that training run {} had are not all there any more, or its devices have other labels (snapshot \
+            "the rows that training run {} had are not all there any more, or its devices have other labels (snapshot \
              {digest}, it had {had}); train without `--run`",
             self.run.id
         )))
