@@ -1,5 +1,7 @@
 //! Tables `feature_sets`, `feature_devices` and `feature_rows`: owns rows as they were known at each time, never how one is made.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use fieldcast_features::{FeatureRow, Millis};
 
@@ -31,7 +33,7 @@ pub struct FeatureDevice {
     pub newest: Millis,
 }
 
-/// What came from a device of a day, data time.
+/// What came from a sensor of a day, data time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrived {
     /// Device.
@@ -139,8 +141,8 @@ impl Store {
             .collect())
     }
 
-    /// What some sensors of some devices measured that was received in `(after, until]`, by device and day; readings whose
-    /// time nobody vouches for are left out.
+    /// What some sensors of some devices measured that was received in `(after, until]`, by device; readings whose time
+    /// nobody vouches for are left out.
     ///
     /// # Errors
     /// The database.
@@ -150,32 +152,43 @@ impl Store {
         sensors: &[String],
         (after, until): (DateTime<Utc>, DateTime<Utc>),
     ) -> Result<Vec<Arrived>> {
-        type Row = (String, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>);
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT s.device, min(c.time), max(c.time), max(c.time) FILTER (WHERE c.time <= now() + interval '1 day')
-             FROM (SELECT sensor, time FROM readings WHERE received_at > $3 AND received_at <= $4 AND time_quality > 0
-                   UNION ALL
-                   SELECT sensor, time FROM json_readings WHERE received_at > $3 AND received_at <= $4) c
-             JOIN sensors s ON s.id = c.sensor
-             WHERE s.device = ANY($1) AND s.name = ANY($2)
-             GROUP BY s.device, date_trunc('day', c.time, 'UTC') ORDER BY 1, 2",
+        let failed = "find what came since feature rows were made";
+        let of: Vec<(i32, String)> = sqlx::query_as(
+            "SELECT id, device FROM sensors WHERE device = ANY($1) AND name = ANY($2)",
         )
         .bind(devices)
         .bind(sensors)
+        .fetch_all(self.pool())
+        .await
+        .during(failed)?;
+        let of: HashMap<i32, String> = of.into_iter().collect();
+        // Joined here: the newest rows are in no statistics, and the planner would take them for few.
+        type Row = (i32, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT sensor, min(time), max(time), max(time) FILTER (WHERE time <= now() + interval '1 day')
+             FROM (SELECT sensor, time FROM readings WHERE received_at > $1 AND received_at <= $2 AND time_quality > 0
+                   UNION ALL
+                   SELECT sensor, time FROM json_readings WHERE received_at > $1 AND received_at <= $2) came
+             GROUP BY sensor, date_trunc('day', time, 'UTC')",
+        )
         .bind(after)
         .bind(until)
         .fetch_all(self.pool())
         .await
-        .during("find what came since feature rows were made")?;
-        Ok(rows
+        .during(failed)?;
+        let mut arrived: Vec<Arrived> = rows
             .into_iter()
-            .map(|(device, from, to, newest)| Arrived {
-                device,
-                from: millis(from),
-                to: millis(to),
-                newest: newest.map(millis),
+            .filter_map(|(sensor, from, to, newest)| {
+                Some(Arrived {
+                    device: of.get(&sensor)?.clone(),
+                    from: millis(from),
+                    to: millis(to),
+                    newest: newest.map(millis),
+                })
             })
-            .collect())
+            .collect();
+        arrived.sort_unstable_by(|a, b| (&a.device, a.from).cmp(&(&b.device, b.from)));
+        Ok(arrived)
     }
 
     /// A device's rows with times in `(from, to]` as they were known at a time, by time.
