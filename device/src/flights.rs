@@ -16,9 +16,12 @@ const REFUSED_WAIT: i64 = 500;
 struct Flight {
     lane: Lane,
     batch: SealedInfo,
+    since: i64,
     sent: i64,
     due: i64,
     tries: u32,
+    /// When it last went again because a silence ended.
+    hurried: Option<i64>,
 }
 
 /// What is unanswered. Times are of the process's clock in ms.
@@ -42,7 +45,9 @@ impl Flights {
     pub(crate) fn add(&mut self, lane: Lane, batch: SealedInfo, now: i64) {
         let flight = Flight {
             lane,
+            since: now,
             sent: now,
+            hurried: None,
             due: now + self.wait,
             tries: 1,
             batch,
@@ -80,6 +85,11 @@ impl Flights {
         self.flights.values().any(|f| f.batch.contested)
     }
 
+    /// Since when the oldest is unanswered.
+    pub(crate) fn since(&self) -> Option<i64> {
+        self.flights.values().map(|f| f.since).min()
+    }
+
     /// When the next one goes again.
     pub(crate) fn due_at(&self) -> Option<i64> {
         self.flights.values().map(|f| f.due).min()
@@ -92,36 +102,45 @@ impl Flights {
         }
     }
 
-    /// Somebody answers after a silence: all that may have gone into it goes again.
-    pub(crate) fn silence_ends(&mut self, now: i64) {
+    /// Somebody answers after a silence: all that may have gone into it goes again, soon but not at once, each when `share`
+    /// of a time says; and of each only once in a while, as a hub that is slow may still have it before it.
+    pub(crate) fn silence_ends(&mut self, now: i64, mut share: impl FnMut(i64) -> i64) {
+        let (wait, pause) = (self.wait, self.wait * i64::from(GROWTH));
         for f in self.flights.values_mut() {
-            if now - f.sent >= self.wait {
-                f.due = now;
+            if now - f.sent >= wait && f.hurried.is_none_or(|at| now - at >= pause) {
+                f.hurried = Some(now);
+                f.due = now + share(wait / PROBES);
             }
         }
     }
 
     /// What goes again now: all that are due, or, while nobody answers, the one sent longest ago.
     pub(crate) fn again(&mut self, now: i64, silent: bool) -> Vec<(BatchKey, Lane)> {
-        let mut due: Vec<&mut Flight> =
-            self.flights.values_mut().filter(|f| f.due <= now).collect();
-        if silent {
-            due.sort_by_key(|f| f.sent);
-            for f in &mut due {
-                f.due = now + self.wait / PROBES;
-            }
+        let mut due: Vec<BatchKey> = self
+            .flights
+            .iter()
+            .filter(|(_, f)| f.due <= now)
+            .map(|(key, _)| *key)
+            .collect();
+        if silent && !due.is_empty() {
+            due.sort_by_key(|key| self.flights[key].sent);
             due.truncate(1);
-        } else {
-            for f in &mut due {
-                f.tries = (f.tries + 1).min(GROWTH);
-                f.due = now + self.wait * i64::from(f.tries);
+            // Also those that are not due yet: else each would ask by itself.
+            for f in self.flights.values_mut() {
+                f.due = f.due.max(now + self.wait / PROBES);
             }
         }
-        due.into_iter()
-            .map(|f| {
+        let mut again = Vec::with_capacity(due.len());
+        for key in due {
+            if let Some(f) = self.flights.get_mut(&key) {
+                if !silent {
+                    f.tries = (f.tries + 1).min(GROWTH);
+                    f.due = now + self.wait * i64::from(f.tries);
+                }
                 f.sent = now;
-                (f.batch.key, f.lane)
-            })
-            .collect()
+                again.push((key, f.lane));
+            }
+        }
+        again
     }
 }

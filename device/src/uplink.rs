@@ -171,6 +171,8 @@ pub struct State {
     budget: i64,
     budget_at: i64,
     last_answer: i64,
+    /// When the last answer came over whatever connection; at first, when it first connected.
+    heard: Option<i64>,
     sync: Option<Sync>,
     /// When the hub was last asked because it told of less than before.
     doubted_at: Option<i64>,
@@ -207,6 +209,7 @@ impl State {
             budget: 0,
             budget_at: 0,
             last_answer: 0,
+            heard: None,
             sync: None,
             doubted_at: None,
         }
@@ -220,7 +223,9 @@ impl State {
 
     /// Whether an answer is overdue, whoever should have given it.
     fn is_silent(&self, now: i64) -> bool {
-        now - self.last_answer >= self.settings.ack_deadline
+        self.flights
+            .since()
+            .is_some_and(|since| now - since.max(self.last_answer) >= self.settings.ack_deadline)
     }
 
     /// Batches in flight.
@@ -330,13 +335,14 @@ fn lost(s: &mut State, now: i64) {
         s.attempt = 0;
     }
     let (least, most) = s.settings.backoff;
-    let most = most.min(((now - s.last_answer) / 10).max(s.settings.backoff_soon));
+    let silence = now - s.heard.unwrap_or(now);
+    let most = most.min((silence / 10).max(s.settings.backoff_soon));
     let ceiling = least
         .saturating_mul(1 << s.attempt.min(20))
         .clamp(1, most.max(1));
     s.attempt = s.attempt.saturating_add(1);
     // Full jitter: a fleet that lost its broker together does not come back together.
-    let wait = i64::try_from(random(&mut s.random) % ceiling.unsigned_abs()).unwrap_or(0);
+    let wait = share(&mut s.random, ceiling);
     s.link = Link::Down {
         retry_at: now + wait,
     };
@@ -344,6 +350,11 @@ fn lost(s: &mut State, now: i64) {
     s.sync = None;
     s.live = Queue::default();
     s.backlog = Queue::default();
+}
+
+/// A random part of a time.
+fn share(state: &mut u64, of: i64) -> i64 {
+    i64::try_from(random(state) % of.unsigned_abs().max(1)).unwrap_or(0)
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -405,9 +416,11 @@ fn page(s: &mut State, lane: Lane, batches: Vec<SealedInfo>) {
 
 fn answered(s: &mut State, now: i64) {
     if s.is_silent(now) {
-        s.flights.silence_ends(now);
+        let share = |of: i64| share(&mut s.random, of);
+        s.flights.silence_ends(now, share);
     }
     s.last_answer = now;
+    s.heard = Some(now);
 }
 
 fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
@@ -466,9 +479,7 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
 fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
     match s.link {
         Link::Down { retry_at } if now >= retry_at => {
-            if retry_at == i64::MIN {
-                s.last_answer = now;
-            }
+            s.heard.get_or_insert(now);
             s.link = Link::Connecting {
                 deadline: now + s.settings.connect_deadline,
             };

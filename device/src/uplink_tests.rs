@@ -114,39 +114,106 @@ fn waits_are_seconds_after_a_short_outage_and_a_minute_after_a_long_one() {
     assert!((50_000..=60_000).contains(&long), "{long}");
 }
 
-#[test]
-fn into_a_silence_one_batch_at_a_time_is_sent_again_and_the_first_answer_sends_all() {
+fn published(out: &[Output]) -> Vec<BatchKey> {
+    out.iter()
+        .filter_map(|o| match o {
+            Output::Publish { key, .. } => Some(*key),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A machine that is up, nothing in flight.
+fn up() -> State {
     let mut s = State::new(Settings::default(), 3);
     step(&mut s, Event::Tick, 0);
     step(&mut s, Event::Connected { newest: 0 }, 0);
     step(&mut s, Event::Acked(AckOutcome::default()), 0);
-    step(&mut s, Event::Sealed { newest: 16 }, 0);
+    s
+}
+
+/// What falls due before `until`.
+fn wait(s: &mut State, until: i64) -> Vec<BatchKey> {
+    let mut again = Vec::new();
+    while s.wake_at() < until {
+        let due = s.wake_at();
+        again.extend(published(&step(s, Event::Tick, due)));
+    }
+    again
+}
+
+/// Seals a batch, which goes up; what went again before.
+fn seal(s: &mut State, order: i64, now: i64) -> Vec<BatchKey> {
+    let mut sent = wait(s, now);
+    sent.extend(published(&step(s, Event::Sealed { newest: order }, now)));
     let page = Event::Page {
         lane: Lane::Live,
-        batches: (1..=16).map(batch).collect(),
+        batches: vec![batch(order)],
     };
-    let published = |out: &[Output]| {
-        let sent = |o: &&Output| matches!(o, Output::Publish { .. });
-        out.iter().filter(sent).count()
-    };
-    assert_eq!(published(&step(&mut s, page, 0)), 16);
-    // The broker took them; no hub is there.
-    let (mut now, mut asked) = (0, 0);
-    while now < 60_000 {
-        now = s.wake_at();
-        let again = published(&step(&mut s, Event::Tick, now));
-        assert!(again <= 1, "{again} at {now}");
-        asked += again;
-    }
-    assert_eq!(asked, 10, "each five seconds from the fifteenth on");
-    let answer = AckOutcome {
-        done: vec![batch(1).key],
+    sent.extend(published(&step(s, page, now)));
+    assert_eq!(sent.pop(), Some(batch(order).key));
+    sent
+}
+
+fn acked(order: i64) -> Event {
+    Event::Acked(AckOutcome {
+        done: vec![batch(order).key],
         ..Default::default()
-    };
-    let again = published(&step(&mut s, Event::Acked(answer), now + 100));
-    assert!(
-        (12..=14).contains(&again),
-        "all but what just went: {again}"
-    );
-    assert_eq!(s.in_flight(), 15);
+    })
+}
+
+#[test]
+fn into_a_silence_one_batch_at_a_time_is_sent_again_and_the_first_answer_sends_all() {
+    // The broker takes batches, and no hub is there. However far apart they were sealed, one at a time asks.
+    for apart in [0, 50, 1_000, 9_970] {
+        let mut s = up();
+        let count = (60_000 / apart.max(1)).min(16);
+        let mut asked = Vec::new();
+        for n in 1..=count {
+            asked.extend(seal(&mut s, n, (n - 1) * apart));
+        }
+        asked.extend(wait(&mut s, 80_000));
+        assert!(
+            (12..=15).contains(&asked.len()),
+            "{apart} ms apart: {}",
+            asked.len()
+        );
+        step(&mut s, acked(1), 80_000);
+        let again = wait(&mut s, 85_100);
+        let lately: Vec<BatchKey> = asked.split_off(asked.len() - 3);
+        let missed = (2..=count).filter(|n| {
+            let key = batch(*n).key;
+            !again.contains(&key) && !lately.contains(&key)
+        });
+        assert_eq!(missed.count(), 0, "{apart} ms apart: {again:?}");
+        assert!(again.len() < usize::try_from(count).unwrap(), "each once");
+    }
+}
+
+#[test]
+fn a_batch_that_is_never_answered_goes_again_ever_more_rarely_while_others_are() {
+    let mut s = up();
+    let mut again = seal(&mut s, 1, 0);
+    for n in 2..=60 {
+        let now = (n - 1) * 20_000;
+        again.extend(seal(&mut s, n, now));
+        step(&mut s, acked(n), now + 100);
+    }
+    // Twenty minutes: after 15, 30 and 45 s, then each minute.
+    assert!((18..=24).contains(&again.len()), "{}", again.len());
+}
+
+#[test]
+fn a_broker_that_lets_in_and_throws_out_is_left_alone_ever_longer() {
+    let mut s = State::new(Settings::default(), 3);
+    let (mut now, mut longest) = (0, 0);
+    step(&mut s, Event::Tick, now);
+    while now < 3_600_000 {
+        step(&mut s, Event::Connected { newest: 0 }, now);
+        step(&mut s, Event::Lost, now + 100);
+        longest = longest.max(s.wake_at() - now);
+        now = s.wake_at();
+        step(&mut s, Event::Tick, now);
+    }
+    assert!(longest > 50_000, "{longest}");
 }
