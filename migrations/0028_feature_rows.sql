@@ -18,7 +18,6 @@ CREATE TABLE feature_devices (
     device      text NOT NULL,
     since       timestamptz NOT NULL,               -- the rows of before it are not known as of an earlier time
     newest      timestamptz NOT NULL,               -- data time of the newest reading
-    last_row    timestamptz,                        -- of the newest row: slots behind it are not over yet
     PRIMARY KEY (feature_set, device)
 );
 
@@ -27,17 +26,17 @@ CREATE TABLE feature_rows (
     device      text NOT NULL,
     time        timestamptz NOT NULL,
     known_at    timestamptz NOT NULL,               -- made of the readings received until then
-    values      double precision[] NOT NULL,        -- in the order of the channels, NaN: missing; empty: no reading is there any more
+    values      double precision[] NOT NULL,        -- in the order of the channels, NaN: missing
     PRIMARY KEY (feature_set, device, time, known_at)
 );
-CREATE INDEX feature_rows_by_time ON feature_rows USING brin (time);
 
--- The rows as they are now.
+-- The rows of each forecaster's present pipeline as they are now.
 CREATE VIEW features AS
-    SELECT DISTINCT ON (r.feature_set, r.device, r.time)
+    SELECT DISTINCT ON (s.forecaster, r.device, r.time)
            s.forecaster, s.channels, r.device, r.time, r.values, r.known_at
-      FROM feature_rows r JOIN feature_sets s ON s.id = r.feature_set
-     ORDER BY r.feature_set, r.device, r.time, r.known_at DESC;
+      FROM feature_sets s JOIN feature_rows r ON r.feature_set = s.id
+     WHERE s.through = (SELECT max(through) FROM feature_sets x WHERE x.forecaster = s.forecaster)
+     ORDER BY s.forecaster, r.device, r.time, r.known_at DESC;
 
 -- What came since the rows were made last is found by when it came.
 CREATE INDEX readings_by_arrival ON readings USING brin (received_at) WITH (autosummarize = on);

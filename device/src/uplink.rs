@@ -7,7 +7,7 @@
 //!    └─────────────────────┴─────────────────────┴──── Lost, or no ack for too long ◄───┘
 //! ```
 //! In `Up` two lanes send: live (sealed since the connection) and backlog (sealed before, under a byte
-//! budget). A batch in flight leaves it by an ack, or is sent again at its deadline; one that the hub has no room
+//! budget). A batch in flight leaves it by an ack, or is sent again at its deadline (into a silence, one at a time); one that the hub has no room
 //! for is put aside, and tried again in the backlog every hour. The buffer stays the
 //! truth: a machine that is thrown away loses nothing. Numbers `P…` are those of `docs/protocol.md`.
 

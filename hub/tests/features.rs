@@ -83,6 +83,7 @@ async fn what_is_kept_at_each_mark_is_what_the_readings_of_then_make() {
     let (kept, made) = (spec(store, "kept").await, spec(store, "made").await);
     let mut devices = Vec::new();
     let mut marks = Vec::new();
+    let mut stopped = 0;
     for round in 0..40_i64 {
         if round % 13 == 0 {
             let name = format!("d{round}");
@@ -97,16 +98,34 @@ async fn what_is_kept_at_each_mark_is_what_the_readings_of_then_make() {
         }
         if round % 7 == 3 {
             // A hub that is stopped while it makes them.
-            let soon = Duration::from_micros((stream.uniform() * 20_000.0) as u64);
-            let _ = tokio::time::timeout(soon, features::advance(store, &kept)).await;
+            let soon = Duration::from_micros((stream.uniform() * 30_000.0) as u64);
+            stopped += u32::from(
+                tokio::time::timeout(soon, features::advance(store, &kept))
+                    .await
+                    .is_err(),
+            );
+        }
+        if round % 5 == 4 {
+            // As the hub does where a boot's clock becomes known.
+            psql(
+                &bed,
+                "UPDATE readings SET time = time + interval '90 minutes', time_quality = 1, received_at = now()
+                 WHERE time_quality = 0 AND sensor % 2 = 0",
+            );
         }
         if round % 3 == 0 {
-            let mark = features::advance(store, &kept).await.unwrap();
+            // Two hubs at once.
+            let (mark, other) = tokio::join!(
+                features::advance(store, &kept),
+                features::advance(store, &kept)
+            );
+            let mark = mark.unwrap().max(other.unwrap());
             let then = snapshot(store, &made, mark).await;
             assert_eq!(snapshot(store, &kept, mark).await, then, "round {round}");
             marks.push((mark, then));
         }
     }
+    assert!(stopped > 0, "no hub was stopped");
     // Whatever came later, the past stays as it was known; a set begun anew has it of the readings.
     for pass in 0..2 {
         for (i, (mark, then)) in marks.iter().enumerate() {
@@ -157,4 +176,68 @@ async fn a_row_is_kept_once_and_another_pipeline_begins_anew() {
     features::advance(store, &other).await.unwrap();
     holds(&bed, "(SELECT count(*) FROM feature_sets) = 1");
     holds(&bed, "(SELECT count(*) FROM feature_rows) = 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_written_at_a_mark_is_in_the_next_one() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", None).await;
+    define(store, "f", json!({})).await;
+    let f = spec(store, "f").await;
+    feed(store, 1, 0, 2).await;
+    let first = features::advance(store, &f).await.unwrap();
+    let before = snapshot(store, &f, first).await;
+    let sensor = store.sensors("a").await.unwrap()[0].id;
+    let mut late = ReadingColumns::default();
+    late.push(sensor, JAN_2026 + 5 * HOUR - 60_000, 99.0, 0, 2);
+    let mut tx = store.begin_ingest().await.unwrap();
+    tx.insert_readings(&late).await.unwrap();
+    let open = features::advance(store, &f).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(snapshot(store, &f, open).await, before);
+    let next = features::advance(store, &f).await.unwrap();
+    assert_ne!(snapshot(store, &f, next).await, before);
+    assert_eq!(snapshot(store, &f, open).await, before);
+    holds(&bed, "(SELECT count(*) FROM feature_rows) = 49");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn years_of_few_readings_and_days_of_many_are_read_in_lots() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", None).await;
+    define(store, "f", json!({})).await;
+    let names = ["temperature".to_owned(), "demand".to_owned()];
+    let sensors = store.register_sensors("a", &names).await.unwrap();
+    let demand = sensors["demand"];
+    let months = (0..80).filter_map(|m| Month::of(JAN_2026 - m * 30 * 24 * HOUR));
+    store.ensure_months(&months.collect()).await.unwrap();
+    // A reading a day for six years, then two weeks without any, then one a second for six days.
+    let of = |from: &str, to: &str, step: &str| {
+        format!(
+            "INSERT INTO readings (sensor, time, value, quality, time_quality)
+             SELECT {demand}, t, sin(extract(epoch FROM t)), 0, 2 FROM generate_series('{from}'::timestamptz, '{to}', '{step}') t"
+        )
+    };
+    psql(&bed, &of("2020-01-01T00:30Z", "2025-12-18", "1 day"));
+    psql(&bed, &of("2026-01-01T00:00:01Z", "2026-01-07", "1 second"));
+    let f = spec(store, "f").await;
+    let mark = features::advance(store, &f).await.unwrap();
+    let means = format!(
+        "(SELECT count(*) FROM features f JOIN (
+            SELECT date_bin('1 hour', time - interval '1 microsecond', '2000-01-01') + interval '1 hour' AS t, avg(value) AS v
+            FROM readings WHERE sensor = {demand} GROUP BY 1) m ON m.t = f.time AND abs(m.v - f.values[2]) < 1e-12)"
+    );
+    holds(&bed, &format!("{means} = 2178 + 144"));
+    let rows = take(store, &f, JAN_2026 - 1, mark).await.unwrap();
+    assert_eq!(rows[0].rows.len(), 144);
+
+    // With readings beyond their age their rows go, month by month.
+    let january = fieldcast_store::time::timestamp(JAN_2026 + 3 * HOUR);
+    store.forget_readings(january).await.unwrap();
+    holds(
+        &bed,
+        "(SELECT min(time) FROM feature_rows) = '2026-01-01T01:00Z'",
+    );
 }

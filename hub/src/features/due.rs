@@ -1,7 +1,7 @@
 //! Which rows are to be made: owns the arithmetic of slots that are over, never a row.
 
 use fieldcast_features::Millis;
-use fieldcast_features::grid::slot_of;
+use fieldcast_features::grid::{floor_of, slot_of};
 use fieldcast_store::features::Arrived;
 
 /// What is to be made of a device, and how new its newest reading is then.
@@ -17,7 +17,7 @@ pub(super) struct Due {
 /// that were over by the `newest` reading of before are made. What lies more than a day ahead is no reason to take a
 /// slot for over.
 pub(super) fn due(newest: Millis, arrived: &[Arrived], period: Millis) -> Due {
-    let over = |time: Millis| time.div_euclid(period) * period;
+    let over = |time: Millis| floor_of(time, period);
     let now = arrived
         .iter()
         .filter_map(|a| a.newest)

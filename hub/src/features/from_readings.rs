@@ -1,15 +1,16 @@
 //! Rows made of stored readings as the device makes them: owns how much is read at a time, never where rows are kept.
 
 use chrono::{DateTime, Utc};
-use fieldcast_features::resample::resample_sparse;
+use fieldcast_features::grid::floor_of;
+use fieldcast_features::resample::{completed, resample_sparse};
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Quality, Sample};
 use fieldcast_store::readings::StoredReading;
 use fieldcast_store::{Result, Store};
 
-/// Readings that are asked for at a time, about: what a year at one a second is cut into.
-const AT_ONCE: usize = 100_000;
+/// Readings that are wanted at a time, and how many are taken at most unless one slot has more.
+const AT_ONCE: (usize, usize) = (100_000, 400_000);
 /// Data time that is read first, and at most.
-const SPAN: (Millis, Millis) = (31 * 86_400_000, 366 * 86_400_000);
+const SPAN: (Millis, Millis) = (86_400_000, 366 * 86_400_000);
 
 /// A forecaster's sensors in the order of its channels.
 pub(super) fn sensors(spec: &ForecasterSpec) -> Vec<String> {
@@ -48,7 +49,7 @@ impl<'a> Made<'a> {
             rows,
             known,
             // The first row takes in readings from before `from` where that lies between two grid times.
-            after: down(rows.0, period),
+            after: floor_of(rows.0, period),
             span: SPAN.0.max(period),
         }
     }
@@ -71,19 +72,20 @@ impl<'a> Made<'a> {
                     return Ok(None);
                 };
                 // What lies between is empty.
-                self.after = self.after.max(down(next - 1, period));
+                self.after = self.after.max(floor_of(next - 1, period));
             }
-            let until = down(self.after.saturating_add(self.span), period).min(to);
+            let until = floor_of(self.after.saturating_add(self.span), period).min(to);
             let span = (self.after, until);
+            let most = (self.span > period).then_some(AT_ONCE.1);
             let readings = self
                 .store
-                .readings_known(self.device, &self.sensors, span, self.known)
+                .readings_known(self.device, &self.sensors, span, self.known, most)
                 .await?;
-            if readings.len() > 4 * AT_ONCE && self.span > period {
+            if most.is_some_and(|most| readings.len() >= most) {
                 self.span = (self.span / 8).max(period);
                 continue;
             }
-            if readings.len() < AT_ONCE {
+            if readings.len() < AT_ONCE.0 {
                 self.span = self.span.saturating_mul(2).min(SPAN.1.max(period));
             }
             self.after = until;
@@ -93,10 +95,17 @@ impl<'a> Made<'a> {
             return Ok(Some(rows));
         }
     }
-}
 
-fn down(time: Millis, period: Millis) -> Millis {
-    time.div_euclid(period) * period
+    /// All that are left behind `rows`, with those of NaN between them.
+    ///
+    /// # Errors
+    /// The database.
+    pub(super) async fn all(mut self, mut rows: Vec<FeatureRow>) -> Result<Vec<FeatureRow>> {
+        while let Some(more) = self.next().await? {
+            rows.extend(more);
+        }
+        Ok(completed(self.spec, rows))
+    }
 }
 
 fn made(spec: &ForecasterSpec, sensors: &[String], readings: &[StoredReading]) -> Vec<FeatureRow> {

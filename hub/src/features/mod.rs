@@ -17,15 +17,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use fieldcast_features::resample::completed;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, PIPELINE_VERSION};
-use fieldcast_store::features::{Arrived, FeatureDevice, FeatureSet};
-use fieldcast_store::{Result, Store};
+use fieldcast_store::features::{Arrived, FeatureSet};
+use fieldcast_store::{Result, Store, StoreError};
 use fieldcast_wire::caps::MIN_TIME_MS;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use due::due;
+use due::{Due, due};
 use from_readings::{Made, sensors};
 
 use crate::training::snapshot::devices;
@@ -33,42 +32,77 @@ use crate::training::snapshot::devices;
 const LOOK: Duration = Duration::from_secs(60);
 /// How long the rows of a pipeline are kept that no definition has any more.
 const KEEP_DAYS: i64 = 30;
-/// Between two tries for a lock.
+/// Between two tries for a lock, and how long it is waited for.
 const AGAIN: Duration = Duration::from_millis(100);
+const WAIT: Duration = Duration::from_secs(600);
+/// What came so shortly before the last mark is looked at again: a transaction may have begun at that moment.
+const OVERLAP: TimeDelta = TimeDelta::minutes(1);
 
-/// What decides a forecaster's rows.
+/// Why rows are not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another hub has been at it for long.
+    #[error(
+        "the feature rows of {0} are being made elsewhere for {minutes} minutes already; a first time takes long where there is \
+         much history (that hub's log says so): it is tried again",
+        minutes = WAIT.as_secs() / 60
+    )]
+    Busy(String),
+}
+
+/// What decides a forecaster's rows. No name of a sensor holds a slash.
 fn pipeline(spec: &ForecasterSpec) -> String {
     format!(
         "{PIPELINE_VERSION} {} {}",
         spec.period_ms(),
-        sensors(spec).join(",")
+        sensors(spec).join("/")
     )
 }
 
 /// Makes the rows that are missing and answers the mark until which all are made.
 ///
 /// # Errors
-/// The database.
-pub async fn advance(store: &Store, spec: &ForecasterSpec) -> Result<DateTime<Utc>> {
-    let lock = loop {
-        match store.try_lock_features(&spec.name).await? {
-            Some(lock) => break lock,
-            None => tokio::time::sleep(AGAIN).await,
+/// The database, or another hub that makes them for long.
+pub async fn advance(
+    store: &Store,
+    spec: &ForecasterSpec,
+) -> std::result::Result<DateTime<Utc>, Error> {
+    let began = tokio::time::Instant::now();
+    loop {
+        if let Some(mark) = try_advance(store, spec).await? {
+            return Ok(mark);
         }
+        if began.elapsed() > WAIT {
+            return Err(Error::Busy(spec.name.clone()));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// As [`advance`]; none where another hub is at it.
+async fn try_advance(store: &Store, spec: &ForecasterSpec) -> Result<Option<DateTime<Utc>>> {
+    let Some(lock) = store.try_lock_features(&spec.name).await? else {
+        return Ok(None);
     };
     let mark = make(store, spec).await;
     lock.release().await;
-    mark
+    mark.map(Some)
 }
 
 async fn make(store: &Store, spec: &ForecasterSpec) -> Result<DateTime<Utc>> {
-    let mark = store.settled_time().await?;
+    let settled = store.settled_time().await?;
     let channels: Vec<String> = spec.channels().into_iter().map(str::to_owned).collect();
     let set = store
-        .feature_set(&spec.name, &pipeline(spec), &channels, mark)
+        .feature_set(&spec.name, &pipeline(spec), &channels, settled)
         .await?;
-    // A transaction that began earlier may hold the settled time back.
-    let mark = mark.max(set.through);
+    if settled + OVERLAP < set.through {
+        tracing::warn!(forecaster = spec.name, %settled, through = %set.through, "the database's clock went back, or a transaction is open \
+            for long: readings that come meanwhile may be left out of feature rows; if the clock did, run `DELETE FROM feature_sets` once it is right");
+    }
+    let mark = settled.max(set.through);
     let known: BTreeMap<String, Millis> = store
         .feature_devices(set.id)
         .await?
@@ -78,13 +112,19 @@ async fn make(store: &Store, spec: &ForecasterSpec) -> Result<DateTime<Utc>> {
     // One that is selected no more may come back: its rows go on.
     let names: Vec<String> = known.keys().cloned().collect();
     let arrived = store
-        .arrived(&names, &sensors(spec), (set.through, mark))
+        .arrived(&names, &sensors(spec), (set.through - OVERLAP, mark))
         .await?;
+    let mut made = Vec::new();
     for of_device in arrived.chunk_by(|a, b| a.device == b.device) {
         let device = &of_device[0].device;
-        let newest = known[device];
-        one(store, spec, (&set, mark), (device, newest), of_device).await?;
+        let due = due(known[device], of_device, spec.period_ms().max(1));
+        // Nothing is over and nothing came late: the next time will find the same.
+        if !due.spans.is_empty() {
+            one(store, spec, (&set, mark), device, &due).await?;
+            made.push((device.clone(), due.newest));
+        }
     }
+    store.made_features(set.id, mark, &made).await?;
     let mut new = devices(store, spec).await?;
     new.retain(|d| !known.contains_key(d));
     for (device, newest) in store.newest_by_device(&new, &sensors(spec)).await? {
@@ -94,7 +134,12 @@ async fn make(store: &Store, spec: &ForecasterSpec) -> Result<DateTime<Utc>> {
             to: newest,
             newest: Some(newest),
         };
-        one(store, spec, (&set, mark), (&device, MIN_TIME_MS), &[all]).await?;
+        let due = due(MIN_TIME_MS, &[all], spec.period_ms().max(1));
+        one(store, spec, (&set, mark), &device, &due).await?;
+        // One by one: the first time takes long, and must not begin again at the first device.
+        store
+            .made_features(set.id, mark, &[(device, due.newest)])
+            .await?;
     }
     store.advance_features(set.id, mark).await?;
     let old = mark - TimeDelta::days(KEEP_DAYS);
@@ -107,12 +152,11 @@ async fn one(
     store: &Store,
     spec: &ForecasterSpec,
     (set, mark): (&FeatureSet, DateTime<Utc>),
-    (device, newest): (&str, Millis),
-    arrived: &[Arrived],
+    device: &str,
+    due: &Due,
 ) -> Result<()> {
-    let due = due(newest, arrived, spec.period_ms().max(1));
-    for span in due.spans {
-        let mut made = Made::new(store, spec, device, span, Some(mark));
+    for span in &due.spans {
+        let mut made = Made::new(store, spec, device, *span, Some(mark));
         while let Some(rows) = made.next().await? {
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
                 continue;
@@ -125,12 +169,7 @@ async fn one(
                 .await?;
         }
     }
-    let made = FeatureDevice {
-        device: device.to_owned(),
-        since: mark,
-        newest: due.newest,
-    };
-    store.made_features(set.id, &made).await
+    Ok(())
 }
 
 /// The rows that are not kept as they are.
@@ -185,7 +224,7 @@ impl<'a> Kept<'a> {
     ) -> Result<Vec<FeatureRow>> {
         let since = self.since.get(device);
         let set = self.set.as_ref().filter(|set| mark <= set.through);
-        let mut rows = match set.filter(|_| since.is_some_and(|since| *since <= mark)) {
+        let rows = match set.filter(|_| since.is_some_and(|since| *since <= mark)) {
             Some(set) => {
                 self.store
                     .feature_rows(set.id, device, (from, to), mark)
@@ -194,11 +233,9 @@ impl<'a> Kept<'a> {
             None => Vec::new(),
         };
         let behind = rows.last().map_or(from, |last| last.time);
-        let mut made = Made::new(self.store, self.spec, device, (behind, to), Some(mark));
-        while let Some(more) = made.next().await? {
-            rows.extend(more);
-        }
-        Ok(completed(self.spec, rows))
+        Made::new(self.store, self.spec, device, (behind, to), Some(mark))
+            .all(rows)
+            .await
     }
 }
 
@@ -212,39 +249,37 @@ pub async fn newest_rows(
     device: &str,
     span: (Millis, Millis),
 ) -> Result<Vec<FeatureRow>> {
-    let mut rows = Vec::new();
-    let mut made = Made::new(store, spec, device, span, None);
-    while let Some(more) = made.next().await? {
-        rows.extend(more);
-    }
-    Ok(completed(spec, rows))
+    Made::new(store, spec, device, span, None)
+        .all(Vec::new())
+        .await
 }
 
 /// Makes the rows of all forecasters, each minute while this hub leads, until cancelled.
 pub async fn run(store: Store, leads: watch::Receiver<bool>, end: CancellationToken) {
-    let mut tick = tokio::time::interval(LOOK);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = end.cancelled() => return,
-        }
-        if !*leads.borrow() {
-            continue;
-        }
-        tokio::select! {
-            made = all(&store) => {
-                if let Err(error) = made {
-                    tracing::warn!(%error, "feature rows not made; the next look is in a minute");
-                }
+    let looks = async {
+        loop {
+            if *leads.borrow()
+                && let Err(error) = all(&store).await
+            {
+                tracing::warn!(%error, "feature rows not made; the next look is in a minute");
             }
-            () = end.cancelled() => return,
+            // Behind the work, so that who waits for a lock gets it.
+            tokio::time::sleep(LOOK).await;
         }
+    };
+    tokio::select! {
+        () = looks => {}
+        () = end.cancelled() => {}
     }
 }
 
+/// A forecaster whose rows cannot be made keeps no other from it.
 async fn all(store: &Store) -> Result<()> {
     for forecaster in store.forecasters().await? {
-        advance(store, &forecaster.spec).await?;
+        if let Err(error) = try_advance(store, &forecaster.spec).await {
+            let forecaster = forecaster.name;
+            tracing::warn!(forecaster, %error, "feature rows not made; the next look is in a minute");
+        }
     }
     Ok(())
 }

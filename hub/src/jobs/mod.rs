@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::features;
 use crate::signing::Signer;
 use crate::training;
 
@@ -49,6 +50,18 @@ impl From<StoreError> for JobError {
         Self {
             message: e.to_string(),
             retry: e.is_transient(),
+        }
+    }
+}
+
+impl From<features::Error> for JobError {
+    fn from(e: features::Error) -> Self {
+        match e {
+            features::Error::Store(e) => e.into(),
+            busy @ features::Error::Busy(_) => Self {
+                message: busy.to_string(),
+                retry: true,
+            },
         }
     }
 }

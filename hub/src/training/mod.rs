@@ -94,7 +94,10 @@ pub async fn run(
         None => forecaster,
     };
     let spec = forecaster.spec;
-    handle.progress(0.01, "reading the data");
+    handle.progress(
+        0.01,
+        "making what is missing of the feature rows, and reading them",
+    );
     // All readings received until a mark are in the snapshot.
     let interrupted = store
         .interrupted_training(job.id, forecaster.version, crate::CODE_VERSION)

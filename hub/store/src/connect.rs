@@ -58,10 +58,15 @@ impl Target {
                 .password(password)
                 .database(database),
         };
-        Ok(options
-            .application_name("fieldcast-hub")
+        Ok(options.application_name("fieldcast-hub").options([
             // Committed must mean on disk, whatever the server's default says.
-            .options([("synchronous_commit", "on"), ("TimeZone", "UTC")]))
+            ("synchronous_commit", "on"),
+            ("TimeZone", "UTC"),
+            // The locks of a hub that lost its power are free within half a minute.
+            ("tcp_keepalives_idle", "15"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ]))
     }
 }
 

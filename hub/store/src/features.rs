@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use fieldcast_features::{FeatureRow, Millis};
+use sqlx::AssertSqlSafe;
 
 use crate::Store;
+use crate::connect::UNHURRIED;
 use crate::error::{Context as _, Result};
 use crate::locks::Held;
 use crate::time::{millis, timestamp};
@@ -102,21 +104,71 @@ impl Store {
     /// Removes a forecaster's sets of pipelines that nobody has gone on with since `before`.
     ///
     /// # Errors
-    /// The database.
-    pub async fn forget_feature_sets(
-        &self,
-        forecaster: &str,
-        before: DateTime<Utc>,
-    ) -> Result<u64> {
-        Ok(
-            sqlx::query("DELETE FROM feature_sets WHERE forecaster = $1 AND through < $2")
-                .bind(forecaster)
-                .bind(before)
+    /// The database; what is left is removed the next time.
+    pub async fn forget_feature_sets(&self, forecaster: &str, before: DateTime<Utc>) -> Result<()> {
+        let failed = || format!("remove old feature rows of {forecaster}");
+        // Without its name first, so that nobody reads one half of which is gone.
+        sqlx::query(
+            "UPDATE feature_sets SET pipeline = 'gone ' || id
+             WHERE forecaster = $1 AND through < $2 AND pipeline NOT LIKE 'gone %'",
+        )
+        .bind(forecaster)
+        .bind(before)
+        .execute(self.pool())
+        .await
+        .during(failed())?;
+        let gone: Vec<i32> = sqlx::query_scalar(
+            "SELECT id FROM feature_sets WHERE forecaster = $1 AND pipeline LIKE 'gone %'",
+        )
+        .bind(forecaster)
+        .fetch_all(self.pool())
+        .await
+        .during(failed())?;
+        for set in gone {
+            self.forget_feature_rows_of(set, DateTime::<Utc>::MAX_UTC)
+                .await?;
+            sqlx::query("DELETE FROM feature_sets WHERE id = $1")
+                .bind(set)
                 .execute(self.pool())
                 .await
-                .during(format!("remove old feature rows of {forecaster}"))?
-                .rows_affected(),
-        )
+                .during(failed())?;
+        }
+        Ok(())
+    }
+
+    /// Removes all rows of before a data time.
+    ///
+    /// # Errors
+    /// The database; what is left is removed the next time.
+    pub async fn forget_feature_rows(&self, before: DateTime<Utc>) -> Result<()> {
+        let sets: Vec<i32> = sqlx::query_scalar("SELECT id FROM feature_sets")
+            .fetch_all(self.pool())
+            .await
+            .during("list the sets of feature rows")?;
+        for set in sets {
+            self.forget_feature_rows_of(set, before).await?;
+        }
+        Ok(())
+    }
+
+    /// Device by device: by the primary key, and in short transactions.
+    async fn forget_feature_rows_of(&self, set: i32, before: DateTime<Utc>) -> Result<()> {
+        let before = before.min(timestamp(Millis::MAX));
+        for device in self.feature_devices(set).await? {
+            sqlx::query(
+                "DELETE FROM feature_rows WHERE feature_set = $1 AND device = $2 AND time < $3",
+            )
+            .bind(set)
+            .bind(&device.device)
+            .bind(before)
+            .execute(self.pool())
+            .await
+            .during(format!(
+                "remove old feature rows of device {}",
+                device.device
+            ))?;
+        }
+        Ok(())
     }
 
     /// The devices whose rows are in a set.
@@ -224,7 +276,8 @@ impl Store {
             .collect())
     }
 
-    /// Adds rows as they are known at a time; those that are there already stay.
+    /// Adds rows as they are known at a time; those that are there already stay. On disk at the latest when
+    /// [`Self::advance_features`] is.
     ///
     /// # Errors
     /// The database; some of them may be in then.
@@ -239,41 +292,50 @@ impl Store {
             let times: Vec<DateTime<Utc>> = rows.iter().map(|r| timestamp(r.time)).collect();
             let flat: Vec<f64> = rows.iter().flat_map(|r| r.values.iter().copied()).collect();
             let channels = rows.first().map_or(0, |r| r.values.len());
-            sqlx::query(
+            let sql = format!(
                 "INSERT INTO feature_rows (feature_set, device, time, known_at, values)
                  SELECT $1, $2, t.time, $3, ($5::float8[])[(t.i - 1) * $6 + 1 : t.i * $6]
-                 FROM unnest($4::timestamptz[]) WITH ORDINALITY AS t (time, i) ON CONFLICT DO NOTHING",
-            )
-            .bind(set)
-            .bind(device)
-            .bind(known)
-            .bind(times)
-            .bind(flat)
-            .bind(i64::try_from(channels).unwrap_or(0))
-            .execute(self.pool())
-            .await
-            .during(format!("store feature rows of device {device}"))?;
+                 FROM unnest($4::timestamptz[]) WITH ORDINALITY AS t (time, i), {UNHURRIED} ON CONFLICT DO NOTHING"
+            );
+            sqlx::query(AssertSqlSafe(sql))
+                .bind(set)
+                .bind(device)
+                .bind(known)
+                .bind(times)
+                .bind(flat)
+                .bind(i64::try_from(channels).unwrap_or(0))
+                .execute(self.pool())
+                .await
+                .during(format!("store feature rows of device {device}"))?;
         }
         Ok(())
     }
 
-    /// Says that a device's rows are made up to what was received until `since`; where they were made before, only how new
-    /// its newest reading is.
+    /// Says that devices' rows are made up to what was received until `since`, with the data time of each one's newest reading;
+    /// where rows were made before, only that.
     ///
     /// # Errors
     /// The database.
-    pub async fn made_features(&self, set: i32, made: &FeatureDevice) -> Result<()> {
+    pub async fn made_features(
+        &self,
+        set: i32,
+        since: DateTime<Utc>,
+        made: &[(String, Millis)],
+    ) -> Result<()> {
+        let devices: Vec<&str> = made.iter().map(|(device, _)| device.as_str()).collect();
+        let newest: Vec<DateTime<Utc>> = made.iter().map(|(_, n)| timestamp(*n)).collect();
         sqlx::query(
-            "INSERT INTO feature_devices (feature_set, device, since, newest) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (feature_set, device) DO UPDATE SET newest = EXCLUDED.newest",
+            "INSERT INTO feature_devices (feature_set, device, since, newest)
+             SELECT $1, m.device, $2, m.newest FROM unnest($3::text[], $4::timestamptz[]) AS m (device, newest)
+             ON CONFLICT (feature_set, device) DO UPDATE SET newest = greatest(feature_devices.newest, EXCLUDED.newest)",
         )
         .bind(set)
-        .bind(&made.device)
-        .bind(made.since)
-        .bind(timestamp(made.newest))
+        .bind(since)
+        .bind(devices)
+        .bind(newest)
         .execute(self.pool())
         .await
-        .during(format!("note the feature rows of device {}", made.device))
+        .during("note whose feature rows are made")
         .map(drop)
     }
 
@@ -282,7 +344,7 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn advance_features(&self, set: i32, through: DateTime<Utc>) -> Result<()> {
-        sqlx::query("UPDATE feature_sets SET through = $2 WHERE id = $1")
+        sqlx::query("UPDATE feature_sets SET through = $2 WHERE id = $1 AND through <= $2")
             .bind(set)
             .bind(through)
             .execute(self.pool())

@@ -111,10 +111,11 @@ impl Store {
         from: Millis,
         to: Millis,
     ) -> Result<Vec<StoredReading>> {
-        self.readings_known(device, sensors, (from, to), None).await
+        self.readings_known(device, sensors, (from, to), None, None)
+            .await
     }
 
-    /// As [`Self::readings_between`], of those received until `known`.
+    /// As [`Self::readings_between`], of those received until `known`, the first `most` of them.
     ///
     /// # Errors
     /// The database.
@@ -124,6 +125,7 @@ impl Store {
         sensors: &[String],
         (from, to): (Millis, Millis),
         known: Option<DateTime<Utc>>,
+        most: Option<usize>,
     ) -> Result<Vec<StoredReading>> {
         let rows: Vec<(String, DateTime<Utc>, f64, i16, i16)> = sqlx::query_as(
             "SELECT s.name, r.time, r.value, r.quality, r.time_quality
@@ -135,13 +137,14 @@ impl Store {
              FROM sensors s JOIN json_readings j ON j.sensor = s.id
              WHERE s.device = $1 AND s.name = ANY($2) AND j.time > $3 AND j.time <= $4
                AND ($5::timestamptz IS NULL OR j.received_at <= $5)
-             ORDER BY 2, 1",
+             ORDER BY 2, 1 LIMIT $6",
         )
         .bind(device)
         .bind(sensors)
         .bind(timestamp(from))
         .bind(timestamp(to))
         .bind(known)
+        .bind(most.and_then(|n| i64::try_from(n).ok()))
         .fetch_all(self.pool())
         .await
         .during(format!("read readings of device {device}"))?;

@@ -66,7 +66,7 @@ impl Store {
         self.delete("readings_late", "received_at", before).await?;
         self.delete("json_readings", "time", before).await?;
         if let Some(month) = Month::of(millis(before)).and_then(Month::begin) {
-            self.delete("feature_rows", "time", month).await?;
+            self.forget_feature_rows(month).await?;
         }
         Ok(removed)
     }

@@ -40,11 +40,17 @@ pub fn parse_period(text: &str) -> Result<Millis, String> {
     Ok(n * factor)
 }
 
+/// The grid time at or before `time`.
+#[must_use]
+pub fn floor_of(time: Millis, period: Millis) -> Millis {
+    time.div_euclid(period) * period
+}
+
 /// The grid time at or after `time`: a reading at `time` belongs to the slot `(t - period, t]`,
 /// so that a row known at `t` never holds anything measured after `t`.
 #[must_use]
 pub fn slot_of(time: Millis, period: Millis) -> Millis {
-    let floor = time.div_euclid(period) * period;
+    let floor = floor_of(time, period);
     if floor == time { floor } else { floor + period }
 }
 
