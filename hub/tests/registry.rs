@@ -100,6 +100,13 @@ async fn titles_move_by_rollouts_and_named_persons_alone() {
     http::post(&rest, &format!("{path}/stop"), &json!({"by": "ann"}))
         .await
         .problem(404);
+    let detail = http::post(&rest, &format!("{path}/approve"), &json!({"by": "ann"}))
+        .await
+        .problem(409);
+    assert!(
+        detail.contains("is running (") && detail.contains(&format!("rollout abort {id}")),
+        "{detail}"
+    );
     http::post(&rest, &format!("{path}/abort"), &json!({"by": ""}))
         .await
         .problem(422);
@@ -112,7 +119,13 @@ async fn titles_move_by_rollouts_and_named_persons_alone() {
     assert_eq!(last["status"], "rolled_back");
     assert!(last["reason"].as_str().unwrap().contains("ann"), "{last}");
     assert!(holders(&rest, "challenger").await.is_empty());
-    http::post(&rest, &format!("{path}/resume"), &json!({"by": "ann"}))
+    let over = http::post(&rest, &format!("{path}/resume"), &json!({"by": "ann"}))
+        .await
+        .problem(409);
+    assert!(over.contains("rolled_back"), "{over}");
+    let over = refused(&dir, &url, &["rollout", "approve", &id.to_string()]);
+    assert!(over.contains("rolled_back"), "{over}");
+    http::post(&rest, "/v1/rollouts/99/resume", &json!({"by": "ann"}))
         .await
         .problem(404);
 
