@@ -105,7 +105,7 @@ impl From<Refusal> for Problem {
             Refusal::BelowFloor(..) | Refusal::Plan(_) | Refusal::Nobody => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            Refusal::Definition(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refusal::Definition(_) | Refusal::Missing(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, refused.to_string())
     }

@@ -22,6 +22,9 @@ pub enum Refusal {
          `model import` an export of it"
     )]
     Removed(String, i64),
+    /// Its bundle is lost.
+    #[error("bundle {0} is missing; restore the database")]
+    Missing(String),
     /// The definition forbids it.
     #[error(
         "`{0}` may run no version below {1}; take a newer one, or lower `rollout.floor` in its definition"

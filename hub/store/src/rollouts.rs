@@ -259,6 +259,28 @@ impl Store {
         Ok(Some((row, devices)))
     }
 
+    /// Devices of a rollout by name, behind `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn rollout_devices(
+        &self,
+        id: i64,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<DeploymentRow>> {
+        sqlx::query_as(
+            "SELECT device, state, reason, generation, machine, updated_at FROM deployments
+             WHERE rollout = $1 AND device > $2 ORDER BY device LIMIT $3",
+        )
+        .bind(id)
+        .bind(after)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("list the devices of rollout {id}"))
+    }
+
     /// Asks the hub that drives rollouts to pause, resume, approve or abort one, where it is in one of the states `from`.
     ///
     /// # Errors
