@@ -197,6 +197,9 @@ async fn two_versions_on_a_fleet_for_ten_days_end_in_a_report_with_effect_interv
     assert!(effect("lower") < -2.0 && -2.0 < effect("upper"), "{report}");
     assert!(effect("upper") < -1.0 && effect("p") < 0.001, "{report}");
     assert!(effect("explained") > 0.3, "{report}");
+    let listed = format!("/v1/experiments/{id}/devices?limit=1000");
+    let listed = http::get(&rest, &listed).await.json();
+    assert_eq!(&listed["items"], devices);
     for device in devices.as_array().unwrap() {
         let name = device["device"].as_str().unwrap();
         assert_eq!(

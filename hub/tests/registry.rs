@@ -100,6 +100,13 @@ async fn titles_move_by_rollouts_and_named_persons_alone() {
     http::post(&rest, &format!("{path}/stop"), &json!({"by": "ann"}))
         .await
         .problem(404);
+    let detail = http::post(&rest, &format!("{path}/approve"), &json!({"by": "ann"}))
+        .await
+        .problem(409);
+    assert!(
+        detail.contains("is running (") && detail.contains(&format!("rollout abort {id}")),
+        "{detail}"
+    );
     http::post(&rest, &format!("{path}/abort"), &json!({"by": ""}))
         .await
         .problem(422);
@@ -112,7 +119,13 @@ async fn titles_move_by_rollouts_and_named_persons_alone() {
     assert_eq!(last["status"], "rolled_back");
     assert!(last["reason"].as_str().unwrap().contains("ann"), "{last}");
     assert!(holders(&rest, "challenger").await.is_empty());
-    http::post(&rest, &format!("{path}/resume"), &json!({"by": "ann"}))
+    let over = http::post(&rest, &format!("{path}/resume"), &json!({"by": "ann"}))
+        .await
+        .problem(409);
+    assert!(over.contains("rolled_back"), "{over}");
+    let over = refused(&dir, &url, &["rollout", "approve", &id.to_string()]);
+    assert!(over.contains("rolled_back"), "{over}");
+    http::post(&rest, "/v1/rollouts/99/resume", &json!({"by": "ann"}))
         .await
         .problem(404);
 
@@ -380,6 +393,62 @@ async fn a_bundle_of_another_hub_is_checked_and_signed_anew() {
         next.metrics["holdout"]
     );
     assert_eq!(row.lineage["data_until"], original.lineage["data_until"]);
+    over_rest((&there, &url), (&here, &url_here), &bytes, &root).await;
+}
+
+/// The same by the interfaces of both hubs.
+async fn over_rest(there: (&Path, &str), here: (&Path, &str), exported: &[u8], root: &str) {
+    let serve = async |(dir, url): (&Path, &str)| {
+        let (hub, rest) = Process::serve(dir, url, &[]).await;
+        hub.ready(&rest, 200).await;
+        (hub, rest)
+    };
+    let ((hub_there, there), (hub_here, here)) = (serve(there).await, serve(here).await);
+    let bundle = http::get(&there, "/v1/models/1/bundle?forecaster=f").await;
+    assert_eq!(bundle.kind, "application/octet-stream");
+    assert!(bundle.bytes == exported, "it is what the file holds");
+    let keys = http::get(&there, "/v1/keys").await.json();
+    assert_eq!(keys["root"], json!(root));
+
+    let whose = |forecaster: &str, by: &str| format!("/v1/models?forecaster={forecaster}&by={by}");
+    let list = keys["list"].as_str().unwrap();
+    let trusting = format!("&root={root}&list={list}");
+    let other = format!("&root={}&list={list}", hex(&[7; 32]));
+    let mut changed = exported.to_vec();
+    changed[exported.len() / 2] ^= 1;
+    let too_large = vec![0; fieldcast_wire::caps::MAX_BUNDLE + 1];
+    for (path, body, status) in [
+        (whose("f", "ann"), exported, 422),
+        (whose("f", "ann") + &other, exported, 422),
+        (whose("f", "ann") + &format!("&root={root}"), exported, 422),
+        (whose("f", "ann") + &trusting, &changed, 422),
+        (whose("f", "ann") + &trusting, b"", 422),
+        (whose("f", "%20") + &trusting, exported, 422),
+        (whose("g", "ann") + &trusting, exported, 422),
+        (whose("f", "ann") + &trusting, &too_large, 413),
+    ] {
+        let detail = http::post_bytes(&here, &path, body).await.problem(status);
+        assert!(!detail.is_empty(), "{path}");
+    }
+    let path = whose("f", "ann") + &trusting;
+    let plain = http::ask(&here, "POST", &path, "x").await;
+    plain.unwrap().problem(415);
+    let done = http::post_bytes(&here, &path, exported).await;
+    assert_eq!(done.status, 201, "{}", done.text);
+    let done = done.json();
+    assert_eq!(
+        (&done["version"], &done["signed_anew"]),
+        (&json!(4), &json!(true))
+    );
+    assert_eq!(holders(&here, "champion").await, [1]);
+    let own = http::get(&here, "/v1/models/4/bundle?forecaster=f").await;
+    let again = http::post_bytes(&here, &whose("f", "ann"), &own.bytes).await;
+    assert!(again.problem(409).contains("already"));
+    http::get(&here, "/v1/models/9/bundle?forecaster=f")
+        .await
+        .problem(404);
+    hub_there.stop().await;
+    hub_here.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

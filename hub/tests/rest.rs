@@ -37,6 +37,12 @@ INSERT INTO decisions (forecaster, decision, reason, decided_by)
     SELECT 'f1', 'wait', 'r', 't' FROM generate_series(1, 5);
 INSERT INTO rollouts (forecaster, model_version, status, reason, machine, created_by, finished_at)
     SELECT 'f1', i, 'done', 'r', '{}', 't', now() FROM generate_series(1, 5) i;
+INSERT INTO deployments (rollout, device, state, reason, generation, machine)
+    SELECT 5, 'd' || i, 'pending', '', 0, '{}' FROM generate_series(1, 5) i;
+INSERT INTO experiments (forecaster, version_a, version_b, share_b, labels, days, settle_hours, foreseen, created_by)
+    VALUES ('f1', 1, 2, 0.5, '{}', 1, 0, '{}', 't');
+INSERT INTO experiment_devices (experiment, device, arm, generation, state, reason)
+    SELECT 1, 'd' || i, 'a', 1, 'pending', '' FROM generate_series(1, 5) i;
 INSERT INTO alarms (device, source, code, sensor, time, message, raised)
     SELECT 'd' || (1 + i % 2), 'hub', 'clone', '', now(), 'm', true FROM generate_series(1, 5) i;
 INSERT INTO gaps (device, kind, epoch, first_seq, last_seq, reason)
@@ -86,7 +92,12 @@ async fn every_list_pages_filters_and_refuses() {
     let dir = bed.dir.path().join("hub");
     let (hub, rest) = Process::serve(&dir, &bed.url("t"), &[]).await;
     hub.ready(&rest, 200).await;
-    let named = [("devices", "id", "d"), ("forecasters", "name", "f")];
+    let named = [
+        ("devices", "id", "d"),
+        ("forecasters", "name", "f"),
+        ("rollouts/5/devices", "device", "d"),
+        ("experiments/1/devices", "device", "d"),
+    ];
     for (list, key, letter) in named {
         let (items, pages) = walk(&rest, &format!("/v1/{list}")).await;
         let names: Vec<Value> = items.iter().map(|i| i[key].clone()).collect();
@@ -146,6 +157,9 @@ async fn every_list_pages_filters_and_refuses() {
         ("GET", "/v1/drift-reports?confirmed=perhaps", "", 422),
         ("GET", "/v1/rollouts/abc", "", 422),
         ("GET", "/v1/rollouts/99", "", 404),
+        ("GET", "/v1/rollouts/99/devices", "", 404),
+        ("GET", "/v1/experiments/99/devices", "", 404),
+        ("GET", "/v1/experiments/1/devices?limit=0", "", 422),
         ("GET", "/v1/nothing", "", 404),
         ("POST", "/v1/devices", "", 405),
         ("DELETE", "/v1/readings", "", 405),

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use fieldcast_hub::downlink::Downlink;
 use fieldcast_hub::rollout::driver::{Driver, Rounds};
 use fieldcast_hub::rollout::plan::Plan;
+use fieldcast_hub::rollout::request::{self, Refusal};
 use fieldcast_hub::rollout::rows;
+use fieldcast_hub::rollout::state::Operator;
 use fieldcast_hub::signing::Signer;
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
@@ -136,6 +138,73 @@ async fn start(store: &Store, version: i64) -> i64 {
     roll_out(store, version, Plan::all_at_once()).await
 }
 
+/// Ann does this to a rollout that takes it.
+async fn steer(store: &Store, rollout: i64, what: Operator) {
+    request::steer(store, rollout, what, "ann").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_state_does_not_take_is_refused_with_what_it_takes_and_unknown_words_do_nothing() {
+    let (bed, driver) = one().await;
+    let (store, mut rounds) = (&bed.store, Rounds::default());
+    let mut plan = Plan::all_at_once();
+    plan.stages[0].approval = true;
+    let rollout = roll_out(store, 1, plan).await;
+    driver.tick(&mut rounds).await;
+    let refused = async |what: Operator, takes: &[&str]| {
+        let refused = request::steer(store, rollout, what, "ann").await;
+        let refused = refused.unwrap_err().to_string();
+        let state = status(store, rollout).await;
+        assert!(refused.contains(&format!("is {state} (")), "{refused}");
+        for word in takes {
+            let command = format!("`rollout {word} {rollout}`");
+            assert!(refused.contains(&command), "{refused}");
+        }
+    };
+    refused(Operator::Resume, &["approve", "abort"]).await;
+    refused(Operator::Pause, &["approve", "abort"]).await;
+    steer(store, rollout, Operator::Approve).await;
+    driver.tick(&mut rounds).await;
+    refused(Operator::Approve, &["pause", "abort"]).await;
+    refused(Operator::Resume, &["pause", "abort"]).await;
+    // Two within one round: each was possible when it was said, and the second finds nothing left to do.
+    steer(store, rollout, Operator::Pause).await;
+    steer(store, rollout, Operator::Pause).await;
+    driver.tick(&mut rounds).await;
+    refused(Operator::Pause, &["resume", "abort"]).await;
+    steer(store, rollout, Operator::Resume).await;
+    driver.tick(&mut rounds).await;
+
+    // A newer hub's word, which its migration let in and this one carries out as nothing.
+    psql(
+        &bed,
+        &format!(
+            "ALTER TABLE rollout_commands DROP CONSTRAINT rollout_commands_command_check;
+             INSERT INTO rollout_commands (rollout, command, who) VALUES ({rollout}, 'hasten', 'ann')"
+        ),
+    );
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, rollout).await, "running");
+    let order = order(store, "a").await.unwrap();
+    say(store, 1, pb::ModelPhase::Active, &order.bundle, 1).await;
+    steer(store, rollout, Operator::Abort).await;
+    driver.tick(&mut rounds).await;
+    refused(Operator::Abort, &["watch"]).await;
+    say(store, 2, pb::ModelPhase::None, &[], 2).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, rollout).await, "rolled_back");
+    for what in Operator::ALL {
+        let refused = request::steer(store, rollout, what, "ann").await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("rollout start"), "{refused}");
+        let nothing = request::steer(store, rollout + 1, what, "ann").await;
+        assert!(
+            matches!(nothing, Err(Refusal::NoRollout(id)) if id == rollout + 1),
+            "{nothing:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_first_model_that_goes_back_is_ordered_away_and_the_answer_ends_the_rollout() {
     let (bed, driver) = one().await;
@@ -145,10 +214,7 @@ async fn a_first_model_that_goes_back_is_ordered_away_and_the_answer_ends_the_ro
     let forward = order(store, "a").await.unwrap();
     assert_eq!((forward.model_version, forward.generation), (1, 1));
     say(store, 1, pb::ModelPhase::Active, &forward.bundle, 1).await;
-    store
-        .command_rollout(rollout, "abort", "ann")
-        .await
-        .unwrap();
+    steer(store, rollout, Operator::Abort).await;
     driver.tick(&mut rounds).await;
     let back = order(store, "a").await.unwrap();
     assert_eq!((back.model_version, back.generation), (0, 2));
@@ -177,7 +243,7 @@ async fn aborting_a_rollout_of_the_champion_leaves_it_the_champion() {
 
     let again = start(store, 1).await;
     driver.tick(&mut rounds).await;
-    store.command_rollout(again, "abort", "ann").await.unwrap();
+    steer(store, again, Operator::Abort).await;
     driver.tick(&mut rounds).await;
     let back = order(store, "a").await.unwrap();
     assert_eq!((&back.bundle, back.model_version), (&bundle, 1));

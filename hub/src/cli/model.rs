@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use fieldcast_store::Store;
 use fieldcast_store::model_versions::ModelVersionRow;
-use fieldcast_wire::Sha256;
 use serde_json::json;
 
 use super::Context;
@@ -264,16 +263,7 @@ async fn export(
     onnx: bool,
     keys: Option<&Path>,
 ) -> Result<()> {
-    let sha = Sha256::from_hex(&row.bundle).context("the bundle's digest is malformed")?;
-    let Some(mut bytes) = store.bundle(&sha).await? else {
-        match row.removed_at {
-            Some(_) => bail!(
-                "the bundle of version {} was removed as no longer needed",
-                row.version
-            ),
-            None => bail!("bundle {sha} is missing; restore the database"),
-        }
-    };
+    let mut bytes = registry::bundle(store, row).await?;
     if onnx {
         let signer = ctx.signer(store).await?;
         bytes = registry::verified(&signer, row, &bytes)?.onnx().to_vec();

@@ -14,6 +14,7 @@ use crate::rollout::overview::{self, Overview};
 use crate::rollout::plan::Plan;
 use crate::rollout::request::{self, Stages};
 use crate::rollout::rows;
+use crate::rollout::state::Operator;
 
 const LOOK: Duration = Duration::from_secs(1);
 /// Exit codes of `watch`; 1 is an error and 2 a wrong command line.
@@ -113,10 +114,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<ExitCode> {
                 format!("rollout {id} started; `serve` drives it")
             })
         }
-        Command::Pause { id } => steer(ctx, store, id, "pause").await,
-        Command::Resume { id } => steer(ctx, store, id, "resume").await,
-        Command::Approve { id } => steer(ctx, store, id, "approve").await,
-        Command::Abort { id } => steer(ctx, store, id, "abort").await,
+        Command::Pause { id } => steer(ctx, store, id, Operator::Pause).await,
+        Command::Resume { id } => steer(ctx, store, id, Operator::Resume).await,
+        Command::Approve { id } => steer(ctx, store, id, Operator::Approve).await,
+        Command::Abort { id } => steer(ctx, store, id, Operator::Abort).await,
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -126,8 +127,9 @@ pub(super) fn user() -> String {
     std::env::var("USER").unwrap_or_else(|_| "a person".to_owned())
 }
 
-async fn steer(ctx: &Context, store: &Store, id: i64, command: &str) -> Result<()> {
-    request::steer(store, id, command, &user()).await?;
+async fn steer(ctx: &Context, store: &Store, id: i64, what: Operator) -> Result<()> {
+    request::steer(store, id, what, &user()).await?;
+    let command = what.as_str();
     ctx.print(&json!({"rollout": id, "command": command}), || {
         format!("rollout {id}: {command} is on its way to `serve`")
     })

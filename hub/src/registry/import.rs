@@ -4,20 +4,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fieldcast_bundle::{Caps, Expected, KeyRing, Learnt, UnverifiedBundle, VerifiedBundle};
-use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::model_versions::NewModelVersion;
+use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::{Sha256, message, pb};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use crate::rollout::request::Person;
+use crate::rollout::request::{Person, Refusal};
 use crate::signing::{Signer, hex, unhex};
 
 /// The public keys of a hub, as `model export --keys` writes them beside a bundle.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
     /// The root's public half, hexadecimal.
@@ -27,7 +28,7 @@ pub struct Keys {
 }
 
 /// What became of a bundle.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Imported {
     /// Forecaster.
     pub forecaster: String,
@@ -39,6 +40,35 @@ pub struct Imported {
     pub signed_anew: bool,
     /// It was here, without its bundle.
     pub restored: bool,
+}
+
+/// Why a bundle did not become a version.
+#[derive(Debug, thiserror::Error)]
+pub enum NotImported {
+    /// Nobody answers for it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It does not verify or does not run, or the keys that shall vouch for it do not hold.
+    #[error("{0}")]
+    Bundle(String),
+    /// Nothing here is forecast so.
+    #[error("forecaster `{0}` is not defined here; `fieldcast-hub forecaster apply` comes first")]
+    Undefined(String),
+    /// A version with its number is here.
+    #[error("{0}")]
+    There(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// This hub.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+impl NotImported {
+    fn bundle(error: impl Into<anyhow::Error>) -> Self {
+        Self::Bundle(format!("{:#}", error.into()))
+    }
 }
 
 impl Keys {
@@ -96,9 +126,7 @@ pub async fn sign_anew(
 ) -> Result<Imported> {
     let person = person.checked()?;
     let row = crate::rollout::request::eligible(store, forecaster, version).await?;
-    let sha = Sha256::from_hex(&row.bundle).context("the bundle's digest is malformed")?;
-    let bytes = store.bundle(&sha).await?;
-    let bytes = bytes.with_context(|| format!("bundle {sha} is missing; restore the database"))?;
+    let bytes = super::bundle(store, &row).await?;
     let bundle = super::verified(signer, &row, &bytes)?;
     // What it learnt from and was kept from stays true.
     let mut lineage = row.lineage.clone();
@@ -118,14 +146,15 @@ pub async fn import(
     bytes: Vec<u8>,
     origin: Option<(&str, &Keys)>,
     person: Person<'_>,
-) -> Result<Imported> {
+) -> Result<Imported, NotImported> {
     let person = person.checked()?;
     let own = hex(&signer.root_public());
     let origin = origin.filter(|(root, _)| !root.eq_ignore_ascii_case(&own));
     let mut ring = KeyRing::new(signer.root_public());
-    ring.accept(&signer.key_list())?;
+    ring.accept(&signer.key_list())
+        .map_err(anyhow::Error::from)?;
     if let Some((root, keys)) = origin {
-        ring = keys.ring(root)?;
+        ring = keys.ring(root).map_err(NotImported::bundle)?;
     }
     let sha256 = Sha256::of(&bytes);
     let expected = Expected {
@@ -138,16 +167,18 @@ pub async fn import(
         .and_then(|b| b.verify(&ring, &expected, now))
         .with_context(|| match origin {
             Some((root, _)) => format!("verify the bundle under root {root}"),
-            None => "verify the bundle under this hub's keys; one of another hub needs --root and --keys".to_owned(),
-        })?;
-    let definition = store.forecaster(forecaster).await?.with_context(|| {
-        format!("forecaster `{forecaster}` is not defined here; `fieldcast-hub forecaster apply` comes first")
-    })?;
+            None => "verify the bundle under this hub's keys; one of another hub needs that one's root and keys (--root, --keys)".to_owned(),
+        })
+        .map_err(NotImported::bundle)?;
+    let definition = store.forecaster(forecaster).await?;
+    let definition = definition.ok_or_else(|| NotImported::Undefined(forecaster.to_owned()))?;
     let verified = Arc::new(verified);
     let trial = Arc::clone(&verified);
     tokio::task::spawn_blocking(move || fieldcast_runtime::load(&trial))
-        .await?
-        .context("run the bundle on this machine")?;
+        .await
+        .map_err(anyhow::Error::from)?
+        .context("run the bundle on this machine")
+        .map_err(NotImported::bundle)?;
     let lineage = lineage(
         &verified,
         definition.version,
@@ -156,7 +187,7 @@ pub async fn import(
     );
     match origin {
         None => keep(store, &verified, bytes, &lineage, person).await,
-        Some(_) => seal_anew(store, signer, &verified, &lineage, person).await,
+        Some(_) => Ok(seal_anew(store, signer, &verified, &lineage, person).await?),
     }
 }
 
@@ -187,10 +218,10 @@ async fn keep(
     bytes: Vec<u8>,
     lineage: &Value,
     person: Person<'_>,
-) -> Result<Imported> {
+) -> Result<Imported, NotImported> {
     let manifest = bundle.manifest();
     let forecaster = manifest.forecaster.name.as_str();
-    let version = i64::try_from(manifest.version)?;
+    let version = i64::try_from(manifest.version).map_err(NotImported::bundle)?;
     let sha = bundle.sha256();
     let mut done = Imported {
         forecaster: forecaster.to_owned(),
@@ -200,12 +231,16 @@ async fn keep(
         restored: false,
     };
     match store.model_version(forecaster, version).await? {
-        Some(row) if row.bundle != done.bundle => bail!(
-            "version {version} of `{forecaster}` is another model here ({}); versions are never replaced",
-            row.bundle
-        ),
+        Some(row) if row.bundle != done.bundle => {
+            return Err(NotImported::There(format!(
+                "version {version} of `{forecaster}` is another model here ({}); versions are never replaced",
+                row.bundle
+            )));
+        }
         Some(row) if row.removed_at.is_none() => {
-            bail!("it is version {version} of `{forecaster}` already; nothing is left to do")
+            return Err(NotImported::There(format!(
+                "it is version {version} of `{forecaster}` already; nothing is left to do"
+            )));
         }
         Some(_) => {
             store.put_bundle(&bytes).await?;

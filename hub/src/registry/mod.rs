@@ -13,6 +13,7 @@ use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::{Sha256, message, pb};
 
+use crate::rollout::request::Refusal;
 use crate::signing::Signer;
 
 /// A stored model that does not open.
@@ -24,6 +25,21 @@ pub struct OpenError {
     forecaster: String,
     version: i64,
     cause: String,
+}
+
+/// A version's bundle as it is stored.
+///
+/// # Errors
+/// It was removed or is lost, or the database.
+pub async fn bundle(store: &Store, row: &ModelVersionRow) -> Result<Vec<u8>, Refusal> {
+    if row.removed_at.is_some() {
+        return Err(Refusal::Removed(row.forecaster.clone(), row.version));
+    }
+    let bytes = match Sha256::from_hex(&row.bundle) {
+        Some(sha) => store.bundle(&sha).await?,
+        None => None,
+    };
+    bytes.ok_or_else(|| Refusal::Missing(row.bundle.clone()))
 }
 
 /// Verifies a version's bundle as a device would.

@@ -142,7 +142,7 @@ pub(super) async fn experiments(
     Ok(page(rows.await?, read, |r| r.id.to_string()))
 }
 
-/// One experiment with its devices and its report: at most five minutes old, and as it was kept once it has ended.
+/// One experiment with its report: at most five minutes old, and as it was kept once it has ended.
 ///
 /// # Errors
 /// No such experiment, or the database.
@@ -152,16 +152,34 @@ pub(super) async fn experiment(
     Path(id): Path<i64>,
 ) -> Result<Json<Value>, Problem> {
     let store = &rest.hub.store;
-    let Some((row, devices)) = store.experiment(id).await? else {
-        return Err(Problem::not_found(format!(
-            "there is no experiment {id}; see /v1/experiments"
-        )));
-    };
+    let (row, devices) = store.experiment(id).await?.ok_or_else(|| none(id))?;
     let report = rest.reports.of(store, &row, &devices).await?;
     let mut value = json!(row);
     value["report"] = report;
-    value["devices"] = json!(devices);
     Ok(Json(value))
+}
+
+fn none(id: i64) -> Problem {
+    Problem::not_found(format!("there is no experiment {id}; see /v1/experiments"))
+}
+
+/// The devices of an experiment by name, what each drew and how it does with it.
+///
+/// # Errors
+/// No such experiment, the database, or a page that is none.
+#[utoipa::path(get, path = "/v1/experiments/{id}/devices", params(("id" = i64, Path), Page), responses((status = 200, body = Items), (status = 404, body = Problem)))]
+pub(super) async fn devices(
+    State(rest): State<Rest>,
+    Path(id): Path<i64>,
+    Query(q): Query<Page>,
+) -> Result<Json<Items>, Problem> {
+    let (after, read) = q.behind()?;
+    let store = &rest.hub.store;
+    let rows = store.experiment_devices(id, after, read).await?;
+    if rows.is_empty() {
+        store.experiment(id).await?.ok_or_else(|| none(id))?;
+    }
+    Ok(page(rows, read, |d| d.device.clone()))
 }
 
 /// Ends an experiment before its time in a person's name; the hub that drives experiments carries it out.

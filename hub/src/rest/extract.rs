@@ -2,7 +2,9 @@
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 
 use super::problem::Problem;
 
@@ -25,10 +27,32 @@ pub struct Body(pub Bytes);
 #[from_request(via(axum::Json), rejection(Problem))]
 pub struct JsonBody<T>(pub T);
 
+/// The request's body as bytes that say so in their `content-type`, for the same reason.
+#[derive(Debug)]
+pub struct Octets(pub Bytes);
+
+/// What bytes are called.
+pub const OCTETS: &str = "application/octet-stream";
+
+impl<S: Send + Sync> FromRequest<S> for Octets {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(CONTENT_TYPE);
+        if kind.is_none_or(|kind| kind != OCTETS) {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("send it with `content-type: {OCTETS}`"),
+            ));
+        }
+        Ok(Self(Bytes::from_request(request, state).await?))
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
-    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         Ok(Self(Bytes::from_request(request, state).await?))
     }
 }

@@ -89,6 +89,11 @@ impl Page {
         Ok((self.number()?, self.limit()? + 1))
     }
 
+    /// The same for lists by name: behind which name a page begins.
+    pub(super) fn behind(&self) -> Result<(&str, i64), Problem> {
+        Ok((self.cursor.as_deref().unwrap_or(""), self.limit()? + 1))
+    }
+
     fn from(&self) -> Result<Option<DateTime<Utc>>, Problem> {
         self.from.as_deref().map(time).transpose()
     }
@@ -179,7 +184,7 @@ fn running(state: Option<pb::State>) -> Vec<Value> {
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/devices", params(Page), responses((status = 200, body = Items)))]
 pub async fn devices(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let (after, read) = (q.cursor.as_deref().unwrap_or(""), q.limit()? + 1);
+    let (after, read) = q.behind()?;
     let rows: Vec<Value> = rest
         .hub
         .store
@@ -201,7 +206,7 @@ fn named(row: &Value, key: &str) -> String {
 /// The database, or a page that is none.
 #[utoipa::path(get, path = "/v1/forecasters", params(Page), responses((status = 200, body = Items)))]
 pub async fn forecasters(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let (after, read) = (q.cursor.as_deref().unwrap_or(""), q.limit()? + 1);
+    let (after, read) = q.behind()?;
     let wanted = usize::try_from(read).unwrap_or(0);
     let mut rows = rest.hub.store.forecasters().await?;
     // The same order as the cursor's comparison, whatever the database's collation is.
@@ -328,7 +333,7 @@ pub async fn rollouts(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer
     Ok(page(rows, read, |r| r.id.to_string()))
 }
 
-/// One rollout with its devices and what it waits for, and what the new model showed beside the old one: in numbers (`machine.evidence`) and in words.
+/// One rollout with how many devices are how far and what it waits for, and what the new model showed beside the old one: in numbers (`machine.evidence`) and in words.
 ///
 /// # Errors
 /// No such rollout, or the database.
@@ -337,11 +342,13 @@ pub async fn rollout(
     State(rest): State<Rest>,
     Path(id): Path<i64>,
 ) -> Result<Json<Value>, Problem> {
-    let found = rest.hub.store.rollout(id).await?;
-    let (row, devices) = found
-        .ok_or_else(|| Problem::not_found(format!("there is no rollout {id}; see /v1/rollouts")))?;
+    let (row, devices) = rest
+        .hub
+        .store
+        .rollout(id)
+        .await?
+        .ok_or_else(|| no_rollout(id))?;
     let mut value = json!(row);
-    value["devices"] = json!(devices);
     value["evidence"] = json!(rollout::rows::evidence_of(&row).map(|e| e.to_string()));
     value["stage"] = json!(rollout::rows::stage_of(&row));
     let now = crate::clock::now().timestamp_millis();
@@ -350,6 +357,29 @@ pub async fn rollout(
         value["counts"] = json!(seen.devices);
     }
     Ok(Json(value))
+}
+
+fn no_rollout(id: i64) -> Problem {
+    Problem::not_found(format!("there is no rollout {id}; see /v1/rollouts"))
+}
+
+/// The devices of a rollout by name, and how far each is.
+///
+/// # Errors
+/// No such rollout, the database, or a page that is none.
+#[utoipa::path(get, path = "/v1/rollouts/{id}/devices", params(("id" = i64, Path), Page), responses((status = 200, body = Items), (status = 404, body = Problem)))]
+pub async fn rollout_devices(
+    State(rest): State<Rest>,
+    Path(id): Path<i64>,
+    Query(q): Query<Page>,
+) -> Answer {
+    let (after, read) = q.behind()?;
+    let store = &rest.hub.store;
+    let rows = store.rollout_devices(id, after, read).await?;
+    if rows.is_empty() {
+        store.rollout(id).await?.ok_or_else(|| no_rollout(id))?;
+    }
+    Ok(page(rows, read, |d| d.device.clone()))
 }
 
 /// Readings of one sensor, oldest first.

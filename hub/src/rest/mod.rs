@@ -22,17 +22,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use fieldcast_runtime::LoadedModel;
+use fieldcast_wire::caps;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::app::{Hub, Running};
@@ -101,9 +102,13 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(lists::devices))
         .routes(routes!(lists::forecasters))
-        .routes(routes!(lists::models))
+        .routes(
+            routes!(lists::models, models::import).layer(DefaultBodyLimit::max(caps::MAX_BUNDLE)),
+        )
         .routes(routes!(models::model))
         .routes(routes!(models::model_diff))
+        .routes(routes!(models::bundle))
+        .routes(routes!(models::keys))
         .routes(routes!(steer::title))
         .routes(routes!(lists::training_runs))
         .routes(routes!(runs::training_run))
@@ -123,9 +128,11 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(commands::command))
         .routes(routes!(lists::rollouts, steer::start))
         .routes(routes!(lists::rollout))
+        .routes(routes!(lists::rollout_devices))
         .routes(routes!(steer::steer))
         .routes(routes!(experiments::experiments, experiments::start))
         .routes(routes!(experiments::experiment))
+        .routes(routes!(experiments::devices))
         .routes(routes!(experiments::stop))
         .routes(routes!(lists::readings, push::push_readings))
         .routes(routes!(lists::forecasts))

@@ -8,7 +8,7 @@ use fieldcast_wire::Sha256;
 use serde_json::json;
 
 use super::Rest;
-use super::extract::{Path, Query};
+use super::extract::{OCTETS, Path, Query};
 use super::lists::{Items, Page, page, place, text_of};
 use super::problem::Problem;
 use crate::signing::hex;
@@ -59,5 +59,5 @@ pub(super) async fn quarantined_payload(
             "device `{device}` has no quarantined payload {sha256}; GET /v1/quarantined lists them"
         ))
     })?;
-    Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes))
+    Ok(([(CONTENT_TYPE, OCTETS)], bytes))
 }

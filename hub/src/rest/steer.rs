@@ -13,6 +13,7 @@ use super::problem::Problem;
 use crate::registry::promote::{self, Promoted, Way};
 use crate::rollout::plan::Plan;
 use crate::rollout::request::{self, Person, Refusal, Stages};
+use crate::rollout::state::Operator;
 
 /// A rollout that is asked for.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -95,15 +96,16 @@ impl From<Refusal> for Problem {
     fn from(refused: Refusal) -> Self {
         let status = match refused {
             Refusal::Store(e) => return e.into(),
-            Refusal::NoVersion(..) | Refusal::NotOpen(_) => StatusCode::NOT_FOUND,
+            Refusal::NoVersion(..) | Refusal::NoRollout(_) => StatusCode::NOT_FOUND,
             Refusal::Open(..)
             | Refusal::Experiment(..)
             | Refusal::Champion(..)
-            | Refusal::Removed(..) => StatusCode::CONFLICT,
+            | Refusal::Removed(..)
+            | Refusal::NotNow { .. } => StatusCode::CONFLICT,
             Refusal::BelowFloor(..) | Refusal::Plan(_) | Refusal::Nobody => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            Refusal::Definition(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refusal::Definition(_) | Refusal::Missing(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, refused.to_string())
     }
@@ -137,19 +139,19 @@ pub(super) async fn start(
 /// Pauses, resumes, approves or aborts a rollout in a person's name; the hub that drives rollouts carries it out.
 ///
 /// # Errors
-/// No such open rollout or command, nobody's name, or the database.
-#[utoipa::path(post, path = "/v1/rollouts/{id}/{command}", params(("id" = i64, Path), ("command" = String, Path, description = "pause, resume, approve or abort")), request_body = By, responses((status = 202, body = Steered), (status = 404, body = Problem), (status = 422, body = Problem)))]
+/// No such rollout or command, a state in which it would change nothing, nobody's name, or the database.
+#[utoipa::path(post, path = "/v1/rollouts/{id}/{command}", params(("id" = i64, Path), ("command" = String, Path, description = "pause, resume, approve or abort")), request_body = By, responses((status = 202, body = Steered), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn steer(
     State(rest): State<Rest>,
     Path((id, command)): Path<(i64, String)>,
     JsonBody(who): JsonBody<By>,
 ) -> Result<(StatusCode, Json<Steered>), Problem> {
-    if !["pause", "resume", "approve", "abort"].contains(&command.as_str()) {
-        return Err(Problem::not_found(format!(
+    let what = Operator::of(&command).ok_or_else(|| {
+        Problem::not_found(format!(
             "`{command}` is no command; there are pause, resume, approve and abort"
-        )));
-    }
-    request::steer(&rest.hub.store, id, &command, &who.by).await?;
+        ))
+    })?;
+    request::steer(&rest.hub.store, id, what, &who.by).await?;
     let steered = Steered {
         rollout: id,
         command,

@@ -417,19 +417,13 @@ fn events(
     });
     events.push(Event::Reports(reports.collect()));
     for (_, command, who) in &locked.commands {
-        let what = match command.as_str() {
-            "pause" => Operator::Pause,
-            "resume" => Operator::Resume,
-            "approve" => Operator::Approve,
-            "abort" => Operator::Abort,
-            other => {
-                tracing::warn!(
-                    command = other,
-                    rollout = locked.row.id,
-                    "not known to this version, and left undone"
-                );
-                continue;
-            }
+        let Some(what) = Operator::of(command) else {
+            tracing::warn!(
+                command,
+                rollout = locked.row.id,
+                "not known to this version, and left undone"
+            );
+            continue;
         };
         events.push(Event::Operator(what, who.clone()));
     }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge;
 use super::plan::{Member, Mode, Plan, Stage};
-pub use super::state::{DeviceState, Evidence, Status};
+pub use super::state::{DeviceState, Evidence, Operator, Status};
 
 /// One device of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,19 +73,6 @@ pub struct Report {
     pub version: u64,
     /// Its reason, in words.
     pub reason: String,
-}
-
-/// What a person does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operator {
-    /// Order nothing new.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Let the next stage begin.
-    Approve,
-    /// Go back.
-    Abort,
 }
 
 /// What happened.
@@ -364,9 +351,12 @@ fn learnt(r: &mut Rollout, mut evidence: Evidence, now: i64) {
 }
 
 fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut Vec<Action>) {
-    match (what, r.status) {
-        (Operator::Pause, Status::Running) => r.set(Status::Paused, format!("paused by {who}")),
-        (Operator::Resume, Status::Paused) => {
+    if !r.status.takes(what) {
+        return;
+    }
+    match what {
+        Operator::Pause => r.set(Status::Paused, format!("paused by {who}")),
+        Operator::Resume => {
             r.set(Status::Running, format!("resumed by {who}"));
             // Time spent paused is nobody's fault: the deadlines start anew.
             if r.since.is_some() {
@@ -379,13 +369,8 @@ fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut 
                 d.restart_clock(now);
             }
         }
-        (Operator::Approve, Status::Awaiting) => {
-            r.set(Status::Running, format!("approved by {who}"));
-        }
-        (Operator::Abort, s) if s != Status::RollingBack => {
-            go_back(r, &format!("aborted by {who}"), now, actions);
-        }
-        _ => {}
+        Operator::Approve => r.set(Status::Running, format!("approved by {who}")),
+        Operator::Abort => go_back(r, &format!("aborted by {who}"), now, actions),
     }
 }
 

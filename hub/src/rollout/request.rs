@@ -3,10 +3,12 @@
 use fieldcast_features::ForecasterSpec;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_store::rollouts::Commanded;
 use fieldcast_store::{Store, StoreError};
 
 use super::plan::{Plan, PlanError};
 use super::rows;
+use super::state::{Operator, Status};
 
 /// Why nothing was started, moved or steered.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,9 @@ pub enum Refusal {
          `model import` an export of it"
     )]
     Removed(String, i64),
+    /// Its bundle is lost.
+    #[error("bundle {0} is missing; restore the database")]
+    Missing(String),
     /// The definition forbids it.
     #[error(
         "`{0}` may run no version below {1}; take a newer one, or lower `rollout.floor` in its definition"
@@ -31,9 +36,23 @@ pub enum Refusal {
     /// The definition cannot be read.
     #[error("{0}")]
     Definition(String),
-    /// No such rollout, or ended.
-    #[error("rollout {0} does not exist or has ended; see `fieldcast-hub rollout list`")]
-    NotOpen(i64),
+    /// No such rollout.
+    #[error("there is no rollout {0}; see `fieldcast-hub rollout list`")]
+    NoRollout(i64),
+    /// In its state that would change nothing.
+    #[error("rollout {id} is {status} ({reason}) and cannot take `{what}`: {next}")]
+    NotNow {
+        /// The rollout.
+        id: i64,
+        /// Its state.
+        status: String,
+        /// Why it is in it.
+        reason: String,
+        /// What was asked for.
+        what: &'static str,
+        /// What can be done instead.
+        next: String,
+    },
     /// A rollout of the forecaster is in the way.
     #[error(
         "rollout {0} of `{1}` is open; wait for its end (`rollout watch {0}`), or `rollout abort {0}` first"
@@ -162,19 +181,46 @@ async fn as_defined(store: &Store, row: &ModelVersionRow) -> Result<Plan, Refusa
     Ok(policy.plan(kind))
 }
 
-/// Asks the hub that drives rollouts to `pause`, `resume`, `approve` or `abort` one.
+/// Asks the hub that drives rollouts to move one as a person wants it.
 ///
 /// # Errors
-/// No such open rollout, nobody's name, or the database.
-pub async fn steer(store: &Store, id: i64, command: &str, who: &str) -> Result<(), Refusal> {
+/// No such rollout, one whose state does not take that, nobody's name, or the database.
+pub async fn steer(store: &Store, id: i64, what: Operator, who: &str) -> Result<(), Refusal> {
     let person = Person {
         name: who,
         reason: "",
     };
     let who = person.checked()?.name;
-    if store.command_rollout(id, command, who).await? {
-        Ok(())
-    } else {
-        Err(Refusal::NotOpen(id))
+    let from = Status::ALL.into_iter().filter(|s| s.takes(what));
+    let from: Vec<&str> = from.map(Status::as_str).collect();
+    let what = what.as_str();
+    match store.command_rollout(id, what, who, &from).await? {
+        Commanded::Kept => Ok(()),
+        Commanded::Unknown => Err(Refusal::NoRollout(id)),
+        Commanded::NotNow { status, reason } => Err(Refusal::NotNow {
+            id,
+            next: next(id, &status),
+            status,
+            reason,
+            what,
+        }),
+    }
+}
+
+/// What a person can do with a rollout in this state.
+fn next(id: i64, status: &str) -> String {
+    let Some(status) = Status::ALL.into_iter().find(|s| s.as_str() == status) else {
+        return "a newer hub wrote that state; upgrade this one".to_owned();
+    };
+    if status.is_final() {
+        return "it has ended; `rollout start` begins another".to_owned();
+    }
+    let takes = Operator::ALL.into_iter().filter(|o| status.takes(*o));
+    let takes: Vec<_> = takes
+        .map(|o| format!("`rollout {} {id}`", o.as_str()))
+        .collect();
+    match takes.as_slice() {
+        [] => format!("wait for its end, with `rollout watch {id}`"),
+        takes => format!("what it takes now is {}", takes.join(" or ")),
     }
 }

@@ -1,4 +1,4 @@
-//! States of devices and rollouts: owns their names and which are ends, never the transitions between them.
+//! States of devices and rollouts: owns their names, which are ends and what a person may do in them, never the transitions.
 
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,41 @@ impl DeviceState {
     }
 }
 
+/// What a person does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    /// Order nothing new.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Let the next stage begin.
+    Approve,
+    /// Go back.
+    Abort,
+}
+
+impl Operator {
+    /// Everything that a person can do.
+    pub const ALL: [Self; 4] = [Self::Pause, Self::Resume, Self::Approve, Self::Abort];
+
+    /// The word for it; none where it is a newer hub's.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|o| o.as_str() == word)
+    }
+
+    /// The word for it, in requests and in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Approve => "approve",
+            Self::Abort => "abort",
+        }
+    }
+}
+
 /// State of the whole rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,6 +143,18 @@ impl Status {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::RolledBack | Self::Superseded)
     }
+
+    /// Whether what a person does changes anything in this state.
+    #[must_use]
+    pub fn takes(self, what: Operator) -> bool {
+        match what {
+            Operator::Pause => self == Self::Running,
+            Operator::Resume => self == Self::Paused,
+            Operator::Approve => self == Self::Awaiting,
+            Operator::Abort => !self.is_final() && self != Self::RollingBack,
+        }
+    }
+
     /// The status as it is written in the database and shown.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -313,6 +313,28 @@ impl Store {
         Ok(Some((row, members.await.during(failed())?)))
     }
 
+    /// Devices of an experiment by name, behind `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn experiment_devices(
+        &self,
+        id: i64,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<MemberRow>> {
+        sqlx::query_as(
+            "SELECT device, arm, generation, state, reason, joined_at FROM experiment_devices
+             WHERE experiment = $1 AND device > $2 ORDER BY device LIMIT $3",
+        )
+        .bind(id)
+        .bind(after)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("list the devices of experiment {id}"))
+    }
+
     /// Asks the hub that drives experiments to end one. False: no such experiment, or its time is over.
     ///
     /// # Errors

@@ -93,6 +93,22 @@ pub struct NewRollout<'a> {
     pub by: String,
 }
 
+/// What became of a person's command to a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commanded {
+    /// Whoever drives the rollout finds it.
+    Kept,
+    /// The rollout is in another state.
+    NotNow {
+        /// That state.
+        status: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// There is no such rollout.
+    Unknown,
+}
+
 /// A rollout under its row lock: nobody else moves it until this is committed or dropped.
 #[derive(Debug)]
 pub struct LockedRollout {
@@ -243,22 +259,57 @@ impl Store {
         Ok(Some((row, devices)))
     }
 
-    /// Asks the hub that drives rollouts to pause, resume, approve or abort one. False: no such rollout, or ended.
+    /// Devices of a rollout by name, behind `after`.
     ///
     /// # Errors
     /// The database.
-    pub async fn command_rollout(&self, id: i64, command: &str, who: &str) -> Result<bool> {
-        let done = sqlx::query(
-            "INSERT INTO rollout_commands (rollout, command, who)
-             SELECT id, $2, $3 FROM rollouts WHERE id = $1 AND finished_at IS NULL",
+    pub async fn rollout_devices(
+        &self,
+        id: i64,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<DeploymentRow>> {
+        sqlx::query_as(
+            "SELECT device, state, reason, generation, machine, updated_at FROM deployments
+             WHERE rollout = $1 AND device > $2 ORDER BY device LIMIT $3",
+        )
+        .bind(id)
+        .bind(after)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("list the devices of rollout {id}"))
+    }
+
+    /// Asks the hub that drives rollouts to pause, resume, approve or abort one, where it is in one of the states `from`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn command_rollout(
+        &self,
+        id: i64,
+        command: &str,
+        who: &str,
+        from: &[&str],
+    ) -> Result<Commanded> {
+        let found: Option<(String, String, bool)> = sqlx::query_as(
+            "WITH found AS (SELECT id, status, reason FROM rollouts WHERE id = $1), kept AS (
+                INSERT INTO rollout_commands (rollout, command, who) SELECT id, $2, $3 FROM found WHERE status = ANY($4)
+                RETURNING id)
+             SELECT status, reason, EXISTS (SELECT FROM kept) FROM found",
         )
         .bind(id)
         .bind(command)
         .bind(who)
-        .execute(self.pool())
+        .bind(from)
+        .fetch_optional(self.pool())
         .await
         .during(format!("steer rollout {}", id))?;
-        Ok(done.rows_affected() > 0)
+        Ok(match found {
+            Some((_, _, true)) => Commanded::Kept,
+            Some((status, reason, false)) => Commanded::NotNow { status, reason },
+            None => Commanded::Unknown,
+        })
     }
 
     /// Takes the row lock of an open rollout; none where another hub holds it or it has ended.

@@ -179,10 +179,7 @@ async fn a_rollout_a_title_and_an_experiment_are_in_each_others_way() {
         matches!(refused, Refusal::Forbidden(Forbidden::Open(id, _)) if id == rollout),
         "{refused}"
     );
-    store
-        .command_rollout(rollout, "abort", "ann")
-        .await
-        .unwrap();
+    crate::steer(store, rollout, Operator::Abort).await;
     driver.tick(&mut rounds).await;
     let mut n = 5;
     obey(store, &["a", "b", "c", "d", "e", "g"], &mut n).await;

@@ -2,6 +2,7 @@
 
 use fieldcast_hub::rollout::driver::{Driver, Rounds};
 use fieldcast_hub::rollout::plan::{Mode, Plan, Stage};
+use fieldcast_hub::rollout::state::Operator;
 use fieldcast_store::Store;
 use fieldcast_wire::{Sha256, pb};
 use serde_json::json;
@@ -71,10 +72,7 @@ async fn labelled_groups_come_in_their_order_and_late_joiners_get_the_champion_m
     driver.tick(&mut rounds).await;
     let late = order(store, "late").await.unwrap();
     assert_eq!((late.model_version, late.stage()), (1, pb::Stage::Active));
-    store
-        .command_rollout(second, "approve", "ann")
-        .await
-        .unwrap();
+    crate::steer(store, second, Operator::Approve).await;
     for _ in 0..3 {
         driver.tick(&mut rounds).await;
         obey(store, &["a", "b", "c", "d", "early"], &mut n).await;
@@ -176,10 +174,7 @@ async fn two_hubs_drive_the_same_rollouts_and_order_nothing_twice() {
             let obeying = obey(store, &names, &mut n);
             tokio::join!(one.tick(&mut mine), other.tick(&mut others), obeying);
             if version == 4 && round == 3 {
-                store
-                    .command_rollout(rollout, "abort", "ann")
-                    .await
-                    .unwrap();
+                crate::steer(store, rollout, Operator::Abort).await;
             }
             if store.open_rollouts().await.unwrap().is_empty() {
                 break;

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 pub struct Answer {
     pub status: u16,
     pub kind: String,
+    pub bytes: Vec<u8>,
     pub text: String,
 }
 
@@ -41,9 +42,15 @@ pub async fn ask(base: &str, method: &str, path: &str, body: &str) -> std::io::R
 /// A POST of JSON that must be answered.
 pub async fn post(base: &str, path: &str, body: &Value) -> Answer {
     let kind = "content-type: application/json\r\n";
-    exchange(base, "POST", path, kind, &body.to_string())
+    exchange(base, "POST", path, kind, body.to_string())
         .await
         .unwrap()
+}
+
+/// A POST of bytes that must be answered.
+pub async fn post_bytes(base: &str, path: &str, body: &[u8]) -> Answer {
+    let kind = "content-type: application/octet-stream\r\n";
+    exchange(base, "POST", path, kind, body).await.unwrap()
 }
 
 /// One request with further header lines.
@@ -52,23 +59,25 @@ pub async fn exchange(
     method: &str,
     path: &str,
     headers: &str,
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> std::io::Result<Answer> {
-    let host = base.trim_start_matches("http://");
+    let (host, body) = (base.trim_start_matches("http://"), body.as_ref());
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
         body.len()
     );
     let exchange = async {
         let mut stream = TcpStream::connect(host).await?;
         stream.write_all(request.as_bytes()).await?;
+        stream.write_all(body).await?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await?;
         Ok::<_, std::io::Error>(bytes)
     };
-    let bytes = tokio::time::timeout(Duration::from_secs(30), exchange).await??;
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, text) = text.split_once("\r\n\r\n").unwrap();
+    let mut bytes = tokio::time::timeout(Duration::from_secs(30), exchange).await??;
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let body = bytes.split_off(end + 4);
+    let head = String::from_utf8(bytes).unwrap();
     let kind = head
         .lines()
         .find_map(|l| l.strip_prefix("content-type: "))
@@ -76,7 +85,8 @@ pub async fn exchange(
     Ok(Answer {
         status: head.split(' ').nth(1).unwrap().parse().unwrap(),
         kind: kind.to_owned(),
-        text: text.to_owned(),
+        text: String::from_utf8_lossy(&body).into_owned(),
+        bytes: body,
     })
 }
 

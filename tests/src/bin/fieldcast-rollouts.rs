@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use fieldcast_tests::rollouts::{Kills, Scale, Years, back, cycles, kills, whole};
+use fieldcast_tests::rollouts::{Kills, Scale, Years, back, bad, cycles, kills, whole};
 
-const USAGE: &str = "fieldcast-rollouts whole|back|kills|cycles [--devices N] [--idle SECONDS] [--times N] [--rollouts N] [--seed S] \
+const USAGE: &str = "fieldcast-rollouts whole|back|bad|kills|cycles [--devices N] [--idle SECONDS] [--times N] [--rollouts N] [--seed S] \
                      [--days N] [--change-every DAYS] [--epochs N] [--talk]";
 
 fn main() -> ExitCode {
@@ -58,6 +58,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
     match figure.as_str() {
         "whole" => whole(scale),
         "back" => back(times),
+        "bad" => bad(times).map(drop),
         "kills" => kills(plan).map(|report| println!("{report:#?}")),
         "cycles" => cycles(years),
         _ => bail!("there is no figure {figure}; {USAGE}"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::agents::{Agent, Device};
 use crate::faults::hub::Hub;
 use crate::faults::postgres::Postgres;
 use crate::scenario::process::Process;
@@ -15,11 +16,14 @@ use crate::scenario::wait_for;
 pub(super) const FORECASTER: &str = "f";
 /// Whose models only workers make, while others are rolled out.
 pub(super) const BESIDE: &str = "beside";
+/// What agents live through, an hour at a look: the first day and how many there are, all of them over.
+const YEARS: (&str, u32) = ("2015-01-01T00:00:00Z", 3_650);
 const LONG: Duration = Duration::from_secs(300);
 
 /// Real processes, started.
 pub(super) struct Bed {
     // Ended in this order.
+    agents: Vec<Agent>,
     fleet: Option<Process>,
     worker: Option<Process>,
     pub(super) hub: Hub,
@@ -55,6 +59,7 @@ impl Bed {
         hub.start()?;
         hub.wait_ready()?;
         let bed = Self {
+            agents: Vec::new(),
             fleet: None,
             worker: None,
             hub,
@@ -154,6 +159,61 @@ impl Bed {
         self.fleet.take().map_or(Ok(()), Process::kill)
     }
 
+    /// Starts real agents that know these forecasters, with two days of readings.
+    pub(super) fn start_agents(
+        &mut self,
+        count: u32,
+        forecasters: &[&str],
+        settings: &str,
+    ) -> Result<()> {
+        let made = self.dir.join("agents");
+        let (devices, days) = (count.to_string(), YEARS.1.to_string());
+        let size = ["--devices", &devices, "--days", &days, "--start", YEARS.0];
+        self.hub
+            .cli(&[&["simulate", "--out", text(&made)?], &size[..]].concat())?;
+        for number in 0..count {
+            let name = format!("agent-{number}");
+            let mut agent = Agent::start(
+                self,
+                &Device {
+                    name: &name,
+                    label: None,
+                    forecasters,
+                    series: &made.join(fieldcast_sim::csv::file_name(number)),
+                    history: 0,
+                    settings,
+                },
+            )?;
+            agent.show(48)?;
+            self.agents.push(agent);
+        }
+        Ok(())
+    }
+
+    /// As a power cut would end one of the agents.
+    pub(super) fn kill_agent(&mut self, number: usize) -> Result<()> {
+        self.agents.get_mut(number).map_or(Ok(()), Agent::kill)
+    }
+
+    /// Starts the agents that do not run.
+    pub(super) fn revive_agents(&mut self) -> Result<()> {
+        self.agents.iter_mut().try_for_each(Agent::revive)
+    }
+
+    /// An hour passes for the agents; fails where a process ended by itself.
+    pub(super) fn tick(&mut self) -> Result<()> {
+        self.check()?;
+        self.agents.iter_mut().try_for_each(|agent| agent.show(1))
+    }
+
+    /// Makes a bundle a version.
+    pub(super) fn import(&self, forecaster: &str, bundle: &[u8]) -> Result<()> {
+        let file = self.dir.join("import.bundle");
+        std::fs::write(&file, bundle)?;
+        let import = ["model", "import", forecaster, text(&file)?, "--by", "bench"];
+        self.hub.cli(&import).map(drop)
+    }
+
     pub(super) fn start_worker(&mut self) -> Result<()> {
         let mut command = self.hub.command(self.postgres.port)?;
         command.arg("worker");
@@ -168,6 +228,7 @@ impl Bed {
     /// Fails where a process ended by itself.
     pub(super) fn check(&mut self) -> Result<()> {
         self.hub.check()?;
+        self.agents.iter_mut().try_for_each(Agent::check)?;
         for process in [&mut self.fleet, &mut self.worker].into_iter().flatten() {
             if let Some(status) = process.ended()? {
                 bail!(
@@ -223,14 +284,14 @@ impl Bed {
         ))
     }
 
-    /// Waits until a question has the wanted answer; processes must live on meanwhile.
+    /// Waits until a question has the wanted answer; processes must live on meanwhile, and time passes for agents.
     pub(super) fn wait(
         &mut self,
         what: &str,
         mut holds: impl FnMut(&Self) -> Result<bool>,
     ) -> Result<()> {
         wait_for(what, LONG, || {
-            self.check()?;
+            self.tick()?;
             Ok(holds(self)?.then_some(()))
         })
     }

@@ -5,12 +5,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::bed::{BESIDE, Bed, stage};
+use super::forge::{Forge, Harm};
 use crate::faults::random::Random;
 use crate::scenario::wait_for;
 
-/// Versions 1 and 2 are good, this one is not: it is no number on some devices and kills the others.
+/// Versions 1 and 2 are good, this one is not: it is no number on agents and some made devices, and kills the others.
 const BAD: u32 = 3;
-const DEVICES: u32 = 8;
+/// Made ones, in one process.
+const MADE: u32 = 8;
+/// Real ones, each with a process of its own.
+const AGENTS: u32 = 2;
+/// Who is killed.
+const VICTIMS: usize = 4;
+const AN_AGENT: usize = 3;
 /// A rollout that has not ended after so long counts as stuck. A device may wait a minute before it connects again.
 const STUCK: Duration = Duration::from_secs(300);
 const CALM: Duration = Duration::from_secs(180);
@@ -36,8 +43,8 @@ pub struct Report {
     pub ended: u32,
     /// Of these, with the version as champion.
     pub succeeded: u32,
-    /// Processes killed: hub, worker, fleet.
-    pub kills: [u32; 3],
+    /// Processes killed: hub, worker, the made fleet, agents.
+    pub kills: [u32; VICTIMS],
     /// What was wrong or stuck, in words.
     pub wrong: Vec<String>,
 }
@@ -71,7 +78,7 @@ struct Down {
     until: Instant,
 }
 
-/// Runs rollouts of good and bad models, some of them aborted, while hub, worker and devices are killed.
+/// Runs rollouts of good and bad models, some of them aborted, while hub, worker, made devices and agents are killed.
 ///
 /// # Errors
 /// The testbed cannot be had, or a process ended by itself.
@@ -88,7 +95,9 @@ fn run(bed: &mut Bed, plan: Kills) -> Result<Report> {
     let mut lanes = Vec::new();
     for number in 0..plan.side_by_side {
         let forecaster = format!("f{number}");
-        bed.versions(&forecaster, BAD)?;
+        bed.versions(&forecaster, BAD - 1)?;
+        let bad = Forge::open(bed, &forecaster)?.harmful(BAD, Harm::NotANumber)?;
+        bed.import(&forecaster, &bad)?;
         lanes.push(Lane {
             forecaster,
             champion: 1,
@@ -98,6 +107,8 @@ fn run(bed: &mut Bed, plan: Kills) -> Result<Report> {
     bed.define(BESIDE)?;
     bed.start_worker()?;
     start_fleet(bed)?;
+    let forecasters: Vec<&str> = lanes.iter().map(|l| l.forecaster.as_str()).collect();
+    bed.start_agents(AGENTS, &forecasters, "")?;
     calm(bed, &lanes)?;
     let mut report = Report::default();
     let mut started = 0;
@@ -119,7 +130,7 @@ fn run(bed: &mut Bed, plan: Kills) -> Result<Report> {
             let every = u64::try_from(plan.every.as_millis())?;
             next = Instant::now() + Duration::from_millis(random.between(every / 4, every));
         }
-        bed.check()?;
+        bed.tick()?;
         if told.elapsed() > Duration::from_secs(15) {
             told = Instant::now();
             println!("{} ended, kills {:?}", report.ended, report.kills);
@@ -136,7 +147,7 @@ fn run(bed: &mut Bed, plan: Kills) -> Result<Report> {
 
 fn start_fleet(bed: &mut Bed) -> Result<()> {
     bed.start_fleet(&format!(
-        "--devices {DEVICES} --sensors 1 --rate 4 --batch-every 250ms --speed 57600 --ack-deadline 3s \
+        "--devices {MADE} --sensors 1 --rate 4 --batch-every 250ms --speed 57600 --ack-deadline 3s \
          --fault nan=0.5@{BAD} --fault crash=1@{BAD}"
     ))
 }
@@ -223,10 +234,15 @@ fn look(bed: &Bed, lane: &mut Lane, report: &mut Report) -> Result<()> {
 }
 
 fn kill(bed: &mut Bed, random: &mut Random, report: &mut Report) -> Result<Down> {
-    let victim = random.index(3);
+    // However short the run is, an agent is among them.
+    let victim = match report.kills {
+        [0, 0, 0, 0] => AN_AGENT,
+        _ => random.index(VICTIMS),
+    };
     match victim {
         0 => bed.hub.kill().map(drop),
         1 => bed.kill_worker(),
+        AN_AGENT => bed.kill_agent(random.index(AGENTS as usize)),
         _ => bed.kill_fleet(),
     }?;
     if let Some(count) = report.kills.get_mut(victim) {
@@ -240,6 +256,7 @@ fn revive(bed: &mut Bed, down: Option<Down>) -> Result<()> {
     match down.map(|d| d.victim) {
         Some(0) => bed.hub.start(),
         Some(1) => bed.start_worker(),
+        Some(AN_AGENT) => bed.revive_agents(),
         Some(_) => start_fleet(bed),
         None => Ok(()),
     }
@@ -248,8 +265,9 @@ fn revive(bed: &mut Bed, down: Option<Down>) -> Result<()> {
 /// Waits, with nobody being killed, until every device runs the champions, as it was ordered, and no job waits.
 fn calm(bed: &mut Bed, lanes: &[Lane]) -> Result<()> {
     let mut left = String::new();
+    let all = u64::from(MADE + AGENTS);
     let settled = wait_for("devices and jobs to settle", CALM, || {
-        bed.check()?;
+        bed.tick()?;
         left.clear();
         for lane in lanes {
             let (name, version) = (&lane.forecaster, lane.champion);
@@ -257,7 +275,7 @@ fn calm(bed: &mut Bed, lanes: &[Lane]) -> Result<()> {
             let ordered = bed.postgres.number(&format!(
                 "SELECT count(*) FROM desired WHERE forecaster = '{name}' AND model_version = {version} AND stage = 'active'"
             ))?;
-            if (healthy, ordered) != (u64::from(DEVICES), u64::from(DEVICES)) {
+            if (healthy, ordered) != (all, all) {
                 left = format!("{name}: {healthy} run version {version}, {ordered} are ordered it");
             }
         }

@@ -1,8 +1,11 @@
 //! Figures of rollouts: real hub, worker and PostgreSQL processes and a made fleet; owns which figures there are.
 
+mod agents;
 mod back;
+mod bad;
 mod bed;
 mod cycles;
+mod forge;
 mod kills;
 mod whole;
 
@@ -45,6 +48,14 @@ pub fn whole(scale: Scale) -> Result<()> {
 /// The testbed cannot be had, or a canary does not come back.
 pub fn back(times: u32) -> Result<()> {
     kept(|bed| back::measure(bed, times))
+}
+
+/// How many bad models of each kind come past the canaries, which are real agents; how many rollouts that took.
+///
+/// # Errors
+/// The testbed cannot be had, or a bad model comes past them, or goes back for another reason than its own.
+pub fn bad(times: u32) -> Result<u32> {
+    kept(|bed| bad::measure(bed, times))
 }
 
 /// How many times the loop closes by itself over made years, and what the forecasts were worth.

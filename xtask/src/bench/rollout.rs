@@ -18,7 +18,7 @@ const WATCHED: u32 = 180;
 /// Options of `bench rollout`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RolloutArgs {
-    /// Only these figures: evidence, whole, back, kills, cycles; by default all. May be given again.
+    /// Only these figures: evidence, whole, back, bad, kills, cycles; by default all. May be given again.
     #[arg(long = "figure", value_name = "NAME")]
     figures: Vec<String>,
     /// Devices of `whole`.
@@ -48,7 +48,7 @@ pub(crate) struct RolloutArgs {
 }
 
 /// Figures that `fieldcast-rollouts` measures.
-const PROCESSES: [&str; 4] = ["whole", "back", "kills", "cycles"];
+const PROCESSES: [&str; 5] = ["whole", "back", "bad", "kills", "cycles"];
 const EVIDENCE: &str = "evidence";
 
 pub(crate) fn run(args: &RolloutArgs) -> Result<()> {

@@ -39,7 +39,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "train", "sim", "store", "postgres", "ledger",
         ],
     ),
-    ("fieldcast-tests", &["wire", "features", "sim", "baseline"]),
+    (
+        "fieldcast-tests",
+        &[
+            "wire", "features", "sim", "baseline", "bundle", "onnx", "runtime",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use chrono::DateTime;
 use fieldcast_sim::{DAY_MS, HOUR_MS, SimSpec};
 
+use crate::rollouts::agents::{Agent, Device};
 use crate::rollouts::bed::{Bed, text};
-use crate::scenario::{AgentOptions, AgentProcess, Feed, wait_for};
+use crate::scenario::wait_for;
 
 pub(super) const NAME: &str = "years";
 /// What is forecast.
@@ -23,8 +24,7 @@ const LOOK: Duration = Duration::from_millis(1_200);
 const HOURS: usize = 24;
 
 pub(super) struct Fleet {
-    agents: Vec<AgentProcess>,
-    feeds: Vec<Feed>,
+    agents: Vec<Agent>,
     start: i64,
     /// The day that was lived last.
     day: i64,
@@ -64,45 +64,21 @@ impl Fleet {
         }
         bed.hub
             .cli(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let (mut agents, mut feeds) = (Vec::new(), Vec::new());
+        let mut agents = Vec::new();
         for device in 0..world.devices {
-            let name = SimSpec::device_name(device);
-            let dir = at(&name);
-            std::fs::create_dir_all(&dir)?;
-            let mut feed = Feed::new(
-                &made.join(fieldcast_sim::csv::file_name(device)),
-                &dir.join("live.csv"),
-            )?;
-            let history = dir.join("history.csv");
-            feed.split_history(history_days as usize * HOURS, &history)?;
-            let identity = dir.join("identity.toml");
-            bed.hub.cli(&[
-                "device",
-                "add",
-                &name,
-                "--label",
-                "group=years",
-                "--out",
-                text(&identity)?,
-            ])?;
-            bed.hub
-                .cli(&["import", "csv", text(&history)?, "--device", &name])?;
-            let config = format!(
-                "data_dir = \"{data}\"\nidentity = \"{identity}\"\nforecasters = [\"{definition}\"]\n\
-                 [[source]]\ntype = \"replay\"\npath = \"{csv}\"\ntime_column = \"time\"\nspeed = 0.0\nfollow = true\n\
-                 [status]\nlisten = \"127.0.0.1:0\"\n[buffer]\nseal_after_ms = 100\n",
-                data = dir.join("data").display(),
-                identity = identity.display(),
-                definition = definition.display(),
-                csv = feed.path().display(),
-            );
-            agents.push(AgentProcess::start(AgentOptions { dir, config })?);
-            feeds.push(feed);
+            let device = Device {
+                name: &SimSpec::device_name(device),
+                label: Some("group=years"),
+                forecasters: &[NAME],
+                series: &made.join(fieldcast_sim::csv::file_name(device)),
+                history: history_days as usize * HOURS,
+                settings: "",
+            };
+            agents.push(Agent::start(bed, &device)?);
         }
         bed.hub.cli(&["train", NAME])?;
         Ok(Self {
             agents,
-            feeds,
             start: world.start,
             day: i64::from(history_days),
             told: 0,
@@ -111,8 +87,8 @@ impl Fleet {
 
     /// Lets one day pass, and whatever the hub begins in it: what a training takes is the machine's time, not the world's.
     pub(super) fn live(&mut self, bed: &mut Bed, day: u32) -> Result<()> {
-        for feed in &mut self.feeds {
-            feed.show_until((day as usize + 1) * HOURS)?;
+        for agent in &mut self.agents {
+            agent.show_until((day as usize + 1) * HOURS)?;
         }
         let last = self.start + (i64::from(day) + 1) * DAY_MS - HOUR_MS;
         let stored = format!(
@@ -161,7 +137,7 @@ impl Fleet {
         wait_for(what, within, || {
             bed.check()?;
             for agent in &mut self.agents {
-                agent.check_alive()?;
+                agent.check()?;
             }
             Ok(holds(bed)?.then_some(()))
         })
