@@ -4,9 +4,15 @@ use std::fmt::Write;
 
 use super::board::{Facts, ForecasterFacts};
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c2733;background:#fafbfc}\
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #dde3ea;vertical-align:top}\
-.bad{color:#b3261e}.good{color:#18794e}code{font-size:.85em}svg{width:16rem;height:3rem}";
+const STYLE: &str = ":root{color-scheme:light dark;--text:#1c2733;--back:#fafbfc;--line:#dde3ea;--bad:#b3261e;--good:#18794e;--mean:#2563eb}\
+@media(prefers-color-scheme:dark){:root{--text:#d9e0e8;--back:#14191f;--line:#2c3540;--bad:#ff8a80;--good:#6fcf97;--mean:#7aa7ff}}\
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:var(--text);background:var(--back)}\
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}a{color:inherit}div.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}\
+td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}td{max-width:20rem;overflow-wrap:break-word}\
+.bad{color:var(--bad)}.good{color:var(--good)}code{font-size:.85em}svg{width:16rem;max-width:100%;height:3rem;stroke:var(--mean)}";
+/// What is opened stays open; without scripts the page comes anew all the same.
+const ANEW: &str = "<noscript><meta http-equiv=refresh content=5></noscript>\
+<script>setInterval(()=>document.querySelector('details[open]')||location.reload(),5000)</script>";
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
@@ -37,7 +43,7 @@ pub fn html(facts: &Facts) -> String {
     // Writing to a String cannot fail.
     let _ = write!(
         h,
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><meta http-equiv=refresh content=5>\
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">{ANEW}\
 <title>Fieldcast agent: {0}</title><style>{STYLE}</style><h1>Fieldcast agent: {0}</h1>\
 <p>Version {1}, up {2} s. Hub: {hub}. Readings {3}, refused {4}. Waiting for the hub: {5} records, {6} bytes.",
         escape(device),
@@ -78,11 +84,11 @@ pub fn html(facts: &Facts) -> String {
     for (part, problem) in &facts.problems {
         let _ = write!(h, "<p class=bad>{}: {}", escape(part), escape(problem));
     }
-    h.push_str("<h2>Forecasters</h2><table><tr><th>Name<th>Forecast by<th>Order<th>Last forecast");
+    h.push_str("<h2>Forecasters</h2><div class=wide><table><tr><th>Name<th>Forecast by<th>Order<th>Last forecast");
     for (name, f) in &facts.forecasters {
         row(&mut h, name, f);
     }
-    h.push_str("</table><h2>Sources</h2><table><tr><th>Source<th>State<th>Stored<th>Refused, malformed<th>Newest");
+    h.push_str("</table></div><h2>Sources</h2><div class=wide><table><tr><th>Source<th>State<th>Stored<th>Refused, malformed<th>Newest");
     for (name, s) in &facts.sources {
         let problem = s.problem.as_ref().or(s.last_malformed.as_ref());
         let _ = write!(
@@ -98,7 +104,7 @@ pub fn html(facts: &Facts) -> String {
             s.last_time.map_or_else(String::new, when)
         );
     }
-    h.push_str("</table>");
+    h.push_str("</table></div>");
     if !facts.faults.is_empty() {
         h.push_str("<h2>Sensors with faults</h2><ul>");
         for (sensor, faults) in &facts.faults {
@@ -171,7 +177,7 @@ fn spark(values: &[f64]) -> String {
     }
     let width = values.len().max(2) - 1;
     format!(
-        "<svg viewBox=\"0 0 {width} 32\" preserveAspectRatio=none><polyline points=\"{points}\" fill=none stroke=#2563eb vector-effect=non-scaling-stroke /></svg> {low:.1} to {high:.1}"
+        "<svg viewBox=\"0 0 {width} 32\" preserveAspectRatio=none><polyline points=\"{points}\" fill=none vector-effect=non-scaling-stroke /></svg> {low:.1} to {high:.1}"
     )
 }
 

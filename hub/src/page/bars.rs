@@ -6,6 +6,7 @@ use fieldcast_drift::preset::{Column, Values};
 use serde::{Deserialize, Serialize};
 
 use super::{HEIGHT, WIDTH, escape};
+use crate::check::words::short;
 
 const BINS: usize = 24;
 /// Most categories that are drawn.
@@ -62,7 +63,7 @@ impl Bars {
             }
             bins
         };
-        let labels = vec![(0.0, format!("{low:.4}")), (1.0, format!("{high:.4}"))];
+        let labels = vec![(0.0, short(low)), (1.0, short(high))];
         Some(Self {
             reference: share(&r),
             current: share(&c),

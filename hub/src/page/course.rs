@@ -7,6 +7,7 @@ use fieldcast_features::Millis;
 use serde::{Deserialize, Serialize};
 
 use super::{HEIGHT, WIDTH};
+use crate::check::words::short;
 
 /// Most points that are drawn.
 const POINTS: usize = 300;
@@ -33,18 +34,12 @@ impl Course {
             .collect();
         let (first, last) = (finite.first()?.0, finite.last()?.0);
         let span = ((last - first) / POINTS as Millis).max(1);
-        let mut points: Vec<(Millis, f64, f64)> = Vec::new();
-        let mut open = None;
-        for (time, value) in finite {
-            // A span that held both would draw a change where none is.
-            let slot = ((time - first) / span, time > until);
-            match points.last_mut() {
-                Some(last) if open == Some(slot) => *last = (time, last.1 + value, last.2 + 1.0),
-                _ => points.push((time, value, 1.0)),
-            }
-            open = Some(slot);
-        }
-        let points: Vec<_> = points.into_iter().map(|(t, sum, n)| (t, sum / n)).collect();
+        // A span that held both would draw a change where none is.
+        let (before, after) = finite.split_at(finite.partition_point(|(time, _)| *time <= until));
+        let points: Vec<_> = [before, after]
+            .iter()
+            .flat_map(|p| thinned(p, span))
+            .collect();
         (points.len() >= 2).then_some(Self {
             points,
             until,
@@ -103,7 +98,11 @@ impl Course {
         for (at, anchor, text) in [
             (0.0, "start", day(first.0)),
             (WIDTH, "end", day(last.0)),
-            (WIDTH / 2.0, "middle", format!("{low:.4} to {high:.4}")),
+            (
+                WIDTH / 2.0,
+                "middle",
+                format!("from {} to {}", short(low), short(high)),
+            ),
         ] {
             let _ = write!(
                 out,
@@ -114,6 +113,26 @@ impl Course {
         out.push_str("</svg>");
         out
     }
+}
+
+/// Time and mean of each span that has a value.
+fn thinned(values: &[(Millis, f64)], span: Millis) -> Vec<(Millis, f64)> {
+    let first = values.first().map_or(0, |v| v.0);
+    let slots = values.chunk_by(|a, b| (a.0 - first) / span == (b.0 - first) / span);
+    let mut slots: Vec<&[(Millis, f64)]> = slots.collect();
+    // The few values that are left over behind the last whole span would be a spike.
+    if let [.., before, last] = slots.as_slice()
+        && 2 * last.len() < before.len()
+    {
+        let from = values.len() - last.len() - before.len();
+        slots.truncate(slots.len() - 2);
+        slots.push(&values[from..]);
+    }
+    let mean = |slot: &[(Millis, f64)]| {
+        let sum: f64 = slot.iter().map(|v| v.1).sum();
+        slot.last().map(|v| (v.0, sum / slot.len() as f64))
+    };
+    slots.into_iter().filter_map(mean).collect()
 }
 
 #[cfg(test)]
@@ -134,6 +153,13 @@ mod tests {
             svg.contains("class=\"o\"") && svg.contains("1970-01-01"),
             "{svg}"
         );
+        // 33 values a point, and one that is left over.
+        let saw: Vec<(Millis, f64)> = (0..10_000)
+            .map(|i| (i, if i == 9_999 { 1e6 } else { 0.0 }))
+            .collect();
+        let course = Course::of(&saw, 10_000, None).unwrap();
+        let most = course.points.iter().map(|p| p.1).fold(0.0, f64::max);
+        assert!(most < 1e5, "the last value is no point of its own: {most}");
         assert!(Course::of(&values[..1], 0, None).is_none());
         assert!(Course::of(&[(1, f64::NAN), (2, f64::NAN)], 0, None).is_none());
     }

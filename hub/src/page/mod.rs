@@ -12,11 +12,15 @@ use serde::{Deserialize, Serialize};
 
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 140.0;
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;\
-background:#fff}h1{font-size:1.4rem}h2{font-size:1.05rem;margin:2rem 0 .25rem}.drift{color:#a3260c}.stable{color:#226b3a}\
-svg{width:100%;height:auto;background:#f6f7f9;margin:.15rem 0}text{font:11px system-ui,sans-serif;fill:#57606a}.r{fill:#8a97a6}\
-.c{fill:#c2571a;fill-opacity:.6}polyline{fill:none;stroke-width:1.2}.lr{stroke:#8a97a6}.lc{stroke:#c2571a}\
-.o{stroke:#a3260c;stroke-dasharray:4 3}p.note{color:#57606a}";
+const STYLE: &str = ":root{color-scheme:light dark;--text:#1b1f24;--back:#fff;--panel:#f6f7f9;--note:#57606a;--drift:#a3260c;\
+--stable:#226b3a;--old:#8a97a6;--new:#c2571a}@media(prefers-color-scheme:dark){:root{--text:#d9e0e8;--back:#14191f;--panel:#1d242d;\
+--note:#98a4b3;--drift:#ff8a70;--stable:#6fcf97;--old:#7d8a9a;--new:#f0883e}}\
+body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem;color:var(--text);background:var(--back);\
+overflow-wrap:break-word}h1{font-size:1.4rem}h2{font-size:1.05rem;margin:2rem 0 .25rem}.drift{color:var(--drift)}\
+.stable{color:var(--stable)}svg{width:100%;height:auto;background:var(--panel);margin:.15rem 0}\
+text{font:11px system-ui,sans-serif;fill:var(--note)}.r{fill:var(--old)}.c{fill:var(--new);fill-opacity:.6}\
+polyline{fill:none;stroke-width:1.2}.lr{stroke:var(--old)}.lc{stroke:var(--new)}.o{stroke:var(--drift);stroke-dasharray:4 3}\
+p.note{color:var(--note)}";
 
 /// What is said and drawn of one thing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -169,9 +169,12 @@ fn running(state: Option<pb::State>) -> Vec<Value> {
             .as_str_name()
             .trim_start_matches("MODEL_PHASE_")
             .to_lowercase();
+        // Since the agent's start there may have been none.
+        let last = Some(f.last_forecast_ms).filter(|ms| *ms > 0);
+        let last = last.and_then(DateTime::from_timestamp_millis);
         json!({"forecaster": f.forecaster, "running": hex(&f.running), "model_version": f.model_version,
             "phase": phase, "reason": f.reason, "generation": f.generation, "forecasts": f.forecasts,
-            "last_forecast": DateTime::from_timestamp_millis(f.last_forecast_ms).map(text_of)})
+            "last_forecast": last.map(text_of)})
     };
     state
         .map(|s| s.forecasters.into_iter().map(one).collect())
