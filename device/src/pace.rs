@@ -108,7 +108,8 @@ impl Pace {
 }
 
 fn millis(us: u32) -> String {
-    format!("{:.1}", f64::from(us) / 1e3)
+    let places = if us < 1_000 { 3 } else { 1 };
+    format!("{:.places$}", f64::from(us) / 1e3)
 }
 
 #[cfg(test)]
@@ -144,8 +145,11 @@ mod tests {
 
     #[test]
     fn live_data_that_take_far_longer_than_golden_ones_are_slow() {
-        let why = pace(&[60_000; 5]).slow(&TERMS, 0, 5_000).unwrap();
-        assert!(why.contains("golden"), "{why}");
+        let why = pace(&[60_000; 5]).slow(&TERMS, 0, 50).unwrap();
+        assert!(
+            why.contains("golden") && why.contains("0.050"),
+            "what takes less than a millisecond is not said to take none: {why}"
+        );
     }
 
     #[test]
