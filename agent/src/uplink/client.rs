@@ -9,7 +9,7 @@ use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode, Filter, LastWill, Packet, RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, TlsError};
-use rumqttc::{TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::mpsc;
@@ -70,6 +70,10 @@ impl Connection {
         options.set_outgoing_inflight_upper_limit(INFLIGHT);
         options.set_max_packet_size(u32::try_from(MAX_PAYLOAD + 4_096).ok());
         options.set_connection_timeout(10);
+        // Small messages at once: an ack would else wait for the other side's delayed one, some 40 ms.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
         options.set_last_will(LastWill::new(will.0, will.1, QoS::AtLeastOnce, true, None));
         if identity.broker.tls {
             options.set_transport(tls(identity, clock)?);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use fieldcast_wire::{DeviceId, DeviceTopic, Topics};
+use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -88,6 +89,10 @@ impl Link {
         options.set_outgoing_inflight_upper_limit(256);
         options.set_max_packet_size(u32::try_from(MAX_PAYLOAD + offer::HEADER).ok());
         options.set_connection_timeout(10);
+        // Small messages at once: an ack would else wait for the other side's delayed one, some 40 ms.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
         if let Some((user, password)) = &self.login {
             options.set_credentials(user, password);
         }
