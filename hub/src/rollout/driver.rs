@@ -416,12 +416,16 @@ fn events(
         )
     });
     events.push(Event::Reports(reports.collect()));
-    for (_, command, who) in &locked.commands {
-        let what = match command.as_str() {
+    for asked in &locked.commands {
+        let what = match asked.command.as_str() {
             "pause" => Operator::Pause,
             "resume" => Operator::Resume,
             "approve" => Operator::Approve,
             "abort" => Operator::Abort,
+            "outdate" => {
+                events.push(Event::Outdated(asked.reason.clone()));
+                continue;
+            }
             other => {
                 tracing::warn!(
                     command = other,
@@ -431,7 +435,7 @@ fn events(
                 continue;
             }
         };
-        events.push(Event::Operator(what, who.clone()));
+        events.push(Event::Operator(what, asked.who.clone()));
     }
     events
 }

@@ -93,14 +93,27 @@ pub struct NewRollout<'a> {
     pub by: String,
 }
 
+/// What was asked of a rollout.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct RolloutCommand {
+    /// Number.
+    pub id: i64,
+    /// `pause`, `resume`, `approve` or `abort` of a person; `outdate` of the hub.
+    pub command: String,
+    /// Who asked.
+    pub who: String,
+    /// Why, in words; empty where a person asked.
+    pub reason: String,
+}
+
 /// A rollout under its row lock: nobody else moves it until this is committed or dropped.
 #[derive(Debug)]
 pub struct LockedRollout {
     tx: Transaction<'static, Postgres>,
     /// The rollout as it was when the lock was taken.
     pub row: RolloutRow,
-    /// Commands that nobody has carried out: number, command, who.
-    pub commands: Vec<(i64, String, String)>,
+    /// Commands that nobody has carried out, oldest first.
+    pub commands: Vec<RolloutCommand>,
     /// Highest generation that the database knows for the forecaster; nobody else gives one before this ends.
     pub highest: i64,
     /// The newest rollout of the forecaster that began after this one.
@@ -261,6 +274,44 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Asks that a rollout goes back because the world has changed since its version learnt from it, with the decision that says
+    /// so, once however many hubs find it. False, and nothing is stored: it has ended, goes back already, or was asked before.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn outdate_rollout(&self, id: i64, decision: &NewDecision<'_>) -> Result<bool> {
+        let failed = || format!("take back rollout {id}");
+        let mut tx = self.pool().begin().await.during(failed())?;
+        let open: Option<i64> = sqlx::query_scalar(
+            "SELECT id FROM rollouts WHERE id = $1 AND finished_at IS NULL AND status <> 'rolling_back' FOR UPDATE",
+        )
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await
+        .during(failed())?;
+        if open.is_none() {
+            return Ok(false);
+        }
+        let asked = sqlx::query(
+            "INSERT INTO rollout_commands (rollout, command, who, reason) SELECT $1, 'outdate', $2, $3
+             WHERE NOT EXISTS (SELECT FROM rollout_commands WHERE rollout = $1 AND command = 'outdate')",
+        )
+        .bind(id)
+        .bind(decision.decided_by)
+        .bind(decision.reason)
+        .execute(&mut *tx)
+        .await
+        .during(failed())?;
+        if asked.rows_affected() == 0 {
+            return Ok(false);
+        }
+        decisions::insert(&mut tx, decision)
+            .await
+            .during(failed())?;
+        tx.commit().await.during(failed())?;
+        Ok(true)
+    }
+
     /// Takes the row lock of an open rollout; none where another hub holds it or it has ended.
     ///
     /// # Errors
@@ -294,7 +345,7 @@ impl Store {
         .await
         .map_err(failed)?;
         let commands = sqlx::query_as(
-            "SELECT id, command, who FROM rollout_commands WHERE rollout = $1 AND done_at IS NULL ORDER BY id",
+            "SELECT id, command, who, reason FROM rollout_commands WHERE rollout = $1 AND done_at IS NULL ORDER BY id",
         )
         .bind(id)
         .fetch_all(&mut *tx)
@@ -407,7 +458,7 @@ impl LockedRollout {
             "UPDATE rollout_commands SET done_at = now() WHERE rollout = $1 AND id = ANY($2)",
         )
         .bind(self.row.id)
-        .bind(self.commands.iter().map(|c| c.0).collect::<Vec<_>>())
+        .bind(self.commands.iter().map(|c| c.id).collect::<Vec<_>>())
         .execute(&mut *self.tx)
         .await
         .map_err(&failed)?;
