@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn too_few_days_say_nothing() {
-        assert_eq!(found(&[(50, 1.0), (4, 2.0)], None, 40), None);
+        assert_eq!(found(&[(50, 1.0), (2, 2.0)], None, 40), None);
         let few = [(30, 1.0), (5, 2.0), (20, 4.0)];
         assert_eq!(
             found(&few, Some(30), 35),
