@@ -286,4 +286,54 @@ mod tests {
             "of five days no level is known"
         );
     }
+
+    /// Noise of unit deviation, each day alike to the one before.
+    fn noise(seed: u64, alike: f64) -> impl FnMut() -> f64 {
+        let mut state = seed;
+        let mut before = 0.0;
+        move || {
+            let mut sum = -6.0;
+            for _ in 0..12 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                sum += (state >> 11) as f64 * 2f64.powi(-53);
+            }
+            before = alike * before + (1.0 - alike * alike).sqrt() * sum;
+            before
+        }
+    }
+
+    #[test]
+    fn a_later_world_that_stays_is_rarely_called_changed() {
+        let promise = DailyErrors {
+            std: 0.35,
+            fleet_std: 0.35,
+            lag1: 0.3,
+            ..promise()
+        };
+        let mut alarms = 0;
+        let worlds = 300;
+        for world in 0..worlds {
+            let mut draw = noise(world + 1, 0.3);
+            let all: Vec<(Millis, f64)> = (0..70)
+                .map(|day| (day * DAY_MS, (0.5 + 0.35 * draw()).exp()))
+                .collect();
+            // A version learnt the first ten days; a look each week for two months.
+            let outdated = (3..=10).any(|week| {
+                let days: Vec<_> = all.iter().take(week * 7).copied().collect();
+                let one = DeviceDays {
+                    device: "a".into(),
+                    days,
+                };
+                let known = Known {
+                    since: Some(0),
+                    until: 10 * DAY_MS,
+                };
+                change(&[one], &promise, known, &rules()).is_some()
+            });
+            alarms += usize::from(outdated);
+        }
+        assert!(alarms * 50 <= worlds as usize, "{alarms} of {worlds}");
+    }
 }
