@@ -106,6 +106,10 @@ pub(super) fn measure(bed: &mut Bed, years: Years) -> Result<()> {
     let changes = world.changes.len();
     let mut called = 0_u32;
     for (change, [before, after]) in world.changes.iter().zip(&around) {
+        if before.count == 0.0 || after.count == 0.0 {
+            println!("the change on day {change}: no device ran a bundle before or after it");
+            continue;
+        }
         let (was, is) = (before.fleet / before.oracle, after.fleet / after.oracle);
         called += u32::from(is >= CALLS * was);
         println!(
