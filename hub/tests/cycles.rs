@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 
 use fieldcast_drift::monitor::{ErrorCalibration, ErrorEvent, ErrorMonitor, RUN_DAYS};
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, WindowBuilder};
+use fieldcast_hub::drift::later;
 use fieldcast_hub::drift::verdict::{self, Decision, DeviceDays, LastRetrain, Rules};
 use fieldcast_hub::judge::{self, Gate, Old};
 use fieldcast_hub::training::{old, plan};
@@ -218,6 +219,7 @@ fn play(world: &World, history: i64, end: i64) -> Vec<(i64, Beat)> {
             .map(|d| daily(world, &run, d, onset - 90 * DAY_MS, now))
             .collect();
         let judged = verdict::verdict(onset, &devices, &run.trained.calibration.daily, &rules);
+        let judged = later::newest(judged, &devices, &run.trained.calibration.daily, &rules);
         let decision = verdict::decide(&judged, now, last_retrain, &rules);
         if decision != Decision::Retrain {
             story.tell((

@@ -15,6 +15,7 @@ use fieldcast_hub::ingest::Ingestor;
 use fieldcast_hub::rollout::request::Person;
 use fieldcast_hub::triggers::{Said, look};
 use fieldcast_store::Store;
+use fieldcast_wire::{RecordBody, pb};
 use serde_json::{Value, json};
 use support::{Bed, add_device, bed, define, epoch, job, payload, psql, reading, register};
 
@@ -55,6 +56,30 @@ async fn reach(store: &Store, day: i64) {
     );
 }
 
+/// Days with their readings and the champion's forecasts, each off by `error` of its day.
+async fn live(store: &Store, number: u64, days: std::ops::Range<i64>, error: impl Fn(i64) -> f64) {
+    let hour_ms = DAY_MS / 24;
+    let mut records = Vec::new();
+    for hour in days.start * 24..days.end * 24 {
+        let time = START + hour * hour_ms;
+        records.push(reading("demand", time, 20.0));
+        records.push(RecordBody::Forecast(pb::Forecast {
+            forecaster: "f".into(),
+            origin_ms: time,
+            period_ms: hour_ms,
+            mean: vec![20.0 + error(hour / 24); 6],
+            made_by: "bundle".into(),
+            bundle: vec![1; 32],
+            model_version: 1,
+            ..pb::Forecast::default()
+        }));
+    }
+    let bytes = payload(epoch(1), number, number * 10_000, records);
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+    assert_eq!(written.acks.len(), 1);
+}
+
 async fn decisions(store: &Store) -> Vec<(String, String)> {
     let all = store.decisions(Some("f"), None, 100).await.unwrap();
     all.into_iter()
@@ -74,7 +99,7 @@ fn policy(bed: &Bed, policy: &Value) {
 async fn twice_the_data_of_a_world_ask_for_one_training_and_never_for_two_at_once() {
     let bed = champion().await;
     let store = &bed.store;
-    let mut said = Said::new();
+    let mut said = Said::default();
     reach(store, 423).await;
     look(store, &mut said).await.unwrap();
     assert!(decisions(store).await.is_empty());
@@ -103,6 +128,41 @@ async fn twice_the_data_of_a_world_ask_for_one_training_and_never_for_two_at_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_data_are_not_learnt_from_while_the_newest_days_may_be_another_world() {
+    let bed = champion().await;
+    let store = &bed.store;
+    let daily = json!({"mean": 0.0, "between": 0.1, "std": 0.2, "lag1": 0.0, "fleet_std": 0.1, "days": 60,
+        "levels": {"a": 0.0}});
+    let manifest = json!({"calibration": {"daily": daily}});
+    psql(
+        &bed,
+        &format!("UPDATE model_versions SET manifest = '{manifest}'"),
+    );
+    let usual = |day: i64| 1.0 + 0.05 * (day % 3 - 1) as f64;
+    let mut said = Said::default();
+    live(store, 1, 412..425, |day| {
+        usual(day) * if day >= 420 { 2.0 } else { 1.0 }
+    })
+    .await;
+    for _ in 0..3 {
+        look(store, &mut said).await.unwrap();
+    }
+    let told = decisions(store).await;
+    assert_eq!((told.len(), told[0].0.as_str()), (1, "wait"), "{told:?}");
+    for word in ["volume: 24 days", "may have changed just now"] {
+        assert!(told[0].1.contains(word), "{told:?}");
+    }
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    // It passes, and the training goes on with the onset of before.
+    live(store, 2, 425..440, usual).await;
+    look(store, &mut said).await.unwrap();
+    let told = decisions(store).await;
+    assert_eq!((told.len(), told[0].0.as_str()), (2, "retrain"), "{told:?}");
+    let jobs = store.live_jobs().await.unwrap();
+    assert_eq!(jobs[0].payload["onset"], START + 400 * DAY_MS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
     let bed = champion().await;
     let store = &bed.store;
@@ -123,7 +183,7 @@ async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
     };
     let (id, _) = request::start(store, &asked, ann).await.unwrap();
     reach(store, 424).await;
-    let mut said = Said::new();
+    let mut said = Said::default();
     look(store, &mut said).await.unwrap();
     assert!(decisions(store).await.is_empty());
     // Its time is over: what waited is looked at again.
@@ -139,7 +199,7 @@ async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
 async fn what_waits_is_told_once_with_its_reason() {
     let bed = champion().await;
     let store = &bed.store;
-    let mut said = Said::new();
+    let mut said = Said::default();
     policy(
         &bed,
         &json!({"growth": 0, "every": "20d", "cool_down": "30d"}),

@@ -4,6 +4,8 @@ pub mod estimate;
 pub mod fleet;
 mod fleet_words;
 pub mod inputs;
+pub mod later;
+mod outdated;
 mod together;
 pub mod verdict;
 
@@ -70,7 +72,8 @@ pub async fn run(
 }
 
 /// Checks every forecaster with open signals, and with `unasked` each week of data those without; one whose data have not grown
-/// by a day since the last look is left alone. A forecaster that cannot be checked keeps no other from it.
+/// by a day since the last look is left alone. While a rollout is open, what is looked for is a change that its version did not
+/// learn from. A forecaster that cannot be checked keeps no other from it.
 ///
 /// # Errors
 /// The database.
@@ -90,8 +93,8 @@ pub async fn check_all(
     let jobs = store.live_jobs().await?;
     for forecaster in store.forecasters().await? {
         let name = &forecaster.name;
-        let busy = rollouts.iter().any(|r| r.forecaster == *name)
-            || jobs.iter().any(|j| j.subject == *name)
+        let rollout = rollouts.iter().rfind(|r| r.forecaster == *name);
+        let busy = jobs.iter().any(|j| j.subject == *name)
             || store.holding_experiment(name).await?.is_some();
         let Some(champion) = store.champion(name).await? else {
             continue;
@@ -99,7 +102,17 @@ pub async fn check_all(
         // A signal about a model that no longer runs is answered already.
         let mut signals = open.remove(name).unwrap_or_default();
         signals.retain(|s| s.model_version == champion.version);
-        let until = champion.lineage["data_until"].as_i64();
+        let mut until = champion.lineage["data_until"].as_i64();
+        let open = match rollout {
+            Some(rollout) if !busy => outdated::Open::of(store, rollout, &champion).await?,
+            _ => None,
+        };
+        if let Some(open) = &open {
+            // What its version learnt from is no news.
+            signals.retain(|s| s.onset.timestamp_millis() >= open.known.until);
+            until = Some(open.known.until);
+        }
+        let busy = busy || rollout.is_some() != open.is_some();
         let Some(onset) = signals
             .iter()
             .map(|s| s.onset.timestamp_millis())
@@ -129,7 +142,19 @@ pub async fn check_all(
         if since.is_some_and(|since| now - since < wait) {
             continue;
         }
-        let found = check(store, rules, &forecaster, &champion, &signals, (onset, now)).await;
+        let found = match &open {
+            Some(open) => {
+                outdated::look(
+                    store,
+                    rules,
+                    (&forecaster, &champion),
+                    &signals,
+                    (open, now),
+                )
+                .await
+            }
+            None => check(store, rules, &forecaster, &champion, &signals, (onset, now)).await,
+        };
         if let Err(e) = found {
             tracing::warn!("drift of {name}: {e:#}");
             // The database may answer the next time; what cannot be read now cannot be read then.
@@ -160,15 +185,7 @@ async fn check(
     if signals.is_empty() && (!asked || champion.manifest["calibration"]["daily"].is_null()) {
         return Ok(());
     }
-    let promise: DailyErrors = serde_json::from_value(
-        champion.manifest["calibration"]["daily"].clone(),
-    )
-    .with_context(|| {
-        format!(
-            "read the calibration of {} version {}; train it again",
-            spec.name, champion.version
-        )
-    })?;
+    let promise = promise_of(champion)?;
     let from = if signals.is_empty() {
         signalled
     } else {
@@ -188,6 +205,7 @@ async fn check(
         ..*rules
     };
     let judged = verdict::verdict(signalled, &days, &promise, &asked_for);
+    let judged = later::newest(judged, &days, &promise, &asked_for);
     // Nobody asked: what is as it should be need not be written down each week.
     if signals.is_empty() && !judged.confirmed {
         return Ok(());
@@ -270,6 +288,38 @@ async fn check(
     };
     store.record_decision(&new).await?;
     Ok(())
+}
+
+/// What a model promised of its errors.
+fn promise_of(model: &ModelVersionRow) -> Result<DailyErrors> {
+    serde_json::from_value(model.manifest["calibration"]["daily"].clone()).with_context(|| {
+        format!(
+            "read the calibration of {} version {}; train it again",
+            model.forecaster, model.version
+        )
+    })
+}
+
+/// Why a change of the world is suspected that nobody has confirmed: the newest days are those of another one already, by the
+/// limit of what devices complain of and over fewer days. None where there is nothing to judge by.
+///
+/// # Errors
+/// The database, or a calibration that cannot be read.
+pub async fn suspected(
+    store: &Store,
+    spec: &ForecasterSpec,
+    champion: &ModelVersionRow,
+    now: Millis,
+) -> Result<Option<String>> {
+    if champion.manifest["calibration"]["daily"].is_null() {
+        return Ok(None);
+    }
+    let promise = promise_of(champion)?;
+    let until = champion.lineage["data_until"].as_i64().unwrap_or(now);
+    let mut days = daily_errors(store, spec, champion.version, until.max(now - BEFORE_MS)).await?;
+    days.retain(|d| promise.levels.contains_key(&d.device));
+    let judged = verdict::verdict(until, &days, &promise, &Rules::suspicion());
+    Ok(judged.confirmed.then_some(judged.words))
 }
 
 /// Mean absolute error by device and UTC day of the origin, over forecasts whose every step has its actual or lies behind

@@ -48,6 +48,17 @@ impl Default for Rules {
     }
 }
 
+impl Rules {
+    /// What is enough to wait and see, and not enough to act on.
+    #[must_use]
+    pub fn suspicion() -> Self {
+        Self {
+            min_days: 3,
+            ..Self::default()
+        }
+    }
+}
+
 /// One device's closed days since the model runs on it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceDays {

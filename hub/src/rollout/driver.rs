@@ -416,16 +416,20 @@ fn events(
         )
     });
     events.push(Event::Reports(reports.collect()));
-    for (_, command, who) in &locked.commands {
-        let Some(what) = Operator::of(command) else {
+    for asked in &locked.commands {
+        if asked.command == "outdate" {
+            events.push(Event::Outdated(asked.reason.clone()));
+            continue;
+        }
+        let Some(what) = Operator::of(&asked.command) else {
             tracing::warn!(
-                command,
+                command = asked.command,
                 rollout = locked.row.id,
                 "not known to this version, and left undone"
             );
             continue;
         };
-        events.push(Event::Operator(what, who.clone()));
+        events.push(Event::Operator(what, asked.who.clone()));
     }
     events
 }

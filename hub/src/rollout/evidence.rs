@@ -8,6 +8,8 @@
 //!                  or one is so far ahead that nobody is waited for
 //! closed: what still comes for it, or for an earlier one, is left out
 //! ```
+//! The champion is what a new model is compared with. A device may have given it up by itself, for being far worse than nothing:
+//! in a block in which it ran nowhere, what devices run instead takes its place, as nobody would ever be shown anything otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,9 +80,15 @@ fn judge(
     let span_ms = begin
         .zip(end)
         .map_or(0, |(begin, end)| (end - begin).saturating_add(block_ms));
+    let instead = closed.iter().filter(|r| !r.beside_champion);
+    let instead: BTreeSet<i64> = instead.map(|r| block_of(r, block_ms)).collect();
     Ok(Evidence {
         challenger,
         span_ms,
+        // A device's first block is none that is judged.
+        instead: u32::try_from(instead.len())
+            .unwrap_or(u32::MAX)
+            .min(verdict.blocks),
         ..told(&verdict, &settings)
     })
 }
@@ -153,7 +161,9 @@ fn closed<'r>(
                 break;
             }
             until = *first.key();
-            closed.extend(first.remove());
+            let rows = first.remove();
+            let champion = rows.iter().any(|r| r.beside_champion);
+            closed.extend(rows.into_iter().filter(|r| r.beside_champion == champion));
         }
     }
     closed

@@ -14,6 +14,7 @@ fn row(id: i64, device: &str, block: i64, watching: f64) -> PairedRow {
         device: device.into(),
         from_time: DateTime::from_timestamp_millis(block * DAY).unwrap(),
         to_time: DateTime::from_timestamp_millis((block + 1) * DAY).unwrap(),
+        beside_champion: true,
         steps: 576,
         running_abs: 2.0,
         watching_abs: watching,
@@ -54,6 +55,33 @@ fn a_block_counts_when_every_watcher_sent_it_or_those_that_do_are_ahead() {
     assert_eq!(ids(&came(&rows), &five).len(), 5);
     rows.extend([("e", 16)]);
     assert_eq!(ids(&came(&rows), &five).len(), 7);
+}
+
+#[test]
+fn where_no_device_runs_the_champion_any_more_what_they_run_instead_is_compared() {
+    let instead = |id, device: &str, block| PairedRow {
+        beside_champion: false,
+        ..row(id, device, block, 1.0)
+    };
+    // b gave the champion up on the second day, a on the fourth.
+    let rows = [
+        row(1, "a", 1, 1.0),
+        row(2, "b", 1, 1.0),
+        row(3, "a", 2, 1.0),
+        instead(4, "b", 2),
+        instead(5, "b", 3),
+        row(6, "a", 3, 1.0),
+        instead(7, "a", 4),
+        instead(8, "b", 4),
+    ];
+    assert_eq!(ids(&rows, &["a", "b"]), [1, 2, 3, 6, 7, 8]);
+    let known = judge(&rows, &["a", "b"].into(), DAY, 1).unwrap();
+    assert_eq!(known.instead, 1);
+    let words = Evidence { blocks: 4, ..known }.to_string();
+    assert!(
+        words.contains("in 1 block no device ran the champion"),
+        "{words}"
+    );
 }
 
 #[test]

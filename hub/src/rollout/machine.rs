@@ -17,8 +17,8 @@
 //!     ^  \                |  ^  \ pause, deadline with too few online, or no more evidence
 //!     |   \ next stage    |  |   -> paused -- resume --> running
 //!     |    <--------------+  |         |
-//!     | abort, or too many failures    | abort, too many failures, or shown to be worse
-//!     |                   | abort, too many failures, shown to be worse, or not shown to be better in time
+//!     | abort, outdated, or too many   | abort, outdated, too many failures, or shown to be worse
+//!     | failures          | abort, outdated, too many failures, shown to be worse, or not shown to be better in time
 //!     +------------> rolling_back <----+ ----- all back, or deadline --> rolled_back
 //! any of them, when a newer rollout of the forecaster starts ----------> superseded
 //! ```
@@ -88,6 +88,8 @@ pub enum Event {
     Floor(u64),
     /// A person decided.
     Operator(Operator, String),
+    /// The world has changed since the version learnt from it; why this is believed, in words.
+    Outdated(String),
     /// A newer rollout of the forecaster started.
     NewerRollout(u64),
 }
@@ -255,6 +257,8 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
         Event::Evidence(evidence) => learnt(r, evidence, now),
         Event::Floor(floor) => r.plan.floor = r.plan.floor.max(floor),
         Event::Operator(what, who) => operator(r, what, &who, now, &mut actions),
+        Event::Outdated(_) if r.status == Status::RollingBack => {}
+        Event::Outdated(why) => go_back(r, &why, now, &mut actions),
         Event::NewerRollout(id) => supersede(r, id),
     }
     advance(r, now, &mut actions);

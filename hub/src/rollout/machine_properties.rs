@@ -47,6 +47,7 @@ enum Happening {
     Floor(u64),
     Operator(Operator),
     Newer,
+    Outdated,
 }
 
 fn any_happening() -> impl Strategy<Value = Happening> {
@@ -61,6 +62,7 @@ fn any_happening() -> impl Strategy<Value = Happening> {
             Just(Operator::Pause), Just(Operator::Resume), Just(Operator::Approve), Just(Operator::Abort)
         ].prop_map(Happening::Operator),
         1 => Just(Happening::Newer),
+        1 => Just(Happening::Outdated),
     ]
 }
 
@@ -203,6 +205,7 @@ fn play(r: &mut Rollout, now: &mut i64, h: &Happening) -> Vec<Action> {
         Happening::Floor(floor) => Event::Floor(*floor),
         Happening::Operator(o) => Event::Operator(*o, "ann".into()),
         Happening::Newer => Event::NewerRollout(2),
+        Happening::Outdated => Event::Outdated("the world changed".into()),
     };
     step(r, event, *now)
 }

@@ -101,6 +101,23 @@ fn healthy_everywhere_promotes_once() {
 }
 
 #[test]
+fn an_outdated_version_goes_back_also_while_paused_and_once() {
+    let why = || Event::Outdated("outdated: since 2026-01-19 the error is 2.5 times".into());
+    let mut r = online(fleet(2));
+    step(&mut r, Event::Tick, 0);
+    step(&mut r, Event::Operator(Operator::Pause, "ann".into()), 1);
+    let back = step(&mut r, why(), 2);
+    assert_eq!((r.status, back.len()), (Status::RollingBack, 2));
+    let to_old = |a: &Action| matches!(a, Action::OrderBack { to: Some(1), .. });
+    assert!(back.iter().all(to_old) && r.reason.starts_with("outdated"));
+    assert!(step(&mut r, why(), 3).is_empty(), "said again");
+    tell(&mut r, "d0", DeviceState::Healthy, false, 4);
+    tell(&mut r, "d1", DeviceState::Healthy, false, 4);
+    assert_eq!(r.status, Status::RolledBack);
+    assert!(step(&mut r, why(), 5).is_empty() && r.status == Status::RolledBack);
+}
+
+#[test]
 fn a_claim_of_health_without_the_running_hash_is_not_success() {
     let mut r = fleet(1);
     step(&mut r, Event::Tick, 0);

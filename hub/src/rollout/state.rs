@@ -178,6 +178,8 @@ pub struct Evidence {
     pub blocks: u32,
     /// Devices that sent any of them.
     pub devices: u32,
+    /// Of the blocks those in which no device ran the old model any more: the new one was compared with what ran instead.
+    pub instead: u32,
     /// By what share of the old model's loss the new one's is lower.
     pub gain: f64,
     /// With the confidence that the plan's error budget leaves.
@@ -227,6 +229,14 @@ impl std::fmt::Display for Evidence {
             self.needed_better,
             self.bet_worse,
             self.needed_worse
-        )
+        )?;
+        match self.instead {
+            0 => Ok(()),
+            n => write!(
+                f,
+                "; in {} no device ran the champion any more, and what they had gone back to took its place",
+                count(n, "block")
+            ),
+        }
     }
 }

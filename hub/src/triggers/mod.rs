@@ -16,17 +16,25 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::drift;
 use crate::training::{self, Request, snapshot};
-use policy::{Facts, Policy, due, held};
+use policy::{Due, Facts, Policy, due, held, may_doubt};
 
 const EVERY: Duration = Duration::from_secs(5);
+const DAY_MS: Millis = 86_400_000;
 
-/// The decision that was recorded last, by forecaster: the same one is not recorded over and over.
-pub type Said = HashMap<String, String>;
+/// What one look leaves to the next.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The decision that was recorded last, by forecaster: the same one is not recorded over and over.
+    told: HashMap<String, String>,
+    /// When a change was suspected last, data time: the forecasts of a fleet are read once a day of data.
+    suspected: HashMap<String, (Millis, String)>,
+}
 
 /// Looks at every forecaster until cancelled, while this hub leads.
 pub async fn run(store: Store, leads: watch::Receiver<bool>, cancel: CancellationToken) {
-    let mut said = Said::new();
+    let mut said = Said::default();
     while !cancel.is_cancelled() {
         if *leads.borrow()
             && let Err(e) = look(&store, &mut said).await
@@ -72,8 +80,8 @@ async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> 
     let Some(facts) = facts(store, &forecaster.spec, &champion).await? else {
         return Ok(());
     };
-    let Some((trigger, why)) = due(&policy, &facts) else {
-        said.remove(name);
+    let Some(due) = due(&policy, &facts) else {
+        said.told.remove(name);
         return Ok(());
     };
     let held = if store.training_failed_lately(name).await? {
@@ -81,8 +89,12 @@ async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> 
             "a training failed or was cancelled within the last day; see `fieldcast-hub run list`";
         Some(("wait", wait.to_owned()))
     } else {
-        held(&policy, &facts)
+        match held(&policy, &facts) {
+            None => doubt(store, forecaster, &champion, (&facts, &due), said).await?,
+            held => held,
+        }
     };
+    let Due { trigger, why, .. } = due;
     let (word, reason, job) = match held {
         Some((word, wait)) => (word, format!("{}: {why}; {wait}", trigger.name()), None),
         None => {
@@ -103,7 +115,7 @@ async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> 
     };
     // The days in a reason change all the time; what is held back is told once.
     let key = format!("{word} {}", trigger.name());
-    if job.is_none() && said.get(name) == Some(&key) {
+    if job.is_none() && said.told.get(name) == Some(&key) {
         return Ok(());
     }
     tracing::info!(forecaster = name, decision = word, reason, "retraining");
@@ -117,8 +129,37 @@ async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> 
         ..NewDecision::default()
     };
     store.record_decision(&new).await?;
-    said.insert(name.clone(), key);
+    said.told.insert(name.clone(), key);
     Ok(())
+}
+
+/// Why a retraining that is due waits for a suspicion to be settled: what has changed just now would be learnt as one with what was before,
+/// and what the new model promises of its errors would be of both.
+async fn doubt(
+    store: &Store,
+    forecaster: &ForecasterRow,
+    champion: &ModelVersionRow,
+    (facts, due): (&Facts, &Due),
+    said: &mut Said,
+) -> Result<Option<(&'static str, String)>> {
+    if !may_doubt(facts, due) {
+        return Ok(None);
+    }
+    let name = &forecaster.name;
+    let known = said.suspected.get(name);
+    let known = known.filter(|(at, _)| facts.now - at < DAY_MS);
+    if known.is_none() {
+        let found = drift::suspected(store, &forecaster.spec, champion, facts.now).await?;
+        match found {
+            Some(words) => said.suspected.insert(name.clone(), (facts.now, words)),
+            None => said.suspected.remove(name),
+        };
+    }
+    let Some((_, words)) = said.suspected.get(name) else {
+        return Ok(None);
+    };
+    let wait = format!("the world may have changed just now ({words}), which is settled first");
+    Ok(Some(("wait", wait)))
 }
 
 /// The policy of a forecaster as it was applied.

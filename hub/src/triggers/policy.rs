@@ -89,6 +89,21 @@ impl Trigger {
     }
 }
 
+/// A retraining that volume or time asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Which of them.
+    pub trigger: Trigger,
+    /// Why, in words.
+    pub why: String,
+    /// Since when, data time.
+    pub since: Millis,
+}
+
+/// How long a retraining that is due waits, in data time, while a change of the world is suspected: by then it is confirmed, which asks
+/// for another training, or the suspicion is a season's.
+const DOUBT_MS: Millis = 28 * DAY_MS;
+
 /// What is known of a forecaster, all in data time but `today`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
@@ -174,7 +189,7 @@ impl Policy {
 
 /// Whether volume or time asks for a retraining, and why.
 #[must_use]
-pub fn due(policy: &Policy, facts: &Facts) -> Option<(Trigger, String)> {
+pub fn due(policy: &Policy, facts: &Facts) -> Option<Due> {
     let days = |span: Millis| span / DAY_MS;
     let (had, has) = (facts.learnt - facts.world, facts.now - facts.world);
     let growth = policy.growth;
@@ -184,18 +199,30 @@ pub fn due(policy: &Policy, facts: &Facts) -> Option<(Trigger, String)> {
             days(has),
             days(had)
         );
-        return Some((Trigger::Volume, why));
+        return Some(Due {
+            trigger: Trigger::Volume,
+            why,
+            since: facts.world + (growth * had as f64) as Millis,
+        });
     }
     let every = parse_period(policy.every.as_deref()?).ok()?;
     let since = facts.now - facts.learnt;
-    (since >= every).then(|| {
-        let why = format!(
+    (since >= every).then(|| Due {
+        trigger: Trigger::Schedule,
+        why: format!(
             "{} days have passed since the newest data that were learnt from (every {})",
             days(since),
             policy.every.as_deref().unwrap_or_default()
-        );
-        (Trigger::Schedule, why)
+        ),
+        since: facts.learnt + every,
     })
+}
+
+/// Whether a retraining that is due may still wait for a suspicion to be settled: learnt across a change, a model would take both
+/// worlds for one.
+#[must_use]
+pub fn may_doubt(facts: &Facts, due: &Due) -> bool {
+    facts.now - due.since < DOUBT_MS
 }
 
 /// Why a retraining must wait: the decision's word and the reason.
@@ -238,9 +265,15 @@ mod tests {
     fn a_model_of_a_short_world_is_made_anew_when_its_data_have_doubled() {
         let policy = Policy::default();
         assert_eq!(due(&policy, &facts(423, 400, 412)), None);
-        let (trigger, why) = due(&policy, &facts(424, 400, 412)).unwrap();
-        assert_eq!(trigger, Trigger::Volume);
-        assert!(why.starts_with("24 days of the present world"), "{why}");
+        let volume = due(&policy, &facts(424, 400, 412)).unwrap();
+        assert_eq!(
+            (volume.trigger, volume.since),
+            (Trigger::Volume, 424 * DAY_MS)
+        );
+        assert!(
+            volume.why.starts_with("24 days of the present world"),
+            "{volume:?}"
+        );
         // A year learnt: not before another year.
         assert_eq!(due(&policy, &facts(700, 0, 365)), None);
         let never = Policy {
@@ -261,7 +294,7 @@ mod tests {
         };
         assert_eq!(due(&policy, &facts(189, 0, 100)), None);
         let mut facts = facts(190, 0, 100);
-        assert_eq!(due(&policy, &facts).unwrap().0, Trigger::Schedule);
+        assert_eq!(due(&policy, &facts).unwrap().trigger, Trigger::Schedule);
         assert_eq!(held(&policy, &facts), None);
         facts.last = Some(180 * DAY_MS);
         let (word, why) = held(&policy, &facts).unwrap();
@@ -270,6 +303,20 @@ mod tests {
         assert_eq!(held(&policy, &facts), None);
         facts.today = 24;
         assert_eq!(held(&policy, &facts).unwrap().0, "budget");
+    }
+
+    #[test]
+    fn what_is_due_waits_four_weeks_at_most_for_a_suspicion() {
+        let policy = Policy::default();
+        let at = |day| {
+            let facts = facts(day, 400, 412);
+            may_doubt(&facts, &due(&policy, &facts).unwrap())
+        };
+        assert!(at(424) && at(451));
+        assert!(
+            !at(452),
+            "data that have stood for four weeks are learnt from"
+        );
     }
 
     #[test]

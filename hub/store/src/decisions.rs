@@ -15,7 +15,7 @@ pub struct DecisionRow {
     pub id: i64,
     /// Forecaster.
     pub forecaster: String,
-    /// One word: `retrain`, `wait`, `not_confirmed`, `cool_down`, `budget`, `refused`, `roll_out`, `keep`, `train` (a person).
+    /// One word: `retrain`, `wait`, `not_confirmed`, `cool_down`, `budget`, `refused`, `roll_out`, `keep`, `outdated`, `train` (a person).
     pub decision: String,
     /// Why, in words.
     pub reason: String,

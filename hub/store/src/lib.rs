@@ -36,6 +36,7 @@ pub mod readings;
 mod readings_copy;
 pub mod records;
 pub mod retention;
+pub mod rollout_commands;
 pub mod rollouts;
 pub mod sensors;
 pub mod sketches;

@@ -5,12 +5,12 @@ use chrono::{DateTime, Utc};
 use crate::error::Context as _;
 use crate::{Result, Store};
 
-/// Two models of a forecaster that ran side by side.
+/// A model that watches, and the one in whose place it may come.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair<'a> {
     /// Forecaster.
     pub forecaster: &'a str,
-    /// Version in charge.
+    /// Version of the champion.
     pub running_version: i64,
     /// SHA-256 of its bundle.
     pub running: &'a [u8],
@@ -33,6 +33,8 @@ pub struct PairedRow {
     pub from_time: DateTime<Utc>,
     /// End, exclusive.
     pub to_time: DateTime<Utc>,
+    /// What was in charge is the champion, and not what a device runs that gave it up.
+    pub beside_champion: bool,
     /// Pairs of steps behind it.
     pub steps: i64,
     /// Mean absolute error of the model in charge.
@@ -46,32 +48,30 @@ pub struct PairedRow {
 }
 
 impl Store {
-    /// The number of a pair's newest block; 0: there is none.
+    /// The number of the newest block of what watches, whatever it was compared with; 0: there is none.
     ///
     /// # Errors
     /// The database.
     pub async fn newest_paired_losses(&self, pair: &Pair<'_>) -> Result<i64> {
         sqlx::query_scalar(
-            "SELECT coalesce(max(id), 0) FROM paired_losses
-             WHERE forecaster = $1 AND watching_version = $2 AND running_version = $3",
+            "SELECT coalesce(max(id), 0) FROM paired_losses WHERE forecaster = $1 AND watching_version = $2",
         )
         .bind(pair.forecaster)
         .bind(pair.watching_version)
-        .bind(pair.running_version)
         .fetch_one(self.pool())
         .await
         .during(format!("look for evidence on {}", pair.forecaster))
     }
 
-    /// A pair's blocks, in the order in which they came.
+    /// All blocks of what watches, in the order in which they came.
     ///
     /// # Errors
     /// The database.
     pub async fn paired_losses(&self, pair: &Pair<'_>) -> Result<Vec<PairedRow>> {
         sqlx::query_as(
-            "SELECT id, device, from_time, to_time, steps, running_abs, watching_abs, running_quantile, watching_quantile
-             FROM paired_losses WHERE forecaster = $1 AND watching_version = $2 AND running_version = $3
-                AND watching = $4 AND running = $5 AND received_at >= $6 ORDER BY id",
+            "SELECT id, device, from_time, to_time, running_version = $3 AND running = $5 AS beside_champion, steps, running_abs,
+                watching_abs, running_quantile, watching_quantile
+             FROM paired_losses WHERE forecaster = $1 AND watching_version = $2 AND watching = $4 AND received_at >= $6 ORDER BY id",
         )
         .bind(pair.forecaster)
         .bind(pair.watching_version)

@@ -1,4 +1,4 @@
-//! Tables `rollouts`, `deployments` and `rollout_commands`: owns the row lock under which a rollout moves.
+//! Tables `rollouts` and `deployments`: owns the row lock under which a rollout moves and people's commands are carried out.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use crate::decisions::{self, NewDecision};
 use crate::desired::{self, NewOrder};
 use crate::error::Context as _;
 use crate::experiments;
+use crate::rollout_commands::RolloutCommand;
 use crate::{Result, Store, StoreError};
 
 /// One rollout.
@@ -115,8 +116,8 @@ pub struct LockedRollout {
     tx: Transaction<'static, Postgres>,
     /// The rollout as it was when the lock was taken.
     pub row: RolloutRow,
-    /// Commands that nobody has carried out: number, command, who.
-    pub commands: Vec<(i64, String, String)>,
+    /// Commands that nobody has carried out, oldest first.
+    pub commands: Vec<RolloutCommand>,
     /// Highest generation that the database knows for the forecaster; nobody else gives one before this ends.
     pub highest: i64,
     /// The newest rollout of the forecaster that began after this one.
@@ -345,7 +346,7 @@ impl Store {
         .await
         .map_err(failed)?;
         let commands = sqlx::query_as(
-            "SELECT id, command, who FROM rollout_commands WHERE rollout = $1 AND done_at IS NULL ORDER BY id",
+            "SELECT id, command, who, reason FROM rollout_commands WHERE rollout = $1 AND done_at IS NULL ORDER BY id",
         )
         .bind(id)
         .fetch_all(&mut *tx)
@@ -458,7 +459,7 @@ impl LockedRollout {
             "UPDATE rollout_commands SET done_at = now() WHERE rollout = $1 AND id = ANY($2)",
         )
         .bind(self.row.id)
-        .bind(self.commands.iter().map(|c| c.0).collect::<Vec<_>>())
+        .bind(self.commands.iter().map(|c| c.id).collect::<Vec<_>>())
         .execute(&mut *self.tx)
         .await
         .map_err(&failed)?;

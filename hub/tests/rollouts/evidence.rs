@@ -73,7 +73,7 @@ async fn a_challenger_is_watched_and_only_the_better_one_gets_further() {
         assert!(row.reason.contains("no block"), "{}", row.reason);
         let mut decided = None;
         for number in 0..60 {
-            // What another pair of models did is beside the point.
+            // What another model did is beside the point.
             let bodies = vec![day(number, version, times), day(number, 9, 0.1)];
             let bytes = payload(support::epoch(1), batch, seq, bodies);
             let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
@@ -109,4 +109,58 @@ async fn a_challenger_is_watched_and_only_the_better_one_gets_further() {
         println!("version {version}, {days} days: {known}");
     }
     assert_eq!(store.champion("f").await.unwrap().unwrap().version, 4);
+}
+
+#[tokio::test]
+async fn a_challenger_is_compared_with_what_runs_where_every_device_gave_the_champion_up() {
+    let (bed, driver) = one().await;
+    let (store, mut rounds, mut n) = (&bed.store, Rounds::default(), 0);
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    let policy = Policy {
+        soak: "0s".into(),
+        ..Policy::default()
+    };
+    let first = roll_out(store, 1, policy.plan(Kind::First)).await;
+    driver.tick(&mut rounds).await;
+    obey(store, &["a"], &mut n).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, first).await, "succeeded");
+    register(store, "f", 2).await;
+    let rollout = roll_out(store, 2, policy.plan(Kind::Successor)).await;
+    driver.tick(&mut rounds).await;
+    let watch = order(store, "a").await.unwrap();
+    obey(store, &["a"], &mut n).await;
+    // Its own baseline makes the device's forecasts.
+    for number in 0..12 {
+        let RecordBody::Paired(pair) = day(number, 2, 0.9) else {
+            unreachable!("a pair")
+        };
+        let bodies = vec![RecordBody::Paired(pb::PairedLosses {
+            running: Vec::new(),
+            running_version: 0,
+            ..pair
+        })];
+        let at = 1 + number.unsigned_abs();
+        let bytes = payload(support::epoch(1), at, at, bodies);
+        let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+        assert!(written.acks[0].1.rejected.is_empty());
+        driver.tick(&mut rounds).await;
+    }
+    let ordered = order(store, "a").await.unwrap();
+    assert!(ordered.generation > watch.generation);
+    assert_eq!(
+        (ordered.model_version, ordered.stage()),
+        (2, pb::Stage::Active)
+    );
+    for _ in 0..4 {
+        obey(store, &["a"], &mut n).await;
+        driver.tick(&mut rounds).await;
+    }
+    assert_eq!(status(store, rollout).await, "succeeded");
+    let (row, _) = store.rollout(rollout).await.unwrap().unwrap();
+    let known = evidence_of(&row).unwrap();
+    assert!(
+        known.instead >= 7 && known.instead == known.blocks,
+        "{known:?}"
+    );
 }

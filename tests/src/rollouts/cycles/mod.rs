@@ -22,6 +22,14 @@ const START: i64 = 1_609_459_200_000;
 /// Days after a change in which nothing could be known yet, or was being learnt.
 const SETTLING_DAYS: i64 = 30;
 
+/// Days after a change that say what the models of before are worth: the oracle knows the new world by then, and the fleet has no new
+/// model yet.
+const AFTER: std::ops::Range<i64> = 7..21;
+/// Days before it that they are compared with.
+const BEFORE_DAYS: i64 = 30;
+/// A change calls for a cycle where errors grow by as much as the hub asks for before it confirms a drift.
+const CALLS: f64 = 1.15;
+
 /// How long and how restless the world is.
 #[derive(Debug, Clone, Copy)]
 pub struct Years {
@@ -94,13 +102,31 @@ pub(super) fn measure(bed: &mut Bed, years: Years) -> Result<()> {
         "the oracle is done after {:.0} s",
         began.elapsed().as_secs_f64()
     );
-    let (all, settled) = compare(bed, &world, &oracle)?;
+    let (all, settled, around) = compare(bed, &world, &oracle)?;
     let changes = world.changes.len();
+    let mut called = 0_u32;
+    for (change, [before, after]) in world.changes.iter().zip(&around) {
+        if before.count == 0.0 || after.count == 0.0 {
+            println!("the change on day {change}: no device ran a bundle before or after it");
+            continue;
+        }
+        let (was, is) = (before.fleet / before.oracle, after.fleet / after.oracle);
+        called += u32::from(is >= CALLS * was);
+        println!(
+            "the change on day {change}: the fleet's error was {was:.2} times the oracle's and became {is:.2} times"
+        );
+    }
     line(
         "cycles",
         cycles as f64,
         "",
         &format!("of {changes} changes of the world: 10; 50"),
+    );
+    line(
+        "cycles_called_for",
+        f64::from(called),
+        "",
+        "changes after which the models of before were at least 1.15 times worse beside the oracle",
     );
     for (name, sums) in [("", all), ("_settled", settled)] {
         let unit = "";
@@ -169,9 +195,15 @@ impl Sums {
     }
 }
 
-/// The errors of what devices forecast with the models they were given, over all days and over those without a recent change.
-fn compare(bed: &Bed, world: &SimSpec, oracle: &[Vec<Errors>]) -> Result<(Sums, Sums)> {
+/// The errors of what devices forecast with the models they were given, over all days, over those without a recent change, and
+/// before and after each change.
+fn compare(
+    bed: &Bed,
+    world: &SimSpec,
+    oracle: &[Vec<Errors>],
+) -> Result<(Sums, Sums, Vec<[Sums; 2]>)> {
     let (mut all, mut settled) = (Sums::default(), Sums::default());
+    let mut around = vec![[Sums::default(); 2]; world.changes.len()];
     for (device, errors) in (0..world.devices).zip(oracle) {
         let name = SimSpec::device_name(device);
         let demand: Vec<f64> = world.rows(device).map(|r| r.demand).collect();
@@ -193,6 +225,14 @@ fn compare(bed: &Bed, world: &SimSpec, oracle: &[Vec<Errors>]) -> Result<(Sums, 
             let own: f64 = mean.iter().zip(actual).map(|(m, a)| (m - a).abs()).sum();
             all.add(own, errors, mean.len() as f64);
             let day = at as i64 * HOUR_MS / DAY_MS;
+            for (change, [before, after]) in world.changes.iter().zip(&mut around) {
+                let since = day - i64::from(*change);
+                if (-BEFORE_DAYS..0).contains(&since) {
+                    before.add(own, errors, mean.len() as f64);
+                } else if AFTER.contains(&since) {
+                    after.add(own, errors, mean.len() as f64);
+                }
+            }
             let recent = |change: &u32| (0..SETTLING_DAYS).contains(&(day - i64::from(*change)));
             if !world.changes.iter().any(recent) {
                 settled.add(own, errors, mean.len() as f64);
@@ -201,5 +241,5 @@ fn compare(bed: &Bed, world: &SimSpec, oracle: &[Vec<Errors>]) -> Result<(Sums, 
         })?;
     }
     ensure!(all.count > 0.0, "the fleet forecast nothing");
-    Ok((all, settled))
+    Ok((all, settled, around))
 }
