@@ -87,6 +87,16 @@ pub fn newest(
         min_t: rules.min_t_unasked,
         ..*rules
     };
+    // Whom the bundle does not name is measured by its days before the first onset, also where later days alone are judged.
+    let mut promise = promise.clone();
+    for d in days {
+        if !promise.levels.contains_key(&d.device)
+            && let Some(level) = level(d, judged.onset, rules)
+        {
+            promise.levels.insert(d.device.clone(), level);
+        }
+    }
+    let promise = &promise;
     let settled = Millis::try_from(rules.min_days).unwrap_or(Millis::MAX / DAY_MS) * DAY_MS;
     let mut newest = judged;
     // Each turn moves the onset by as many days as make a level, so that it ends.
@@ -277,6 +287,17 @@ mod tests {
     }
 
     #[test]
+    fn a_world_that_came_back_is_so_for_devices_that_no_bundle_names_too() {
+        let days = history(&[(30, 1.0), (30, 2.5), (14, 1.0)]);
+        let mut promise = promise();
+        promise.levels.remove("b");
+        let first = verdict(30 * DAY_MS, &days, &promise, &Rules::default());
+        assert!(first.confirmed, "{}", first.words);
+        let back = newest(first, &days, &promise, &Rules::default());
+        assert!(!back.confirmed, "{}", back.words);
+    }
+
+    #[test]
     fn too_few_days_say_nothing() {
         assert_eq!(found(&[(50, 1.0), (2, 2.0)], None, 40), None);
         let few = [(30, 1.0), (5, 2.0), (20, 4.0)];
@@ -319,9 +340,9 @@ mod tests {
             let all: Vec<(Millis, f64)> = (0..70)
                 .map(|day| (day * DAY_MS, (0.5 + 0.35 * draw()).exp()))
                 .collect();
-            // A version learnt the first ten days; a look each week for two months.
-            let outdated = (3..=10).any(|week| {
-                let days: Vec<_> = all.iter().take(week * 7).copied().collect();
+            // A version learnt the first ten days; a look each day for two months, as where devices complain.
+            let outdated = (15..=70).any(|day| {
+                let days: Vec<_> = all.iter().take(day).copied().collect();
                 let one = DeviceDays {
                     device: "a".into(),
                     days,

@@ -12,16 +12,13 @@ use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::drift_reports::OpenSignal;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
-use fieldcast_store::rollouts::RolloutRow;
+use fieldcast_store::rollouts::{BY_TRAINING, RolloutRow};
 
 use super::later::{self, Known};
-use super::verdict::Rules;
+use super::verdict::{Rules, Verdict};
 use super::{BEFORE_MS, daily_errors, document, promise_of};
 use crate::training::admit;
 use crate::triggers;
-
-/// What a training run begins in its own name; what else begins a rollout is a person.
-const BY_TRAINING: &str = "training run ";
 
 /// An open rollout whose version may become outdated.
 pub(super) struct Open<'a> {
@@ -92,12 +89,9 @@ pub(super) async fn look(
     if unasked {
         days.retain(|d| promise.levels.contains_key(&d.device));
     }
+    // A level of a week, looked at again and again and in two directions: whoever asks, only what is sure counts.
     let rules = Rules {
-        min_t: if unasked {
-            rules.min_t_unasked
-        } else {
-            rules.min_t
-        },
+        min_t: rules.min_t_unasked,
         ..*rules
     };
     let Some(later) = later::change(&days, &promise, open.known, &rules) else {
@@ -105,7 +99,12 @@ pub(super) async fn look(
     };
     let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let judged = &later.verdict;
-    let report = document(judged, signals, &promise, &rules, &days);
+    // The verdict's own words are those of a comparison with the champion's promise.
+    let told = Verdict {
+        words: later.words.clone(),
+        ..judged.clone()
+    };
+    let report = document(&told, signals, &promise, &rules, &days);
     let onset = (time(judged.onset), time(now));
     let report = store
         .add_drift_report(

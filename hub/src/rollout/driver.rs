@@ -241,6 +241,8 @@ impl Driver {
         for device in &fleet {
             connected(&mut rollout, &device.device, device.online, at);
         }
+        // What a newer hub asks is left for one that knows it.
+        locked.commands.retain(|c| understood(&c.command));
         let mut events = events(&rollout, &locked, &fleet, &bundle, floor);
         if let (Some(champion), Some(block_ms)) =
             (&previous, block_ms(&target, definition.as_ref()))
@@ -392,6 +394,10 @@ impl Driver {
     }
 }
 
+fn understood(command: &str) -> bool {
+    command == OUTDATE || Operator::of(command).is_some()
+}
+
 /// What happened since the last round, in the order in which it counts.
 fn events(
     rollout: &Rollout,
@@ -405,6 +411,16 @@ fn events(
         events.push(Event::NewerRollout(u64::try_from(newer).unwrap_or(0)));
     }
     events.push(Event::Floor(floor));
+    // Before what devices say: what is sent back must not succeed in the same round.
+    for asked in &locked.commands {
+        if asked.command == OUTDATE {
+            events.push(Event::Outdated(asked.reason.clone()));
+            continue;
+        }
+        if let Some(what) = Operator::of(&asked.command) {
+            events.push(Event::Operator(what, asked.who.clone()));
+        }
+    }
     let there = fleet
         .iter()
         .filter(|d| rollout.devices.contains_key(&d.device));
@@ -416,23 +432,11 @@ fn events(
         )
     });
     events.push(Event::Reports(reports.collect()));
-    for asked in &locked.commands {
-        if asked.command == "outdate" {
-            events.push(Event::Outdated(asked.reason.clone()));
-            continue;
-        }
-        let Some(what) = Operator::of(&asked.command) else {
-            tracing::warn!(
-                command = asked.command,
-                rollout = locked.row.id,
-                "not known to this version, and left undone"
-            );
-            continue;
-        };
-        events.push(Event::Operator(what, asked.who.clone()));
-    }
     events
 }
+
+/// What the hub itself asks.
+const OUTDATE: &str = "outdate";
 
 /// Length of the blocks that devices compare models over.
 fn block_ms(target: &ModelVersionRow, definition: Option<&ForecasterRow>) -> Option<i64> {

@@ -144,15 +144,18 @@ fn closed<'r>(
     block_ms: i64,
 ) -> Vec<&'r PairedRow> {
     let mut open: BTreeMap<i64, Vec<&PairedRow>> = BTreeMap::new();
-    let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
+    // Each watcher's newest block, and whether the champion ran in it.
+    let mut newest: BTreeMap<&str, (i64, bool)> = BTreeMap::new();
     let (mut closed, mut until) = (Vec::new(), i64::MIN);
     for row in rows {
         let (device, block) = (row.device.as_str(), block_of(row, block_ms));
         if !watchers.contains(device) {
             continue;
         }
-        let last = newest.entry(device).or_insert(block);
-        *last = block.max(*last);
+        let last = newest.entry(device).or_insert((block, row.beside_champion));
+        if block >= last.0 {
+            *last = (block, row.beside_champion);
+        }
         if block > until {
             open.entry(block).or_default().push(row);
         }
@@ -163,16 +166,24 @@ fn closed<'r>(
             until = *first.key();
             let rows = first.remove();
             let champion = rows.iter().any(|r| r.beside_champion);
-            closed.extend(rows.into_iter().filter(|r| r.beside_champion == champion));
+            // Where it still runs somewhere whose row is only late, what stands in for it elsewhere is no measure.
+            if champion || newest.values().all(|(_, beside)| !beside) {
+                closed.extend(rows.into_iter().filter(|r| r.beside_champion == champion));
+            }
         }
     }
     closed
 }
 
-fn is_complete(block: i64, newest: &BTreeMap<&str, i64>, watchers: usize, block_ms: i64) -> bool {
+fn is_complete(
+    block: i64,
+    newest: &BTreeMap<&str, (i64, bool)>,
+    watchers: usize,
+    block_ms: i64,
+) -> bool {
     let at = |ahead: i64| {
         let from = block.saturating_add(ahead.saturating_mul(block_ms));
-        newest.values().filter(|n| **n >= from).count()
+        newest.values().filter(|(n, _)| *n >= from).count()
     };
     at(0) == watchers || at(AHEAD) >= newest.len().div_ceil(2) || at(FAR_AHEAD) > 0
 }

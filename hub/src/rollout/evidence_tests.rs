@@ -85,6 +85,24 @@ fn where_no_device_runs_the_champion_any_more_what_they_run_instead_is_compared(
 }
 
 #[test]
+fn a_stand_in_is_no_measure_while_the_champions_device_is_only_late() {
+    let instead = |id, block| PairedRow {
+        beside_champion: false,
+        ..row(id, "b", block, 1.0)
+    };
+    // a runs the champion and is away for a week; b never had it.
+    let mut rows = vec![row(1, "a", 1, 1.0), instead(2, 1)];
+    rows.extend((2..10).map(|day| instead(day + 1, day)));
+    rows.extend([
+        row(20, "a", 10, 1.0),
+        instead(21, 10),
+        row(22, "a", 11, 1.0),
+        instead(23, 11),
+    ]);
+    assert_eq!(ids(&rows, &["a", "b"]), [1, 20, 22]);
+}
+
+#[test]
 fn the_better_model_is_shown_to_be_better_and_the_worse_one_to_be_worse() {
     let of = |watching: f64| {
         // The difference varies from day to day.

@@ -20,6 +20,7 @@ use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
+use fieldcast_store::rollouts::BY_TRAINING;
 use fieldcast_store::training_runs::NewTrainingRun;
 use fieldcast_train::warm::Parent;
 use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData, fit_warm};
@@ -284,7 +285,7 @@ pub async fn run(
     let reason = document["reason"].as_str().unwrap_or_default().to_owned();
     let metrics = json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"],
             "importance": trained.importance});
-    let by = format!("training run {}", job.id);
+    let by = format!("{BY_TRAINING}{}", job.id);
     let kind = rollout::rows::kind_of(
         champion.as_ref().map(|c| &c.manifest),
         &spec,

@@ -11,6 +11,7 @@ use crate::desired;
 use crate::error::Context as _;
 use crate::experiments;
 use crate::jobs::Claim;
+use crate::rollouts::BY_TRAINING;
 use crate::rollouts::{self, NewRollout};
 use crate::{Result, Store, StoreError};
 
@@ -138,7 +139,7 @@ async fn insert_trained(
     )
     .bind(new.forecaster)
     .bind(new.version)
-    .bind(format!("training run {}", claim.job))
+    .bind(format!("{BY_TRAINING}{}", claim.job))
     .execute(connection)
     .await?;
     Ok(())

@@ -38,7 +38,7 @@ impl Store {
         }
         let asked = sqlx::query(
             "INSERT INTO rollout_commands (rollout, command, who, reason) SELECT $1, 'outdate', $2, $3
-             WHERE NOT EXISTS (SELECT FROM rollout_commands WHERE rollout = $1 AND command = 'outdate')",
+             WHERE NOT EXISTS (SELECT FROM rollout_commands WHERE rollout = $1 AND command = 'outdate' AND done_at IS NULL)",
         )
         .bind(id)
         .bind(decision.decided_by)

@@ -16,6 +16,9 @@ use crate::experiments;
 use crate::rollout_commands::RolloutCommand;
 use crate::{Result, Store, StoreError};
 
+/// Begins the name in which a training run acts; what else begins a rollout is a person.
+pub const BY_TRAINING: &str = "training run ";
+
 /// One rollout.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
 pub struct RolloutRow {
@@ -294,7 +297,7 @@ impl Store {
         from: &[&str],
     ) -> Result<Commanded> {
         let found: Option<(String, String, bool)> = sqlx::query_as(
-            "WITH found AS (SELECT id, status, reason FROM rollouts WHERE id = $1), kept AS (
+            "WITH found AS (SELECT id, status, reason FROM rollouts WHERE id = $1 FOR UPDATE), kept AS (
                 INSERT INTO rollout_commands (rollout, command, who) SELECT id, $2, $3 FROM found WHERE status = ANY($4)
                 RETURNING id)
              SELECT status, reason, EXISTS (SELECT FROM kept) FROM found",

@@ -10,6 +10,7 @@ use fieldcast_hub::rollout::plan::{Mode, Plan, Stage};
 use fieldcast_hub::rollout::rows::prepare;
 use fieldcast_store::Store;
 use fieldcast_store::decisions::DecisionRow;
+use fieldcast_store::rollouts::BY_TRAINING;
 use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 
@@ -114,7 +115,7 @@ async fn a_change_after_what_it_learnt_takes_a_rollout_back_once_and_a_retrainin
     obey(store, &["a"], &mut n).await;
     driver.tick(&mut rounds).await;
     assert_eq!(status(store, first).await, "succeeded");
-    let open = watching(store, &driver, &mut rounds, "training run 7").await;
+    let open = watching(store, &driver, &mut rounds, &format!("{BY_TRAINING}7")).await;
     obey(store, &["a"], &mut n).await;
     driver.tick(&mut rounds).await;
     assert_eq!(status(store, open).await, "running");
@@ -167,7 +168,7 @@ async fn what_learnt_from_the_change_goes_on_and_what_a_person_began_is_left_to_
     // The change was seen by version 2.
     let (bed, driver) = two(30).await;
     let (store, mut rounds) = (&bed.store, Rounds::default());
-    let open = watching(store, &driver, &mut rounds, "training run 7").await;
+    let open = watching(store, &driver, &mut rounds, &format!("{BY_TRAINING}7")).await;
     look(store).await;
     assert!(checked(store).await.is_empty(), "there is nothing newer");
     driver.tick(&mut rounds).await;

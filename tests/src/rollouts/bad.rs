@@ -14,7 +14,7 @@ const AGENTS: u32 = 2;
 /// What devices say ends a stage long before.
 const DEADLINE_S: u32 = 600;
 /// Bytes that are not the ordered ones are asked for again and again.
-const SHORT_S: u32 = 10;
+const SHORT_S: u32 = 30;
 /// As a person may set it: the default spares what takes less than 10 ms, also where it is many times slower.
 const SETTINGS: &str = "[latency]\nfloor_ms = 1\n";
 
