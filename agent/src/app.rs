@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use fieldcast_wire::pb;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -66,12 +65,7 @@ fn keep(threads: &Threads, new: impl IntoIterator<Item = std::thread::JoinHandle
 /// Where the data folder or the buffer cannot be used; anything else is reported and the rest runs on.
 pub async fn run(config: Config, control: Control) -> anyhow::Result<()> {
     let notify = Notify::from_environment();
-    std::fs::create_dir_all(&config.data_dir).with_context(|| {
-        format!(
-            "create the data folder {}; set `data_dir` to a folder that the agent may write",
-            config.data_dir.display()
-        )
-    })?;
+    let _held = crate::data_dir::hold(&config.data_dir)?;
     let board = Arc::new(Board::default());
     let clock = Clock::new();
     let identity = identity(&config, &board);

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+mod data_dir;
 pub mod http;
 pub mod identity;
 pub mod notify;

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Mode, Need, Plan, Proof, Stage};
 
 const DAY_MS: i64 = 86_400_000;
+const DEADLINE_MS: i64 = 2 * 3_600_000;
+/// Periods in which a device has a row begun, the five forecasts of its probation made, and one of them late.
+const SETTLES_WITHIN: i64 = 8;
 
 /// The `[rollout]` table of a forecaster's definition; what it leaves out keeps its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,8 +21,10 @@ pub struct Policy {
     pub stages: Vec<Group>,
     /// How long a stage must stay well before the next, as `30m`; `0s`: not at all.
     pub soak: String,
-    /// How long a connected device has to settle, and for how long a stage waits for those that are away.
-    pub deadline: String,
+    /// How long a connected device has to settle, and for how long a stage waits for those that are away; left out: two hours, or
+    /// eight of the forecaster's periods where that is longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
     /// Each active stage after the canaries' waits for a person.
     pub approval: bool,
     /// Lowest model version that devices may run, also when they go back; 0: any.
@@ -83,7 +88,7 @@ impl Default for Policy {
         Self {
             stages: vec![Group::Percent(5), Group::Percent(25)],
             soak: "30m".into(),
-            deadline: "2h".into(),
+            deadline: None,
             approval: false,
             floor: 0,
             evidence: Evidence::default(),
@@ -140,12 +145,11 @@ impl Policy {
         let refuse = |field, problem: String| Err(PolicyError { field, problem });
         let e = &self.evidence;
         span(&self.soak).or_else(|problem| refuse("soak", problem).map(|()| 0))?;
-        for (field, text) in [
-            ("deadline", &self.deadline),
-            ("evidence.within", &e.within),
-            ("evidence.quiet", &e.quiet),
-        ] {
+        for (field, text) in [("evidence.within", &e.within), ("evidence.quiet", &e.quiet)] {
             parse_period(text).or_else(|problem| refuse(field, problem).map(|()| 0))?;
+        }
+        if let Some(text) = &self.deadline {
+            parse_period(text).or_else(|problem| refuse("deadline", problem).map(|()| 0))?;
         }
         if !(1..=100).contains(&e.percent) {
             return refuse("evidence.percent", "must be 1 to 100".into());
@@ -163,17 +167,20 @@ impl Policy {
             Kind::Challenger,
             Kind::Successor,
         ] {
-            let plan = self.plan(kind).validate();
+            let plan = self.plan(kind, DAY_MS).validate();
             plan.or_else(|e| refuse("stages", format!("make no plan: {e}")))?;
         }
         Ok(())
     }
 
-    /// The plan for a rollout that no person planned.
+    /// The plan for a rollout that no person planned, of a forecaster with a grid of `period_ms`.
     #[must_use]
-    pub fn plan(&self, kind: Kind) -> Plan {
+    pub fn plan(&self, kind: Kind, period_ms: i64) -> Plan {
         let ms = |text: &str| span(text).unwrap_or(DAY_MS);
-        let (soak, deadline) = (ms(&self.soak), ms(&self.deadline));
+        let soak = ms(&self.soak);
+        // A model is on probation for its first forecasts, one a period.
+        let settles = DEADLINE_MS.max(period_ms.saturating_mul(SETTLES_WITHIN));
+        let deadline = self.deadline.as_deref().map_or(settles, ms);
         let stage = |name: &str, mode, percent| Stage {
             soak_ms: soak,
             max_failed_share: 0.1,

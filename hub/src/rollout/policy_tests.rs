@@ -3,6 +3,8 @@
 
 use super::*;
 
+const HOUR_MS: i64 = 3_600_000;
+
 fn names(plan: &Plan) -> Vec<&str> {
     plan.stages.iter().map(|s| s.name.as_str()).collect()
 }
@@ -11,20 +13,34 @@ fn names(plan: &Plan) -> Vec<&str> {
 fn a_challenger_is_watched_before_anyone_runs_it_and_a_first_model_is_not() {
     let policy = Policy::default();
     policy.validate().unwrap();
-    let plan = policy.plan(Kind::Challenger);
+    let plan = policy.plan(Kind::Challenger, HOUR_MS);
     assert_eq!(names(&plan), ["shadow", "canary", "25 %", "all"]);
     assert_eq!(plan.stages[0].mode, Mode::Shadow);
     let proof = plan.stages[0].evidence.as_ref().unwrap();
     assert_eq!((proof.need, proof.max_blocks), (Need::Better, 60));
     assert_eq!(proof.max_span_ms, 120 * DAY_MS);
     assert!(plan.stages[1..].iter().all(|s| s.mode == Mode::Active));
-    let heir = policy.plan(Kind::Successor);
+    let heir = policy.plan(Kind::Successor, HOUR_MS);
     assert_eq!(names(&heir), names(&plan));
     let proof = heir.stages[0].evidence.as_ref().unwrap();
     assert_eq!((proof.need, proof.min_blocks), (Need::NotHarmful, 7));
-    assert_eq!(names(&policy.plan(Kind::First)), ["canary", "all"]);
-    let other = policy.plan(Kind::Incomparable);
+    assert_eq!(names(&policy.plan(Kind::First, HOUR_MS)), ["canary", "all"]);
+    let other = policy.plan(Kind::Incomparable, HOUR_MS);
     assert_eq!(names(&other), ["canary", "25 %", "all"]);
+}
+
+#[test]
+fn a_device_has_time_for_the_forecasts_of_its_probation() {
+    let policy = Policy::default();
+    let deadline = |policy: &Policy, period| policy.plan(Kind::First, period).stages[0].deadline_ms;
+    assert_eq!(deadline(&policy, 60_000), 2 * HOUR_MS);
+    assert_eq!(deadline(&policy, HOUR_MS), 8 * HOUR_MS);
+    assert_eq!(deadline(&policy, DAY_MS), 8 * DAY_MS);
+    let own = Policy {
+        deadline: Some("30m".into()),
+        ..policy
+    };
+    assert_eq!(deadline(&own, DAY_MS), HOUR_MS / 2);
 }
 
 #[test]
@@ -36,7 +52,7 @@ fn the_table_names_groups_floor_and_evidence() {
     )
     .unwrap();
     policy.validate().unwrap();
-    let plan = policy.plan(Kind::Challenger);
+    let plan = policy.plan(Kind::Challenger, HOUR_MS);
     assert_eq!(
         names(&plan),
         ["shadow", "canary", "line=a", "line=b", "all"]
@@ -51,7 +67,7 @@ fn the_table_names_groups_floor_and_evidence() {
     assert_eq!(asked, [false, false, true, true, true]);
     let none: Policy = toml::from_str("stages = []\n[evidence]\nneed = \"none\"").unwrap();
     none.validate().unwrap();
-    assert_eq!(names(&none.plan(Kind::Challenger)), ["all"]);
+    assert_eq!(names(&none.plan(Kind::Challenger, HOUR_MS)), ["all"]);
     let back: Policy = serde_json::from_value(serde_json::to_value(&policy).unwrap()).unwrap();
     assert_eq!(back, policy);
 }

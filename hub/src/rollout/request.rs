@@ -178,7 +178,7 @@ async fn as_defined(store: &Store, row: &ModelVersionRow) -> Result<Plan, Refusa
     let champion = store.champion(&row.forecaster).await?;
     let champion = champion.filter(|c| c.version != row.version);
     let kind = rows::kind_of(champion.as_ref().map(|c| &c.manifest), &spec, false);
-    Ok(policy.plan(kind))
+    Ok(policy.plan(kind, spec.period_ms()))
 }
 
 /// Asks the hub that drives rollouts to move one as a person wants it.

@@ -291,7 +291,7 @@ pub async fn run(
         &spec,
         request.onset.is_some(),
     );
-    let plan = policy.plan(kind);
+    let plan = policy.plan(kind, spec.period_ms());
     let conclusion = Conclusion {
         model: NewModelVersion {
             forecaster: name,

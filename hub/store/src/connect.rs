@@ -164,10 +164,18 @@ impl Store {
         if !exists {
             let quoted = name.replace('"', "\"\"");
             let sql = sqlx::AssertSqlSafe(format!("CREATE DATABASE \"{quoted}\""));
-            sqlx::raw_sql(sql)
-                .execute(&mut connection)
-                .await
-                .during(format!("create database {name}"))?;
+            let created = sqlx::raw_sql(sql).execute(&mut connection).await;
+            // Two programs that begin together: the other one made it meanwhile (42P04, or 23505 where both were at it).
+            let there = |e: &sqlx::Error| {
+                let code = e.as_database_error().and_then(|e| e.code());
+                matches!(code.as_deref(), Some("42P04" | "23505"))
+            };
+            match created {
+                Err(e) if there(&e) => {}
+                other => {
+                    other.during(format!("create database {name}"))?;
+                }
+            }
         }
         connection
             .close()

@@ -45,7 +45,7 @@ async fn a_challenger_is_watched_and_only_the_better_one_gets_further() {
         ..serde_json::from_value(json!({"evidence": {"max_blocks": 40}})).unwrap()
     };
     policy.validate().unwrap();
-    let first = roll_out(store, 1, policy.plan(Kind::First)).await;
+    let first = roll_out(store, 1, policy.plan(Kind::First, 3_600_000)).await;
     driver.tick(&mut rounds).await;
     obey(store, &["a"], &mut n).await;
     driver.tick(&mut rounds).await;
@@ -59,7 +59,7 @@ async fn a_challenger_is_watched_and_only_the_better_one_gets_further() {
         (4, 0.7, "succeeded", "healthy on 1 of 1"),
     ] {
         register(store, "f", version).await;
-        let plan = policy.plan(Kind::Challenger);
+        let plan = policy.plan(Kind::Challenger, 3_600_000);
         let rollout = roll_out(store, version, plan).await;
         driver.tick(&mut rounds).await;
         let watch = order(store, "a").await.unwrap();
@@ -120,13 +120,13 @@ async fn a_challenger_is_compared_with_what_runs_where_every_device_gave_the_cha
         soak: "0s".into(),
         ..Policy::default()
     };
-    let first = roll_out(store, 1, policy.plan(Kind::First)).await;
+    let first = roll_out(store, 1, policy.plan(Kind::First, 3_600_000)).await;
     driver.tick(&mut rounds).await;
     obey(store, &["a"], &mut n).await;
     driver.tick(&mut rounds).await;
     assert_eq!(status(store, first).await, "succeeded");
     register(store, "f", 2).await;
-    let rollout = roll_out(store, 2, policy.plan(Kind::Successor)).await;
+    let rollout = roll_out(store, 2, policy.plan(Kind::Successor, 3_600_000)).await;
     driver.tick(&mut rounds).await;
     let watch = order(store, "a").await.unwrap();
     obey(store, &["a"], &mut n).await;
