@@ -55,6 +55,16 @@ async fn a_database_that_comes_goes_and_comes_is_waited_for() {
 }
 
 #[tokio::test]
+async fn programs_that_begin_together_make_the_database_once() {
+    let bed = bed().await;
+    let make = || Store::create_database(&bed.target, "together");
+    let all = tokio::join!(make(), make(), make(), make(), make(), make());
+    for made in [all.0, all.1, all.2, all.3, all.4, all.5] {
+        made.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_hub_that_waits_ends_when_it_is_told_to() {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("postgres://hub:x@127.0.0.1:{}/none", free_port());
