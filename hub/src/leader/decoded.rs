@@ -30,7 +30,7 @@ pub fn state(m: &pb::State) -> Value {
             json!({
                 "forecaster": f.forecaster, "running": hex(&f.running), "model_version": f.model_version,
                 "phase": phase(f.phase()), "reason": f.reason, "generation": f.generation, "attempt": f.attempt,
-                "last_forecast": timestamp(f.last_forecast_ms), "forecasts": f.forecasts,
+                "last_forecast": (f.last_forecast_ms > 0).then(|| timestamp(f.last_forecast_ms)), "forecasts": f.forecasts,
                 "last_good": hex(&f.last_good),
             })
         })
