@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::tables::read_config;
+use crate::features;
 use crate::jobs::Worker;
-use crate::training::{KIND, Request, snapshot};
+use crate::training::{KIND, Request};
 
 /// A job that nobody has claimed after this long is done by the command itself.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -56,7 +57,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             "forecaster `{name}` is not defined; define it with `fieldcast-hub forecaster apply FILE`"
         );
     };
-    let newest = snapshot::newest(store, &forecaster.spec).await?;
+    let newest = features::newest(store, &forecaster.spec).await?;
     let (job, new) = store.enqueue(KIND, &name, &json!(request)).await?;
     if new {
         // A word of its own: what a person asks for spends no budget and starts no cool-down.

@@ -12,7 +12,7 @@ use fieldcast_store::model_versions::ModelVersionRow;
 use serde::Serialize;
 
 use super::daily_errors;
-use crate::training::snapshot;
+use crate::features;
 
 const DAY_MS: Millis = 86_400_000;
 /// Days that are looked at.
@@ -85,7 +85,7 @@ pub async fn errors(
         })
         .collect();
     let mut days: Vec<Day> = Vec::new();
-    for device in snapshot::devices(store, spec).await? {
+    for device in features::devices(store, spec).await? {
         let quantiles = store
             .quantiles_of(&spec.name, champion.version, &device, (from, to))
             .await?;

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::fleet_words::{Errors, words};
 use super::together::{self, Together};
 use crate::check::words::moved;
+use crate::features;
 use crate::page::{Bars, Course, Panel};
-use crate::training::snapshot;
 
 const DAY_MS: Millis = 86_400_000;
 const EVERY: Duration = Duration::from_secs(10);
@@ -131,7 +131,7 @@ impl Look {
         sensors.sort();
         sensors.dedup();
         // A window is over when most devices are past it: what was stored while offline has come then.
-        let newest = snapshot::newest_by_device(store, spec, &sensors).await?;
+        let newest = features::newest_by_device(store, spec, &sensors).await?;
         let (devices, mut ends): (Vec<String>, Vec<Millis>) = newest.into_iter().unzip();
         ends.sort_unstable();
         let Some(newest) = ends.get(ends.len() / 2).copied() else {

@@ -310,16 +310,10 @@ mod tests {
 
     /// Noise of unit deviation, each day alike to the one before.
     fn noise(seed: u64, alike: f64) -> impl FnMut() -> f64 {
-        let mut state = seed;
+        let mut stream = fieldcast_sim::Stream::new(seed, 0);
         let mut before = 0.0;
         move || {
-            let mut sum = -6.0;
-            for _ in 0..12 {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1_442_695_040_888_963_407);
-                sum += (state >> 11) as f64 * 2f64.powi(-53);
-            }
+            let sum = (0..12).map(|_| stream.uniform()).sum::<f64>() - 6.0;
             before = alike * before + (1.0 - alike * alike).sqrt() * sum;
             before
         }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::features::{self, Kept};
 use crate::page::{Course, Panel};
-use crate::training::{self, Request, admit, snapshot};
+use crate::training::{self, Request, admit};
 use crate::triggers;
 use verdict::{Decision, DeviceDays, LastRetrain, Rules, Verdict, decide};
 
@@ -124,7 +124,7 @@ pub async fn check_all(
         if busy || (signals.is_empty() && !unasked) {
             continue;
         }
-        let Some(now) = snapshot::newest(store, &forecaster.spec).await? else {
+        let Some(now) = features::newest(store, &forecaster.spec).await? else {
             continue;
         };
         // No further back than is needed, where nobody says since when.
@@ -336,7 +336,7 @@ async fn daily_errors(
     let kept = Kept::open(store, spec).await?;
     let span = (onset, fieldcast_wire::caps::MAX_TIME_MS);
     let mut devices: Vec<DeviceDays> = Vec::new();
-    for device in snapshot::devices(store, spec).await? {
+    for device in features::devices(store, spec).await? {
         // One after the other: a fleet's forecasts are never in memory at once.
         let own = store
             .forecasts_of(&spec.name, version, &device, onset)

@@ -143,10 +143,11 @@ pub(super) async fn look(
         decided_by: "drift check",
         ..NewDecision::default()
     };
-    if decision == "outdated" {
-        store.outdate_rollout(row.id, &new).await?;
-    } else {
+    if decision != "outdated" {
         store.record_decision(&new).await?;
+    } else if !store.outdate_rollout(row.id, &new).await? {
+        // It has ended meanwhile, or another hub was first.
+        return Ok(());
     }
     tracing::info!(
         forecaster = spec.name,

@@ -12,6 +12,7 @@
 
 mod due;
 mod from_readings;
+mod selected;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -26,8 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use due::{Due, due};
 use from_readings::{Made, sensors};
-
-use crate::training::snapshot::devices;
+pub use selected::{devices, newest, newest_by_device};
 
 const LOOK: Duration = Duration::from_secs(60);
 /// How long the rows of a pipeline are kept that no definition has any more.
@@ -174,12 +174,8 @@ async fn one(
 
 /// The rows that are not kept as they are.
 fn differing(rows: Vec<FeatureRow>, kept: &[FeatureRow]) -> Vec<FeatureRow> {
-    // One bit pattern for every NaN.
-    let bits = |v: &f64| if v.is_nan() { f64::NAN } else { *v }.to_bits();
-    let same =
-        |a: &FeatureRow, b: &FeatureRow| a.values.iter().map(bits).eq(b.values.iter().map(bits));
     let kept: HashMap<Millis, &FeatureRow> = kept.iter().map(|r| (r.time, r)).collect();
-    let differs = |r: &FeatureRow| kept.get(&r.time).is_none_or(|k| !same(r, k));
+    let differs = |r: &FeatureRow| kept.get(&r.time).is_none_or(|k| !r.bits().eq(k.bits()));
     rows.into_iter().filter(differs).collect()
 }
 

@@ -89,10 +89,7 @@ impl Link {
         options.set_outgoing_inflight_upper_limit(256);
         options.set_max_packet_size(u32::try_from(MAX_PAYLOAD + offer::HEADER).ok());
         options.set_connection_timeout(10);
-        // Small messages at once: an ack would else wait for the other side's delayed one, some 40 ms.
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        options.set_network_options(network);
+        options.set_network_options(network());
         if let Some((user, password)) = &self.login {
             options.set_credentials(user, password);
         }
@@ -101,6 +98,13 @@ impl Link {
         }
         Ok(options)
     }
+}
+
+/// Small messages go at once: an ack would else wait for the other side's delayed one, some 40 ms.
+pub(crate) fn network() -> NetworkOptions {
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    network
 }
 
 /// A message from a device.

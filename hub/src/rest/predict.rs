@@ -22,7 +22,6 @@ use super::lists::{text_of, time};
 use super::problem::Problem;
 use crate::features;
 use crate::registry;
-use crate::training::snapshot;
 
 /// What the replaced system was asked.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -93,7 +92,7 @@ async fn from_weather(rest: &Rest, weather: &Weather) -> Result<Demand, Problem>
     })?;
     let (period, needed) = (spec.period_ms(), spec.lookback - 1);
     let mut history: Vec<FeatureRow> = Vec::new();
-    for device in snapshot::devices(store, &spec).await? {
+    for device in features::devices(store, &spec).await? {
         let rows = history::newest(store, &spec, &device, needed).await?;
         if rows.last().map(|r| r.time) > history.last().map(|r| r.time) {
             history = rows;

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 use fieldcast_wire::caps::MAX_PAYLOAD;
+use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     Filter, LastWill, Packet, RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{NetworkOptions, Transport};
 use tokio_util::sync::ReusableBoxFuture;
 
+use crate::mqtt::network;
 use crate::tls::explain;
 
 /// As on a device.
@@ -57,9 +58,7 @@ impl Link {
         options.set_outgoing_inflight_upper_limit(INFLIGHT);
         options.set_max_packet_size(u32::try_from(MAX_PAYLOAD + 4_096).ok());
         options.set_connection_timeout(20);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        options.set_network_options(network);
+        options.set_network_options(network());
         options.set_last_will(LastWill::new(will.0, will.1, QoS::AtLeastOnce, true, None));
         if let Some(tls) = &way.tls {
             options.set_transport(tls.clone());

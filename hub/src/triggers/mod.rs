@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::drift;
-use crate::training::{self, Request, snapshot};
+use crate::features;
+use crate::training::{self, Request};
 use policy::{Due, Facts, Policy, due, held, may_doubt};
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -197,7 +198,7 @@ async fn facts(
     let Some(until) = number("data_until") else {
         return Ok(None);
     };
-    let Some(now) = snapshot::newest(store, spec).await? else {
+    let Some(now) = features::newest(store, spec).await? else {
         return Ok(None);
     };
     let last = store.last_decision(&spec.name, "retrain").await?;

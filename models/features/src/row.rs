@@ -21,6 +21,13 @@ impl FeatureRow {
         }
     }
 
+    /// The values bit for bit, with one pattern for every NaN.
+    pub fn bits(&self) -> impl Iterator<Item = u64> {
+        self.values
+            .iter()
+            .map(|v| if v.is_nan() { f64::NAN } else { *v }.to_bits())
+    }
+
     /// The value of a channel, `None` where it is missing or there is no such channel.
     #[must_use]
     pub fn value(&self, channel: usize) -> Option<f64> {
