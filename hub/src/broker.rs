@@ -22,6 +22,8 @@ use crate::sockets;
 
 /// MQTT user name of the hub itself.
 pub const HUB_USER: &str = "fieldcast-hub";
+/// MQTT user names of consumers begin with it; no device's name can.
+pub const CONSUMER: &str = "consumer:";
 /// Files and sockets beside the broker's connections.
 const BESIDE: u64 = 500;
 /// How long a token's hash is believed without asking the database again.
@@ -201,6 +203,11 @@ impl Gate {
         if user == HUB_USER {
             return same(&offered.0, &self.hub.0);
         }
+        if let Some(name) = user.strip_prefix(CONSUMER) {
+            return self
+                .admits_consumer(name, &connect.client_id, &offered)
+                .await;
+        }
         // Identity is device = user = client id: two devices can never share a session.
         if *user != connect.client_id || DeviceId::new(user.clone()).is_err() {
             return false;
@@ -208,6 +215,26 @@ impl Gate {
         match self.token_hash(user).await {
             Some(hash) => same(&offered.0, &hash),
             None => false,
+        }
+    }
+
+    /// A consumer's client id is its own choice, but not one that would take a device's or a hub's session over.
+    async fn admits_consumer(&self, name: &str, client_id: &str, offered: &Sha256) -> bool {
+        if client_id.starts_with(HUB_USER) {
+            return false;
+        }
+        let _turn = self.turn.lock().await;
+        let asked = tokio::try_join!(
+            self.store.consumer_token_hash(name),
+            self.store.device(client_id)
+        );
+        match asked {
+            Ok((Some(hash), None)) => same(&offered.0, &hash),
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!(%error, consumer = name, "cannot check a token");
+                false
+            }
         }
     }
 }
@@ -247,6 +274,9 @@ pub fn may_subscribe(topics: &Topics, user: &str, filter: &str) -> bool {
     if user == HUB_USER {
         return filter.starts_with(&format!("{}/", topics.root()));
     }
+    if user.starts_with(CONSUMER) {
+        return filter.starts_with(&format!("{}/out/", topics.root()));
+    }
     match DeviceId::new(user) {
         Ok(device) => {
             let down = topics.device_down(&device);
@@ -267,7 +297,7 @@ impl AuthProvider for Gate {
                 let user = connect.username.clone().unwrap_or_default();
                 Ok(AuthResult::success_with_user(user))
             } else {
-                tracing::warn!(client = %connect.client_id, "connection refused: unknown device or wrong token");
+                tracing::warn!(client = %connect.client_id, "connection refused: unknown device or consumer, wrong token, or the client id of another");
                 Ok(AuthResult::fail(ReasonCode::BadUsernameOrPassword))
             }
         })
@@ -331,6 +361,13 @@ mod tests {
             HUB_USER,
             &format!("$share/g/{root}/d/+/up/t/live")
         ));
+        assert!(subscribe("consumer:c", "out/#") && subscribe("consumer:c", "out/a/x"));
+        for refused in ["#", "d/a/dn/#", "d/+/up/#", "fleet/#", "+/a/x", "out"] {
+            assert!(!subscribe("consumer:c", refused), "{refused}");
+        }
+        for refused in ["out/a/x", "d/a/up/sync", "d/c/up/sync", "fleet/x"] {
+            assert!(!publish("consumer:c", refused), "{refused}");
+        }
         assert!(publish(HUB_USER, "d/a/dn/ack") && publish(HUB_USER, "out/a/x"));
         assert!(!publish(HUB_USER, "d/a/up/sync"));
         assert!(!may_publish(

@@ -16,7 +16,7 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use serde_json::{Value, json};
 use support::mosquitto::Mosquitto;
-use support::process::Process;
+use support::process::{Process, refused, run};
 use support::{Bed, bed, deadline, free_port, http};
 
 /// Five of everything that is listed.
@@ -189,8 +189,14 @@ async fn pushed_readings_reach_consumers() {
     let dir = bed.dir.path().join("hub");
     let (hub, rest) = Process::serve(&dir, &bed.url("t"), &["--broker", &broker]).await;
     hub.ready(&rest, 200).await;
-    let (consumer, mut events) =
-        AsyncClient::new(MqttOptions::new("consumer", "127.0.0.1", port), 16);
+    let options = MqttOptions::new("consumer", "127.0.0.1", port);
+    reads_what_is_pushed(options, &rest).await;
+    hub.stop().await;
+}
+
+/// Subscribes, pushes a reading of device `a`, and waits for it.
+async fn reads_what_is_pushed(options: MqttOptions, rest: &str) {
+    let (consumer, mut events) = AsyncClient::new(options, 16);
     consumer
         .subscribe("fieldcast/v1/main/out/#", QoS::AtLeastOnce)
         .await
@@ -208,7 +214,7 @@ async fn pushed_readings_reach_consumers() {
                     {"sensor": "no such/name", "time": "2026-01-01T00:00:00Z", "value": 2.5},
                 ]);
                 let path = "/v1/readings?device=a";
-                let answer = http::ask(&rest, "POST", path, &body.to_string())
+                let answer = http::ask(rest, "POST", path, &body.to_string())
                     .await
                     .unwrap();
                 assert_eq!(answer.status, 200, "{}", answer.text);
@@ -228,7 +234,73 @@ async fn pushed_readings_reach_consumers() {
     let expected = json!({"device": "a", "sensor": "t",
         "readings": [{"time": "2026-01-01T00:00:00Z", "value": 1.5, "quality": 0}]});
     assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn consumers_are_let_in_at_the_embedded_broker() {
+    let bed = bed().await;
+    support::add_device(&bed.store, "a", None).await;
+    let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
+    let (hub, rest) = Process::serve(&dir, &url, &[]).await;
+    hub.ready(&rest, 200).await;
+    let added = run(&dir, &url, &["consumer", "add", "board", "--json"]);
+    assert!(added.status.success(), "{added:?}");
+    let added: Value = serde_json::from_slice(&added.stdout).unwrap();
+    assert_eq!(added["topics"], "fieldcast/v1/main/out/#");
+    let said = refused(&dir, &url, &["consumer", "add", "board"]);
+    assert!(said.contains("consumer remove board"), "{said}");
+    let broker = added["broker"].as_str().unwrap();
+    let port = broker.rsplit_once(':').unwrap().1.parse().unwrap();
+    let options = |client: &str, token: &str| {
+        let mut options = MqttOptions::new(client, "127.0.0.1", port);
+        options.set_credentials("consumer:board", token.to_owned());
+        options
+    };
+    let token = added["token"].as_str().unwrap();
+    reads_what_is_pushed(options("any", token), &rest).await;
+    let kept_out = |options: MqttOptions| async move {
+        let (_client, mut events) = AsyncClient::new(options, 16);
+        events.poll().await.is_err()
+    };
+    // A device's or a hub's session is not for the taking.
+    for (client, token) in [("any", "wrong"), ("a", token), ("fieldcast-hub-1", token)] {
+        assert!(
+            kept_out(options(client, token)).await,
+            "{client} with {token}"
+        );
+    }
+    assert!(
+        run(&dir, &url, &["consumer", "remove", "board"])
+            .status
+            .success()
+    );
+    assert!(kept_out(options("any", token)).await);
     hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_gets_other_labels_and_keeps_its_token() {
+    let bed = bed().await;
+    support::add_device(&bed.store, "a", Some("secret")).await;
+    let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
+    let label = |args: &[&str]| {
+        let out = run(
+            &dir,
+            &url,
+            &[&["device", "label", "a", "--json"], args].concat(),
+        );
+        let shown: Value = serde_json::from_slice(&out.stdout).unwrap();
+        shown["labels"].clone()
+    };
+    let token = bed.store.token_hashes(&["a".to_owned()]).await.unwrap();
+    assert_eq!(label(&["g=1", "h=2"]), json!({"g": "1", "h": "2"}));
+    assert_eq!(label(&["g=3", "--remove", "h"]), json!({"g": "3"}));
+    assert_eq!(
+        bed.store.token_hashes(&["a".to_owned()]).await.unwrap(),
+        token
+    );
+    let said = refused(&dir, &url, &["device", "label", "b", "g=1"]);
+    assert!(said.contains("device list"), "{said}");
 }
 
 #[tokio::test]

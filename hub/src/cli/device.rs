@@ -1,16 +1,16 @@
-//! `fieldcast-hub device`: adds and lists devices; owns the identity file's text, never who is let in.
+//! `fieldcast-hub device`: adds, labels and lists devices; owns the identity file's text, never who is let in.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use fieldcast_wire::{DeviceId, Sha256};
-use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::broker::random_token;
 use crate::signing::hex;
 
 /// Options of `device`.
@@ -24,6 +24,8 @@ pub struct Args {
 enum Command {
     /// Add a device and write its identity; an existing one gets new labels and a new token.
     Add(Add),
+    /// Change labels; the token stays.
+    Label(Label),
     /// List devices.
     List,
 }
@@ -46,6 +48,18 @@ struct Add {
     ca_file: Option<String>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Label {
+    /// Name.
+    name: String,
+    /// Labels to set, `key=value`.
+    #[arg(value_name = "K=V", value_parser = pair, required_unless_present = "remove")]
+    set: Vec<(String, String)>,
+    /// Label to take away; may be given again.
+    #[arg(long, value_name = "KEY")]
+    remove: Vec<String>,
+}
+
 /// Parses `key=value`.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -61,6 +75,7 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     match args.command {
         Command::Add(add) => run_add(ctx, add).await,
+        Command::Label(label) => run_label(ctx, label).await,
         Command::List => run_list(ctx).await,
     }
 }
@@ -73,11 +88,7 @@ async fn run_add(ctx: &Context, add: Add) -> Result<()> {
         .unwrap_or_else(|| "mqtt://127.0.0.1:1883".to_owned());
     let database = ctx.database().await?;
     let signer = ctx.signer(database.store()).await?;
-    let mut random = [0; 32];
-    SystemRandom::new().fill(&mut random).map_err(|_| {
-        anyhow!("make a token for {device}: the system gives no randomness; try again")
-    })?;
-    let token = hex(&random);
+    let token = random_token()?;
     let labels: BTreeMap<String, String> = add.labels.into_iter().collect();
     let mut text = format!(
         "site = {}\ndevice = {}\nbroker = {}\ntoken = \"{token}\"\nroot_public_key = \"{}\"\n",
@@ -103,6 +114,30 @@ async fn run_add(ctx: &Context, add: Add) -> Result<()> {
     database.close().await
 }
 
+async fn run_label(ctx: &Context, label: Label) -> Result<()> {
+    let database = ctx.database().await?;
+    let set = label.set.into_iter().collect();
+    let labels = database
+        .store()
+        .label_device(&label.name, &set, &label.remove)
+        .await?
+        .with_context(|| {
+            format!(
+                "label device {}: there is none of that name; `device list` shows them",
+                label.name
+            )
+        })?;
+    ctx.print(&json!({"device": label.name, "labels": labels}), || {
+        format!("{} {}", label.name, pairs(&labels))
+    })?;
+    database.close().await
+}
+
+fn pairs(labels: &BTreeMap<String, String>) -> String {
+    let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    labels.join(" ")
+}
+
 async fn run_list(ctx: &Context) -> Result<()> {
     let database = ctx.database().await?;
     let mut all = Vec::new();
@@ -120,9 +155,8 @@ async fn run_list(ctx: &Context) -> Result<()> {
     }
     ctx.print(&all, || {
         let line = |d: &fieldcast_store::devices::DeviceRow| {
-            let labels: Vec<String> = d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
             let online = if d.online { "online" } else { "offline" };
-            format!("{:<24} {online:<8} {}", d.id, labels.join(" "))
+            format!("{:<24} {online:<8} {}", d.id, pairs(&d.labels))
         };
         all.iter().map(line).collect::<Vec<_>>().join("\n")
     })?;

@@ -2,6 +2,7 @@
 
 pub mod backtest;
 pub mod command;
+pub mod consumer;
 pub mod decode;
 pub mod device;
 pub mod drift;
@@ -65,6 +66,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Add and list devices.
     Device(device::Args),
+    /// Let programs read what the hub republishes as JSON; at the embedded broker.
+    Consumer(consumer::Args),
     /// Import history from files.
     Import(import::Args),
     /// Write generated data as CSV, or let a made fleet connect.
@@ -219,6 +222,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Worker(args) => worker::run(&ctx, args).await,
         Command::Migrate(args) => migrate::run(&ctx, args).await,
         Command::Device(args) => device::run(&ctx, args).await,
+        Command::Consumer(args) => consumer::run(&ctx, args).await,
         Command::Import(args) => import::run(&ctx, args).await,
         Command::Simulate(args) => simulate::run(&ctx, args).await,
         Command::Decode(args) => decode::run(&ctx, args).await,

@@ -57,6 +57,28 @@ impl Store {
         .during(format!("add device {id}"))
     }
 
+    /// Sets labels of a device and takes others away; returns all it has then, none where there is no such device.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn label_device(
+        &self,
+        id: &str,
+        set: &BTreeMap<String, String>,
+        remove: &[String],
+    ) -> Result<Option<BTreeMap<String, String>>> {
+        sqlx::query_scalar(
+            "UPDATE devices SET labels = (labels - $3::text[]) || $2 WHERE id = $1 RETURNING labels",
+        )
+        .bind(id)
+        .bind(Json(set))
+        .bind(remove)
+        .fetch_optional(self.pool())
+        .await
+        .map(|labels: Option<Json<_>>| labels.map(|Json(labels)| labels))
+        .during(format!("label device {id}"))
+    }
+
     /// Adds many devices with one set of labels, or gives them new tokens; a device that is there without the label `mark` is
     /// left as it is. Returns how many were written.
     ///

@@ -7,6 +7,7 @@ pub mod bundles;
 pub mod clocks;
 pub mod commands;
 pub mod connect;
+pub mod consumers;
 pub mod decisions;
 pub mod desired;
 pub mod devices;
