@@ -134,9 +134,13 @@ pub async fn start(
             () = keeper.1.cancelled() => {}
         }
     });
+    let mut downlink = Downlink::new(&config.site, store.clone(), Arc::clone(&signer));
+    if let Some(broker) = &broker {
+        downlink = downlink.beside(broker.direct.clone());
+    }
     let hub = Hub {
         config: config.clone(),
-        downlink: Downlink::new(&config.site, store.clone(), Arc::clone(&signer)),
+        downlink,
         store,
         signer,
         events,

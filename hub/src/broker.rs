@@ -11,10 +11,13 @@ use anyhow::{Context as _, Result, anyhow};
 use fieldcast_store::Store;
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use fieldcast_wire::{DeviceId, Sha256, SiteId, Topics};
+use mqtt5::QoS;
 use mqtt5::broker::auth::{AuthProvider, AuthResult};
 use mqtt5::broker::config::{BrokerConfig, StorageConfig};
+use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
 use mqtt5::packet::connect::ConnectPacket;
+use mqtt5::packet::publish::PublishPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::task::JoinHandle;
 
@@ -35,6 +38,8 @@ pub struct Broker {
     pub address: SocketAddr,
     /// The hub's own password, new at every start.
     pub password: String,
+    /// The hub's own way to subscribers.
+    pub direct: Direct,
     shutdown: BrokerShutdownHandle,
     task: JoinHandle<()>,
 }
@@ -93,6 +98,7 @@ impl Broker {
             .local_addr()
             .context("the embedded broker has no address")?;
         let shutdown = broker.shutdown_handle();
+        let direct = Direct(broker.router());
         let task = tokio::spawn(async move {
             if let Err(error) = broker.run().await {
                 tracing::error!(%error, "the embedded broker ended");
@@ -101,6 +107,7 @@ impl Broker {
         Ok(Self {
             address,
             password,
+            direct,
             shutdown,
             task,
         })
@@ -115,6 +122,24 @@ impl Broker {
         {
             self.task.abort();
         }
+    }
+}
+
+/// Publishes in the broker's own process: what went by a connection would be encoded, copied and decoded once more.
+#[derive(Clone)]
+pub struct Direct(Arc<MessageRouter>);
+
+impl std::fmt::Debug for Direct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Direct")
+    }
+}
+
+impl Direct {
+    /// Publishes with QoS 1. A subscriber that takes nothing is waited for no longer than the broker waits for any.
+    pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) {
+        let packet = PublishPacket::new(topic, payload, QoS::AtLeastOnce).with_retain(retain);
+        self.0.route_message(&packet, None).await;
     }
 }
 

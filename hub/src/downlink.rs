@@ -12,6 +12,7 @@ use fieldcast_wire::{DeviceId, DeviceTopic, SiteId, Topics, message, pb};
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
 
+use crate::broker::Direct;
 use crate::signing::Signer;
 
 /// Devices whose orders are read at once.
@@ -22,6 +23,7 @@ const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Downlink {
     client: Arc<Mutex<Option<AsyncClient>>>,
+    direct: Option<Direct>,
     topics: Topics,
     site: SiteId,
     /// What a device shall do is read and published by one at a time: what was read before never follows what was read after.
@@ -36,12 +38,20 @@ impl Downlink {
     pub fn new(site: &SiteId, store: Store, signer: Arc<Signer>) -> Self {
         Self {
             client: Arc::default(),
+            direct: None,
             topics: Topics::new(site),
             site: site.clone(),
             orders: Arc::default(),
             store,
             signer,
         }
+    }
+
+    /// Publishes within the process of the broker that the connection is to.
+    #[must_use]
+    pub fn beside(mut self, broker: Direct) -> Self {
+        self.direct = Some(broker);
+        self
     }
 
     /// Topic names of the site.
@@ -76,6 +86,10 @@ impl Downlink {
     /// No connection, or it takes nothing for ten seconds.
     pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) -> Result<()> {
         let client = self.client()?;
+        if let Some(broker) = &self.direct {
+            broker.publish(topic, payload, retain).await;
+            return Ok(());
+        }
         let publish = client.publish(topic, QoS::AtLeastOnce, retain, payload);
         within(&format!("publish on {topic}"), publish).await
     }

@@ -1,10 +1,11 @@
 //! Sealed batches: owns their encoding and the checks of decoding, never their storage or sending.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 
 use prost::Message;
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::caps::{MAX_BODY, MAX_FORECAST_VALUES, MAX_PAYLOAD, MAX_RECORDS};
 use crate::record::{Reading, Record, RecordBody};
@@ -234,8 +235,9 @@ pub fn decode(payload: &[u8]) -> Result<Batch, BatchError> {
     }
     let body = match pb::Encoding::try_from(m.encoding) {
         Ok(pb::Encoding::Plain) => m.body,
-        Ok(pb::Encoding::Zstd) => zstd::bulk::decompress(&m.body, body_len)
-            .map_err(|e| malformed(format!("body: {e}")))?,
+        Ok(pb::Encoding::Zstd) => {
+            unpacked(&m.body, body_len).map_err(|e| malformed(format!("body: {e}")))?
+        }
         Err(_) => return Err(malformed(format!("unknown encoding {}", m.encoding))),
     };
     if body.len() != body_len {
@@ -255,6 +257,15 @@ pub fn decode(payload: &[u8]) -> Result<Batch, BatchError> {
         clock: m.clock.unwrap_or_default(),
         records,
     })
+}
+
+/// What was compressed; longer than `len` it is refused.
+fn unpacked(body: &[u8], len: usize) -> io::Result<Vec<u8>> {
+    thread_local! {
+        // Its 96 kB, taken and given back with each batch, made the allocator tidy up all that is small each time.
+        static ZSTD: RefCell<Decompressor<'static>> = RefCell::default();
+    }
+    ZSTD.with_borrow_mut(|zstd| zstd.decompress(body, len))
 }
 
 fn records(body: pb::BatchBody, first: u64, last: u64) -> Result<Vec<Record>, BatchError> {
