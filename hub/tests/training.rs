@@ -48,7 +48,7 @@ async fn a_run_stores_model_decision_and_rollout_and_judges_what_asks_the_same()
     assert_eq!(row.manifest, shown(verified.manifest()));
     assert_eq!(row.manifest["onnx_sha256"].as_str().unwrap().len(), 64);
     let run = store.training_run(job.id).await.unwrap().unwrap();
-    assert_eq!(run.code_version, CODE_VERSION);
+    assert_eq!(run.code_version.as_deref(), Some(CODE_VERSION));
     assert_eq!(row.lineage["code_version"], json!(CODE_VERSION));
 
     // Another window, other quantiles and a holiday: the champion is asked in its own way, over the same origins.
@@ -115,7 +115,7 @@ async fn a_worker_that_stops_gives_its_job_back() {
             .interrupted_training(id, 1, fieldcast_hub::CODE_VERSION)
             .await
             .unwrap();
-        assert_eq!(kept.unwrap().snapshot_at, run.snapshot_at);
+        assert_eq!(Some(kept.unwrap().snapshot_at), run.snapshot_at);
         let day = 59 + usize::try_from(attempt).unwrap();
         feed(store, day as u64, day, day + 1).await;
     }
@@ -257,6 +257,26 @@ async fn a_snapshot_that_is_too_bad_or_too_short_is_refused_with_its_numbers() {
     add_device(store, "a", Some("secret")).await;
     define(store, "f", json!({})).await;
     let worker = Worker::new(store.clone(), signer(&bed));
+    let id = enqueue(store, json!({"max_epochs": 0})).await;
+    let listed = async || {
+        let run = store
+            .training_runs(Some("f"), None, 9)
+            .await
+            .unwrap()
+            .remove(0);
+        assert_eq!(
+            (run.id, run.trigger.as_str(), run.snapshot_at),
+            (id, "person", None)
+        );
+        (run.status, run.error.unwrap_or_default())
+    };
+    assert_eq!(listed().await.0, "queued");
+    worker.once(None, &CancellationToken::new()).await.unwrap();
+    let (status, error) = listed().await;
+    assert!(
+        status == "failed" && error.contains("no readings"),
+        "{status}: {error}"
+    );
     feed(store, 1, 0, 1).await;
     let refused = async |said: &[&str]| {
         let id = enqueue(store, json!({"max_epochs": 0})).await;

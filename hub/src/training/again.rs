@@ -1,5 +1,6 @@
 //! A training made again from an earlier run's snapshot: owns what is taken over from that run, never the training.
 
+use chrono::{DateTime, Utc};
 use fieldcast_store::Store;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
@@ -12,6 +13,8 @@ use crate::jobs::JobError;
 /// The run that is made again.
 pub(super) struct Earlier {
     pub run: TrainingRunRow,
+    /// When its rows were known.
+    pub known: DateTime<Utc>,
     /// The definition that it had.
     pub forecaster: ForecasterRow,
     /// The version that it made.
@@ -34,22 +37,28 @@ impl Earlier {
         if run.forecaster != *name {
             return Err(gone());
         }
+        let (Some(known), Some(defined)) = (run.snapshot_at, run.spec_version) else {
+            return Err(JobError::fatal(format!(
+                "training run {id} took no snapshot; train {name} without `--run`"
+            )));
+        };
         let model = match run.model_version {
             Some(version) => store.model_version(name, version).await?,
             None => None,
         };
         // Without a model to make again only the snapshot is taken over, and what comes out is judged as ever.
-        if model.is_none() && run.spec_version != current.version {
+        if model.is_none() && defined != current.version {
             return Err(JobError::fatal(format!(
                 "training run {id} made no model, and {name} is defined anew since; train it without `--run`"
             )));
         }
         let forecaster = store
-            .forecaster_version(name, run.spec_version)
+            .forecaster_version(name, defined)
             .await?
             .ok_or_else(gone)?;
         Ok(Self {
             run,
+            known,
             forecaster,
             model,
         })
@@ -100,7 +109,7 @@ impl Earlier {
             (true, false) => "the model is the same, its reference is not".to_owned(),
             _ => format!(
                 "the model is another one (program {} then, {} now)",
-                self.run.code_version,
+                self.run.code_version.as_deref().unwrap_or("unknown"),
                 crate::CODE_VERSION
             ),
         };
@@ -109,10 +118,5 @@ impl Earlier {
             "again": self.run.id, "same": same("onnx_sha256") && same("reference_sha256"),
             "reason": format!("run {} again, which made version {}: {alike}", self.run.id, model.version),
         }))
-    }
-
-    /// When the run's rows were known.
-    pub(super) fn known(&self) -> chrono::DateTime<chrono::Utc> {
-        self.run.snapshot_at
     }
 }

@@ -109,7 +109,7 @@ pub async fn run(
             (left.snapshot_at, Some(left.checkpoint))
         }
         None => match &again {
-            Some(earlier) => (earlier.known(), None),
+            Some(earlier) => (earlier.known, None),
             None => (features::advance(store, &spec).await?, None),
         },
     };

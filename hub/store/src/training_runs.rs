@@ -9,7 +9,7 @@ use crate::error::Context as _;
 use crate::jobs::Claim;
 use crate::{Result, Store};
 
-/// One training run with its job's state.
+/// One training run with its job's state. What its snapshot tells is none until that is taken.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
 pub struct TrainingRunRow {
     /// Number, that of its job.
@@ -17,13 +17,13 @@ pub struct TrainingRunRow {
     /// Forecaster.
     pub forecaster: String,
     /// Version of its definition.
-    pub spec_version: i64,
+    pub spec_version: Option<i64>,
     /// `drift` or `person`.
     pub trigger: String,
     /// Why, in words.
     pub reason: String,
     /// Rows known at this moment were read.
-    pub snapshot_at: DateTime<Utc>,
+    pub snapshot_at: Option<DateTime<Utc>>,
     /// SHA-256 of the rows, hexadecimal.
     pub snapshot_sha: Option<String>,
     /// Rows read.
@@ -31,7 +31,7 @@ pub struct TrainingRunRow {
     /// Seed of the random numbers.
     pub seed: i64,
     /// Version of the program.
-    pub code_version: String,
+    pub code_version: Option<String>,
     /// Models beside the baselines on the selection part.
     pub scores: Option<Value>,
     /// Challenger against champion.
@@ -46,7 +46,7 @@ pub struct TrainingRunRow {
     pub progress_text: String,
     /// Why it failed.
     pub error: Option<String>,
-    /// Began.
+    /// Was asked for.
     pub created_at: DateTime<Utc>,
     /// Ended.
     pub finished_at: Option<DateTime<Utc>>,
@@ -84,10 +84,12 @@ pub struct Interrupted {
     pub checkpoint: Vec<u8>,
 }
 
-const SELECT: &str = "SELECT r.id, r.forecaster, r.spec_version, r.trigger, r.reason, r.snapshot_at, \
-    encode(r.snapshot_sha, 'hex') AS snapshot_sha, r.snapshot_rows, r.seed, r.code_version, r.scores, r.verdict, \
-    r.model_version, j.status, j.progress, j.progress_text, j.error, r.created_at, j.finished_at \
-    FROM training_runs r JOIN jobs j ON j.id = r.id";
+// Also what still waits, and what failed before its snapshot was taken.
+const SELECT: &str = "SELECT j.id, j.subject AS forecaster, r.spec_version, coalesce(r.trigger, j.payload ->> 'trigger', '') AS trigger, \
+    coalesce(r.reason, j.payload ->> 'reason', '') AS reason, r.snapshot_at, encode(r.snapshot_sha, 'hex') AS snapshot_sha, \
+    coalesce(r.snapshot_rows, 0) AS snapshot_rows, coalesce(r.seed, (j.payload ->> 'seed')::bigint, 1) AS seed, r.code_version, \
+    r.scores, r.verdict, r.model_version, j.status, j.progress, j.progress_text, j.error, j.created_at, j.finished_at \
+    FROM jobs j LEFT JOIN training_runs r ON r.id = j.id WHERE j.kind = 'train'";
 
 impl Store {
     /// The latest time, by the clock that stamps what is received, of before all that is still being written: what was
@@ -206,8 +208,8 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<TrainingRunRow>> {
         sqlx::query_as(AssertSqlSafe(format!(
-            "{SELECT} WHERE ($1::text IS NULL OR r.forecaster = $1) AND ($2::bigint IS NULL OR r.id < $2)
-             ORDER BY r.id DESC LIMIT $3"
+            "{SELECT} AND ($1::text IS NULL OR j.subject = $1) AND ($2::bigint IS NULL OR j.id < $2)
+             ORDER BY j.id DESC LIMIT $3"
         )))
         .bind(forecaster)
         .bind(before)
@@ -222,7 +224,7 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn training_run(&self, id: i64) -> Result<Option<TrainingRunRow>> {
-        sqlx::query_as(AssertSqlSafe(format!("{SELECT} WHERE r.id = $1")))
+        sqlx::query_as(AssertSqlSafe(format!("{SELECT} AND j.id = $1")))
             .bind(id)
             .fetch_optional(self.pool())
             .await
