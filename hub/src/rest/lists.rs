@@ -286,7 +286,7 @@ pub async fn alarms(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
     let rows = rest
         .hub
         .store
-        .alarms(q.device.as_deref(), before.unwrap_or(i64::MAX), read)
+        .alarms(q.device.as_deref(), before, read)
         .await?;
     Ok(page(rows, read, |r| r.id.to_string()))
 }
