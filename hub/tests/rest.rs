@@ -149,6 +149,21 @@ async fn every_list_pages_filters_and_refuses() {
         let path = format!("/v1/{list}?cursor={}", i64::MAX);
         assert_eq!(http::get(&rest, &path).await.status, 200);
     }
+    for (method, path, named) in [
+        (
+            "GET",
+            "/v1/readings?device=d1&sensor=y&to=2026-01-02",
+            "`to` is no parameter of /v1/readings; there are `limit`, `cursor`, `device`, `sensor`, `from`",
+        ),
+        ("GET", "/v1/devices?sensor=y", "`sensor` is no"),
+        ("GET", "/v1/alarms?limit=5&forecaster=f1", "`device`"),
+        ("GET", "/v1/rollouts/5?device=d1", "takes no parameters"),
+        ("POST", "/v1/readings?device=d1&sensor=y", "`device`"),
+    ] {
+        let answer = http::ask(&rest, method, path, "[]").await.unwrap();
+        let detail = answer.problem(400);
+        assert!(detail.contains(named), "{detail}");
+    }
     let too_long = "x".repeat(2 * 1024 * 1024 + 1);
     for (method, path, body, status) in [
         ("GET", "/v1/devices?limit=abc", "", 422),
@@ -160,6 +175,7 @@ async fn every_list_pages_filters_and_refuses() {
         ("GET", "/v1/rollouts/99/devices", "", 404),
         ("GET", "/v1/experiments/99/devices", "", 404),
         ("GET", "/v1/experiments/1/devices?limit=0", "", 422),
+        ("GET", "/v1/readings?device=d1", "", 422),
         ("GET", "/v1/nothing", "", 404),
         ("POST", "/v1/devices", "", 405),
         ("DELETE", "/v1/readings", "", 405),
