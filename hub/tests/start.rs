@@ -8,6 +8,9 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use fieldcast_store::Store;
 use support::mosquitto::Mosquitto;
 use support::process::{Process, refused, run};
@@ -62,6 +65,43 @@ async fn programs_that_begin_together_make_the_database_once() {
     for made in [all.0, all.1, all.2, all.3, all.4, all.5] {
         made.unwrap();
     }
+}
+
+#[tokio::test]
+async fn only_what_a_hub_begins_with_makes_one() {
+    let dir = tempfile::tempdir().unwrap();
+    // The private server of a test that root runs is another user's.
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let wrong = dir.path().join("wrong");
+    for args in [
+        ["device", "list"],
+        ["forecaster", "list"],
+        ["model", "list"],
+        ["rollout", "status"],
+        ["key", "list"],
+        ["train", "demand"],
+    ] {
+        let said = refused(&wrong, "", &args);
+        for part in [&*wrong.to_string_lossy(), "--data-dir", "FIELDCAST_HUB_DIR"] {
+            assert!(said.contains(part), "{args:?}: {said}");
+        }
+    }
+    assert!(!wrong.exists());
+    let (right, identity) = (dir.path().join("right"), dir.path().join("identity.toml"));
+    let out = ["--out", identity.to_str().unwrap()];
+    let added = run(
+        &right,
+        "",
+        &[&["device", "add", "shop-1"], &out[..]].concat(),
+    );
+    assert!(added.status.success(), "{added:?}");
+    let listed = run(&right, "", &["device", "list"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("shop-1"));
+    let said = refused(&right, "", &["run", "logs", "99"]);
+    assert!(
+        said.contains("no training run 99; see `fieldcast-hub run list`"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
