@@ -354,7 +354,7 @@ fn password(root: &Path) -> Result<String, ClusterError> {
         root,
         filled.map_err(|_| std::io::Error::other("no randomness")),
     )?;
-    let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let text = hex::encode(bytes);
     let opened = OpenOptions::new()
         .create(true)
         .truncate(true)
