@@ -15,7 +15,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use serde_json::{Value, json};
-use support::mosquitto::Mosquitto;
+use support::mosquitto::{Mosquitto, available};
 use support::process::Process;
 use support::{Bed, bed, deadline, free_port, http};
 
@@ -194,13 +194,13 @@ async fn every_list_pages_filters_and_refuses() {
 
 #[tokio::test]
 async fn pushed_readings_reach_consumers() {
-    let Some(program) = Mosquitto::program() else {
+    if !available(&["mosquitto"]) {
         return;
-    };
+    }
     let bed = bed().await;
     support::add_device(&bed.store, "a", None).await;
     let port = free_port();
-    let _mosquitto = Mosquitto::start(program, bed.dir.path(), port);
+    let _mosquitto = Mosquitto::start(bed.dir.path(), port);
     let broker = format!("mqtt://127.0.0.1:{port}");
     let dir = bed.dir.path().join("hub");
     let (hub, rest) = Process::serve(&dir, &bed.url("t"), &["--broker", &broker]).await;
