@@ -151,13 +151,7 @@ async fn proven(dir: &Path, first: &[u8], second: &[u8]) {
         device.phase(pb::ModelPhase::Healthy).await;
     }
     device.stop().await;
-    let root = key(1);
-    let root: String = root
-        .public_key()
-        .as_ref()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let root = Sha256::from_slice(key(1).public_key().as_ref()).unwrap();
     // Nobody listens there: all that follows happens without a hub.
     let identity = format!(
         "site = \"plant\"\ndevice = \"pi\"\nbroker = \"mqtt://127.0.0.1:1\"\ntoken = \"t\"\nroot_public_key = \"{root}\"\n"

@@ -10,8 +10,7 @@
 mod tls_broker;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,89 +22,9 @@ use fieldcast_wire::{DeviceTopic, Epoch, Reading, RecordBody, Sha256, Topics, ba
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
-use tls_broker::{Authority, EXPIRED, GOOD, Log, TlsBroker, available};
+use tls_broker::mosquitto::{self, Mosquitto};
+use tls_broker::{Authority, EXPIRED, GOOD, Log, TlsBroker, available, free_port};
 use tokio_util::sync::CancellationToken;
-
-fn mosquitto() -> Option<PathBuf> {
-    let found = [
-        "/usr/sbin/mosquitto",
-        "/usr/local/sbin/mosquitto",
-        "/usr/bin/mosquitto",
-    ]
-    .into_iter()
-    .map(PathBuf::from)
-    .find(|p| p.exists());
-    if found.is_none() {
-        println!("skipped: mosquitto is not installed");
-    }
-    found
-}
-
-struct Broker {
-    binary: PathBuf,
-    config: PathBuf,
-    child: Child,
-    port: u16,
-}
-
-impl Broker {
-    fn start(binary: PathBuf, dir: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let config = dir.join("mosquitto.conf");
-        let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type error\nset_tcp_nodelay true\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        let child = Self::spawn(&binary, &config);
-        let broker = Self {
-            binary,
-            config,
-            child,
-            port,
-        };
-        broker.ready();
-        broker
-    }
-
-    fn spawn(binary: &Path, config: &Path) -> Child {
-        Command::new(binary)
-            .arg("-c")
-            .arg(config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-
-    fn ready(&self) {
-        let end = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < end, "mosquitto does not listen");
-            std::thread::yield_now();
-        }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = Self::spawn(&self.binary, &self.config);
-        self.ready();
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[derive(Default)]
 struct Seen {
@@ -260,18 +179,21 @@ fn readings(times: std::ops::Range<i64>) -> Commit {
 
 #[tokio::test]
 async fn nothing_is_lost_or_twice_although_the_broker_is_killed() {
-    let Some(binary) = mosquitto() else { return };
+    if !mosquitto::available(&["mosquitto"]) {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
-    let mut broker = Broker::start(binary, dir.path());
+    let port = free_port();
+    let mut broker = Mosquitto::start(dir.path(), port);
     let text = format!(
         "site = \"plant\"\ndevice = \"pi-7\"\nbroker = \"mqtt://127.0.0.1:{}\"\ntoken = \"t\"\nroot_public_key = \"{}\"\n",
-        broker.port,
+        port,
         "0".repeat(64)
     );
     let identity = Identity::parse(Path::new("identity.toml"), &text).unwrap();
     let topics = Topics::new(&identity.site);
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let hub = tokio::spawn(hub(broker.port, topics.clone(), seen.clone()));
+    let hub = tokio::spawn(hub(port, topics.clone(), seen.clone()));
 
     let clock = Clock::new();
     let limits = Limits {

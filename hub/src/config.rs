@@ -33,31 +33,24 @@ pub struct ServeConfig {
 }
 
 impl Config {
-    /// Takes flags first, then `FIELDCAST_HUB_DIR`, `DATABASE_URL` and `FIELDCAST_SITE`, then defaults.
+    /// Takes what was given, and for a directory that was not the usual one.
     ///
     /// # Errors
     /// A site name that breaks its rule, or no home directory for the default.
     pub fn new(
         data_dir: Option<PathBuf>,
         database_url: Option<String>,
-        site: Option<String>,
+        site: String,
     ) -> Result<Self> {
-        let data_dir =
-            match data_dir.or_else(|| std::env::var_os("FIELDCAST_HUB_DIR").map(Into::into)) {
-                Some(dir) => dir,
-                None => default_data_dir()?,
-            };
+        let data_dir = match data_dir {
+            Some(dir) => dir,
+            None => default_data_dir()?,
+        };
         let data_dir = std::path::absolute(&data_dir)
             .with_context(|| format!("resolve data directory {}", data_dir.display()))?;
-        let database_url = database_url
-            .or_else(|| std::env::var("DATABASE_URL").ok())
-            .filter(|url| !url.is_empty());
-        let site = site
-            .or_else(|| std::env::var("FIELDCAST_SITE").ok())
-            .unwrap_or_else(|| "main".to_owned());
         Ok(Self {
             data_dir,
-            database_url,
+            database_url: database_url.filter(|url| !url.is_empty()),
             site: SiteId::new(site).context("option --site")?,
         })
     }

@@ -27,7 +27,7 @@ use mqtt5::broker::config::{BrokerConfig, StorageConfig};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, RetainForwardRule};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
-use support::mosquitto::Mosquitto;
+use support::mosquitto::{Mosquitto, available};
 use support::{
     Bed, add_device, bed, deadline, device, epoch, free_port, payload, psql, reading, readings,
 };
@@ -500,13 +500,13 @@ async fn json_readings_wait_for_a_database_that_is_away() {
 
 #[tokio::test]
 async fn over_mosquitto_too() {
-    let Some(program) = Mosquitto::program() else {
+    if !available(&["mosquitto"]) {
         return;
-    };
+    }
     let bed = bed().await;
     add_device(&bed.store, "a", None).await;
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let _mosquitto = Mosquitto::start(program, bed.dir.path(), address.port());
+    let _mosquitto = Mosquitto::start(bed.dir.path(), address.port());
     let end = CancellationToken::new();
     // The hub waits for a broker that is not there yet.
     hub(

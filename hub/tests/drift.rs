@@ -17,7 +17,7 @@ use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 use support::process::Process;
 use support::{
-    add_device, bed, deadline, define, epoch, http, job, payload, psql, reading, register,
+    Bed, add_device, bed, deadline, define, epoch, http, job, payload, psql, reading, register,
 };
 
 const JAN_2026: i64 = 1_767_225_600_000;
@@ -140,29 +140,100 @@ async fn a_running_hub_shows_it() {
     hub.stop().await;
 }
 
-/// Forty days of a constant target on one device, each hour with a forecast that is off by `error` of its day.
-async fn forecast(store: &Store, device: &str, error: impl Fn(i64) -> f64) {
+/// Hours of a constant target on one device, each with a forecast of a model version that is off by so much, where there is one.
+async fn forecast(
+    store: &Store,
+    device: &str,
+    hours: std::ops::Range<i64>,
+    said: impl Fn(i64) -> Option<(u64, f64)>,
+) {
     let hour_ms = DAY_MS / 24;
     let mut records = Vec::new();
-    for hour in 0..40 * 24 {
+    let first = u64::try_from(hours.start).unwrap() + 1;
+    for hour in hours {
         let time = JAN_2026 + hour * hour_ms;
         records.push(reading("demand", time, 20.0));
+        let Some((model_version, error)) = said(hour) else {
+            continue;
+        };
         records.push(RecordBody::Forecast(pb::Forecast {
             forecaster: "f".into(),
             origin_ms: time,
             period_ms: hour_ms,
-            mean: vec![20.0 + error(hour / 24); 6],
+            mean: vec![20.0 + error; 6],
             made_by: "bundle".into(),
             bundle: vec![1; 32],
-            model_version: 1,
+            model_version,
             ..pb::Forecast::default()
         }));
     }
     let own = epoch(u128::from(device.as_bytes()[0]));
-    let bytes = payload(own, 1, 1, records);
+    let bytes = payload(own, first, first * 10_000, records);
     let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
     let written = ingestor.write(&[job(device, &bytes)]).await.unwrap();
     assert_eq!(written.acks.len(), 1);
+}
+
+/// An error that is usual on a day.
+fn usual(hour: i64) -> f64 {
+    1.0 + 0.05 * (hour / 24 % 3 - 1) as f64
+}
+
+/// Version 1 of `f` knows three devices and how wrong it is on them.
+fn promise(bed: &Bed) {
+    let levels = json!({"a": 0.0, "b": 0.0, "c": 0.0});
+    let daily = json!({"mean": 0.0, "between": 0.1, "std": 0.2, "lag1": 0.0, "fleet_std": 0.1, "days": 60,
+        "levels": levels});
+    let manifest = json!({"calibration": {"daily": daily}});
+    psql(
+        bed,
+        &format!("UPDATE model_versions SET manifest = '{manifest}'"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forecasts_from_windows_that_fill_up_confirm_nothing() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "f", json!({"lookback": 14 * 24})).await;
+    register(store, "f", 1).await;
+    promise(&bed);
+    // A month of history was imported; the devices begin without it. A week later the model has half of its window, and errs
+    // until that is full.
+    let begin = 30 * 24;
+    let (half, full) = (begin + 7 * 24, begin + 12 * 24);
+    let error = |hour: i64| usual(hour) * if hour < full { 4.0 } else { 1.0 };
+    let said = |hour: i64| (hour >= begin).then(|| (u64::from(hour >= half), error(hour)));
+    for device in ["a", "b", "c"] {
+        add_device(store, device, None).await;
+        forecast(store, device, 0..half + 9 * 24, said).await;
+    }
+    let mut raised = signal(pb::DriftKind::Concept, "cusum_log_mae", true);
+    if let RecordBody::Drift(signal) = &mut raised {
+        signal.onset_ms = JAN_2026 + 38 * DAY_MS;
+        signal.time_ms = JAN_2026 + 40 * DAY_MS;
+    }
+    take(store, 1_000_000, vec![raised]).await;
+    let confirmed = async || {
+        let rules = Rules::default();
+        check_all(store, &rules, &mut HashMap::new(), false)
+            .await
+            .unwrap();
+        let report = store.drift_reports(None, None, None, 1).await.unwrap();
+        (report[0].confirmed, report[0].report["words"].clone())
+    };
+    let (yes, words) = confirmed().await;
+    assert!(!yes && words.to_string().contains("are needed"), "{words}");
+    // What comes from full windows is judged as ever.
+    let from = half + 9 * 24;
+    for device in ["a", "b", "c"] {
+        forecast(store, device, from..from + 10 * 24, |hour| {
+            Some((1, 4.0 * usual(hour)))
+        })
+        .await;
+    }
+    let (yes, words) = confirmed().await;
+    assert!(yes, "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,20 +242,13 @@ async fn one_device_alone_retrains_nobody_and_is_named() {
     let store = &bed.store;
     define(store, "f", json!({})).await;
     register(store, "f", 1).await;
-    let levels = json!({"a": 0.0, "b": 0.0, "c": 0.0});
-    let daily = json!({"mean": 0.0, "between": 0.1, "std": 0.2, "lag1": 0.0, "fleet_std": 0.1, "days": 60,
-        "levels": levels});
-    let manifest = json!({"calibration": {"daily": daily}});
-    psql(
-        &bed,
-        &format!("UPDATE model_versions SET manifest = '{manifest}'"),
-    );
+    promise(&bed);
     for device in ["a", "b", "c"] {
         add_device(store, device, None).await;
         let alone = device == "c";
-        let usual = |day: i64| 1.0 + 0.05 * (day % 3 - 1) as f64;
-        forecast(store, device, |day| {
-            usual(day) * if alone && day >= 18 { 4.0 } else { 1.0 }
+        forecast(store, device, 0..40 * 24, |hour| {
+            let changed = alone && hour >= 18 * 24;
+            Some((1, usual(hour) * if changed { 4.0 } else { 1.0 }))
         })
         .await;
     }

@@ -91,7 +91,7 @@ async fn other_bytes_under_a_committed_key_are_never_acknowledged_and_raise_one_
         readings(&bed.store, "a").await,
         vec![("t".into(), JAN_2026, 1.0)]
     );
-    let alarms = bed.store.alarms(Some("a"), i64::MAX, 10).await.unwrap();
+    let alarms = bed.store.alarms(Some("a"), None, 10).await.unwrap();
     assert_eq!(alarms.len(), 1);
     assert_eq!(
         (alarms[0].code.as_str(), alarms[0].source.as_str()),
@@ -173,7 +173,7 @@ async fn a_bad_record_is_rejected_alone_and_said_again_with_every_ack() {
         readings(&bed.store, "a").await,
         vec![("t".into(), JAN_2026, 1.0)]
     );
-    let alarms = bed.store.alarms(Some("a"), i64::MAX, 10).await.unwrap();
+    let alarms = bed.store.alarms(Some("a"), None, 10).await.unwrap();
     assert_eq!(alarms.len(), 1);
 }
 
@@ -202,7 +202,7 @@ async fn a_batch_whose_records_cannot_be_read_is_refused_for_good_and_an_unknown
     // Its bytes are kept, and an alarm says so; a second time changes nothing.
     ingestor.write(&[job("a", &torn)]).await.unwrap();
     assert_eq!(kept(&bed.store, "a").await, vec![torn]);
-    let alarms = bed.store.alarms(Some("a"), i64::MAX, 10).await.unwrap();
+    let alarms = bed.store.alarms(Some("a"), None, 10).await.unwrap();
     let codes: Vec<_> = alarms.iter().map(|a| a.code.as_str()).collect();
     assert_eq!(codes, ["quarantined"]);
     assert_eq!(answer.out.len(), 1);
@@ -274,7 +274,7 @@ async fn what_cannot_become_rows_fills_no_disk() {
         let mut tx = store.begin_ingest().await.unwrap();
         let key = ("a".to_owned(), epoch(1), number + 1);
         assert!(tx.ledger_rows(&[key]).await.unwrap().is_empty());
-        let alarms = store.alarms(Some("a"), i64::MAX, 100).await.unwrap();
+        let alarms = store.alarms(Some("a"), None, 100).await.unwrap();
         told = alarms
             .iter()
             .filter(|a| a.code == "quarantine_full")
@@ -313,7 +313,7 @@ async fn strays_make_room_for_newer_ones_and_raise_an_alarm_a_day() {
     assert!(!stray(b"the 201st").await, "told today");
     let rows = store.quarantined(Some("a"), 0, 1_000).await.unwrap();
     assert_eq!(rows.len(), 200);
-    let alarms = store.alarms(Some("a"), i64::MAX, 100).await.unwrap();
+    let alarms = store.alarms(Some("a"), None, 100).await.unwrap();
     assert_eq!(alarms.len(), 1);
     psql(
         &bed,

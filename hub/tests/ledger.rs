@@ -283,7 +283,7 @@ impl Pair<'_> {
     async fn state(&self, n: usize) {
         let name = self.device.as_str();
         let store = &self.bed.store;
-        let mut rows = store.alarms(Some(name), i64::MAX, 1_000).await.unwrap();
+        let mut rows = store.alarms(Some(name), None, 1_000).await.unwrap();
         rows.reverse();
         let codes: Vec<&str> = rows.iter().map(|a| a.code.as_str()).collect();
         let model: Vec<&str> = self.memory.alarms.iter().map(|(_, code)| *code).collect();

@@ -15,7 +15,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use serde_json::{Value, json};
-use support::mosquitto::Mosquitto;
+use support::mosquitto::{Mosquitto, available};
 use support::process::{Process, refused, run};
 use support::{Bed, bed, deadline, free_port, http};
 
@@ -149,6 +149,21 @@ async fn every_list_pages_filters_and_refuses() {
         let path = format!("/v1/{list}?cursor={}", i64::MAX);
         assert_eq!(http::get(&rest, &path).await.status, 200);
     }
+    for (method, path, named) in [
+        (
+            "GET",
+            "/v1/readings?device=d1&sensor=y&to=2026-01-02",
+            "`to` is no parameter of /v1/readings; there are `limit`, `cursor`, `device`, `sensor`, `from`",
+        ),
+        ("GET", "/v1/devices?sensor=y", "`sensor` is no"),
+        ("GET", "/v1/alarms?limit=5&forecaster=f1", "`device`"),
+        ("GET", "/v1/rollouts/5?device=d1", "takes no parameters"),
+        ("POST", "/v1/readings?device=d1&sensor=y", "`device`"),
+    ] {
+        let answer = http::ask(&rest, method, path, "[]").await.unwrap();
+        let detail = answer.problem(400);
+        assert!(detail.contains(named), "{detail}");
+    }
     let too_long = "x".repeat(2 * 1024 * 1024 + 1);
     for (method, path, body, status) in [
         ("GET", "/v1/devices?limit=abc", "", 422),
@@ -160,6 +175,7 @@ async fn every_list_pages_filters_and_refuses() {
         ("GET", "/v1/rollouts/99/devices", "", 404),
         ("GET", "/v1/experiments/99/devices", "", 404),
         ("GET", "/v1/experiments/1/devices?limit=0", "", 422),
+        ("GET", "/v1/readings?device=d1", "", 422),
         ("GET", "/v1/nothing", "", 404),
         ("POST", "/v1/devices", "", 405),
         ("DELETE", "/v1/readings", "", 405),
@@ -178,13 +194,13 @@ async fn every_list_pages_filters_and_refuses() {
 
 #[tokio::test]
 async fn pushed_readings_reach_consumers() {
-    let Some(program) = Mosquitto::program() else {
+    if !available(&["mosquitto"]) {
         return;
-    };
+    }
     let bed = bed().await;
     support::add_device(&bed.store, "a", None).await;
     let port = free_port();
-    let _mosquitto = Mosquitto::start(program, bed.dir.path(), port);
+    let _mosquitto = Mosquitto::start(bed.dir.path(), port);
     let broker = format!("mqtt://127.0.0.1:{port}");
     let dir = bed.dir.path().join("hub");
     let (hub, rest) = Process::serve(&dir, &bed.url("t"), &["--broker", &broker]).await;

@@ -8,8 +8,11 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use fieldcast_store::Store;
-use support::mosquitto::Mosquitto;
+use support::mosquitto::{Mosquitto, available};
 use support::process::{Process, refused, run};
 use support::{bed, free_port, http};
 
@@ -65,6 +68,43 @@ async fn programs_that_begin_together_make_the_database_once() {
 }
 
 #[tokio::test]
+async fn only_what_a_hub_begins_with_makes_one() {
+    let dir = tempfile::tempdir().unwrap();
+    // The private server of a test that root runs is another user's.
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let wrong = dir.path().join("wrong");
+    for args in [
+        ["device", "list"],
+        ["forecaster", "list"],
+        ["model", "list"],
+        ["rollout", "status"],
+        ["key", "list"],
+        ["train", "demand"],
+    ] {
+        let said = refused(&wrong, "", &args);
+        for part in [&*wrong.to_string_lossy(), "--data-dir", "FIELDCAST_HUB_DIR"] {
+            assert!(said.contains(part), "{args:?}: {said}");
+        }
+    }
+    assert!(!wrong.exists());
+    let (right, identity) = (dir.path().join("right"), dir.path().join("identity.toml"));
+    let out = ["--out", identity.to_str().unwrap()];
+    let added = run(
+        &right,
+        "",
+        &[&["device", "add", "shop-1"], &out[..]].concat(),
+    );
+    assert!(added.status.success(), "{added:?}");
+    let listed = run(&right, "", &["device", "list"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("shop-1"));
+    let said = refused(&right, "", &["run", "logs", "99"]);
+    assert!(
+        said.contains("no training run 99; see `fieldcast-hub run list`"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn a_hub_that_waits_ends_when_it_is_told_to() {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("postgres://hub:x@127.0.0.1:{}/none", free_port());
@@ -79,9 +119,9 @@ async fn a_hub_that_waits_ends_when_it_is_told_to() {
 
 #[tokio::test]
 async fn a_broker_that_comes_later_is_waited_for() {
-    let Some(program) = Mosquitto::program() else {
+    if !available(&["mosquitto"]) {
         return;
-    };
+    }
     let bed = bed().await;
     let (port, dir) = (free_port(), bed.dir.path().join("hub"));
     let broker = format!("mqtt://127.0.0.1:{port}");
@@ -98,7 +138,7 @@ async fn a_broker_that_comes_later_is_waited_for() {
     }
     // What needs no broker works.
     assert_eq!(http::get(&rest, "/v1/devices").await.status, 200);
-    let _mosquitto = Mosquitto::start(program, bed.dir.path(), port);
+    let _mosquitto = Mosquitto::start(bed.dir.path(), port);
     hub.ready(&rest, 200).await;
     hub.stop().await;
 }

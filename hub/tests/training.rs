@@ -22,16 +22,16 @@ use fieldcast_store::model_versions::Concluded;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
-use support::learning::{JAN_2026, enqueue, feed, signer, train};
-use support::{add_device, bed, conclude, conclude_all, deadline, define, psql, register, shown};
+use support::learning::{JAN_2026, begun, enqueue, feed, signer, train, train_with};
+use support::{
+    Bed, add_device, bed, conclude, conclude_all, deadline, define, psql, register, shown,
+};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_stores_model_decision_and_rollout_and_judges_what_asks_the_same() {
-    let bed = bed().await;
+    let bed = begun().await;
     let store = &bed.store;
-    add_device(store, "a", Some("secret")).await;
-    define(store, "f", json!({})).await;
     feed(store, 1, 0, 60).await;
     let job = train(&bed).await;
     let row = store.model_version("f", 1).await.unwrap().unwrap();
@@ -75,10 +75,8 @@ async fn a_run_stores_model_decision_and_rollout_and_judges_what_asks_the_same()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_stops_gives_its_job_back() {
-    let bed = bed().await;
+    let bed = begun().await;
     let store = &bed.store;
-    add_device(store, "a", Some("secret")).await;
-    define(store, "f", json!({})).await;
     feed(store, 1, 0, 60).await;
     let endless = json!({"max_epochs": 1_000_000, "patience": 1_000_000});
     let id = enqueue(store, endless).await;
@@ -179,10 +177,8 @@ async fn only_the_worker_that_holds_the_job_stores_a_model_and_only_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_judged_against_another_champion_is_not_rolled_out() {
-    let bed = bed().await;
+    let bed = begun().await;
     let store = &bed.store;
-    add_device(store, "a", Some("secret")).await;
-    define(store, "f", json!({})).await;
     register(store, "f", 1).await;
     enqueue(store, json!({})).await;
     let job = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
@@ -252,10 +248,8 @@ async fn a_snapshot_holds_what_was_known_at_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_is_too_bad_or_too_short_is_refused_with_its_numbers() {
-    let bed = bed().await;
+    let bed = begun().await;
     let store = &bed.store;
-    add_device(store, "a", Some("secret")).await;
-    define(store, "f", json!({})).await;
     let worker = Worker::new(store.clone(), signer(&bed));
     let id = enqueue(store, json!({"max_epochs": 0})).await;
     let listed = async || {
@@ -320,10 +314,8 @@ async fn a_snapshot_that_is_too_bad_or_too_short_is_refused_with_its_numbers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verdict_lists_every_rule_and_judges_older_days_that_neither_learnt_from() {
-    let bed = bed().await;
+    let bed = begun().await;
     let store = &bed.store;
-    add_device(store, "a", Some("secret")).await;
-    define(store, "f", json!({})).await;
     feed(store, 1, 0, 300).await;
     train(&bed).await;
     feed(store, 2, 300, 330).await;
@@ -380,12 +372,19 @@ async fn a_verdict_lists_every_rule_and_judges_older_days_that_neither_learnt_fr
     );
 }
 
+/// Makes a run again; its answer, or what it says instead.
+fn again(bed: &Bed, run: i64) -> Result<Value, String> {
+    let args = ["--json", "train", "--run", &run.to_string()];
+    let made = || support::process::run(bed.dir.path(), &bed.url("t"), &args);
+    let out = tokio::task::block_in_place(made);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    serde_json::from_slice(&out.stdout).map_err(|_| said)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_made_again_is_the_same_model_under_another_version() {
-    let bed = bed().await;
+    let bed = begun().await;
     let store = &bed.store;
-    add_device(store, "a", Some("secret")).await;
-    define(store, "f", json!({})).await;
     feed(store, 1, 0, 60).await;
     // An LSTM too: it is what could depend on chance.
     let mut config = json!(fieldcast_train::TrainConfig::default());
@@ -398,15 +397,7 @@ async fn a_run_made_again_is_the_same_model_under_another_version() {
     // Later readings, and another definition, are none of the run's business.
     feed(store, 2, 60, 70).await;
     define(store, "f", json!({"horizon": 3})).await;
-    let again = |args: &[&str]| {
-        let all = [&["--json", "train", "--run"], args].concat();
-        let out = support::process::run(bed.dir.path(), &bed.url("t"), &all);
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        (serde_json::from_slice::<Value>(&out.stdout).ok(), said)
-    };
-    let run = id.to_string();
-    let (answer, said) = tokio::task::block_in_place(|| again(&[&run]));
-    let answer = answer.unwrap_or_else(|| panic!("{said}"));
+    let answer = again(&bed, id).unwrap();
     assert_eq!(answer["result"]["model_version"], 2, "{answer}");
     assert_eq!(answer["result"]["better"], false);
     let reason = answer["result"]["reason"].as_str().unwrap();
@@ -453,31 +444,25 @@ async fn a_run_made_again_is_the_same_model_under_another_version() {
         &bed,
         "DELETE FROM readings WHERE time < '2026-01-03'; DELETE FROM feature_rows WHERE time < '2026-01-03'",
     );
-    let (_, said) = tokio::task::block_in_place(|| again(&[&run]));
+    let said = again(&bed, id).unwrap_err();
     assert!(said.contains("not all there any more"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retraining_also_begins_at_the_champions_weights_and_says_which_beginning_was_better() {
-    let bed = bed().await;
+    let bed = begun().await;
     let store = &bed.store;
-    add_device(store, "a", Some("secret")).await;
-    define(store, "f", json!({})).await;
     psql(
         &bed,
         r#"UPDATE forecasters SET retraining = '{"warm_start": true}'"#,
     );
     feed(store, 1, 0, 60).await;
     let short = json!({"max_epochs": 2, "seeds": 1, "forest": false});
-    let worker = Worker::new(store.clone(), signer(&bed));
     let train = async || {
-        let id = enqueue(store, short.clone()).await;
-        worker.once(None, &CancellationToken::new()).await.unwrap();
-        let job = store.job(id).await.unwrap().unwrap();
-        assert_eq!(job.status, "succeeded", "{:?}", job.error);
+        let job = train_with(&bed, short.clone()).await;
         let version = job.result.unwrap()["model_version"].as_i64().unwrap();
         let row = store.model_version("f", version).await.unwrap().unwrap();
-        (id, row)
+        (job.id, row)
     };
     let (_, first) = train().await;
     assert!(first.lineage["warm"].is_null(), "nothing to begin at");
@@ -508,23 +493,15 @@ async fn a_retraining_also_begins_at_the_champions_weights_and_says_which_beginn
     assert_eq!(*sealed, expected);
 
     // Made again, it begins where it began, whoever is champion now.
-    let args = ["--json", "train", "--run", &run.to_string()].map(str::to_owned);
-    let out = tokio::task::block_in_place(|| {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        support::process::run(bed.dir.path(), &bed.url("t"), &args)
-    });
-    let said = String::from_utf8_lossy(&out.stderr);
-    let answer: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{said}"));
+    let answer = again(&bed, run).unwrap();
     let reason = answer["result"]["reason"].as_str().unwrap();
     assert!(reason.contains("the same, bit for bit"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_training_that_brings_no_settings_takes_those_of_the_forecasters_policy() {
-    let bed = bed().await;
+    let bed = begun().await;
     let store = &bed.store;
-    add_device(store, "a", Some("secret")).await;
-    define(store, "f", json!({})).await;
     psql(
         &bed,
         r#"UPDATE forecasters SET retraining = '{"training": {"max_epochs": 0, "forest": false}}'"#,
@@ -535,8 +512,7 @@ async fn a_training_that_brings_no_settings_takes_those_of_the_forecasters_polic
     store.enqueue(KIND, "f", &request).await.unwrap();
     worker.once(None, &CancellationToken::new()).await.unwrap();
     let own = json!({"max_epochs": 0, "ridge_penalties": [0.5]});
-    enqueue(store, own).await;
-    worker.once(None, &CancellationToken::new()).await.unwrap();
+    train_with(&bed, own).await;
     let mut used = Vec::new();
     for version in [1, 2] {
         let row = store.model_version("f", version).await.unwrap().unwrap();

@@ -1,4 +1,7 @@
-//! Is the running model worse than it was when it was calibrated: owns the sums of a day; the statistics are elsewhere.
+//! Is the running model worse than it was when it was calibrated: owns the sums of a day and which forecasts are in them; the
+//! statistics are elsewhere.
+
+use std::collections::BTreeSet;
 
 use fieldcast_drift::monitor::{ErrorCalibration, ErrorEvent, ErrorMonitor, RUN_DAYS};
 use fieldcast_features::Millis;
@@ -16,6 +19,9 @@ pub struct ErrorWatch {
     sum: f64,
     count: u32,
     days: u64,
+    /// Origins of waiting forecasts that were made from less than the calibration's.
+    #[serde(default)]
+    passed_over: BTreeSet<Millis>,
 }
 
 impl ErrorWatch {
@@ -53,6 +59,22 @@ impl ErrorWatch {
     #[must_use]
     pub fn raised(&self) -> bool {
         self.monitor.as_ref().is_some_and(ErrorMonitor::is_raised)
+    }
+
+    /// The forecast from `origin` was made from less of the past than the calibration's: its errors say nothing of the model.
+    pub fn pass_over(&mut self, origin: Millis) {
+        self.passed_over.insert(origin);
+    }
+
+    /// Whether the errors of the forecast from `origin` are to be added.
+    #[must_use]
+    pub fn judges(&self, origin: Millis) -> bool {
+        !self.passed_over.contains(&origin)
+    }
+
+    /// Forgets forecasts from `origin` and before it, whose actual values have come.
+    pub fn expire(&mut self, origin: Millis) {
+        self.passed_over.retain(|o| *o > origin);
     }
 
     /// Absolute errors of `count` forecast steps that met their actual at `time`; a signal comes only on change.

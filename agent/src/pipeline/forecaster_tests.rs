@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use fieldcast_drift::monitor::ErrorCalibration;
 use fieldcast_features::window::Window;
 use fieldcast_wire::pb;
 
@@ -42,6 +43,7 @@ pub(crate) fn slot(name: &str, value: f64) -> Slot {
         version: 7,
         levels: spec().quantiles,
         train_dev: 300.0,
+        least_observed: 0.9,
         engine: String::new(),
         golden_us: 9,
         model: Box::new(Constant(value)),
@@ -314,6 +316,84 @@ fn a_model_far_worse_than_the_naive_forecast_is_told_after_a_day_of_actuals() {
         let next = feed(&mut f, 124..126);
         assert_eq!(told(&next), usize::from(worse), "{:?}", next.notes);
     }
+}
+
+/// Off by five where nine tenths of its window are there, by sixty where less is.
+struct Thorough;
+
+impl Model for Thorough {
+    fn forecast(&self, window: &Window) -> Result<Computed, String> {
+        let missing = window.window.iter().filter(|v| v.is_nan()).count();
+        let full = 10 * missing <= window.window.len();
+        let off = if full { 5.0 } else { 60.0 };
+        let next = window.origin / HOUR + 1;
+        let mean: Vec<f64> = (next..next + 24).map(|h| value(h) + off).collect();
+        Ok(Computed {
+            quantiles: mean.iter().flat_map(|m| [*m; 5]).collect(),
+            mean,
+            took_us: 7,
+        })
+    }
+}
+
+#[test]
+fn a_window_that_fills_up_raises_no_drift_and_a_change_after_it_does() {
+    let calibration = ErrorCalibration {
+        mean_log: 5_f64.ln(),
+        std_log: 0.2,
+        lag1: 0.0,
+        days: 60,
+        level_std: 0.0,
+    };
+    let thorough = |least_observed| Slot {
+        least_observed,
+        model: Box::new(Thorough),
+        ..slot("a", 0.0)
+    };
+    let begin = |least_observed, stored: &Stored| {
+        let mut f = Forecaster::new(spec()).unwrap();
+        f.restore(stored);
+        f.set_active(Some(thorough(least_observed)));
+        let watch = ErrorWatch::new(Sha256::of(b"a"), 7, 24 * HOUR, Some(&calibration));
+        f.watch(watch, InputWatch::default());
+        f
+    };
+    let raised = |step: &Step| -> Vec<i64> {
+        let raised = step.records.iter().filter_map(|r| match r {
+            RecordBody::Drift(d) if d.raised => Some(d.time_ms / HOUR / 24),
+            _ => None,
+        });
+        raised.collect()
+    };
+    // As it was: by the second day of a device that knows only what it saw itself.
+    let mut f = begin(0.0, &Stored::default());
+    assert_eq!(raised(&feed(&mut f, 0..24 * 10)), [2]);
+
+    let mut f = begin(0.9, &Stored::default());
+    let step = feed(&mut f, 0..40);
+    let made = forecasts(&step);
+    assert!(
+        made.iter().any(|f| f.made_by == "bundle"),
+        "told all the same"
+    );
+    assert!(raised(&step).is_empty());
+    let state: BTreeMap<String, Vec<u8>> = step.state.into_iter().collect();
+    let get = |keys: Vec<String>| keys.iter().filter_map(|k| state.get(k).cloned()).collect();
+    let stored = Stored {
+        kept: state.get(&Forecaster::state_key("demand")).cloned(),
+        rows: get(f.row_keys()),
+        pending: get(f.pending_keys()),
+        ..Stored::default()
+    };
+    let mut f = begin(0.9, &stored);
+    assert!(raised(&feed(&mut f, 39..24 * 10)).is_empty());
+    let mut step = Step::default();
+    for hour in 24 * 10..24 * 20 {
+        f.reading("sold", hour * HOUR, value(hour) + 60.0);
+        f.reading("temperature", hour * HOUR, 20.0);
+        f.advance(&mut step);
+    }
+    assert_eq!(raised(&step).len(), 1, "{:?}", raised(&step));
 }
 
 #[test]

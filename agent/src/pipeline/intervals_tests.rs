@@ -39,6 +39,7 @@ fn slot(name: &str, version: u64) -> Slot {
         version,
         levels: spec().quantiles,
         train_dev: 10.0,
+        least_observed: 0.9,
         engine: String::new(),
         golden_us: 0,
         model: Box::new(Always),

@@ -51,6 +51,8 @@ pub struct Slot {
     pub levels: Vec<f64>,
     /// The target's deviation over its training part.
     pub train_dev: f64,
+    /// Share of the lookback in which the target must have been observed for a forecast's errors to say anything of it.
+    pub least_observed: f64,
     /// What computes its forecasts, in words.
     pub engine: String,
     /// What a golden vector took when it was loaded, microseconds; 0 where it was not measured.

@@ -352,6 +352,7 @@ fn loaded(bundle: &VerifiedBundle, runs: Runs, device: &str) -> Loaded {
             version: manifest.version,
             levels: manifest.forecaster.quantiles.clone(),
             train_dev: manifest.train_dev,
+            least_observed: manifest.calibration.daily.least_observed(),
             engine: runs.model.runs_by().to_string(),
             golden_us: runs.golden_us,
             model: Box::new(runs),

@@ -102,12 +102,7 @@ impl Device {
             states: states_in,
         };
         let engine = Engine::start(parts, death).await.unwrap();
-        let root: String = key(1)
-            .public_key()
-            .as_ref()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let root = Sha256::from_slice(key(1).public_key().as_ref()).unwrap();
         let identity = format!(
             "site = \"plant\"\ndevice = \"pi\"\nbroker = \"mqtt://127.0.0.1:1\"\ntoken = \"t\"\nroot_public_key = \"{root}\"\n"
         );

@@ -72,7 +72,7 @@ impl Cluster {
             owner.give(&dir)?;
         }
         let password = password(root)?;
-        if !root.join("data/PG_VERSION").exists() {
+        if !Self::is_made(root)? {
             init(root, owner, &password, tuning)?;
         }
         let users = lock_file(&root.join("users.lock"))?;
@@ -95,6 +95,14 @@ impl Cluster {
             flock(&cluster.users, FlockOperation::LockShared).map_err(Into::into),
         )?;
         Ok(cluster)
+    }
+
+    /// Whether there is a cluster in `root`, running or not.
+    ///
+    /// # Errors
+    /// A directory that may not be looked into.
+    pub fn is_made(root: &Path) -> Result<bool, ClusterError> {
+        file("look into", root, root.join("data/PG_VERSION").try_exists())
     }
 
     /// Directory of the socket.
@@ -346,7 +354,7 @@ fn password(root: &Path) -> Result<String, ClusterError> {
         root,
         filled.map_err(|_| std::io::Error::other("no randomness")),
     )?;
-    let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let text = hex::encode(bytes);
     let opened = OpenOptions::new()
         .create(true)
         .truncate(true)

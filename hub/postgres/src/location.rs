@@ -21,8 +21,5 @@ pub fn cluster_root(data_dir: &Path) -> Result<PathBuf, ClusterError> {
 /// A short name that stands for a path.
 pub(crate) fn name_of(path: &Path) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, path.as_os_str().as_encoded_bytes());
-    digest.as_ref()[..8]
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    hex::encode(&digest.as_ref()[..8])
 }

@@ -86,7 +86,7 @@ async fn run_add(ctx: &Context, add: Add) -> Result<()> {
         .broker
         .or_else(|| running_broker(ctx))
         .unwrap_or_else(|| "mqtt://127.0.0.1:1883".to_owned());
-    let database = ctx.database().await?;
+    let database = ctx.new_database().await?;
     let signer = ctx.signer(database.store()).await?;
     let token = random_token()?;
     let labels: BTreeMap<String, String> = add.labels.into_iter().collect();

@@ -12,6 +12,7 @@ use md5::Digest as _;
 use super::Context;
 use crate::check::{self, Line, Pair, Request};
 use crate::page::{Panel, page};
+use crate::signing::hex;
 
 /// Exit code of a check that found drift.
 const DRIFT: u8 = 1;
@@ -154,8 +155,7 @@ fn evidently(ctx: &Context, args: &Check, request: &Request, pair: &Pair) -> Res
 
 /// MD5 in hexadecimal, by which Evidently names metrics.
 fn md5(text: &str) -> String {
-    let digest = md5::Md5::digest(text);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&md5::Md5::digest(text))
 }
 
 fn text(lines: &[Line], drift: bool) -> String {

@@ -130,7 +130,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         Command::Apply { file } => Some(read(file)?),
         _ => None,
     };
-    let database = ctx.database().await?;
+    let database = match definition {
+        Some(_) => ctx.new_database().await?,
+        None => ctx.database().await?,
+    };
     let store = database.store();
     match args.command {
         Command::Apply { .. } => {

@@ -52,7 +52,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             args.file.display()
         );
     }
-    let database = ctx.database().await?;
+    let database = ctx.new_database().await?;
     if database.store().device(device.as_str()).await?.is_none() {
         database
             .store()

@@ -21,7 +21,7 @@ pub struct Args {
 /// # Errors
 /// No database, or one that is newer than this version.
 pub async fn run(ctx: &Context, args: Args) -> Result<()> {
-    let database = ctx.database().await?;
+    let database = ctx.new_database().await?;
     let store = database.store();
     let mut said = vec!["the database is at this version"];
     if args.restored {

@@ -38,17 +38,34 @@ use crate::signing::Signer;
 
 /// Forecasting that lives on the device: the hub of a fleet.
 #[derive(Debug, Parser)]
-#[command(name = "fieldcast-hub", version)]
+#[command(
+    name = "fieldcast-hub",
+    version,
+    after_help = "FIELDCAST_LOG=debug says more of what it does, or by module: info,fieldcast_hub::drift=trace"
+)]
 struct Cli {
-    /// Keys, private database and everything else the hub keeps.
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Keys, private database and everything else the hub keeps; by default /var/lib/fieldcast-hub of root, for others
+    /// fieldcast-hub in $XDG_DATA_HOME or ~/.local/share.
+    #[arg(long, global = true, value_name = "DIR", env = "FIELDCAST_HUB_DIR")]
     data_dir: Option<PathBuf>,
-    /// A PostgreSQL to use instead of the private one (also `DATABASE_URL`).
-    #[arg(long, global = true, value_name = "URL")]
+    /// A PostgreSQL to use instead of the private one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "DATABASE_URL",
+        hide_env_values = true
+    )]
     database_url: Option<String>,
     /// Site name, the topic level above the devices.
-    #[arg(long, global = true, value_name = "NAME")]
-    site: Option<String>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "FIELDCAST_SITE",
+        default_value = "main"
+    )]
+    site: String,
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
@@ -109,11 +126,20 @@ pub struct Context {
 }
 
 impl Context {
-    /// The database, migrated; keep the handle for as long as its store is used.
+    /// The database of a hub that is there, migrated; keep the handle for as long as its store is used.
+    ///
+    /// # Errors
+    /// A data directory without a hub, no PostgreSQL to start, or none that answers; says what to do.
+    pub async fn database(&self) -> Result<Database> {
+        Database::ensure_made(&self.config)?;
+        self.new_database().await
+    }
+
+    /// The same, made where there is none: for what a hub may begin with.
     ///
     /// # Errors
     /// No PostgreSQL to start, or none that answers; says what to do.
-    pub async fn database(&self) -> Result<Database> {
+    pub async fn new_database(&self) -> Result<Database> {
         let database = Database::open(&self.config).await?;
         database.store().migrate().await?;
         Ok(database)

@@ -1,6 +1,6 @@
 //! `fieldcast-hub run`: owns its options and output, never the work behind them.
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow};
 use serde_json::json;
 
 use super::Context;
@@ -62,14 +62,13 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             })
         }
         Command::Show { id } => {
-            let Some(row) = store.training_run(id).await? else {
-                bail!("there is no training run {id}; see `run list`")
-            };
+            let row = store.training_run(id).await?.ok_or_else(|| none(id))?;
             ctx.print(&row, || {
                 serde_json::to_string_pretty(&row).unwrap_or_default()
             })
         }
         Command::Logs { id } => {
+            store.job(id).await?.ok_or_else(|| none(id))?;
             let lines = store.job_lines(id, 0).await?;
             ctx.print(&lines, || {
                 let line = |l: &fieldcast_store::jobs::JobLine| {
@@ -79,12 +78,14 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
             })
         }
         Command::Cancel { id } => {
-            let Some(status) = store.cancel_job(id).await? else {
-                bail!("there is no training run {id}; see `run list`")
-            };
+            let status = store.cancel_job(id).await?.ok_or_else(|| none(id))?;
             ctx.print(&json!({"training_run": id, "status": status}), || {
                 format!("training run {id}: {status}, ends soon")
             })
         }
     }
+}
+
+fn none(id: i64) -> Error {
+    anyhow!("there is no training run {id}; see `fieldcast-hub run list`")
 }

@@ -75,7 +75,8 @@ pub async fn errors(
     // The newest day is still under way.
     let to = newest.div_euclid(DAY_MS) * DAY_MS;
     let from = to - DAYS * DAY_MS;
-    let measured = daily_errors(store, spec, champion.version, from).await?;
+    // What was forecast is told as it was, full window or not.
+    let measured = daily_errors(store, spec, (champion.version, 0.0), from).await?;
     let measured: BTreeMap<(&str, Millis), f64> = measured
         .iter()
         .flat_map(|d| {

@@ -191,7 +191,8 @@ async fn check(
     } else {
         signalled - BEFORE_MS
     };
-    let mut days = daily_errors(store, spec, champion.version, from).await?;
+    let of = (champion.version, promise.least_observed());
+    let mut days = daily_errors(store, spec, of, from).await?;
     if signals.is_empty() {
         // Of a device that was not learnt from nobody knows what is usual.
         days.retain(|d| promise.levels.contains_key(&d.device));
@@ -316,25 +317,29 @@ pub async fn suspected(
     }
     let promise = promise_of(champion)?;
     let until = champion.lineage["data_until"].as_i64().unwrap_or(now);
-    let mut days = daily_errors(store, spec, champion.version, until.max(now - BEFORE_MS)).await?;
+    let of = (champion.version, promise.least_observed());
+    let mut days = daily_errors(store, spec, of, until.max(now - BEFORE_MS)).await?;
     days.retain(|d| promise.levels.contains_key(&d.device));
     let judged = verdict::verdict(until, &days, &promise, &Rules::suspicion());
     Ok(judged.confirmed.then_some(judged.words))
 }
 
 /// Mean absolute error by device and UTC day of the origin, over forecasts whose every step has its actual or lies behind
-/// the newest row.
+/// the newest row, made when the device knew the target in at least a share `least` of the lookback.
 async fn daily_errors(
     store: &Store,
     spec: &ForecasterSpec,
-    version: i64,
+    (version, least): (i64, f64),
     onset: Millis,
 ) -> Result<Vec<DeviceDays>> {
     let period = spec.period_ms();
     let horizon = Millis::try_from(spec.horizon).unwrap_or(1);
+    let least = least * spec.lookback as f64;
+    let lookback = Millis::try_from(spec.lookback).unwrap_or(1) * period;
+    let before = onset.saturating_sub(lookback);
     let mark = features::advance(store, spec).await?;
     let kept = Kept::open(store, spec).await?;
-    let span = (onset, fieldcast_wire::caps::MAX_TIME_MS);
+    let span = (before, fieldcast_wire::caps::MAX_TIME_MS);
     let mut devices: Vec<DeviceDays> = Vec::new();
     for device in features::devices(store, spec).await? {
         // One after the other: a fleet's forecasts are never in memory at once.
@@ -351,8 +356,14 @@ async fn daily_errors(
             .filter_map(|r| Some((r.time, r.value(target)?)))
             .collect();
         let newest = rows.last().map_or(Millis::MIN, |r| r.time);
+        // A device forecasts at each row it has: what it said nothing at (imported history, a buffer that was lost) it did not know.
+        let mut known = store.origins_of(&spec.name, &device, before).await?;
+        known.retain(|origin| actual.contains_key(origin));
+        let until = |time: Millis| known.partition_point(|k| *k <= time);
+        let full = |origin: Millis| (until(origin) - until(origin - lookback)) as f64 >= least;
         let mut days: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
-        for forecast in own.iter().filter(|f| f.origin + horizon * period <= newest) {
+        let due = own.iter().filter(|f| f.origin + horizon * period <= newest);
+        for forecast in due.filter(|f| full(f.origin)) {
             for (h, mean) in forecast.mean.iter().enumerate() {
                 let time = forecast.origin + (Millis::try_from(h).unwrap_or(0) + 1) * period;
                 let Some(actual) = actual.get(&time) else {

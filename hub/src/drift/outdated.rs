@@ -85,7 +85,8 @@ pub(super) async fn look(
         return Ok(());
     }
     let promise = promise_of(champion)?;
-    let mut days = daily_errors(store, spec, champion.version, open.from(champion)).await?;
+    let of = (champion.version, promise.least_observed());
+    let mut days = daily_errors(store, spec, of, open.from(champion)).await?;
     if unasked {
         days.retain(|d| promise.levels.contains_key(&d.device));
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use fieldcast_postgres::{Cluster, Tuning, cluster_root};
 use fieldcast_store::{Store, Target};
 
@@ -20,6 +20,21 @@ pub struct Database {
 }
 
 impl Database {
+    /// Makes sure that [`Self::open`] will find a database and make none.
+    ///
+    /// # Errors
+    /// A data directory without a private cluster, or one that may not be looked into.
+    pub fn ensure_made(config: &Config) -> Result<()> {
+        let dir = &config.data_dir;
+        ensure!(
+            config.database_url.is_some() || Cluster::is_made(&cluster_root(dir)?)?,
+            "there is no hub in {}; --data-dir or FIELDCAST_HUB_DIR names the data directory of the one that is meant, DATABASE_URL a \
+             PostgreSQL (and is this the user that it runs as?); `fieldcast-hub serve` makes a new one",
+            dir.display()
+        );
+        Ok(())
+    }
+
     /// `DATABASE_URL` where it is set; else the private cluster of the data directory, joined or started.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Rest;
 use super::extract::{JsonBody, Path, Query};
-use super::lists::{Items, Page, page, place};
+use super::lists::{Items, OfDevice, Page, page, place};
 use super::problem::Problem;
 use crate::commands::{self, Asked, Refusal};
 
@@ -81,13 +81,14 @@ pub(super) async fn give(
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/commands", params(Page), responses((status = 200, body = Items)))]
+#[utoipa::path(get, path = "/v1/commands", params(Page, OfDevice), responses((status = 200, body = Items)))]
 pub(super) async fn commands(
     State(rest): State<Rest>,
     Query(q): Query<Page>,
+    Query(of): Query<OfDevice>,
 ) -> Result<Json<Items>, Problem> {
     let window = q.window()?;
-    let device = q.device.as_deref();
+    let device = of.device.as_deref();
     let rows = rest.hub.store.commands(device, window.0, window.1).await?;
     Ok(page(rows, window.1, place(window)))
 }

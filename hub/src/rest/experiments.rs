@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::Rest;
 use super::extract::{JsonBody, Path, Query};
-use super::lists::{Items, Page, page};
+use super::lists::{Items, OfForecaster, Page, page};
 use super::problem::Problem;
 use crate::experiment::request::{self, Asked, Refusal};
 use crate::rollout::request::Person;
@@ -131,14 +131,15 @@ pub(super) async fn start(
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/experiments", params(Page), responses((status = 200, body = Items)))]
+#[utoipa::path(get, path = "/v1/experiments", params(Page, OfForecaster), responses((status = 200, body = Items)))]
 pub(super) async fn experiments(
     State(rest): State<Rest>,
     Query(q): Query<Page>,
+    Query(of): Query<OfForecaster>,
 ) -> Result<Json<Items>, Problem> {
     let (before, read) = q.before()?;
     let store = &rest.hub.store;
-    let rows = store.experiments(q.forecaster.as_deref(), before, read);
+    let rows = store.experiments(of.forecaster.as_deref(), before, read);
     Ok(page(rows.await?, read, |r| r.id.to_string()))
 }
 

@@ -20,7 +20,7 @@ const MAX_LIMIT: i64 = 1_000;
 /// No list is longer; what is added to a cursor cannot overflow.
 const MAX_CURSOR: i64 = 1 << 52;
 
-/// Paging and filters of every list.
+/// Paging of every list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
@@ -28,16 +28,48 @@ pub struct Page {
     limit: Option<i64>,
     /// `next` of the page before.
     cursor: Option<String>,
-    /// Only of this forecaster (not devices, alarms, gaps).
+}
+
+/// A filter.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OfForecaster {
+    /// Only of this forecaster.
     pub(super) forecaster: Option<String>,
-    /// Only of this device (readings, forecasts, alarms, gaps, quarantined).
+}
+
+/// A filter.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OfDevice {
+    /// Only of this device.
     pub(super) device: Option<String>,
-    /// Only of this sensor (readings).
-    sensor: Option<String>,
-    /// Only from this time on (readings, forecasts), RFC 3339.
-    from: Option<String>,
+}
+
+/// A filter.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Confirmed {
     /// Only such drift reports.
     confirmed: Option<bool>,
+}
+
+/// Whose readings.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OfSensor {
+    /// Device.
+    device: String,
+    /// Sensor.
+    sensor: String,
+}
+
+/// A filter.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Since {
+    /// Only from this time on, RFC 3339.
+    from: Option<String>,
 }
 
 /// One page.
@@ -93,8 +125,10 @@ impl Page {
     pub(super) fn behind(&self) -> Result<(&str, i64), Problem> {
         Ok((self.cursor.as_deref().unwrap_or(""), self.limit()? + 1))
     }
+}
 
-    fn from(&self) -> Result<Option<DateTime<Utc>>, Problem> {
+impl Since {
+    fn time(&self) -> Result<Option<DateTime<Utc>>, Problem> {
         self.from.as_deref().map(time).transpose()
     }
 }
@@ -235,13 +269,17 @@ pub async fn forecasters(State(rest): State<Rest>, Query(q): Query<Page>) -> Ans
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/models", params(Page), responses((status = 200, body = Items)))]
-pub async fn models(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+#[utoipa::path(get, path = "/v1/models", params(Page, OfForecaster), responses((status = 200, body = Items)))]
+pub async fn models(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(of): Query<OfForecaster>,
+) -> Answer {
     let window = q.window()?;
     let rows = rest
         .hub
         .store
-        .model_versions(q.forecaster.as_deref(), window.0, window.1)
+        .model_versions(of.forecaster.as_deref(), window.0, window.1)
         .await?;
     Ok(page(rows, window.1, place(window)))
 }
@@ -250,13 +288,17 @@ pub async fn models(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/training-runs", params(Page), responses((status = 200, body = Items)))]
-pub async fn training_runs(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+#[utoipa::path(get, path = "/v1/training-runs", params(Page, OfForecaster), responses((status = 200, body = Items)))]
+pub async fn training_runs(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(of): Query<OfForecaster>,
+) -> Answer {
     let (before, read) = q.before()?;
     let rows = rest
         .hub
         .store
-        .training_runs(q.forecaster.as_deref(), before, read)
+        .training_runs(of.forecaster.as_deref(), before, read)
         .await?;
     Ok(page(rows, read, |r| r.id.to_string()))
 }
@@ -265,13 +307,18 @@ pub async fn training_runs(State(rest): State<Rest>, Query(q): Query<Page>) -> A
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/drift-reports", params(Page), responses((status = 200, body = Items)))]
-pub async fn drift_reports(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+#[utoipa::path(get, path = "/v1/drift-reports", params(Page, OfForecaster, Confirmed), responses((status = 200, body = Items)))]
+pub async fn drift_reports(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(of): Query<OfForecaster>,
+    Query(only): Query<Confirmed>,
+) -> Answer {
     let (before, read) = q.before()?;
     let rows = rest
         .hub
         .store
-        .drift_reports(q.forecaster.as_deref(), q.confirmed, before, read)
+        .drift_reports(of.forecaster.as_deref(), only.confirmed, before, read)
         .await?;
     Ok(page(rows, read, |r| r.id.to_string()))
 }
@@ -280,13 +327,17 @@ pub async fn drift_reports(State(rest): State<Rest>, Query(q): Query<Page>) -> A
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/alarms", params(Page), responses((status = 200, body = Items)))]
-pub async fn alarms(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+#[utoipa::path(get, path = "/v1/alarms", params(Page, OfDevice), responses((status = 200, body = Items)))]
+pub async fn alarms(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(of): Query<OfDevice>,
+) -> Answer {
     let (before, read) = q.before()?;
     let rows = rest
         .hub
         .store
-        .alarms(q.device.as_deref(), before.unwrap_or(i64::MAX), read)
+        .alarms(of.device.as_deref(), before, read)
         .await?;
     Ok(page(rows, read, |r| r.id.to_string()))
 }
@@ -295,13 +346,17 @@ pub async fn alarms(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/gaps", params(Page), responses((status = 200, body = Items)))]
-pub async fn gaps(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+#[utoipa::path(get, path = "/v1/gaps", params(Page, OfDevice), responses((status = 200, body = Items)))]
+pub async fn gaps(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(of): Query<OfDevice>,
+) -> Answer {
     let (before, read) = q.before()?;
     let rows = rest
         .hub
         .store
-        .gaps(q.device.as_deref(), before, read)
+        .gaps(of.device.as_deref(), before, read)
         .await?;
     Ok(page(rows, read, |r| r.id.to_string()))
 }
@@ -310,13 +365,17 @@ pub async fn gaps(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/decisions", params(Page), responses((status = 200, body = Items)))]
-pub async fn decisions(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+#[utoipa::path(get, path = "/v1/decisions", params(Page, OfForecaster), responses((status = 200, body = Items)))]
+pub async fn decisions(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(of): Query<OfForecaster>,
+) -> Answer {
     let (before, read) = q.before()?;
     let rows = rest
         .hub
         .store
-        .decisions(q.forecaster.as_deref(), before, read)
+        .decisions(of.forecaster.as_deref(), before, read)
         .await?;
     Ok(page(rows, read, |r| r.id.to_string()))
 }
@@ -325,13 +384,17 @@ pub async fn decisions(State(rest): State<Rest>, Query(q): Query<Page>) -> Answe
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/rollouts", params(Page), responses((status = 200, body = Items)))]
-pub async fn rollouts(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+#[utoipa::path(get, path = "/v1/rollouts", params(Page, OfForecaster), responses((status = 200, body = Items)))]
+pub async fn rollouts(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(of): Query<OfForecaster>,
+) -> Answer {
     let (before, read) = q.before()?;
     let rows = rest
         .hub
         .store
-        .rollouts(q.forecaster.as_deref(), before, read)
+        .rollouts(of.forecaster.as_deref(), before, read)
         .await?;
     Ok(page(rows, read, |r| r.id.to_string()))
 }
@@ -389,16 +452,18 @@ pub async fn rollout_devices(
 ///
 /// # Errors
 /// `device` or `sensor` left out, or the database.
-#[utoipa::path(get, path = "/v1/readings", params(Page), responses((status = 200, body = Items), (status = 422, body = Problem)))]
-pub async fn readings(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
-    let (Some(device), Some(sensor)) = (&q.device, &q.sensor) else {
-        return Err(Problem::invalid("name `device` and `sensor`"));
-    };
+#[utoipa::path(get, path = "/v1/readings", params(Page, OfSensor, Since), responses((status = 200, body = Items), (status = 422, body = Problem)))]
+pub async fn readings(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(of): Query<OfSensor>,
+    Query(since): Query<Since>,
+) -> Answer {
     let window = q.window()?;
     let rows = rest
         .hub
         .store
-        .list_readings(device, sensor, q.from()?, window)
+        .list_readings(&of.device, &of.sensor, since.time()?, window)
         .await?;
     Ok(page(rows, window.1, place(window)))
 }
@@ -407,16 +472,22 @@ pub async fn readings(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/forecasts", params(Page), responses((status = 200, body = Items)))]
-pub async fn forecasts(State(rest): State<Rest>, Query(q): Query<Page>) -> Answer {
+#[utoipa::path(get, path = "/v1/forecasts", params(Page, OfDevice, OfForecaster, Since), responses((status = 200, body = Items)))]
+pub async fn forecasts(
+    State(rest): State<Rest>,
+    Query(q): Query<Page>,
+    Query(device): Query<OfDevice>,
+    Query(forecaster): Query<OfForecaster>,
+    Query(since): Query<Since>,
+) -> Answer {
     let window = q.window()?;
     let rows = rest
         .hub
         .store
         .list_forecasts(
-            q.device.as_deref(),
-            q.forecaster.as_deref(),
-            q.from()?,
+            device.device.as_deref(),
+            forecaster.forecaster.as_deref(),
+            since.time()?,
             window,
         )
         .await?;

@@ -8,6 +8,7 @@ pub mod lists;
 mod local;
 pub mod metrics;
 mod models;
+mod parameters;
 pub mod predict;
 pub mod problem;
 pub mod push;
@@ -56,7 +57,7 @@ pub struct Rest {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Fieldcast hub",
-    description = "Fleet, forecasts, models, drift and rollouts of one site. Lists answer {items, next}: pass `next` as `cursor`."
+    description = "Fleet, forecasts, models, drift and rollouts of one site. Lists answer {items, next}: pass `next` as `cursor`. A query parameter that a path does not name is refused with 400."
 ))]
 struct Document;
 
@@ -151,6 +152,10 @@ fn router(rest: Rest) -> Router {
     let (routes, document) = documented();
     let document = Arc::new(document);
     routes
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&document),
+            parameters::check,
+        ))
         .route_layer(middleware::from_fn_with_state(rest.clone(), prepared))
         .route("/", get(|| async { Html(include_str!("page.html")) }))
         .route("/docs", get(|| async { Html(include_str!("docs.html")) }))

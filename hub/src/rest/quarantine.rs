@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Rest;
 use super::extract::{OCTETS, Path, Query};
-use super::lists::{Items, Page, page, place, text_of};
+use super::lists::{Items, OfDevice, Page, page, place, text_of};
 use super::problem::Problem;
 use crate::signing::hex;
 
@@ -17,13 +17,14 @@ use crate::signing::hex;
 ///
 /// # Errors
 /// The database, or a page that is none.
-#[utoipa::path(get, path = "/v1/quarantined", params(Page), responses((status = 200, body = Items)))]
+#[utoipa::path(get, path = "/v1/quarantined", params(Page, OfDevice), responses((status = 200, body = Items)))]
 pub(super) async fn quarantined(
     State(rest): State<Rest>,
     Query(q): Query<Page>,
+    Query(of): Query<OfDevice>,
 ) -> Result<Json<Items>, Problem> {
     let window = q.window()?;
-    let device = q.device.as_deref();
+    let device = of.device.as_deref();
     let rows = rest
         .hub
         .store

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fieldcast_bundle::{KeyRing, Kind};
 use fieldcast_store::Store;
 use fieldcast_wire::{message, pb};
+pub use hex::decode as unhex;
 use ring::signature::Ed25519KeyPair;
 
 use files::{KeyFiles, Root, public};
@@ -358,21 +359,11 @@ fn bytes64(bytes: &[u8]) -> [u8; 64] {
 /// Lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// The bytes of hexadecimal digits.
-#[must_use]
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    pairs
-        .map(|pair| byte(pair).filter(|_| pair.len() == 2))
-        .collect()
+    hex::encode(bytes)
 }
 
 fn unhex32(text: &str) -> Option<[u8; 32]> {
-    unhex(text)?.try_into().ok()
+    unhex(text).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -76,25 +76,18 @@ impl Store {
         raise(self.pool(), device, code, message).await
     }
 
-    /// Alarms, newest first, below number `before`, of one device or of all.
+    /// Alarms, newest first, of one device, below `before` where these are given.
     ///
     /// # Errors
     /// The database.
     pub async fn alarms(
         &self,
         device: Option<&str>,
-        before: i64,
+        before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<AlarmRow>> {
-        sqlx::query_as(
-            "SELECT id, device, source, code, sensor, time, message, raised FROM alarms
-             WHERE ($1::text IS NULL OR device = $1) AND id < $2 ORDER BY id DESC LIMIT $3",
-        )
-        .bind(device)
-        .bind(before)
-        .bind(limit)
-        .fetch_all(self.pool())
-        .await
-        .during("list alarms")
+        let select = "SELECT id, device, source, code, sensor, time, message, raised FROM alarms";
+        let rows = self.newest(select, ("device", device), (before, limit));
+        rows.await.during("list alarms")
     }
 }

@@ -117,16 +117,10 @@ impl Store {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<DecisionRow>> {
-        sqlx::query_as(
-            "SELECT id, forecaster, decision, reason, drift_report, job, data_time, decided_by, decided_at FROM decisions
-             WHERE ($1::text IS NULL OR forecaster = $1) AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
-        )
-        .bind(forecaster)
-        .bind(before)
-        .bind(limit)
-        .fetch_all(self.pool())
-        .await
-        .during("list decisions")
+        let select = "SELECT id, forecaster, decision, reason, drift_report, job, data_time, decided_by, decided_at FROM decisions";
+        let of = ("forecaster", forecaster);
+        let rows = self.newest(select, of, (before, limit)).await;
+        rows.during("list decisions")
     }
 
     /// The newest decision of one kind, those left out whose job failed or was cancelled: they led to nothing.

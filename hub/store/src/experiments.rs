@@ -260,16 +260,10 @@ impl Store {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<ExperimentRow>> {
-        sqlx::query_as(AssertSqlSafe(format!(
-            "SELECT {COLUMNS} FROM experiments WHERE ($1::text IS NULL OR forecaster = $1)
-             AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
-        )))
-        .bind(forecaster)
-        .bind(before)
-        .bind(limit)
-        .fetch_all(self.pool())
-        .await
-        .during("list experiments")
+        let select = format!("SELECT {COLUMNS} FROM experiments");
+        let of = ("forecaster", forecaster);
+        let rows = self.newest(&select, of, (before, limit)).await;
+        rows.during("list experiments")
     }
 
     /// Experiments that are to be moved or reported, oldest first.

@@ -62,6 +62,29 @@ impl Store {
             .collect())
     }
 
+    /// Origins behind `from` at which a device forecast, whatever made the forecast, in order.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn origins_of(
+        &self,
+        forecaster: &str,
+        device: &str,
+        from: Millis,
+    ) -> Result<Vec<Millis>> {
+        let origins: Vec<DateTime<Utc>> = sqlx::query_scalar(
+            "SELECT DISTINCT origin FROM forecasts
+             WHERE forecaster = $1 AND device = $2 AND NOT shadow AND origin > $3 ORDER BY origin",
+        )
+        .bind(forecaster)
+        .bind(device)
+        .bind(timestamp(from))
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read when {device} forecast {forecaster}"))?;
+        Ok(origins.into_iter().map(millis).collect())
+    }
+
     /// Quantiles of what [`Self::forecasts_of`] gives, up to `to`.
     ///
     /// # Errors

@@ -42,16 +42,9 @@ impl Store {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<GapRow>> {
-        sqlx::query_as(
-            "SELECT id, device, kind, epoch::text AS epoch, first_seq, last_seq, from_time, to_time, reason,
-                received_at FROM gaps
-             WHERE ($1::text IS NULL OR device = $1) AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
-        )
-        .bind(device)
-        .bind(before)
-        .bind(limit)
-        .fetch_all(self.pool())
-        .await
-        .during("list gaps")
+        let select = "SELECT id, device, kind, epoch::text AS epoch, first_seq, last_seq, from_time, to_time, reason,
+                received_at FROM gaps";
+        let rows = self.newest(select, ("device", device), (before, limit));
+        rows.await.during("list gaps")
     }
 }

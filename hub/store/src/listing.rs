@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, FromRow};
 
 use crate::devices::DeviceRow;
 use crate::error::Context as _;
@@ -56,6 +58,27 @@ pub struct ForecastItem {
 }
 
 impl Store {
+    /// Rows of a table that counts up, newest first: of one owner, by the column that names it, and below `before` where these
+    /// are given.
+    pub(crate) async fn newest<T>(
+        &self,
+        select: &str,
+        (column, owner): (&str, Option<&str>),
+        (before, limit): (Option<i64>, i64),
+    ) -> sqlx::Result<Vec<T>>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{select} WHERE ($1::text IS NULL OR {column} = $1) AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
+        )))
+        .bind(owner)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await
+    }
+
     /// Devices by name, behind `after`.
     ///
     /// # Errors

@@ -72,11 +72,7 @@ const OUTCOMES: &str = insert_sql!(
 );
 
 fn bytea(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold("\\x".to_owned(), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
-        text
-    })
+    format!("\\x{}", hex::encode(bytes))
 }
 
 fn at(millis: i64) -> String {

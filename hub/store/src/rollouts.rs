@@ -226,16 +226,10 @@ impl Store {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<RolloutRow>> {
-        sqlx::query_as(AssertSqlSafe(format!(
-            "SELECT {COLUMNS} FROM rollouts WHERE ($1::text IS NULL OR forecaster = $1)
-             AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
-        )))
-        .bind(forecaster)
-        .bind(before)
-        .bind(limit)
-        .fetch_all(self.pool())
-        .await
-        .during("list rollouts")
+        let select = format!("SELECT {COLUMNS} FROM rollouts");
+        let of = ("forecaster", forecaster);
+        let rows = self.newest(&select, of, (before, limit)).await;
+        rows.during("list rollouts")
     }
 
     /// One rollout and its devices.

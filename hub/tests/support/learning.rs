@@ -12,12 +12,20 @@ use fieldcast_store::jobs::JobRow;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Bed, epoch, job, payload, reading};
+use super::{Bed, add_device, bed, define, epoch, job, payload, reading};
 
 pub const JAN_2026: i64 = 1_767_225_600_000;
 
 pub fn signer(bed: &Bed) -> Arc<Signer> {
     Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap())
+}
+
+/// A device `a` and a forecaster `f` of its demand.
+pub async fn begun() -> Bed {
+    let bed = bed().await;
+    add_device(&bed.store, "a", Some("secret")).await;
+    define(&bed.store, "f", json!({})).await;
+    bed
 }
 
 /// Days `[from, to)` of generated weather and demand of device `a`, as one batch.
@@ -58,7 +66,11 @@ pub async fn enqueue(store: &Store, config: Value) -> i64 {
 }
 
 pub async fn train(bed: &Bed) -> JobRow {
-    let id = enqueue(&bed.store, json!({"max_epochs": 0})).await;
+    train_with(bed, json!({"max_epochs": 0})).await
+}
+
+pub async fn train_with(bed: &Bed, config: Value) -> JobRow {
+    let id = enqueue(&bed.store, config).await;
     let worker = Worker::new(bed.store.clone(), signer(bed));
     let done = worker.once(None, &CancellationToken::new()).await.unwrap();
     assert_eq!(done, Some(id));

@@ -8,33 +8,28 @@
     reason = "tests"
 )]
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "not all who share this have the rest of `support`"
+)]
+#[path = "mosquitto.rs"]
+pub mod mosquitto;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use mosquitto::{Mosquitto, program};
 
 /// Valid for a very long time, and long expired.
 pub const GOOD: (&str, &str) = ("20200101000000Z", "20990101000000Z");
 pub const EXPIRED: (&str, &str) = ("20200101000000Z", "20210101000000Z");
 
-fn program(name: &str) -> Option<PathBuf> {
-    ["/usr/sbin", "/usr/local/sbin", "/usr/bin", "/usr/local/bin"]
-        .iter()
-        .map(|dir| Path::new(dir).join(name))
-        .find(|p| p.exists())
-}
-
 /// Whether the programs are here; says so aloud where they are not.
 pub fn available() -> bool {
-    let missing: Vec<_> = ["mosquitto", "mosquitto_passwd", "openssl"]
-        .into_iter()
-        .filter(|name| program(name).is_none())
-        .collect();
-    if !missing.is_empty() {
-        println!("skipped: not installed: {missing:?} (apt-get install mosquitto openssl)");
-    }
-    missing.is_empty()
+    mosquitto::available(&["mosquitto", "mosquitto_passwd", "openssl"])
 }
 
 fn run(name: &str, dir: &Path, args: &[&str]) {
@@ -135,7 +130,7 @@ impl Authority {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     taken.local_addr().unwrap().port()
 }
@@ -145,7 +140,7 @@ pub struct TlsBroker {
     dir: PathBuf,
     pub tls_port: u16,
     pub plain_port: u16,
-    child: Option<Child>,
+    running: Option<Mosquitto>,
 }
 
 impl TlsBroker {
@@ -156,7 +151,7 @@ impl TlsBroker {
             dir,
             tls_port: free_port(),
             plain_port: free_port(),
-            child: None,
+            running: None,
         }
     }
 
@@ -173,7 +168,7 @@ impl TlsBroker {
             );
         }
         let config = format!(
-            "user root\nper_listener_settings true\npersistence false\nlog_type error\nmax_packet_size 600000\n\
+            "user root\nper_listener_settings true\nmax_packet_size 600000\n\
              listener {} 127.0.0.1\nallow_anonymous true\n\
              listener {} 127.0.0.1\nallow_anonymous false\npassword_file {}\ncertfile {}\nkeyfile {}\n",
             self.plain_port,
@@ -182,37 +177,12 @@ impl TlsBroker {
             certificate.display(),
             key.display()
         );
-        let file = self.dir.join("mosquitto.conf");
-        fs::write(&file, config).unwrap();
-        let child = Command::new(program("mosquitto").unwrap())
-            .arg("-c")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(self.dir.join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-        let end = Instant::now() + Duration::from_secs(20);
-        for port in [self.plain_port, self.tls_port] {
-            while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-                let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-                assert!(Instant::now() < end, "mosquitto does not listen: {log}");
-                std::thread::yield_now();
-            }
-        }
+        let ports = [self.plain_port, self.tls_port];
+        self.running = Some(Mosquitto::configured(&self.dir, &config, &ports));
     }
 
     pub fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for TlsBroker {
-    fn drop(&mut self) {
-        self.stop();
+        self.running = None;
     }
 }
 

@@ -95,9 +95,25 @@ pub struct DailyErrors {
     pub fleet_std: f64,
     /// UTC days behind the numbers.
     pub days: usize,
+    /// In all but the least full twentieth of the windows behind the numbers the target was observed in this share of the
+    /// lookback or more; none in bundles that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<f64>,
     /// Levels of devices that were learnt from, at most [`MAX_LEVELS`]; any other device begins at `mean`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub levels: BTreeMap<String, f64>,
+}
+
+/// A window with the target in so much of its lookback is a full one, however full those of the calibration were.
+const FULL: f64 = 0.9;
+
+impl DailyErrors {
+    /// The share of the lookback in which the target must have been observed for a forecast to be judged by these numbers: they
+    /// say nothing of what is made from less.
+    #[must_use]
+    pub fn least_observed(&self) -> f64 {
+        self.observed.map_or(FULL, |share| share.min(FULL))
+    }
 }
 
 /// Coverage of one interval.

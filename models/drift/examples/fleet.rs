@@ -4,7 +4,7 @@
 //! stationary bootstrap (Politis and Romano, 1994; rows of all columns together, blocks of a week on average), so that
 //! nothing can have changed. One drawn year is the reference, the next is judged week by week.
 
-#[path = "../tests/support/splitmix.rs"]
+#[path = "../src/window/random.rs"]
 mod splitmix;
 
 use std::collections::BTreeSet;

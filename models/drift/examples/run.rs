@@ -4,7 +4,7 @@
 //! and prints process, asked run time, and the quartiles of the actual one over it, measured on fresh rows of the same
 //! process; and how soon a step of the series by one of its deviations is found (median rows).
 
-#[path = "../tests/support/splitmix.rs"]
+#[path = "../src/window/random.rs"]
 mod splitmix;
 
 use std::f64::consts::TAU;

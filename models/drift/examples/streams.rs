@@ -4,7 +4,7 @@
 //! stream and alarms into a directory; `streams made N` judges N streams of each kind that are made here, and ours also
 //! at the run length that gives it about as many false alarms as each other detector has.
 
-#[path = "../tests/support/splitmix.rs"]
+#[path = "../src/window/random.rs"]
 mod splitmix;
 
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Simulated windows for `cargo xtask bench drift`: owns the made series and the rates, never a goal.
 
-#[path = "../tests/support/splitmix.rs"]
+#[path = "../src/window/random.rs"]
 mod splitmix;
 
 use fieldcast_drift::preset::{Column, Values};

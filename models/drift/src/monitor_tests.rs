@@ -1,35 +1,19 @@
 //! The error monitor's false-alarm rate and delay, on seeded series whose change is known.
 
 use super::*;
+use crate::window::random::Random;
 
 const DAY: i64 = 86_400_000;
 
-/// Standard normal values by SplitMix64 and Box-Muller.
-struct Normal(u64);
-
-impl Normal {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn next(&mut self) -> f64 {
-        (-2.0 * (1.0 - self.uniform()).ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
-
 /// Mean absolute error a day of hourly errors that are AR(phi).
 fn from_hours(seed: u64, days: usize, phi: f64) -> Vec<f64> {
-    let mut normal = Normal(seed.wrapping_mul(0x1234_5678_9ABC_DEF1));
-    let mut e = normal.next();
+    let mut random = Random(seed.wrapping_mul(0x1234_5678_9ABC_DEF1));
+    let mut e = random.normal();
     (0..days)
         .map(|_| {
             let sum: f64 = (0..24)
                 .map(|_| {
-                    e = phi * e + (1.0 - phi * phi).sqrt() * normal.next();
+                    e = phi * e + (1.0 - phi * phi).sqrt() * random.normal();
                     e.abs()
                 })
                 .sum();
@@ -40,11 +24,11 @@ fn from_hours(seed: u64, days: usize, phi: f64) -> Vec<f64> {
 
 /// Daily errors whose logarithms are AR(phi) with deviation `std`.
 fn from_days(seed: u64, days: usize, phi: f64, std: f64) -> Vec<f64> {
-    let mut normal = Normal(seed.wrapping_mul(0xFEDC_BA98_7654_3211));
-    let mut x = normal.next();
+    let mut random = Random(seed.wrapping_mul(0xFEDC_BA98_7654_3211));
+    let mut x = random.normal();
     (0..days)
         .map(|_| {
-            x = phi * x + (1.0 - phi * phi).sqrt() * normal.next();
+            x = phi * x + (1.0 - phi * phi).sqrt() * random.normal();
             (std * x).exp()
         })
         .collect()

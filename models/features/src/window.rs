@@ -204,6 +204,16 @@ impl WindowBuilder {
         self.series(rows, origin, steps)
     }
 
+    /// Share of the lookback's rows in which the target was observed, 0 to 1: how full the window that ends at `origin` is.
+    ///
+    /// # Errors
+    /// Those of [`Self::history`].
+    pub fn observed(&self, rows: &[FeatureRow], origin: Millis) -> Result<f64, WindowError> {
+        let past = self.history(rows, origin, self.lookback)?;
+        let there = past.iter().filter(|v| v.is_finite()).count();
+        Ok(there as f64 / self.lookback as f64)
+    }
+
     fn series(
         &self,
         rows: &[FeatureRow],
@@ -399,6 +409,9 @@ mod tests {
             window_at(&s, &unordered, 8 * H),
             Err(WindowError::Rows { .. })
         ));
+        let b = WindowBuilder::new(&s).unwrap();
+        assert_eq!(b.observed(&holes, 8 * H), Ok(0.75));
+        assert_eq!(b.observed(&full(), 2 * H), Ok(0.5));
         let few = rows(&[(8, 8.0, 2.0)]);
         match window_at(&s, &few, 8 * H) {
             Err(WindowError::Missing {

@@ -13,6 +13,8 @@ use crate::scales::Scales;
 pub(crate) struct Outcome {
     pub(crate) series: usize,
     pub(crate) time: Millis,
+    /// Share of the lookback in which the target was observed.
+    pub(crate) observed: f64,
     /// `[H]`: what residuals are measured in for the intervals.
     pub(crate) unit: Vec<f64>,
     /// `[H]`
@@ -43,6 +45,7 @@ pub(crate) fn naive_outcomes(
         Outcome {
             series: track.series,
             time: track.start + s.origin as Millis * panel.period,
+            observed: panel.observed(track, s.origin),
             unit: vec![1.0; panel.horizon],
             median: mean.clone(),
             mean,

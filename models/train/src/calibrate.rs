@@ -8,6 +8,8 @@ use fieldcast_bundle::{Calibration, DailyErrors, LevelCoverage};
 use crate::baselines::Outcome;
 
 const DAY_MS: i64 = 86_400_000;
+/// So many of the least full windows do not say how full windows are.
+const LEAST_FULL: f64 = 0.05;
 
 /// Distance of each quantile from the outcomes' median, `[H, Q]` in their unit.
 ///
@@ -151,6 +153,8 @@ pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64, names: &[String]) 
     } else {
         0.0
     };
+    let mut shares: Vec<f64> = outcomes.iter().map(|o| o.observed).collect();
+    shares.sort_unstable_by(f64::total_cmp);
     let own = fleet.len().max(1) as f64;
     let together: f64 = fleet.values().map(|(sum, n)| (sum / n).powi(2)).sum();
     let named = |(series, level): (usize, f64)| Some((names.get(series)?.clone(), level));
@@ -166,6 +170,7 @@ pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64, names: &[String]) 
         lag1: shrunk(raw + (1.0 + 4.0 * raw) / own, own).clamp(0.0, 0.95),
         fleet_std: (together / (own - 1.0).max(1.0)).sqrt(),
         days: fleet.len(),
+        observed: (!shares.is_empty()).then(|| order_statistic(&shares, LEAST_FULL)),
         levels: named,
     }
 }
@@ -226,6 +231,7 @@ mod tests {
                 Outcome {
                     series: 0,
                     time: i as i64 * DAY_MS / 24,
+                    observed: 1.0,
                     unit: vec![2.0, 2.0],
                     mean: vec![10.0, 10.0],
                     median: vec![10.0, 10.0],
@@ -296,6 +302,20 @@ mod tests {
         assert_eq!(both.days, one.days);
         assert!((both.levels["large"] - both.levels["small"] - 20.0_f64.ln()).abs() < 1e-9);
         assert!((both.between - 20.0_f64.ln() / 2.0_f64.sqrt()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_forecast_is_judged_where_its_window_is_as_full_as_those_of_before() {
+        let least = |few: usize, share: f64| {
+            let mut list = outcomes(1_000);
+            list.iter_mut().take(few).for_each(|o| o.observed = share);
+            daily_errors(&list, DAY_MS / 24, &devices()).least_observed()
+        };
+        assert_eq!(least(0, 1.0), 0.9);
+        // Devices that joined lately, and a fleet that always misses some.
+        assert_eq!(least(30, 0.5), 0.9);
+        assert_eq!(least(200, 0.7), 0.7);
+        assert_eq!(DailyErrors::default().least_observed(), 0.9);
     }
 
     #[test]

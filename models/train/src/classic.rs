@@ -119,6 +119,7 @@ pub(crate) fn outcomes(panel: &Panel, samples: &[Sample], p: &ClassicParams) -> 
         Outcome {
             series: track.series,
             time: track.start + s.origin as Millis * panel.period,
+            observed: panel.observed(track, s.origin),
             unit: vec![1.0],
             median: vec![mean],
             mean: vec![mean],

@@ -247,6 +247,13 @@ impl Panel {
         &track.values[(origin + 1 - self.lookback) * self.channels..(origin + 1) * self.channels]
     }
 
+    /// Share of the lookback up to row `origin` in which the target is there.
+    pub(crate) fn observed(&self, track: &Track, origin: usize) -> f64 {
+        let before = |row: usize| track.target_before[row];
+        let there = before(origin + 1) - before(origin + 1 - self.lookback);
+        f64::from(there) / self.lookback as f64
+    }
+
     /// The target at `row`, NaN where missing.
     pub(crate) fn target_at(&self, track: &Track, row: usize) -> f64 {
         track.values[row * self.channels + self.target]

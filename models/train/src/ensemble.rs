@@ -222,6 +222,7 @@ impl<'a> Ensemble<'a> {
                 outcomes.push(Outcome {
                     series: track.series,
                     time: track.start + sample.origin as i64 * panel.period,
+                    observed: panel.observed(track, sample.origin),
                     unit: (0..h).map(width).collect(),
                     mean: raw(&self.mean_weight),
                     median: raw(&self.median_weight),

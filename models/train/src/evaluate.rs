@@ -22,6 +22,8 @@ pub struct Case {
     pub series: usize,
     /// The model's input.
     pub window: Window,
+    /// Share of the lookback in which the target was observed.
+    pub observed: f64,
     /// `[H]`, raw units, NaN where missing.
     pub actual: Vec<f64>,
     /// The unit of MASE for this series.
@@ -58,15 +60,18 @@ pub fn cases(
             .map(|r| r.time)
             .filter(|t| *t >= from && t.saturating_add(reach) < until && t.rem_euclid(step) == 0);
         for origin in origins {
-            let (Ok(window), Ok(actual)) =
-                (builder.at(&rows, origin), builder.actuals(&rows, origin))
-            else {
+            let (Ok(window), Ok(observed), Ok(actual)) = (
+                builder.at(&rows, origin),
+                builder.observed(&rows, origin),
+                builder.actuals(&rows, origin),
+            ) else {
                 continue;
             };
             if actual.iter().any(|a| !a.is_nan()) {
                 cases.push(Case {
                     series: index,
                     window,
+                    observed,
                     actual,
                     mase_unit: scales.mase[index],
                 });
@@ -172,6 +177,7 @@ pub fn daily_errors<E>(
             Ok(Outcome {
                 series: case.series,
                 time: case.window.origin,
+                observed: case.observed,
                 unit: vec![1.0; mean.len()],
                 median: mean.clone(),
                 mean,

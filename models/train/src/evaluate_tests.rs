@@ -21,6 +21,7 @@ fn case(origin: Millis, actual: [f64; 2]) -> Case {
     Case {
         series: 0,
         window,
+        observed: 1.0,
         actual: actual.to_vec(),
         mase_unit: 2.0,
     }

@@ -63,6 +63,7 @@ pub(crate) fn outcomes(
         outcomes.push(Outcome {
             series: track.series,
             time: track.start + sample.origin as i64 * panel.period,
+            observed: panel.observed(track, sample.origin),
             unit: vec![1.0; panel.horizon],
             median: mean.clone(),
             mean,

@@ -49,6 +49,8 @@ impl Forecaster {
             self.judge(time, actual, step);
         }
         self.pending.expire(time);
+        let reach = i64::try_from(self.spec.horizon).unwrap_or(1) * self.spec.period_ms();
+        self.kept.watch.expire(time - reach);
         self.kept.closed_through = Some(time);
         if !missing {
             self.forecast(time, step);
@@ -95,8 +97,10 @@ impl Forecaster {
             }
             if running.as_ref().is_some_and(|sha| *sha == forecast.bundle) {
                 let error = (actual - forecast.mean[h]).abs();
-                sum += error;
-                count += 1;
+                if self.kept.watch.judges(forecast.origin_ms) {
+                    sum += error;
+                    count += 1;
+                }
                 if let Some(naive) = naive.filter(|_| moved) {
                     beside_naive.0 += error;
                     beside_naive.1 += (actual - naive).abs();
@@ -127,6 +131,7 @@ impl Forecaster {
 
     fn forecast(&mut self, origin: Millis, step: &mut Step) {
         let window = self.builder.at(self.rows.all(), origin);
+        let observed = self.builder.observed(self.rows.all(), origin);
         let mut done = false;
         for shadow in [false, true] {
             let slot = if shadow { &self.shadow } else { &self.active };
@@ -171,6 +176,10 @@ impl Forecaster {
                         },
                     });
                     done |= !shadow;
+                    let full = observed.as_ref().is_ok_and(|o| *o >= slot.least_observed);
+                    if !shadow && !full && self.pending.place(origin).is_some() {
+                        self.kept.watch.pass_over(origin);
+                    }
                     self.put(forecast, step);
                 }
                 Err(reason) => step.notes.push(Note::Failed {

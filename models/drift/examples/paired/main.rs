@@ -6,7 +6,7 @@
 //! test is looked at after each.
 
 mod fleet;
-#[path = "../../tests/support/splitmix.rs"]
+#[path = "../../src/window/random.rs"]
 mod splitmix;
 
 use std::sync::Mutex;

@@ -354,18 +354,10 @@ fn threshold(run_length: f64, run_length_of: impl Fn(f64) -> f64) -> f64 {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::window::random::Random;
 
-    struct Random(u64);
-
-    impl Random {
-        fn wrong(&mut self, rate: f64) -> f64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let unit = ((z ^ (z >> 31)) >> 11) as f64 * 2f64.powi(-53);
-            f64::from(unit < rate)
-        }
+    fn wrong(random: &mut Random, rate: f64) -> f64 {
+        f64::from(random.unit() < rate)
     }
 
     #[test]
@@ -376,7 +368,7 @@ mod tests {
             assert!((glr.run_length(0.5) / asked - 1.0).abs() < 1e-6);
             let values = 1_000_000;
             let alarms = (0..values)
-                .filter(|_| glr.update(random.wrong(rate)))
+                .filter(|_| glr.update(wrong(&mut random, rate)))
                 .count();
             let run = f64::from(values) / alarms as f64;
             let stated = glr.run_length(rate);
@@ -392,16 +384,18 @@ mod tests {
     #[test]
     fn a_rise_is_found_soon_and_dated_and_a_fall_is_only_forgotten() {
         let (mut glr, mut random) = (ErrorGlr::default(), Random(1));
-        assert!((0..3_000).all(|_| !glr.update(random.wrong(0.4))));
-        assert!((0..3_000).all(|_| !glr.update(random.wrong(0.1))));
+        assert!((0..3_000).all(|_| !glr.update(wrong(&mut random, 0.4))));
+        assert!((0..3_000).all(|_| !glr.update(wrong(&mut random, 0.1))));
         assert!((2_500..3_500).contains(&glr.width()), "{}", glr.width());
-        let delay = (1..500).find(|_| glr.update(random.wrong(0.8))).unwrap();
+        let delay = (1..500)
+            .find(|_| glr.update(wrong(&mut random, 0.8)))
+            .unwrap();
         assert!(delay < 30 && glr.since().abs_diff(delay) <= 8, "{delay}");
         glr.update(0.0);
         assert_eq!(glr.width(), 1, "it starts anew");
         let mut small = ErrorGlr::default();
-        assert!((0..20_000).all(|_| !small.update(random.wrong(0.2))));
-        let delay = (1..3_000).find(|_| small.update(random.wrong(0.27)));
+        assert!((0..20_000).all(|_| !small.update(wrong(&mut random, 0.2))));
+        let delay = (1..3_000).find(|_| small.update(wrong(&mut random, 0.27)));
         assert!(delay.is_some_and(|d| d > 50));
     }
 
@@ -409,12 +403,12 @@ mod tests {
     fn state_is_small_and_goes_on_where_it_was() {
         let (mut glr, mut random) = (ErrorGlr::default(), Random(5));
         for _ in 0..100_000 {
-            glr.update(random.wrong(0.3));
+            glr.update(wrong(&mut random, 0.3));
         }
         let stored = serde_json::to_string(&glr).unwrap();
         let mut other: ErrorGlr = serde_json::from_str(&stored).unwrap();
         for _ in 0..5_000 {
-            let x = random.wrong(0.3);
+            let x = wrong(&mut random, 0.3);
             assert_eq!(glr.update(x), other.update(x));
         }
         assert_eq!(glr, other);

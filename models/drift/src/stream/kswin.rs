@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::StatError;
 use crate::ks::ks;
+use crate::window::random::Random;
 
 /// KSWIN (Raab et al. 2020) with River's defaults: alpha 0.005, window 100, newest 30; an alarm needs p <= alpha and
 /// D > 0.1. The window then holds the newest part until the next update, which begins an empty one.
@@ -67,11 +68,11 @@ impl Kswin {
 
     /// Takes a value; true = alarm.
     pub fn update(&mut self, x: f64) -> bool {
-        let mut random = self.random;
+        let mut random = Random(self.random);
         let fired = self.update_with(x, |population, count| {
             sample(&mut random, population, count)
         });
-        self.random = random;
+        self.random = random.0;
         fired
     }
 
@@ -105,19 +106,12 @@ impl Kswin {
     }
 }
 
-/// Without replacement: a partial Fisher-Yates shuffle on SplitMix64.
-fn sample(state: &mut u64, population: usize, count: usize) -> Vec<usize> {
+/// Without replacement: a partial Fisher-Yates shuffle.
+fn sample(random: &mut Random, population: usize, count: usize) -> Vec<usize> {
     let mut pool: Vec<usize> = (0..population).collect();
     let count = count.min(population);
     for i in 0..count {
-        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        let left = (population - i) as u128;
-        let j = i + ((u128::from(z) * left) >> 64) as usize;
-        pool.swap(i, j);
+        pool.swap(i, i + random.below(population - i));
     }
     pool.truncate(count);
     pool

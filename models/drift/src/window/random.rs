@@ -1,7 +1,8 @@
-//! SplitMix64: owns the seeded random numbers of the bootstrap, never a global state.
+//! SplitMix64: owns the seeded random numbers of this crate, its tests and examples, never a global state.
+#![allow(dead_code, reason = "each of those who share it needs a part")]
 
 /// A seeded generator.
-pub(crate) struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
@@ -21,10 +22,14 @@ impl Random {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 
-    #[cfg(test)]
+    /// From 0 to below 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 * 2f64.powi(-53)
+    }
+
+    /// Of the normal distribution (Box and Muller, 1958).
     pub(crate) fn normal(&mut self) -> f64 {
-        let unit = |bits: u64| (bits >> 11) as f64 * 2f64.powi(-53);
-        let radius = (-2.0 * (1.0 - unit(self.next())).ln()).sqrt();
-        radius * (std::f64::consts::TAU * unit(self.next())).cos()
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 }
