@@ -10,6 +10,8 @@
 mod evidence;
 #[path = "rollouts/experiments.rs"]
 mod experiments;
+#[path = "rollouts/given_up.rs"]
+mod given_up;
 #[path = "rollouts/outdated.rs"]
 mod outdated;
 #[path = "rollouts/stages.rs"]

@@ -123,6 +123,12 @@ fn spawn_loop(running: &mut app::Running) {
         hub.leads.clone(),
         hub.end.clone(),
     ));
+    running.spawn(drift::daily::run(
+        (hub.store.clone(), hub.signer.clone()),
+        drift::verdict::Rules::default(),
+        hub.leads.clone(),
+        hub.end.clone(),
+    ));
     running.spawn(drift::fleet::run(
         hub.store.clone(),
         hub.leads.clone(),

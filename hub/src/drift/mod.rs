@@ -1,11 +1,14 @@
 //! Confirms the devices' drift signals: owns the loop that checks them against stored forecasts and actuals, never the verdict.
 
+pub mod daily;
 pub mod estimate;
 pub mod fleet;
 mod fleet_words;
+mod given_up;
 pub mod inputs;
 pub mod later;
 mod outdated;
+pub mod rivals;
 mod together;
 pub mod verdict;
 
@@ -28,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::features::{self, Kept};
 use crate::page::{Course, Panel};
 use crate::training::{self, Request, admit};
-use crate::triggers;
+use crate::triggers::{self, policy::Policy};
 use verdict::{Decision, DeviceDays, LastRetrain, Rules, Verdict, decide};
 
 const DAY_MS: Millis = 86_400_000;
@@ -211,6 +214,34 @@ async fn check(
     if signals.is_empty() && !judged.confirmed {
         return Ok(());
     }
+    let rules = &cooled(rules, &policy);
+    let report = document(&judged, signals, &promise, rules, &days);
+    let about = (forecaster, champion);
+    act(store, rules, about, (trigger, &judged, &report), now).await
+}
+
+/// The rules with the cool-down of a forecaster.
+fn cooled(rules: &Rules, policy: &Policy) -> Rules {
+    Rules {
+        cool_down_days: policy.cool_down_days(),
+        ..*rules
+    }
+}
+
+/// Decides what follows from a verdict, and does it: report and decision are kept, and a training is enqueued where it is time for one.
+async fn act(
+    store: &Store,
+    rules: &Rules,
+    (forecaster, champion): (&ForecasterRow, &ModelVersionRow),
+    (trigger, judged, report): (&str, &Verdict, &Value),
+    now: Millis,
+) -> Result<()> {
+    let spec = &forecaster.spec;
+    let policy = triggers::policy_of(forecaster)?;
+    let asked = match trigger {
+        "drift" => policy.drift,
+        _ => policy.error,
+    };
     let last = store.last_decision(&spec.name, "retrain").await?;
     let last = last.and_then(|d| {
         let crowned = d.job.is_some() && champion.lineage["training_run"].as_i64() == d.job;
@@ -219,13 +250,8 @@ async fn check(
             crowned,
         })
     });
-    let rules = &Rules {
-        cool_down_days: policy.cool_down_days(),
-        ..*rules
-    };
-    let decision = decide(&judged, now, last, rules);
+    let decision = decide(judged, now, last, &cooled(rules, &policy));
     let today = triggers::today(store, &spec.name).await?;
-    let report = document(&judged, signals, &promise, rules, &days);
     let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
     let id = store
         .add_drift_report(
@@ -233,7 +259,7 @@ async fn check(
             (&spec.name, champion.version),
             (time(judged.onset), time(now)),
             judged.confirmed,
-            &report,
+            report,
         )
         .await?;
     let alone = admit::change(&judged.devices, &policy)

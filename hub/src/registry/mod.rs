@@ -4,6 +4,7 @@ pub mod diff;
 pub mod import;
 pub mod promote;
 pub mod retention;
+pub mod worlds;
 
 use std::sync::Arc;
 

@@ -6,6 +6,8 @@ use fieldcast_store::bundles::{HeldRow, OrderedRow, StateRow};
 use fieldcast_store::{Result, Store};
 use fieldcast_wire::{message, pb};
 
+use super::worlds;
+
 /// The newest are kept in any case: what is made now is judged beside what was made before.
 const AT_LEAST: usize = 2;
 
@@ -78,6 +80,7 @@ pub async fn apply(store: &Store, newest: u32) -> Result<Vec<(String, i64)>> {
         .many_bundles(i64::try_from(newest).unwrap_or(i64::MAX))
         .await?
     {
+        let wanted = wanted_back(store, &forecaster).await?;
         let locked = store.lock_bundles(&forecaster).await?;
         let Some(devices) = on_devices(&locked.states, &forecaster) else {
             tracing::warn!(
@@ -88,6 +91,7 @@ pub async fn apply(store: &Store, newest: u32) -> Result<Vec<(String, i64)>> {
         };
         let mut named = unanswered(&locked.ordered, &devices);
         named.extend(&locked.named);
+        named.extend(wanted);
         let gone = choose(&locked.held, &named, &devices.bundles, newest);
         if gone.is_empty() {
             continue;
@@ -98,6 +102,16 @@ pub async fn apply(store: &Store, newest: u32) -> Result<Vec<(String, i64)>> {
         removed.extend(versions.into_iter().map(|v| (forecaster.clone(), v)));
     }
     Ok(removed)
+}
+
+/// Versions that a world of before may want back.
+async fn wanted_back(store: &Store, forecaster: &str) -> Result<Vec<i64>> {
+    let known = store.forecaster(forecaster).await?;
+    let Some((known, champion)) = known.zip(store.champion(forecaster).await?) else {
+        return Ok(Vec::new());
+    };
+    let rows = worlds::before(store, &champion, &known.spec).await?;
+    Ok(rows.iter().map(|row| row.version).collect())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! ```
 //! The champion is what a new model is compared with. A device may have given it up by itself, for being far worse than nothing:
 //! in a block in which it ran nowhere, what devices run instead takes its place, as nobody would ever be shown anything otherwise.
+//! Data time passes with what is sent, not with what counts: a rollout none of whose blocks counts ends by its plan, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,16 +76,11 @@ fn judge(
     let closed = closed(rows, watchers, block_ms);
     let settings = Settings::of_challenger(challenger);
     let verdict = Test::new(settings)?.verdict(closed.iter().map(|r| losses(r, block_ms)));
-    let begin = closed.iter().map(|r| block_of(r, block_ms)).min();
-    let end = closed.iter().map(|r| block_of(r, block_ms)).max();
-    let span_ms = begin
-        .zip(end)
-        .map_or(0, |(begin, end)| (end - begin).saturating_add(block_ms));
     let instead = closed.iter().filter(|r| !r.beside_champion);
     let instead: BTreeSet<i64> = instead.map(|r| block_of(r, block_ms)).collect();
     Ok(Evidence {
         challenger,
-        span_ms,
+        span_ms: span(rows, watchers, block_ms),
         // A device's first block is none that is judged.
         instead: u32::try_from(instead.len())
             .unwrap_or(u32::MAX)
@@ -137,6 +133,25 @@ fn block_of(row: &PairedRow, block_ms: i64) -> i64 {
     row.from_time.timestamp_millis().div_euclid(block_ms.max(1)) * block_ms.max(1)
 }
 
+/// Data time that has passed since watching began, whether its blocks count or not: a rollout of which none counts must end, too.
+/// Of several watchers the middle one's first and newest block, so that a single clock decides nothing.
+fn span(rows: &[PairedRow], watchers: &BTreeSet<&str>, block_ms: i64) -> i64 {
+    let mut seen: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for row in rows.iter().filter(|r| watchers.contains(r.device.as_str())) {
+        let block = block_of(row, block_ms);
+        let (first, last) = seen.entry(&row.device).or_insert((block, block));
+        (*first, *last) = ((*first).min(block), (*last).max(block));
+    }
+    let (mut first, mut last): (Vec<i64>, Vec<i64>) = seen.into_values().unzip();
+    first.sort_unstable();
+    last.sort_unstable();
+    let begin = first.get(first.len().saturating_sub(1) / 2);
+    let end = last.get(last.len() / 2);
+    begin.zip(end).map_or(0, |(begin, end)| {
+        (end - begin).saturating_add(block_ms).max(0)
+    })
+}
+
 /// The rows of closed blocks; `rows` in the order in which they came.
 fn closed<'r>(
     rows: &'r [PairedRow],
@@ -166,8 +181,10 @@ fn closed<'r>(
             until = *first.key();
             let rows = first.remove();
             let champion = rows.iter().any(|r| r.beside_champion);
-            // Where it still runs somewhere whose row is only late, what stands in for it elsewhere is no measure.
-            if champion || newest.values().all(|(_, beside)| !beside) {
+            // Where it still runs somewhere whose row is only late, what stands in for it elsewhere is no measure. Who has been silent
+            // for long says nothing of where it runs.
+            let awaited = until.saturating_sub(FAR_AHEAD.saturating_mul(block_ms));
+            if champion || newest.values().all(|(n, beside)| !beside || *n <= awaited) {
                 closed.extend(rows.into_iter().filter(|r| r.beside_champion == champion));
             }
         }

@@ -103,6 +103,46 @@ fn a_stand_in_is_no_measure_while_the_champions_device_is_only_late() {
 }
 
 #[test]
+fn who_went_silent_with_the_champion_holds_no_stand_in_back_for_ever() {
+    let instead = |id, block| PairedRow {
+        beside_champion: false,
+        ..row(id, "b", block, 1.0)
+    };
+    // a ran the champion when it went away for good; b has given it up.
+    let mut rows = vec![row(1, "a", 1, 1.0), instead(2, 1)];
+    rows.extend((2..40).map(|day| instead(day + 1, day)));
+    let counted = ids(&rows, &["a", "b"]);
+    assert_eq!(counted[..2], [1, 16], "b counts alone from a fortnight on");
+    assert_eq!(counted.len(), 24, "{counted:?}");
+}
+
+#[test]
+fn time_passes_for_a_rollout_of_which_no_block_counts() {
+    let instead = |id, device: &str, block| PairedRow {
+        beside_champion: false,
+        ..row(id, device, block, 1.0)
+    };
+    // c runs the champion and sends a block now and then; the others have given it up.
+    let mut rows = Vec::new();
+    for day in 1..=120 {
+        rows.push(instead(3 * day, "a", day));
+        rows.push(instead(3 * day + 1, "b", day));
+        if day % 10 == 1 {
+            rows.push(row(3 * day + 2, "c", day, 1.0));
+        }
+    }
+    let watchers = ["a", "b", "c"].into();
+    let known = judge(&rows, &watchers, DAY, 1).unwrap();
+    assert!(known.blocks < 15, "{known:?}");
+    assert_eq!(known.span_ms, 120 * DAY);
+    // A clock of its own ends nothing.
+    rows.push(row(1_000, "c", 9_000, 1.0));
+    assert_eq!(judge(&rows, &watchers, DAY, 1).unwrap().span_ms, 120 * DAY);
+    let ends = judge(&rows[..60], &["a", "b", "c"].into(), DAY, 1).unwrap();
+    assert!(ends.span_ms < 40 * DAY, "{ends:?}");
+}
+
+#[test]
 fn the_better_model_is_shown_to_be_better_and_the_worse_one_to_be_worse() {
     let of = |watching: f64| {
         // The difference varies from day to day.

@@ -4,6 +4,7 @@ pub mod admit;
 mod again;
 mod checkpoint;
 mod compare;
+mod known;
 pub mod make;
 pub mod old;
 pub mod plan;
@@ -40,7 +41,7 @@ pub const KIND: &str = "train";
 /// What a training job is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
-    /// `drift` or `person`.
+    /// `drift`, `error`, `rival`, `given_up`, `volume`, `schedule` or `person`.
     pub trigger: String,
     /// Why, in words.
     pub reason: String,
@@ -56,6 +57,17 @@ pub struct Request {
     /// Training run whose snapshot is taken again, with its cut where it made a model.
     #[serde(default)]
     pub again: Option<i64>,
+}
+
+impl Request {
+    /// Since when the world is another one, where that is what asks: then a version of before may be the answer.
+    fn another_world(&self) -> Option<Millis> {
+        let found = matches!(
+            self.trigger.as_str(),
+            "drift" | "error" | "rival" | "given_up"
+        );
+        self.onset.filter(|_| found)
+    }
 }
 
 fn one() -> u64 {
@@ -184,9 +196,6 @@ pub async fn run(
     };
     let mut cut = again.as_ref().and_then(Earlier::cut).unwrap_or_else(usual);
     cut.config.seed = request.seed;
-    let parent = champion.as_ref().filter(|_| limits.warm_start);
-    let (begun, hindered) = warm::beginning(store, signer, (parent, again.as_ref()), &spec).await?;
-    cut.config.parent = begun.as_ref().map(|b| b.onnx.clone());
     let all: Vec<Series> = data
         .into_iter()
         .map(|d| Series {
@@ -196,24 +205,64 @@ pub async fn run(
         })
         .collect();
     let all = Arc::new(TrainingData { series: all });
-    let kept = checkpoint::Kept::new(store, job, earlier);
-    let parent = begun.as_ref().map(|b| b.parent.clone());
-    let mut trained = fit(&spec, &all, (&cut, parent), kept, handle).await?;
-    trained.warm = trained.warm.or(hindered);
+    let (known, gate) = match (&again, &champion, request.another_world()) {
+        (Some(earlier), ..) => {
+            let days = (request.onset.unwrap_or(first), last);
+            let known = known::again(store, signer, earlier, &cut, days).await?;
+            (known, limits.gate())
+        }
+        (None, Some(champion), Some(onset)) => {
+            let question = known::Question {
+                spec: &spec,
+                champion,
+                data: &all,
+                onset,
+                last,
+                gate: limits.gate(),
+            };
+            known::find(store, signer, &question, handle).await?
+        }
+        _ => (None, limits.gate()),
+    };
+    let parent = champion
+        .as_ref()
+        .filter(|_| limits.warm_start && known.is_none());
+    let (begun, hindered) = warm::beginning(store, signer, (parent, again.as_ref()), &spec).await?;
+    let (taken, mut trained) = match known {
+        Some(known) => {
+            cut = known.cut;
+            (Some(known.version), known.trained)
+        }
+        None => {
+            cut.config.parent = begun.as_ref().map(|b| b.onnx.clone());
+            let kept = checkpoint::Kept::new(store, job, earlier);
+            let parent = begun.as_ref().map(|b| b.parent.clone());
+            let mut trained = fit(&spec, &all, (&cut, parent), kept, handle).await?;
+            trained.warm = trained.warm.or(hindered);
+            (None, trained)
+        }
+    };
     if let Some(note) = &trained.warm {
         handle.line(format!("warm start: {}", note.reason));
     }
+    let unlearnt = match (cut.holdout_from, trained.refitted) {
+        (Some(holdout), true) => holdout,
+        _ => trained.split.calibrate_from,
+    };
     if cut.holdout_from.is_some() {
         let (spec, all, fitted) = (spec.clone(), Arc::clone(&all), trained.clone());
         trained.calibration.daily =
-            computed(move || Ok(daily_errors(&spec, &all, &fitted, last)?)).await?;
+            computed(move || Ok(daily_errors(&spec, &all, &fitted, (unlearnt, last))?)).await?;
     }
     trained.calibration.widths = {
         let (spec, all, fitted) = (spec.clone(), Arc::clone(&all), trained.clone());
-        computed(move || Ok(width_errors(&spec, &all, &fitted, last)?)).await?
+        computed(move || Ok(width_errors(&spec, &all, &fitted, (unlearnt, last))?)).await?
     };
     let trained = Arc::new(trained);
-    handle.line(format!("chosen: {}", trained.chosen));
+    match taken {
+        Some(version) => handle.line(format!("taken: the weights of version {version}")),
+        None => handle.line(format!("chosen: {}", trained.chosen)),
+    }
     handle.progress(0.85, "sealing");
     let scores = serde_json::to_value(&trained.table).unwrap_or_default();
 
@@ -264,7 +313,7 @@ pub async fn run(
                     cut.config.unseen.clone(),
                 ],
                 onset: request.onset,
-                gate: limits.gate(),
+                gate,
             };
             Some(computed(move || compare::compare(&judged)).await?)
         }
@@ -277,7 +326,7 @@ pub async fn run(
         "spec_version": forecaster.version, "seed": request.seed, "code_version": crate::CODE_VERSION,
         "data_from": first, "data_until": cut.train_until, "onset": request.onset, "config": cut.config,
         "unseen": cut.config.unseen, "split": trained.split, "chosen": trained.chosen,
-        "warm": warm::document(begun.as_ref(), trained.warm.as_ref()),
+        "warm": warm::document(begun.as_ref(), trained.warm.as_ref()), "known": taken,
     });
     let better = repeated.is_none() && comparison.as_ref().is_none_or(|c| c.verdict.better);
     let document = repeated
@@ -364,9 +413,9 @@ fn daily_errors(
     spec: &ForecasterSpec,
     all: &TrainingData,
     trained: &Trained,
-    last: Millis,
+    (from, last): (Millis, Millis),
 ) -> Result<DailyErrors, fieldcast_train::TrainError> {
-    let span = (trained.split.calibrate_from, last.saturating_add(1));
+    let span = (from, last.saturating_add(1));
     fieldcast_train::evaluate::cases(spec, all, span, 1).and_then(|cases| {
         fieldcast_train::evaluate::daily_errors(&cases, all, spec.period_ms(), |window| {
             fieldcast_train::predict(&trained.params, window)
@@ -379,9 +428,9 @@ fn width_errors(
     spec: &ForecasterSpec,
     all: &TrainingData,
     trained: &Trained,
-    last: Millis,
+    (from, last): (Millis, Millis),
 ) -> Result<Option<WidthErrors>, fieldcast_train::TrainError> {
-    let span = (trained.split.calibrate_from, last.saturating_add(1));
+    let span = (from, last.saturating_add(1));
     let cases = fieldcast_train::evaluate::cases(spec, all, span, 1)?;
     fieldcast_train::evaluate::width_errors(&cases, all, &spec.quantiles, |window| {
         fieldcast_train::predict(&trained.params, window)

@@ -14,6 +14,12 @@ const PART_ORIGINS: Millis = 30;
 /// How much the new world counts in all, against the old one.
 const RECENT: f64 = 6.0;
 
+/// Share of the days since the onset that says which version of before is the one, and the fewest of them.
+const CHOSEN_SHARE: f64 = 0.3;
+const MIN_CHOSEN_DAYS: Millis = 2;
+/// Fewest days that such a version is judged on.
+const MIN_JUDGED_DAYS: Millis = 3;
+
 /// Of each such block of older data the end is kept from learning, at least; 90 days, so that the days of the week go round.
 const BLOCK_DAYS: Millis = 90;
 /// Days of origins in what is kept, at least.
@@ -86,6 +92,17 @@ pub fn cut(
         holdout_from: Some(train_until),
         config,
     }
+}
+
+/// How the days since an onset are parted where versions of before may be the answer: until when one is chosen, and from when on it is
+/// judged. They have learnt from none of these days, so that all of them speak. None where they are too few.
+#[must_use]
+pub fn known(onset: Millis, last: Millis, horizon_ms: Millis) -> Option<(Millis, Millis)> {
+    let days = last - horizon_ms - onset;
+    let chosen = ((days as f64 * CHOSEN_SHARE) as Millis).max(MIN_CHOSEN_DAYS * DAY_MS);
+    let judged_from = onset + chosen + horizon_ms;
+    (last - horizon_ms - judged_from >= MIN_JUDGED_DAYS * DAY_MS)
+        .then_some((onset + chosen, judged_from))
 }
 
 fn kept_ms((period_ms, horizon_ms): (Millis, Millis)) -> Millis {
@@ -180,6 +197,23 @@ mod tests {
             .unseen;
         let lost: Millis = long.iter().map(|(from, end)| end - from).sum();
         assert!(!long.is_empty() && lost * BLOCK_PARTS <= days(5_000));
+    }
+
+    #[test]
+    fn a_version_of_before_is_chosen_and_judged_on_other_days_of_the_new_world() {
+        let days = |n: Millis| n * DAY_MS;
+        let (chosen, judged) = known(days(400), days(420), DAY_MS).unwrap_or_default();
+        assert!(
+            chosen > days(405) && chosen < days(406),
+            "{}",
+            chosen / DAY_MS
+        );
+        assert_eq!(judged, chosen + DAY_MS, "no actual value is in both");
+        assert_eq!(known(days(400), days(406), DAY_MS), None);
+        assert_eq!(
+            known(days(400), days(407), DAY_MS),
+            Some((days(402), days(403)))
+        );
     }
 
     #[test]

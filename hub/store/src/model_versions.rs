@@ -297,6 +297,23 @@ impl Store {
         .during(format!("read a model version of {}", forecaster))
     }
 
+    /// Versions that have been champions and can still be ordered, newest first.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn past_champions(&self, forecaster: &str) -> Result<Vec<ModelVersionRow>> {
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{SELECT} WHERE m.forecaster = $1 AND c.version IS NULL AND b.removed_at IS NULL
+             AND EXISTS (SELECT FROM rollouts o WHERE o.forecaster = m.forecaster AND o.model_version = m.version
+                AND o.status = 'succeeded')
+             ORDER BY m.version DESC"
+        )))
+        .bind(forecaster)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("read the past champions of {}", forecaster))
+    }
+
     /// The champion of group `all`.
     ///
     /// # Errors

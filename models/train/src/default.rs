@@ -47,30 +47,88 @@ pub(crate) fn score(
     sum / f64::max(count, 1.0)
 }
 
+/// One of the ridges whose mean was taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    form: usize,
+    penalty: f64,
+    weight: f64,
+}
+
+/// The mean of four ridges, as it was chosen.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) highway: Highway,
+    /// Of the best of them, as the settings have it.
+    pub(crate) penalty: f64,
+    parts: Vec<Part>,
+}
+
+impl Chosen {
+    /// The same mean of the same ridges, fitted to other samples.
+    pub(crate) fn refit(
+        &self,
+        batcher: &Batcher<'_>,
+        samples: &[Sample],
+    ) -> Result<Highway, TrainError> {
+        let equations = Equations::new(batcher, samples);
+        let solved: Result<Vec<(f64, Highway)>, TrainError> = self
+            .parts
+            .iter()
+            .map(|p| Ok((p.weight, equations.solve(p.form, p.penalty)?)))
+            .collect();
+        let solved = solved?;
+        let parts: Vec<(f64, &Highway)> = solved.iter().map(|(w, h)| (*w, h)).collect();
+        Ok(Highway::averaged(&parts))
+    }
+}
+
+/// What the ridges of any penalty follow from: over the whole window, and over few features of it.
+struct Equations<'a> {
+    whole: NormalEquations,
+    compact: CompactEquations<'a>,
+}
+
+impl<'a> Equations<'a> {
+    fn new(batcher: &'a Batcher<'a>, samples: &[Sample]) -> Self {
+        Self {
+            whole: NormalEquations::new(batcher, samples),
+            compact: CompactEquations::new(batcher, samples),
+        }
+    }
+
+    /// Of the forms the first two are over the whole window, and every second one has the calendar.
+    fn solve(&self, form: usize, penalty: f64) -> Result<Highway, TrainError> {
+        match form {
+            0 | 1 => self.whole.solve(penalty, form == 1),
+            _ => self.compact.solve(penalty, form == 3),
+        }
+    }
+}
+
 /// The mean of four ridges: over the whole window or over few features of it, with the calendar or without, each with the
 /// penalty that scores best on the selection part. Each counts as far as `judged`, which no weight was learnt from, speaks for
-/// it. The penalty of the best comes with it.
+/// it.
 pub(crate) fn fit_highway(
     batcher: &Batcher<'_>,
     train: &[Sample],
     (select, judged): (&[Sample], &[Sample]),
     config: &TrainConfig,
-) -> Result<(Highway, f64), TrainError> {
-    let whole = NormalEquations::new(batcher, train);
-    let compact = CompactEquations::new(batcher, train);
-    let mut forms: [Option<(f64, Highway, f64)>; 4] = Default::default();
+) -> Result<Chosen, TrainError> {
+    let equations = Equations::new(batcher, train);
+    let mut forms: [Option<(f64, Highway, f64, f64)>; 4] = Default::default();
     let mut failed = None;
     for penalty in &config.ridge_penalties {
         let few = *penalty * COMPACT;
-        for (form, solved) in [
-            (0, whole.solve(*penalty, false)),
-            (1, whole.solve(*penalty, true)),
-            (2, compact.solve(*penalty, false)),
-            (2, compact.solve(few, false)),
-            (3, compact.solve(*penalty, true)),
-            (3, compact.solve(few, true)),
+        for (form, asked) in [
+            (0, *penalty),
+            (1, *penalty),
+            (2, *penalty),
+            (2, few),
+            (3, *penalty),
+            (3, few),
         ] {
-            let highway = match solved {
+            let highway = match equations.solve(form, asked) {
                 Ok(highway) => highway,
                 Err(e) => {
                     failed = Some(e);
@@ -83,34 +141,42 @@ pub(crate) fn fit_highway(
                 .as_ref()
                 .is_none_or(|(least, ..)| error < *least)
             {
-                forms[form] = Some((error, highway, *penalty));
+                forms[form] = Some((error, highway, *penalty, asked));
             }
         }
     }
-    let mut forms: Vec<(f64, Highway, f64)> = forms.into_iter().flatten().collect();
-    for (error, highway, _) in &mut forms {
+    let mut forms: Vec<(usize, (f64, Highway, f64, f64))> = forms
+        .into_iter()
+        .enumerate()
+        .filter_map(|(form, found)| Some((form, found?)))
+        .collect();
+    for (_, (error, highway, ..)) in &mut forms {
         let ridge = Ridge::new(highway, batcher.panel.horizon);
         *error = score(&ridge, None, batcher, judged);
     }
-    let Some((least, _, penalty)) = forms.iter().min_by(|a, b| a.0.total_cmp(&b.0)) else {
+    let best = forms.iter().min_by(|a, b| a.1.0.total_cmp(&b.1.0));
+    let Some((least, penalty)) = best.map(|(_, (least, _, penalty, _))| (*least, *penalty)) else {
         return Err(failed.unwrap_or(TrainError::Config {
             setting: "ridge_penalties",
             problem: "must not be empty",
         }));
     };
     let apart = independent(batcher, judged);
-    let weights: Vec<f64> = forms
+    let parts: Vec<Part> = forms
         .iter()
-        .map(|(error, ..)| {
-            (least.max(f64::MIN_POSITIVE) / error.max(f64::MIN_POSITIVE)).powf(apart)
+        .map(|(form, (error, _, _, asked))| Part {
+            form: *form,
+            penalty: *asked,
+            weight: (least.max(f64::MIN_POSITIVE) / error.max(f64::MIN_POSITIVE)).powf(apart),
         })
         .collect();
-    let parts: Vec<(f64, &Highway)> = weights
-        .iter()
-        .copied()
-        .zip(forms.iter().map(|f| &f.1))
-        .collect();
-    Ok((Highway::averaged(&parts), *penalty))
+    let weighted = parts.iter().map(|p| p.weight);
+    let weighted: Vec<(f64, &Highway)> = weighted.zip(forms.iter().map(|f| &f.1.1)).collect();
+    Ok(Chosen {
+        highway: Highway::averaged(&weighted),
+        penalty,
+        parts,
+    })
 }
 
 /// Windows' worth of errors in `samples` that are not copies of each other: neighbours share steps ahead, errors of one

@@ -15,7 +15,7 @@ use crate::calibrate::{calibration, conformal_offsets, outward};
 use crate::checkpoint::{Checkpoints, Keep};
 use crate::data::Panel;
 use crate::decoder::Decoder;
-use crate::default::{fit_highway, independent};
+use crate::default::{Chosen, fit_highway, independent};
 use crate::ensemble::Ensemble;
 use crate::heads::{Task, fit_heads, fresh};
 use crate::importance::{InputImportance, permutation};
@@ -88,6 +88,8 @@ pub struct Trained {
     pub importance: Vec<InputImportance>,
     /// What came of beginning at an earlier model, where there was one.
     pub warm: Option<WarmStart>,
+    /// The chosen model has learnt from all parts since it was chosen: what is measured of its errors must be of later days.
+    pub refitted: bool,
 }
 
 /// Trains `spec`'s preset on `data` and chooses the best model.
@@ -242,9 +244,8 @@ impl Run<'_> {
                 candidate: Candidate::Naive(season),
             });
         }
-        let (highway, penalty) =
-            fit_highway(&batcher, &self.parts.train, (select, &judged), self.config)?;
-        let ridge = Ridge::new(&highway, self.panel.horizon);
+        let linear = fit_highway(&batcher, &self.parts.train, (select, &judged), self.config)?;
+        let ridge = Ridge::new(&linear.highway, self.panel.horizon);
         let mut alone = Ensemble::equal(&ridge, &[]);
         alone.fit_width(&batcher, &self.parts.train);
         let outcomes = alone.outcomes(&batcher, &judged);
@@ -304,9 +305,48 @@ impl Run<'_> {
         let Some((_, chosen, outcomes)) = best else {
             return Err(TrainError::Diverged { epoch: 0 });
         };
-        let mut trained = self.trained(models, chosen, table, &outcomes, Some(penalty))?;
+        let mut trained = self.trained(models, chosen, table, &outcomes, Some(linear.penalty))?;
         trained.warm = warm;
+        if trained.chosen == "ridge" && self.panel.weight_from.iter().any(Option::is_some) {
+            trained.params = self.refitted(&batcher, &linear, &outcomes)?;
+            trained.refitted = true;
+        }
         Ok(trained)
+    }
+
+    /// The chosen ridge, fitted once more to all parts: of a world that has just begun, choosing and calibrating take most of
+    /// the days. Its intervals are those of the ridge that has not seen the calibration part, which are wider, if anything.
+    fn refitted(
+        &self,
+        batcher: &Batcher<'_>,
+        linear: &Chosen,
+        outcomes: &[Outcome],
+    ) -> Result<ModelParams, TrainError> {
+        let Parts {
+            train,
+            select,
+            calibrate,
+            ..
+        } = self.parts;
+        let mut all = [&train[..], select, calibrate].concat();
+        // More days of the new world count as much together as those that were learnt from did.
+        let recent = |part: &[Sample]| part.iter().filter(|s| s.weight > 1.0).count() as f32;
+        let share = (recent(train) / recent(&all).max(1.0)).max(f32::MIN_POSITIVE);
+        for sample in all.iter_mut().filter(|s| s.weight > 1.0) {
+            sample.weight = (sample.weight * share).max(1.0);
+        }
+        let highway = linear.refit(batcher, &all)?;
+        let before = Ridge::new(&linear.highway, self.panel.horizon);
+        let mut width = Ensemble::equal(&before, &[]);
+        width.fit_width(batcher, train);
+        let ridge = Ridge::new(&highway, self.panel.horizon);
+        let ensemble = Ensemble {
+            ridge: &ridge,
+            ..width
+        };
+        let levels = &self.spec.quantiles;
+        let offsets = conformal_offsets(outcomes, self.panel.horizon, levels);
+        Ok(self.ensemble_params(batcher, &ensemble, &outward(&offsets, levels)))
     }
 
     /// The candidate with intervals from the calibration part, and its outcomes there.
@@ -517,6 +557,7 @@ impl Run<'_> {
             penalty,
             importance: Vec::new(),
             warm: None,
+            refitted: false,
         })
     }
 }

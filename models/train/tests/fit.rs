@@ -390,3 +390,52 @@ fn what_cannot_be_trained_is_told_before_it_starts() {
         Err(TrainError::Config { .. })
     ));
 }
+
+#[test]
+fn after_a_change_the_chosen_ridge_learns_from_the_days_that_chose_it_too() {
+    let (spec, mut data) = (default_spec(), bent_world(90));
+    // From day 60 on the cycle is turned upside down.
+    let day = |n: i64| START + n * 24 * HOUR_MS;
+    let turn = |size: f64, row: &mut FeatureRow| {
+        let hour = (row.time - START) / HOUR_MS % 24;
+        let cycle = (std::f64::consts::TAU * hour as f64 / 24.0).sin();
+        row.values[0] -= 6.0 * size * cycle;
+    };
+    for (series, size) in data.series.iter_mut().zip([1.0, 40.0]) {
+        let changed = series.rows.iter_mut().filter(|r| r.time >= day(60));
+        changed.for_each(|row| turn(size, row));
+        series.weight_from = Some(day(60));
+    }
+    let mut known = data.clone();
+    for series in &mut known.series {
+        series.rows.retain(|r| r.time < day(70));
+    }
+    let config = TrainConfig {
+        max_epochs: 0,
+        forest: false,
+        train_share: 0.9,
+        select_share: 0.05,
+        recent_weight: 40.0,
+        ..TrainConfig::default()
+    };
+    let trained = run(&spec, &known, &config).unwrap();
+    assert_eq!(trained.chosen, "ridge", "{:?}", trained.table);
+    assert!(trained.refitted);
+    let (_, before) = trained.models.iter().find(|(n, _)| n == "ridge").unwrap();
+    let cases = evaluate::cases(&spec, &data, (day(71), day(90)), 1).unwrap();
+    let error = |params: &ModelParams| {
+        evaluate::backtest(&cases, &spec.quantiles, |w| predict(params, w))
+            .unwrap()
+            .mase
+    };
+    let (before, after) = (error(before), error(&trained.params));
+    assert!(after < before, "{after} after, {before} before");
+    // Where nothing has changed the model is the one that was chosen.
+    for series in &mut known.series {
+        series.weight_from = None;
+    }
+    let usual = run(&spec, &known, &config).unwrap();
+    assert!(!usual.refitted);
+    let of_chosen = usual.models.iter().find(|(n, _)| *n == usual.chosen);
+    assert_eq!(of_chosen.unwrap().1, usual.params);
+}

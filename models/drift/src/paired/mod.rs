@@ -4,7 +4,7 @@
 //! that device, is averaged over devices: shocks are shared by devices, so the block is the unit, and one bet is made on each
 //! (`bets`). Two bettors, one on gains and one on losses, start with 1; if their claim is false, what they have is 20 or
 //! more at any time, looked at as often as one likes, in at most one of 20 runs (Ville, 1939). `rows` makes differences,
-//! `bets` the evidence, `interval` the gain's bounds, `budget` the shares of many challengers.
+//! `bets` the evidence, `interval` the gain's bounds, `budget` the shares of many challengers, `since` when a model became better.
 //! What is claimed is about differences within the clip, and about runs of blocks that depend on each other no more than stated:
 //! `docs/rollouts.md` has what was measured where neither is sure.
 //!
@@ -18,6 +18,7 @@ mod bets;
 mod budget;
 mod interval;
 mod rows;
+mod since;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use budget::share;
 pub use rows::Row;
+pub use since::{Since, better_since};
 
 use crate::StatError;
 use bets::Evidence;

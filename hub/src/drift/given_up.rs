@@ -1,0 +1,176 @@
+//! A champion that no device runs any more, as each of them has gone back from it by itself: owns whether that is so and since when,
+//! never what a device does.
+//!
+//! With it its errors are gone, by which drift is measured: nothing else would ever ask for a retraining.
+
+use anyhow::{Context as _, Result};
+use fieldcast_store::Store;
+use fieldcast_store::forecasters::ForecasterRow;
+use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_wire::{Sha256, pb};
+use serde_json::json;
+
+use super::verdict::{Rules, Verdict, verdict};
+use super::{BEFORE_MS, DAY_MS, Millis, act, daily_errors, document, promise_of};
+use crate::rollout::rows::reported;
+
+/// What one connected device says of the champion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Word {
+    device: String,
+    /// It went back from what it was ordered, with the reason; none: it did not.
+    gave_up: Option<String>,
+    /// The champion makes its forecasts.
+    runs: bool,
+}
+
+/// Why the fleet counts as having given the champion up: somebody has, and nobody who is connected runs it.
+fn all(words: &[Word]) -> Option<String> {
+    let gone: Vec<(&str, &str)> = words
+        .iter()
+        .filter_map(|w| Some((w.device.as_str(), w.gave_up.as_deref()?)))
+        .collect();
+    if gone.is_empty() || words.iter().any(|w| w.runs) {
+        return None;
+    }
+    let names: Vec<&str> = gone.iter().take(5).map(|(device, _)| *device).collect();
+    let (_, why) = gone.first()?;
+    Some(format!(
+        "no connected device runs the champion, and {} went back from it ({}{}): {why}",
+        gone.len(),
+        names.join(", "),
+        if gone.len() > names.len() {
+            ", ..."
+        } else {
+            ""
+        }
+    ))
+}
+
+fn word(device: String, state: &pb::ForecasterState, champion: &Sha256) -> Word {
+    let runs = Sha256::from_slice(&state.running).as_ref() == Some(champion);
+    let back = matches!(
+        state.phase(),
+        pb::ModelPhase::RolledBack | pb::ModelPhase::Failed
+    );
+    Word {
+        device,
+        gave_up: (back && !runs).then(|| state.reason.clone()),
+        runs,
+    }
+}
+
+/// Looks whether the champion was given up, and has a new one made if so. Answers whether it was.
+pub(super) async fn look(
+    store: &Store,
+    rules: &Rules,
+    (forecaster, champion): (&ForecasterRow, &ModelVersionRow),
+    now: Millis,
+) -> Result<bool> {
+    let name = &forecaster.name;
+    let labels = json!(forecaster.spec.selector.labels);
+    let bundle = Sha256::from_hex(&champion.bundle).context("the bundle's digest is malformed")?;
+    let fleet = store.fleet(&labels, name).await?;
+    let words: Vec<Word> = fleet
+        .into_iter()
+        .filter(|d| d.online)
+        .filter_map(|d| {
+            let state = reported(d.raw.as_deref(), name)?;
+            Some(word(d.device, &state, &bundle))
+        })
+        .collect();
+    let Some(why) = all(&words) else {
+        return Ok(false);
+    };
+    let (judged, report) = since(store, rules, (forecaster, champion), now, why).await?;
+    // What runs instead is no model of the forecaster's: no days are waited for, and the next attempt has twice as many.
+    let rules = Rules {
+        min_new_days: 0,
+        growth: 2.0,
+        ..*rules
+    };
+    let about = (forecaster, champion);
+    act(store, &rules, about, ("given_up", &judged, &report), now).await?;
+    Ok(true)
+}
+
+/// Since when: the day that parts the champion's last errors best, else its last forecast.
+async fn since(
+    store: &Store,
+    rules: &Rules,
+    (forecaster, champion): (&ForecasterRow, &ModelVersionRow),
+    now: Millis,
+    why: String,
+) -> Result<(Verdict, serde_json::Value)> {
+    let spec = &forecaster.spec;
+    let last = store.newest_origin(&spec.name, champion.version).await?;
+    let mut judged = Verdict {
+        confirmed: true,
+        enough: true,
+        words: why.clone(),
+        onset: last.unwrap_or(now).min(now).div_euclid(DAY_MS) * DAY_MS,
+        ratio: 1.0,
+        t: 0.0,
+        devices: Vec::new(),
+    };
+    if champion.manifest["calibration"]["daily"].is_null() {
+        return Ok((judged, json!({"words": why})));
+    }
+    let promise = promise_of(champion)?;
+    let until = champion.lineage["data_until"].as_i64().unwrap_or(now);
+    let from = until.max(judged.onset - BEFORE_MS);
+    let days = daily_errors(store, spec, champion.version, from).await?;
+    // It was given up after a day or two: so few say when, and that they are worse the devices have found.
+    let few = Rules {
+        min_days: 1,
+        ..*rules
+    };
+    let found = verdict(judged.onset, &days, &promise, &few);
+    if found.enough && found.ratio >= rules.min_ratio {
+        judged = Verdict {
+            confirmed: true,
+            words: why,
+            ..found
+        };
+    }
+    let report = document(&judged, &[], &promise, rules, &days);
+    Ok((judged, report))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn say(device: &str, phase: pb::ModelPhase, running: Option<&Sha256>) -> Word {
+        let state = pb::ForecasterState {
+            running: running.map_or_else(Vec::new, |sha| sha.0.to_vec()),
+            phase: phase as i32,
+            reason: "worse than the device's own naive forecast".into(),
+            ..Default::default()
+        };
+        word(device.to_owned(), &state, &Sha256::of(b"champion"))
+    }
+
+    #[test]
+    fn a_champion_is_given_up_when_somebody_went_back_and_nobody_runs_it() {
+        use pb::ModelPhase::{Active, Downloading, Failed, Healthy, RolledBack};
+        let (champion, before) = (Sha256::of(b"champion"), Sha256::of(b"before"));
+        let runs = || say("a", Healthy, Some(&champion));
+        assert_eq!(all(&[]), None);
+        assert_eq!(all(&[runs()]), None);
+        assert_eq!(all(&[runs(), say("b", Failed, None)]), None);
+        let why = all(&[say("a", Failed, None), say("b", RolledBack, Some(&before))]).unwrap();
+        assert!(
+            why.contains("2 went back from it (a, b): worse than"),
+            "{why}"
+        );
+        // Who is on the way to it, or fell ill while it runs on, has not given it up.
+        assert_eq!(
+            all(&[say("a", Downloading, None), say("b", Active, None)]),
+            None
+        );
+        assert_eq!(all(&[say("a", RolledBack, Some(&champion))]), None);
+        assert!(all(&[say("a", Failed, None), say("b", Downloading, None)]).is_some());
+    }
+}
