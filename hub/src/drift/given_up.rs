@@ -119,7 +119,8 @@ async fn since(
     let promise = promise_of(champion)?;
     let until = champion.lineage["data_until"].as_i64().unwrap_or(now);
     let from = until.max(judged.onset - BEFORE_MS);
-    let days = daily_errors(store, spec, champion.version, from).await?;
+    let of = (champion.version, promise.least_observed());
+    let days = daily_errors(store, spec, of, from).await?;
     // It was given up after a day or two: so few say when, and that they are worse the devices have found.
     let few = Rules {
         min_days: 1,
