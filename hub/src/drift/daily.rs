@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::rivals::{Beaten, Loss, judge};
 use super::together::is_asked;
 use super::verdict::Rules;
-use super::{BEFORE_MS, DAY_MS, DRAWN, act, given_up};
+use super::{BEFORE_MS, DAY_MS, DRAWN, WEEK_MS, act, given_up};
 use crate::features::{self, Kept};
 use crate::page::{Course, Panel};
 use crate::registry::{self, worlds};
@@ -179,9 +179,7 @@ async fn take_back(
         return Ok(());
     };
     let onset = beaten.verdict.onset;
-    let world = ["onset", "data_from"].map(|key| version.lineage[key].as_i64());
-    let before = world.into_iter().flatten().next();
-    if !before.is_some_and(|world| world + 7 * DAY_MS <= onset) {
+    if !outlived(&version.lineage, &champion.lineage, (beaten.by, onset)) {
         return Ok(());
     }
     let time = |ms: Millis| DateTime::from_timestamp_millis(ms).unwrap_or_else(crate::clock::now);
@@ -206,6 +204,21 @@ async fn take_back(
         tracing::info!(forecaster = name, rollout = rollout.id, reason, "drift");
     }
     Ok(())
+}
+
+/// Whether a version that is rolled out is of a world before the one since whose onset a version of before does better, by the
+/// lineages. The day of an onset is found anew each day: an answer to this very change is not taken back for a later guess.
+fn outlived(version: &Value, champion: &Value, (by, onset): (i64, Millis)) -> bool {
+    let number = |of: &Value, key: &str| of[key].as_i64();
+    if number(version, "known") == Some(by) {
+        return false;
+    }
+    // Made for a change that the champion does not know: it is of before only if it has seen nothing of what came after.
+    let since = match number(version, "onset") == number(champion, "onset") {
+        true => number(version, "onset").or(number(version, "data_from")),
+        false => number(version, "data_until"),
+    };
+    since.is_some_and(|since| since + WEEK_MS <= onset)
 }
 
 impl Watched {
@@ -360,4 +373,29 @@ fn error(model: &LoadedModel, case: &Case) -> Option<f64> {
     let known = mean.iter().zip(&case.actual);
     let known = known.filter(|(_, actual)| actual.is_finite());
     Some(known.map(|(mean, actual)| (mean - actual).abs()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_for_the_world_before_goes_back_and_what_answers_this_change_stays() {
+        let day = |n: i64| n * DAY_MS;
+        let lineage = |onset: Option<i64>, until: i64, known: Option<i64>| json!({"data_from": 0, "onset": onset.map(day), "data_until": day(until), "known": known});
+        let champion = lineage(Some(400), 420, None);
+        let gone = |version: &Value, since: i64| outlived(version, &champion, (1, day(since)));
+        // More data of the champion's world, some of them of the new one.
+        assert!(gone(&lineage(Some(400), 505, None), 500));
+        assert!(!gone(&lineage(Some(400), 505, None), 405));
+        // The version that does better is on its way, whatever day is guessed now.
+        assert!(!gone(&lineage(Some(500), 505, Some(1)), 530));
+        // A model that was fitted to this change; one fitted to a change that is over.
+        assert!(!gone(&lineage(Some(500), 515, None), 510));
+        assert!(gone(&lineage(Some(500), 515, None), 530));
+        // A champion of the first world knows no onset.
+        let first = lineage(None, 365, None);
+        assert!(outlived(&lineage(None, 505, None), &first, (1, day(500))));
+        assert!(!outlived(&json!({}), &json!({}), (1, day(500))));
+    }
 }

@@ -45,6 +45,8 @@ pub struct Rival {
 pub struct Beaten {
     /// The verdict: confirmed, with its onset; ratios are of the champion's error to the version's, `t` is not used.
     pub verdict: Verdict,
+    /// The version that does best.
+    pub by: i64,
     /// What each version says.
     pub rivals: Vec<Rival>,
 }
@@ -98,6 +100,7 @@ pub fn judge(losses: &[Loss], versions: &[i64], rules: &Rules) -> Option<Beaten>
             t: 0.0,
             devices,
         },
+        by: rival.version,
         rivals,
     })
 }

@@ -17,10 +17,10 @@ use serde_json::json;
 use crate::support::{self, Bed, job, payload, psql, reading, register};
 use crate::{obey, one, order, status};
 
-pub const JAN_2026: i64 = 1_767_225_600_000;
-pub const DAY_MS: i64 = 86_400_000;
+pub(crate) const JAN_2026: i64 = 1_767_225_600_000;
+pub(crate) const DAY_MS: i64 = 86_400_000;
 /// The champion learnt until the first day, its errors grow on this one.
-pub const CHANGE: i64 = 18;
+pub(crate) const CHANGE: i64 = 18;
 
 /// Forty days of a constant target on device `a`, each hour with the champion's forecast; its errors are doubled and more from
 /// the change on.
@@ -50,7 +50,7 @@ async fn live(store: &Store) {
 }
 
 /// A champion whose promise holds until the change, and a version 2 that learnt until a day.
-pub async fn two(learnt_until: i64) -> (Bed, Driver) {
+pub(crate) async fn two(learnt_until: i64) -> (Bed, Driver) {
     let (bed, driver) = one().await;
     register(&bed.store, "f", 2).await;
     let daily = json!({"mean": 0.0, "between": 0.1, "std": 0.2, "lag1": 0.0, "fleet_std": 0.1, "days": 60, "levels": {"a": 0.0}});
@@ -100,7 +100,7 @@ async fn look(store: &Store) {
         .unwrap();
 }
 
-pub async fn checked(store: &Store) -> Vec<DecisionRow> {
+pub(crate) async fn checked(store: &Store) -> Vec<DecisionRow> {
     let mut all = store.decisions(Some("f"), None, 100).await.unwrap();
     all.retain(|d| d.decided_by == "drift check");
     all
