@@ -88,6 +88,7 @@ impl Broker {
             kept: Mutex::new(HashMap::new()),
             asking: Mutex::new(HashSet::new()),
             turn: tokio::sync::Mutex::new(()),
+            consumers: tokio::sync::Mutex::new(()),
         };
         let mut broker = MqttBroker::with_config(config)
             .await
@@ -137,9 +138,14 @@ impl std::fmt::Debug for Direct {
 
 impl Direct {
     /// Publishes with QoS 1. A subscriber that takes nothing is waited for no longer than the broker waits for any.
-    pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) {
+    ///
+    /// # Errors
+    /// A topic that is none, as names may make one: subscribers would have to close their connections over it.
+    pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) -> Result<()> {
+        mqtt5::validate_topic_name(topic).map_err(|e| anyhow!("publish on {topic:?}: {e}"))?;
         let packet = PublishPacket::new(topic, payload, QoS::AtLeastOnce).with_retain(retain);
         self.0.route_message(&packet, None).await;
+        Ok(())
     }
 }
 
@@ -169,6 +175,8 @@ struct Gate {
     /// while one is under way, all who come wait for the next.
     asking: Mutex<HashSet<String>>,
     turn: tokio::sync::Mutex<()>,
+    /// Consumers ask one after the other, and keep no device from asking.
+    consumers: tokio::sync::Mutex<()>,
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -245,10 +253,10 @@ impl Gate {
 
     /// A consumer's client id is its own choice, but not one that would take a device's or a hub's session over.
     async fn admits_consumer(&self, name: &str, client_id: &str, offered: &Sha256) -> bool {
-        if client_id.starts_with(HUB_USER) {
+        if client_id.starts_with(HUB_USER) || DeviceId::new(name).is_err() {
             return false;
         }
-        let _turn = self.turn.lock().await;
+        let _turn = self.consumers.lock().await;
         let asked = tokio::try_join!(
             self.store.consumer_token_hash(name),
             self.store.device(client_id)

@@ -87,8 +87,7 @@ impl Downlink {
     pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) -> Result<()> {
         let client = self.client()?;
         if let Some(broker) = &self.direct {
-            broker.publish(topic, payload, retain).await;
-            return Ok(());
+            return broker.publish(topic, payload, retain).await;
         }
         let publish = client.publish(topic, QoS::AtLeastOnce, retain, payload);
         within(&format!("publish on {topic}"), publish).await

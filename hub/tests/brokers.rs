@@ -378,6 +378,24 @@ async fn over_the_embedded_broker_only_the_device_itself_gets_in() {
 }
 
 #[tokio::test]
+async fn what_a_name_makes_no_topic_of_is_not_published() {
+    let bed = bed().await;
+    let (broker, _link) = listening(&bed).await;
+    for name in ["#", "+", "a/#", "\0"] {
+        let topic = format!("fieldcast/v1/site/out/a/forecast/{name}");
+        let refused = broker.direct.publish(&topic, Vec::new(), false).await;
+        assert!(refused.is_err(), "{topic}");
+    }
+    let sound = "fieldcast/v1/site/out/a/forecast/f";
+    broker
+        .direct
+        .publish(sound, Vec::new(), false)
+        .await
+        .unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_hub_whose_subscription_is_refused_is_not_connected_and_says_why() {
     let bed = bed().await;
     let log = Log::capture();

@@ -160,6 +160,27 @@ async fn only_the_worker_that_holds_the_job_stores_a_model_and_only_once() {
             .await
             .unwrap()
     );
+    // What another program learnt is not gone on from.
+    assert!(
+        store
+            .keep_checkpoint(&second.claim(), b"learnt")
+            .await
+            .unwrap()
+    );
+    let newer = NewTrainingRun {
+        code_version: "1",
+        ..run.clone()
+    };
+    for (begun, left) in [(&run, true), (&newer, false), (&run, false)] {
+        assert!(
+            store
+                .begin_training_run(&second.claim(), begun)
+                .await
+                .unwrap()
+        );
+        let checkpoint = store.interrupted_training(id, 1, begun.code_version).await;
+        assert_eq!(checkpoint.unwrap().is_some(), left, "{begun:?}");
+    }
     let result = conclude(store, &second.claim(), "f", 1).await.unwrap();
     // The worker dies before its last word: the next one takes the result over and trains nothing.
     assert_eq!(store.requeue_expired().await.unwrap(), 1);

@@ -23,8 +23,9 @@ use crate::judge::Gate;
 use crate::registry::{self, worlds};
 use crate::signing::Signer;
 
-/// Share of a wrong verdict's chance that is spent on versions of before; the rest is left for the model that is fitted where none passes.
-const SHARE: f64 = 0.2;
+/// What part of a wrong verdict's chance is spent on versions of before, a fifth; the rest is left for the model that is fitted where
+/// none passes.
+const FIFTH: f64 = 5.0;
 
 /// What asks for it.
 pub(super) struct Question<'a> {
@@ -100,11 +101,11 @@ pub(super) async fn find(
         return Ok((None, gate));
     };
     let left = Gate {
-        max_p: gate.max_p * (1.0 - SHARE),
+        max_p: gate.max_p - gate.max_p / FIFTH,
         ..gate
     };
     let gate = Gate {
-        max_p: gate.max_p * SHARE,
+        max_p: gate.max_p / FIFTH,
         ..gate
     };
     let judged = Judged {

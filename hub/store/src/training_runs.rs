@@ -128,7 +128,9 @@ impl Store {
                 snapshot_rows, seed, code_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (id) DO UPDATE SET spec_version = excluded.spec_version, snapshot_at = excluded.snapshot_at,
                 snapshot_sha = excluded.snapshot_sha, snapshot_rows = excluded.snapshot_rows,
-                code_version = excluded.code_version, scores = NULL, verdict = NULL",
+                code_version = excluded.code_version, scores = NULL, verdict = NULL,
+                checkpoint = CASE WHEN (training_runs.spec_version, training_runs.code_version, training_runs.snapshot_at)
+                    = (excluded.spec_version, excluded.code_version, excluded.snapshot_at) THEN training_runs.checkpoint END",
         )
         .bind(claim.job)
         .bind(run.forecaster)

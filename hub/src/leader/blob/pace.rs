@@ -1,7 +1,8 @@
 //! How fast blocks go out: owns the rate for the whole broker, pure; never waits itself.
 //!
 //! Faster step by step while the connection takes blocks at once, half as fast when it lets one wait: acknowledgements and
-//! orders go the same way and must not stand behind many blocks.
+//! orders go the same way and must not stand behind many blocks. Within the embedded broker's process nothing waits: there the
+//! most is the pace, and a device's blocks, as many as it may ask for at once, wait in the broker for its connection alone.
 
 use std::time::Duration;
 
