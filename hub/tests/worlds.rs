@@ -17,6 +17,7 @@ use fieldcast_hub::training::KIND;
 use fieldcast_sim::{DAY_MS, Period, SimSpec};
 use fieldcast_store::Store;
 use fieldcast_store::decisions::DecisionRow;
+use fieldcast_wire::RecordBody;
 use serde_json::{Value, json};
 use support::learning::{JAN_2026, signer, train};
 use support::{Bed, add_device, bed, define, epoch, job, payload, psql, reading};
@@ -47,9 +48,26 @@ async fn feed(store: &Store, number: u64, days: std::ops::Range<usize>) {
             ]
         })
         .collect();
+    store_batch(store, "a", number, readings).await;
+}
+
+/// A day of device `b`, whose demand stands still.
+async fn feed_stuck(store: &Store, day: usize) {
+    let hours = (day * 24..(day + 1) * 24).map(|hour| JAN_2026 + hour as i64 * 3_600_000);
+    let readings = hours.flat_map(|time| {
+        let warm = (time / 3_600_000 % 24) as f64;
+        [
+            reading("temperature", time, warm),
+            reading("demand", time, 0.0),
+        ]
+    });
+    store_batch(store, "b", day as u64, readings.collect()).await;
+}
+
+async fn store_batch(store: &Store, device: &str, number: u64, readings: Vec<RecordBody>) {
     let bytes = payload(epoch(1), number, number * 1_000_000, readings);
     let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
-    let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+    let written = ingestor.write(&[job(device, &bytes)]).await.unwrap();
     assert_eq!(written.acks.len(), 1);
 }
 
@@ -105,10 +123,13 @@ async fn the_version_of_before_is_found_and_rolled_out_again() {
         look(store, &signer, &rules, &mut seen).await.unwrap();
     }
     assert!(checked(store).await.is_empty());
+    // A device whose target stands still keeps no other from being asked about.
+    add_device(store, "b", Some("secret")).await;
     // Day by day, the world of version 1 is back; a hub that begins anew on the last day finds the same.
     let mut found = None;
     for day in 240..285 {
         feed(store, day as u64, day..day + 1).await;
+        feed_stuck(store, day).await;
         look(store, &signer, &rules, &mut seen).await.unwrap();
         if let Some(decision) = checked(store).await.first() {
             found = Some((day, decision.clone()));

@@ -282,6 +282,7 @@ impl Watched {
             if rows.is_empty() {
                 continue;
             }
+            let name = device.clone();
             let data = TrainingData {
                 series: vec![Series {
                     device,
@@ -294,7 +295,14 @@ impl Watched {
             let end = span.1;
             let measured =
                 tokio::task::spawn_blocking(move || losses(&spec, &models, &data, (from, end)));
-            new.extend(measured.await??);
+            // A sensor that stands still or is away says nothing of any model, and keeps no other device from it.
+            match measured.await? {
+                Ok(found) => new.extend(found),
+                Err(e) => tracing::info!(
+                    device = name,
+                    "its newest days are asked of no version of before: {e:#}"
+                ),
+            }
         }
         self.losses.extend(new);
         self.through = until;

@@ -104,11 +104,14 @@ async fn since(
 ) -> Result<(Verdict, serde_json::Value)> {
     let spec = &forecaster.spec;
     let last = store.newest_origin(&spec.name, champion.version).await?;
+    // One that never forecast has a day that stays the same all the same: attempts follow as days since then double.
+    let made = champion.created_at.timestamp_millis();
+    let known = champion.lineage["data_until"].as_i64().unwrap_or(made);
     let mut judged = Verdict {
         confirmed: true,
         enough: true,
         words: why.clone(),
-        onset: last.unwrap_or(now).min(now).div_euclid(DAY_MS) * DAY_MS,
+        onset: last.unwrap_or(known).min(now).div_euclid(DAY_MS) * DAY_MS,
         ratio: 1.0,
         t: 0.0,
         devices: Vec::new(),

@@ -136,8 +136,14 @@ pub(super) async fn find(
         holdout_from: Some(judged_from),
         config: config(&row),
     };
-    let known = taken(store, signer, &row, cut, (onset, last)).await?;
-    Ok((Some(known), gate))
+    match taken(store, signer, &row, cut, (onset, last)).await {
+        Ok(known) => Ok((Some(known), gate)),
+        // An imported one, or of another program: then a model is fitted.
+        Err(e) => {
+            handle.line(e.to_string());
+            Ok((None, left))
+        }
+    }
 }
 
 /// The same for a run that is made again: where that took a version of before, the same one.
