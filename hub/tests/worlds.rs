@@ -16,10 +16,9 @@ use fieldcast_hub::jobs::Worker;
 use fieldcast_hub::training::KIND;
 use fieldcast_sim::{DAY_MS, Period, SimSpec};
 use fieldcast_store::Store;
-use fieldcast_store::decisions::DecisionRow;
 use fieldcast_wire::RecordBody;
 use serde_json::{Value, json};
-use support::learning::{JAN_2026, signer, train};
+use support::learning::{JAN_2026, checked, signer, train};
 use support::{Bed, add_device, bed, define, epoch, job, payload, psql, reading};
 use tokio_util::sync::CancellationToken;
 
@@ -77,12 +76,6 @@ async fn work(bed: &Bed) -> Value {
     let done = bed.store.job(id.unwrap()).await.unwrap().unwrap();
     assert_eq!(done.status, "succeeded", "{:?}", done.error);
     done.result.unwrap()
-}
-
-async fn checked(store: &Store) -> Vec<DecisionRow> {
-    let mut all = store.decisions(Some("f"), None, 100).await.unwrap();
-    all.retain(|d| d.decided_by == "drift check");
-    all
 }
 
 /// What is rolled out has reached every device.

@@ -2,22 +2,17 @@
 
 use fieldcast_hub::drift::daily::{Seen, look};
 use fieldcast_hub::drift::verdict::Rules;
-use fieldcast_hub::rollout::driver::Rounds;
 use fieldcast_wire::pb::ModelPhase;
 
-use crate::outdated::{CHANGE, DAY_MS, JAN_2026, checked, two};
+use crate::outdated::{CHANGE, DAY_MS, JAN_2026, champion};
+use crate::support::learning::checked;
 use crate::support::psql;
-use crate::{obey, order, say, status};
+use crate::{order, say};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_champion_that_every_device_gave_up_is_replaced_as_the_policy_allows() {
-    let (bed, driver) = two(10).await;
-    let (store, mut rounds, mut n) = (&bed.store, Rounds::default(), 0);
-    let first = crate::start(store, 1).await;
-    driver.tick(&mut rounds).await;
-    obey(store, &["a"], &mut n).await;
-    driver.tick(&mut rounds).await;
-    assert_eq!(status(store, first).await, "succeeded");
+    let (bed, driver, _rounds, n) = champion().await;
+    let store = &bed.store;
     // A hub that just started looks at everything.
     let looked = || async {
         let (signer, rules) = (&driver.signer, Rules::default());

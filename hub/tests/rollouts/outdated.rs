@@ -9,11 +9,11 @@ use fieldcast_hub::rollout::driver::{Driver, Rounds};
 use fieldcast_hub::rollout::plan::{Mode, Plan, Stage};
 use fieldcast_hub::rollout::rows::prepare;
 use fieldcast_store::Store;
-use fieldcast_store::decisions::DecisionRow;
 use fieldcast_store::rollouts::BY_TRAINING;
 use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 
+use crate::support::learning::checked;
 use crate::support::{self, Bed, job, payload, psql, reading, register};
 use crate::{obey, one, order, status};
 
@@ -50,7 +50,7 @@ async fn live(store: &Store) {
 }
 
 /// A champion whose promise holds until the change, and a version 2 that learnt until a day.
-pub(crate) async fn two(learnt_until: i64) -> (Bed, Driver) {
+async fn two(learnt_until: i64) -> (Bed, Driver) {
     let (bed, driver) = one().await;
     register(&bed.store, "f", 2).await;
     let daily = json!({"mean": 0.0, "between": 0.1, "std": 0.2, "lag1": 0.0, "fleet_std": 0.1, "days": 60, "levels": {"a": 0.0}});
@@ -100,21 +100,22 @@ async fn look(store: &Store) {
         .unwrap();
 }
 
-pub(crate) async fn checked(store: &Store) -> Vec<DecisionRow> {
-    let mut all = store.decisions(Some("f"), None, 100).await.unwrap();
-    all.retain(|d| d.decided_by == "drift check");
-    all
+/// The first of [`two`] versions is what device `a` runs; with the number of its last word.
+pub(crate) async fn champion() -> (Bed, Driver, Rounds, u64) {
+    let (bed, driver) = two(10).await;
+    let (mut rounds, mut n) = (Rounds::default(), 0);
+    let first = crate::start(&bed.store, 1).await;
+    driver.tick(&mut rounds).await;
+    obey(&bed.store, &["a"], &mut n).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(&bed.store, first).await, "succeeded");
+    (bed, driver, rounds, n)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_after_what_it_learnt_takes_a_rollout_back_once_and_a_retraining_follows() {
-    let (bed, driver) = two(10).await;
-    let (store, mut rounds, mut n) = (&bed.store, Rounds::default(), 0);
-    let first = crate::start(store, 1).await;
-    driver.tick(&mut rounds).await;
-    obey(store, &["a"], &mut n).await;
-    driver.tick(&mut rounds).await;
-    assert_eq!(status(store, first).await, "succeeded");
+    let (bed, driver, mut rounds, mut n) = champion().await;
+    let store = &bed.store;
     let open = watching(store, &driver, &mut rounds, &format!("{BY_TRAINING}7")).await;
     obey(store, &["a"], &mut n).await;
     driver.tick(&mut rounds).await;

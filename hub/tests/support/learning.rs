@@ -8,6 +8,7 @@ use fieldcast_hub::signing::Signer;
 use fieldcast_hub::training::KIND;
 use fieldcast_sim::{Period, SimSpec};
 use fieldcast_store::Store;
+use fieldcast_store::decisions::DecisionRow;
 use fieldcast_store::jobs::JobRow;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -77,4 +78,11 @@ pub async fn train_with(bed: &Bed, config: Value) -> JobRow {
     let job = bed.store.job(id).await.unwrap().unwrap();
     assert_eq!(job.status, "succeeded", "{:?}", job.error);
     job
+}
+
+/// What the drift checks decided, newest first.
+pub async fn checked(store: &Store) -> Vec<DecisionRow> {
+    let mut all = store.decisions(Some("f"), None, 100).await.unwrap();
+    all.retain(|d| d.decided_by == "drift check");
+    all
 }
