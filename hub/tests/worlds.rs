@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 /// The second world begins on the first of these days, the third one lasts for a day, and then the first one is back.
 const CHANGES: [u32; 3] = [200, 240, 241];
 
-/// Days of made weather and demand of device `a`, as one batch.
-async fn feed(store: &Store, number: u64, days: std::ops::Range<usize>) {
+/// Days of made weather and demand of a device, as one batch.
+async fn feed(store: &Store, device: &str, number: u64, days: std::ops::Range<usize>) {
     let sim = SimSpec {
         seed: 7,
         start: JAN_2026,
@@ -47,7 +47,7 @@ async fn feed(store: &Store, number: u64, days: std::ops::Range<usize>) {
             ]
         })
         .collect();
-    store_batch(store, "a", number, readings).await;
+    store_batch(store, device, number, readings).await;
 }
 
 /// A day of device `b`, whose demand stands still.
@@ -97,10 +97,10 @@ async fn the_version_of_before_is_found_and_rolled_out_again() {
         &bed,
         &format!("UPDATE forecasters SET retraining = '{training}'"),
     );
-    feed(store, 1, 0..200).await;
+    feed(store, "a", 1, 0..200).await;
     train(&bed).await;
     reached(&bed);
-    feed(store, 2, 200..240).await;
+    feed(store, "a", 2, 200..240).await;
     let onset = JAN_2026 + 200 * DAY_MS;
     let request = json!({"trigger": "drift", "reason": "test", "onset": onset, "seed": 2});
     store.enqueue(KIND, "f", &request).await.unwrap();
@@ -118,10 +118,17 @@ async fn the_version_of_before_is_found_and_rolled_out_again() {
     assert!(checked(store).await.is_empty());
     // A device whose target stands still keeps no other from being asked about.
     add_device(store, "b", Some("secret")).await;
+    // Nor does one that is away for a week: what it brings then counts as much.
+    add_device(store, "c", Some("secret")).await;
     // Day by day, the world of version 1 is back; a hub that begins anew on the last day finds the same.
     let mut found = None;
     for day in 240..285 {
-        feed(store, day as u64, day..day + 1).await;
+        feed(store, "a", day as u64, day..day + 1).await;
+        match day {
+            ..=246 => {}
+            247 => feed(store, "c", 247, 230..248).await,
+            _ => feed(store, "c", day as u64, day..day + 1).await,
+        }
         feed_stuck(store, day).await;
         look(store, &signer, &rules, &mut seen).await.unwrap();
         if let Some(decision) = checked(store).await.first() {
@@ -142,6 +149,9 @@ async fn the_version_of_before_is_found_and_rolled_out_again() {
     assert!(report.confirmed);
     let began = (report.onset.timestamp_millis() - JAN_2026) / DAY_MS;
     assert!((236..=246).contains(&began), "since day {began}");
+    let devices = report.report["verdict"]["devices"].as_array().unwrap();
+    let days = |name: &str| devices.iter().find(|d| d["device"] == name).unwrap()["days"].clone();
+    assert_eq!(days("c"), days("a"), "{devices:?}");
     assert_eq!(
         report.report["rivals"][0]["version"], 1,
         "{}",

@@ -33,7 +33,10 @@ use crate::registry::{self, worlds};
 use crate::signing::Signer;
 use crate::triggers;
 
+/// The next look behind one that found a day of data, and at most: the weeks of a backlog or a replay pass quickly, those of a fleet that
+/// lives do not, and the newest reading of thousands of devices is not asked for nothing.
 const EVERY: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_secs(8);
 /// Origins that a season's windows are asked at: neighbouring ones say the same.
 const A_SEASON: usize = 8;
 /// Fewest steps behind a block's loss, with some to spare for values that are missing.
@@ -47,15 +50,22 @@ pub async fn run(
     cancel: CancellationToken,
 ) {
     let mut seen = Seen::default();
+    let mut wait = EVERY;
     while !cancel.is_cancelled() {
-        if *leads.borrow()
-            && let Err(e) = look(&store, &signer, &rules, &mut seen).await
-        {
-            tracing::warn!("the daily look at champions: {e:#}");
+        let mut found = false;
+        if *leads.borrow() {
+            match look(&store, &signer, &rules, &mut seen).await {
+                Ok(looked) => found = looked,
+                Err(e) => tracing::warn!("the daily look at champions: {e:#}"),
+            }
         }
+        wait = match found {
+            true => EVERY,
+            false => (2 * wait).min(SELDOM),
+        };
         tokio::select! {
             () = cancel.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -76,19 +86,27 @@ struct Watched {
     versions: Vec<i64>,
     /// The champion first.
     models: Arc<Vec<Arc<LoadedModel>>>,
-    /// End of the last block that was judged.
-    through: Millis,
+    /// Where the first block begins that counts.
+    since: Millis,
+    /// End of the last block that was judged, by device: one that was away catches up.
+    through: HashMap<String, Millis>,
     losses: Vec<Loss>,
 }
 
-/// Looks once at every forecaster whose data have grown by a day. One that cannot be looked at keeps no other from it.
+/// Looks once at every forecaster whose data have grown by a day, and says whether there was one. One that cannot be looked at keeps no
+/// other from it.
 ///
 /// # Errors
 /// The database.
-pub async fn look(store: &Store, signer: &Signer, rules: &Rules, seen: &mut Seen) -> Result<()> {
+pub async fn look(store: &Store, signer: &Signer, rules: &Rules, seen: &mut Seen) -> Result<bool> {
     let rollouts = store.open_rollouts().await?;
     let jobs = store.live_jobs().await?;
-    for forecaster in store.forecasters().await? {
+    let forecasters = store.forecasters().await?;
+    let is_there = |name: &String| forecasters.iter().any(|f| f.name == *name);
+    seen.looked.retain(|name, _| is_there(name));
+    seen.watched.retain(|name, _| is_there(name));
+    let mut found = false;
+    for forecaster in forecasters {
         let name = &forecaster.name;
         if jobs.iter().any(|j| j.subject == *name)
             || store.holding_experiment(name).await?.is_some()
@@ -111,8 +129,9 @@ pub async fn look(store: &Store, signer: &Signer, rules: &Rules, seen: &mut Seen
             tracing::warn!("the daily look at {name}: {e:#}");
         }
         seen.looked.insert(name.clone(), now);
+        found = true;
     }
-    Ok(())
+    Ok(found)
 }
 
 async fn look_at(
@@ -250,36 +269,41 @@ impl Watched {
             spec: spec.clone(),
             versions,
             models: Arc::new(models),
-            through: next_block(until.max(now - BEFORE_MS), spec.block_ms()),
+            since: next_block(until.max(now - BEFORE_MS), spec.block_ms()),
+            through: HashMap::new(),
             losses: Vec::new(),
         })
     }
 
-    /// Takes in the blocks that are complete by now.
+    /// Takes in the blocks of each device that are complete by now.
     async fn follow(&mut self, store: &Store, now: Millis) -> Result<()> {
         let spec = &self.spec;
         let (period, block) = (spec.period_ms(), spec.block_ms().max(1));
         let steps = |n: usize| period.saturating_mul(Millis::try_from(n).unwrap_or(1));
-        let until = now.saturating_sub(steps(spec.horizon)).div_euclid(block) * block;
-        if until <= self.through || self.versions.is_empty() {
+        let horizon = steps(spec.horizon);
+        let complete = |newest: Millis| newest.saturating_sub(horizon).div_euclid(block) * block;
+        let until = complete(now);
+        if until <= self.since || self.versions.is_empty() {
             return Ok(());
         }
         let mark: DateTime<Utc> = features::advance(store, spec).await?;
         let kept = Kept::open(store, spec).await?;
         let devices = features::devices(store, spec).await?;
         let count = devices.len();
-        let span = (
-            self.through - steps(2 * spec.lookback + spec.season_steps()),
-            until + steps(spec.horizon),
-        );
-        let mut new = Vec::new();
         for (_, device) in devices
             .into_iter()
             .enumerate()
             .filter(|(i, _)| is_asked(*i, count))
         {
+            let from = self.through.get(&device).copied().unwrap_or(self.since);
+            let from = from.max(until - BEFORE_MS);
+            let span = (
+                from - steps(2 * spec.lookback + spec.season_steps()),
+                until + horizon,
+            );
             let rows = kept.rows(&device, span, mark).await?;
-            if rows.is_empty() {
+            let through = rows.last().map_or(from, |r| complete(r.time).min(until));
+            if through <= from {
                 continue;
             }
             let name = device.clone();
@@ -290,22 +314,20 @@ impl Watched {
                     weight_from: None,
                 }],
             };
-            let (spec, models, from) = (spec.clone(), Arc::clone(&self.models), self.through);
-            // The block that begins there is not over.
-            let end = span.1;
-            let measured =
-                tokio::task::spawn_blocking(move || losses(&spec, &models, &data, (from, end)));
+            let (spec, models) = (spec.clone(), Arc::clone(&self.models));
+            // The block that begins at its end is not over.
+            let span = (from, through + horizon);
+            let measured = tokio::task::spawn_blocking(move || losses(&spec, &models, &data, span));
             // A sensor that stands still or is away says nothing of any model, and keeps no other device from it.
             match measured.await? {
-                Ok(found) => new.extend(found),
+                Ok(found) => self.losses.extend(found),
                 Err(e) => tracing::info!(
                     device = name,
                     "its newest days are asked of no version of before: {e:#}"
                 ),
             }
+            self.through.insert(name, through);
         }
-        self.losses.extend(new);
-        self.through = until;
         self.losses.retain(|l| l.from >= until - BEFORE_MS);
         Ok(())
     }

@@ -61,7 +61,8 @@ pub(super) async fn find(
         gate,
     } = *question;
     let horizon_ms = spec.period_ms() * Millis::try_from(spec.horizon).unwrap_or(1);
-    let Some((chosen_until, judged_from)) = plan::known(onset, last, horizon_ms) else {
+    let seen = champion.lineage["data_until"].as_i64().unwrap_or(last);
+    let Some((chosen_until, judged_from)) = plan::known(onset, last, seen, horizon_ms) else {
         return Ok((None, gate));
     };
     let (mut rows, mut models) = (Vec::new(), Vec::new());

@@ -86,6 +86,8 @@ pub fn cut(
         let learnt = (new - 2.0 * part).max(part);
         config.recent_weight =
             ((RECENT * old / learnt) as f32).clamp(config.recent_weight, 1_000.0);
+        // Its promise comes from the days that judge it: a champion that saw the newest data may have left too few of them.
+        config.refit = last - train_until >= MIN_HOLDOUT_DAYS * DAY_MS + horizon_ms;
     }
     Cut {
         train_until,
@@ -95,12 +97,18 @@ pub fn cut(
 }
 
 /// How the days since an onset are parted where versions of before may be the answer: until when one is chosen, and from when on it is
-/// judged. They have learnt from none of these days, so that all of them speak. None where they are too few.
+/// judged. They have learnt from none of these days, so that all of them speak; a champion that has does not judge itself on them. None
+/// where they are too few.
 #[must_use]
-pub fn known(onset: Millis, last: Millis, horizon_ms: Millis) -> Option<(Millis, Millis)> {
+pub fn known(
+    onset: Millis,
+    last: Millis,
+    champion_until: Millis,
+    horizon_ms: Millis,
+) -> Option<(Millis, Millis)> {
     let days = last - horizon_ms - onset;
     let chosen = ((days as f64 * CHOSEN_SHARE) as Millis).max(MIN_CHOSEN_DAYS * DAY_MS);
-    let judged_from = onset + chosen + horizon_ms;
+    let judged_from = (onset + chosen).max(champion_until) + horizon_ms;
     (last - horizon_ms - judged_from >= MIN_JUDGED_DAYS * DAY_MS)
         .then_some((onset + chosen, judged_from))
 }
@@ -160,6 +168,7 @@ mod tests {
             from / DAY_MS
         );
         assert!(cut.config.recent_weight > 20.0);
+        assert!(cut.config.refit);
         let learnt_until = cut.config.train_share * from as f64 / DAY_MS as f64;
         assert!((410.0..426.0).contains(&learnt_until), "{learnt_until}");
         assert!(cut.config.train_share + cut.config.select_share < 0.999);
@@ -202,29 +211,32 @@ mod tests {
     #[test]
     fn a_version_of_before_is_chosen_and_judged_on_other_days_of_the_new_world() {
         let days = |n: Millis| n * DAY_MS;
-        let (chosen, judged) = known(days(400), days(420), DAY_MS).unwrap_or_default();
+        let known = |last, champion| known(days(400), days(last), days(champion), DAY_MS);
+        let (chosen, judged) = known(420, 395).unwrap_or_default();
         assert!(
             chosen > days(405) && chosen < days(406),
             "{}",
             chosen / DAY_MS
         );
         assert_eq!(judged, chosen + DAY_MS, "no actual value is in both");
-        assert_eq!(known(days(400), days(406), DAY_MS), None);
-        assert_eq!(
-            known(days(400), days(407), DAY_MS),
-            Some((days(402), days(403)))
-        );
+        assert_eq!(known(406, 395), None);
+        assert_eq!(known(407, 395), Some((days(402), days(403))));
+        // The champion has seen some of the new world: what it learnt from does not judge it.
+        assert_eq!(known(420, 412), Some((chosen, days(413))));
+        assert_eq!(known(420, 417), None);
     }
 
     #[test]
     fn a_champion_that_saw_the_newest_data_leaves_nothing_to_judge() {
-        let cut = cut(
-            (0, 100 * DAY_MS),
-            None,
-            Some(100 * DAY_MS),
-            (DAY_MS / 24, DAY_MS),
-            TrainConfig::default(),
-        );
-        assert_eq!(cut.holdout_from, Some(100 * DAY_MS));
+        let of = |onset: Option<Millis>, seen: Millis| {
+            let grid = (DAY_MS / 24, DAY_MS);
+            let seen = Some(seen * DAY_MS);
+            let onset = onset.map(|o| o * DAY_MS);
+            cut((0, 100 * DAY_MS), onset, seen, grid, TrainConfig::default())
+        };
+        assert_eq!(of(None, 100).holdout_from, Some(100 * DAY_MS));
+        // Or too little for the promise of a model that learnt from all the rest.
+        assert!(of(Some(80), 80).config.refit);
+        assert!(!of(Some(80), 96).config.refit);
     }
 }

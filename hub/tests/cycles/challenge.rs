@@ -51,7 +51,7 @@ pub fn known<'a>(
     past: impl Iterator<Item = &'a Before>,
     (onset, now): (Millis, Millis),
 ) -> Option<(Challenger, judge::Verdict)> {
-    let (until, from) = plan::known(onset, now, DAY_MS)?;
+    let (until, from) = plan::known(onset, now, champion.0.until, DAY_MS)?;
     let cases = evaluate::cases(&world.spec, data, (onset, until + DAY_MS + 1), 1).unwrap();
     let loss = |b: &Before| score(world, &cases, &b.trained).mase;
     let best = past.min_by(|a, b| loss(a).total_cmp(&loss(b)))?;

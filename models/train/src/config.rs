@@ -49,6 +49,9 @@ pub struct TrainConfig {
     pub max_windows: usize,
     /// How often a row after a series' `weight_from` counts.
     pub recent_weight: f32,
+    /// Whether a ridge that is chosen is fitted once more to all parts, its promise being measured on days behind them: of a world that has
+    /// just begun, choosing and calibrating take most of the days.
+    pub refit: bool,
     /// Also fit a random forest on a subsample, as one more line of the table.
     pub forest: bool,
     /// Batch of preset `classic`; none is the whole data at once, as in the system it reproduces (32 is the usual choice).
@@ -84,6 +87,7 @@ impl Default for TrainConfig {
             unseen: Vec::new(),
             max_windows: 40_000,
             recent_weight: 3.0,
+            refit: false,
             forest: true,
             classic_batch: None,
             classic_epochs: 20,

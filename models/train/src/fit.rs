@@ -307,7 +307,7 @@ impl Run<'_> {
         };
         let mut trained = self.trained(models, chosen, table, &outcomes, Some(linear.penalty))?;
         trained.warm = warm;
-        if trained.chosen == "ridge" && self.panel.weight_from.iter().any(Option::is_some) {
+        if trained.chosen == "ridge" && self.config.refit {
             trained.params = self.refitted(&batcher, &linear, &outcomes)?;
             trained.refitted = true;
         }
