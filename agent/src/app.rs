@@ -39,6 +39,7 @@ use crate::update::commands::{AtWork, Desk};
 use crate::update::driver::{Ask, FromHub, Trust, Updater};
 use crate::update::witness::Witness;
 use crate::uplink::{LinkStatus, Settings, UplinkEvent, UplinkHandle};
+use fieldcast_wire::caps::MAX_FORECASTERS;
 
 /// How long each part may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -82,7 +83,8 @@ pub async fn run(config: Config, control: Control) -> anyhow::Result<()> {
     crate::update::floor::restore(&handle, &clock).await?;
 
     let (ingests, ingest_inbox) = mpsc::channel(INGEST_QUEUE);
-    let (requests, request_inbox) = mpsc::channel(256);
+    // At the start each forecaster may ask for three things at once, while the updater checks a model.
+    let (requests, request_inbox) = mpsc::channel(4 * MAX_FORECASTERS);
     let (model_events, model_inbox) = mpsc::channel(32);
     let (to_updater, hub_inbox) = mpsc::channel(256);
     let (asks, ask_inbox) = mpsc::channel(16);

@@ -5,5 +5,5 @@ use fieldcast_tests::rollouts::bad;
 
 #[test]
 fn no_bad_model_comes_past_a_canary_that_is_a_real_agent() {
-    assert_eq!(bad(1).unwrap(), 5);
+    assert_eq!(bad(1).unwrap(), 6);
 }

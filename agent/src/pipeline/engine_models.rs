@@ -92,6 +92,7 @@ impl Engine {
             let mut machine: Machine = stored
                 .and_then(|b| serde_json::from_slice(&b).ok())
                 .unwrap_or_default();
+            requests.push(Request::Obeyed(name.clone(), machine.generation()));
             let outputs = machine.step(Event::Started(death.clone()), &self.terms(&name));
             self.machines.insert(name.clone(), machine);
             requests.extend(self.apply(&name, outputs, &mut step).await);

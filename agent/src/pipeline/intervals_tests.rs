@@ -123,7 +123,7 @@ fn a_step_learns_once_its_own_actual_has_come_and_not_before() {
 }
 
 #[test]
-fn misses_widen_the_side_they_are_on_and_leave_the_forecast_itself() {
+fn misses_widen_most_the_side_they_are_on_and_leave_the_forecast_itself() {
     let mut f = begun();
     let step = drive(&mut f, 61..64, 200.0);
     let last = shown(&step).pop().unwrap();
@@ -132,9 +132,11 @@ fn misses_widen_the_side_they_are_on_and_leave_the_forecast_itself() {
         "wider above: {:?}",
         &last[..5]
     );
+    let above = [last[3] - 110.0, last[4] - 120.0];
+    let below = [90.0 - last[1], 80.0 - last[0]];
     assert!(
-        last[0] > 80.0 && last[1] > 90.0,
-        "narrower below: {:?}",
+        below.iter().zip(&above).all(|(b, a)| *b > 0.0 && b < a),
+        "less so below: {:?}",
         &last[..5]
     );
     assert_eq!(last[2], 100.0);

@@ -10,6 +10,9 @@ use fieldcast_wire::{Reading, RecordBody, pb};
 
 use crate::config::SensorConfig;
 
+/// Data after which a monitor is stored although nothing happened: what it has learnt of the sensor outlives a restart.
+const HOUR_MS: Millis = 3_600_000;
+
 /// Monitors of all sensors this device has heard of.
 #[derive(Debug, Default)]
 pub struct Sensors {
@@ -22,6 +25,8 @@ struct Watched {
     monitor: SensorMonitor,
     /// Whether its data time goes with the wall clock, so that the clock can tell that it is silent.
     live: bool,
+    /// Hour in which it was stored last.
+    stored: Option<Millis>,
 }
 
 impl Sensors {
@@ -70,14 +75,20 @@ impl Sensors {
         let limits = config.map_or_else(|| SensorConfig::default().limits(), SensorConfig::limits);
         let stored = stored.and_then(|b| serde_json::from_slice::<SensorMonitor>(b).ok());
         let monitor = match stored {
-            Some(mut monitor) => monitor.set_limits(limits).map(|()| monitor),
+            Some(mut monitor) => {
+                monitor.resume();
+                monitor.set_limits(limits).map(|()| monitor)
+            }
             None => SensorMonitor::new(limits),
         };
         match monitor {
             Ok(monitor) => {
-                let live = true;
-                self.watched
-                    .insert(sensor.to_owned(), Watched { monitor, live });
+                let watched = Watched {
+                    monitor,
+                    live: true,
+                    stored: None,
+                };
+                self.watched.insert(sensor.to_owned(), watched);
             }
             Err(e) => tracing::warn!(sensor, "{e}; the sensor is not watched"),
         }
@@ -93,7 +104,10 @@ impl Sensors {
     ) {
         let mut look = |name: &str, watched: &mut Watched| {
             let events = watched.monitor.check_silence(now);
-            tell(name, &watched.monitor, &events, records, state);
+            if !events.is_empty() {
+                state.extend(watched.entry(name));
+            }
+            tell(name, &watched.monitor, &events, records);
         };
         match of {
             Some(names) => {
@@ -135,7 +149,13 @@ impl Sensors {
             Worth::Bad => Quality::Bad,
         };
         reading.quality = reading.quality.max(quality.as_u8());
-        tell(&reading.sensor, &watched.monitor, &events, records, state);
+        let hour = Some(reading.time.div_euclid(HOUR_MS));
+        // A time that cannot be true says nothing about how much was learnt.
+        if !events.is_empty() || (worth != Worth::Bad && watched.stored != hour) {
+            watched.stored = hour;
+            state.extend(watched.entry(&reading.sensor));
+        }
+        tell(&reading.sensor, &watched.monitor, &events, records);
     }
 
     /// Faults at present, by sensor.
@@ -152,19 +172,20 @@ impl Sensors {
     }
 }
 
+impl Watched {
+    /// The state entry that stores its monitor.
+    fn entry(&self, sensor: &str) -> Option<(String, Vec<u8>)> {
+        let bytes = serde_json::to_vec(&self.monitor).ok()?;
+        Some((Sensors::key(sensor), bytes))
+    }
+}
+
 fn tell(
     sensor: &str,
     monitor: &SensorMonitor,
     events: &[SensorEvent],
     records: &mut Vec<RecordBody>,
-    state: &mut Vec<(String, Vec<u8>)>,
 ) {
-    if events.is_empty() {
-        return;
-    }
-    if let Ok(bytes) = serde_json::to_vec(monitor) {
-        state.push((Sensors::key(sensor), bytes));
-    }
     for event in events {
         let conversion = monitor.conversion().filter(|_| event.fault == Fault::Unit);
         records.extend(report(sensor, event, conversion));
@@ -265,9 +286,49 @@ mod tests {
             .collect();
         assert_eq!(alarms, [true, false]);
         assert_eq!(records.len(), 4);
-        assert_eq!(state.len(), 2);
+        assert_eq!(state.len(), 3, "of the first hour, and of each change");
         assert!(sensors.faults().is_empty());
     }
+
+    #[test]
+    fn what_was_learnt_of_a_sensor_outlives_a_restart() {
+        let course = |i: i64| {
+            let scatter = 2.0 * (i as f64 * 0.618_033_988_749_895).fract() - 1.0;
+            18.0 + 5.0 * (i as f64 / 24.0 * std::f64::consts::TAU).sin() + scatter
+        };
+        let mut kept: Option<Vec<u8>> = None;
+        let mut said = Vec::new();
+        // A restart each day, and one with which the unit changes.
+        for day in 0..18 {
+            let mut sensors = Sensors::default();
+            sensors.meet("t", kept.as_deref());
+            let begun = silence(&mut sensors, day * 86_400_000 + 900_000_000, None);
+            assert_eq!(begun, [], "day {day}: nothing was looked for meanwhile");
+            for i in day * 24..(day + 1) * 24 {
+                let value = if day < 14 {
+                    course(i)
+                } else {
+                    1.8 * course(i) + 32.0
+                };
+                let (mut records, mut state) = (Vec::new(), Vec::new());
+                let mut reading = Reading {
+                    sensor: "t".into(),
+                    time: i * 3_600_000,
+                    value,
+                    quality: 0,
+                    time_source: pb::TimeSource::External,
+                };
+                sensors.judge(&mut reading, (0, false), &mut records, &mut state);
+                kept = state.pop().map(|(_, bytes)| bytes).or(kept);
+                said.extend(alarms(&records));
+            }
+        }
+        assert!(
+            said.contains(&("sensor_unit_change".to_owned(), true)),
+            "{said:?}"
+        );
+    }
+
     #[test]
     fn a_changed_unit_is_bad_and_named_and_so_are_noise_and_rate() {
         let config = SensorConfig {

@@ -15,6 +15,7 @@ use super::commands::AtWork;
 use super::download::{Download, Taken};
 use super::floor;
 use super::machine::{Event, Installed, Target};
+use super::waiting::Waiting;
 use crate::buffer::{BufferHandle, Commit};
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -25,8 +26,6 @@ const KEYS: &str = "keys";
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Bundles that could not be checked are tried again after this process time.
 const CHECK_AGAIN: Duration = Duration::from_secs(30);
-/// A bundle for which there was no room is tried again after this process time.
-const ROOM_AGAIN: Duration = Duration::from_secs(30);
 /// The time floor is kept this often.
 const KEEP_FLOOR: Duration = Duration::from_secs(600);
 
@@ -42,6 +41,8 @@ pub enum Standing {
 /// From the engine.
 #[derive(Debug)]
 pub enum Request {
+    /// The generation that was obeyed last, before this process began.
+    Obeyed(String, u64),
     /// Get a bundle.
     Fetch(String, Target),
     /// Check and load one that is on disk.
@@ -123,8 +124,7 @@ struct Running {
     this: Updater,
     ring: Option<KeyRing>,
     fetching: BTreeMap<String, Fetching>,
-    /// Orders whose bundle has no room yet, by forecaster.
-    waiting: BTreeMap<String, (Target, Instant)>,
+    waiting: Waiting,
     needed: Option<Vec<String>>,
     seen: BTreeMap<String, u64>,
     unchecked: BTreeMap<(String, String), (Installed, Standing)>,
@@ -154,7 +154,7 @@ impl Updater {
                 .map(|i| KeyRing::new(i.root_public_key)),
             this: self,
             fetching: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            waiting: Waiting::default(),
             needed: None,
             seen: BTreeMap::new(),
             unchecked: BTreeMap::new(),
@@ -216,6 +216,10 @@ impl Running {
 
     async fn request(&mut self, request: Request) {
         match request {
+            Request::Obeyed(forecaster, generation) => {
+                let seen = self.seen.entry(forecaster).or_default();
+                *seen = generation.max(*seen);
+            }
             Request::Fetch(forecaster, target) => self.fetch(forecaster, target).await,
             Request::Load(forecaster, installed, standing) => {
                 self.load(&forecaster, installed, standing).await;
@@ -301,8 +305,7 @@ impl Running {
         }
         if let Err(reason) = self.this.bundles.room(&sha, target.size) {
             tracing::error!(forecaster, bundle = %sha, "{reason}");
-            let again = (target, Instant::now());
-            self.waiting.insert(forecaster.clone(), again);
+            self.waiting.for_room(&forecaster, target, Instant::now());
             let waiting = Event::Waiting(sha, reason);
             self.tell(&forecaster, waiting, None).await;
             return;
@@ -378,20 +381,12 @@ impl Running {
 
     async fn look_for_room(&mut self) {
         let now = self.this.clock.trusted_ms();
-        let due =
-            |(target, at): &(Target, Instant)| now >= target.expires || at.elapsed() >= ROOM_AGAIN;
-        let ready = self.waiting.iter().filter(|(_, waiting)| due(waiting));
-        let ready: Vec<String> = ready.map(|(forecaster, _)| forecaster.clone()).collect();
-        for forecaster in ready {
-            let Some((target, _)) = self.waiting.get(&forecaster).cloned() else {
-                continue;
-            };
+        for (forecaster, target) in self.waiting.due(now, Instant::now()) {
             if now < target.expires {
                 // Boxed, since what is fetched looks for room itself.
                 Box::pin(self.fetch(forecaster, target)).await;
                 continue;
             }
-            self.waiting.remove(&forecaster);
             if let Some(bundle) = target.bundle {
                 let reason = "the order expired before there was room for its bundle; free disk space and order it again";
                 let event = Event::Unfetchable(bundle.sha, reason.to_owned());
@@ -457,6 +452,7 @@ impl Running {
         let (download, taken) = match done.await.and_then(|d| d) {
             Ok(Some(back)) => back,
             Ok(None) => {
+                self.waiting.fetched(&name);
                 self.tell(&forecaster, Event::Fetched(name), None).await;
                 return false;
             }
@@ -467,7 +463,7 @@ impl Running {
             }
         };
         let mut fetching = Fetching {
-            forecaster,
+            forecaster: forecaster.clone(),
             target,
             download,
             asked,
@@ -485,10 +481,27 @@ impl Running {
             }
             Ok(Taken::Ignored | Taken::Complete) => {}
             Ok(Taken::WrongDigest) => {
-                tracing::warn!(bundle = %name, "the blocks are not the bundle; it is fetched anew");
-                fetching.asked = None;
+                let target = fetching.target;
+                let now = Instant::now();
+                let pause = self.waiting.behind_another(&forecaster, &name, target, now);
+                let reason = format!(
+                    "the blocks that came are not the bundle; it is fetched anew in {} s",
+                    pause.as_secs()
+                );
+                tracing::warn!(bundle = %name, "{reason}");
+                self.tell(&forecaster, Event::Waiting(name, reason), None)
+                    .await;
+                return false;
             }
-            Err(e) => tracing::warn!(bundle = %name, "write a block: {e}; it is asked for again"),
+            Err(e) => {
+                let reason = format!("write a block: {e}; free disk space");
+                tracing::warn!(bundle = %name, "{reason}");
+                self.waiting
+                    .for_room(&forecaster, fetching.target, Instant::now());
+                self.tell(&forecaster, Event::Waiting(name, reason), None)
+                    .await;
+                return false;
+            }
         }
         self.fetching.insert(name, fetching);
         more

@@ -6,6 +6,7 @@ pub mod download;
 pub mod driver;
 pub mod engine_check;
 pub mod floor;
+mod waiting;
 pub mod witness;
 
 pub use fieldcast_device::{pace, update as machine, words};

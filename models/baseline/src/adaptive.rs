@@ -3,16 +3,21 @@
 //! Split-conformal intervals promise their coverage for data like that of the calibration; a season later they may be too
 //! narrow or too wide. Here each quantile of each step ahead keeps a factor on its distance from the median, moved by online
 //! quantile tracking (Gibbs and Candès, 2021, in logarithms): a miss widens, everything else narrows, in the ratio that
-//! balances at the quantile's level. A step learns only when its own actual value has come, so that nothing is known early.
+//! balances at the quantile's level. The two ends of an interval learn from each other's misses, too: mostly both are too narrow, or
+//! both too wide, and two see more than one. A step learns only when its own actual value has come, so that nothing is known early.
+
+use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
 /// How far one observation moves the logarithm of a factor, at most, once many have been seen.
 pub const RATE: f64 = 0.01;
 /// The same for all the observations of as many origins as a step lies ahead.
-pub const FAR_RATE: f64 = 0.07;
+pub const FAR_RATE: f64 = 0.2;
 /// From so many steps ahead on the second is the lesser one (`FAR_RATE / RATE`): so many neighbouring origins share an error.
-pub const SHARED: usize = 7;
+pub const SHARED: usize = 20;
+/// What an end of an interval learns from the other end's misses, as a share.
+const OTHER: f64 = 0.45;
 /// The first observations move a factor by so much more: a calibration is more often off by a season than by a day.
 const EARLY: f64 = 2.0;
 /// After so many windows that share no step, half of that.
@@ -100,15 +105,26 @@ impl Adaptive {
             return;
         }
         self.seen.resize(self.seen.len().max(step + 1), 0);
-        let rate = rate(step, self.seen[step]);
+        // Windows that share no step.
+        let windows = f64::from(self.seen[step]) / (step + 1) as f64;
+        let rate = rate(step, windows);
         self.seen[step] = self.seen[step].saturating_add(1);
+        let missed = |i: usize| match i.cmp(&middle) {
+            Ordering::Less => f64::from(u8::from(actual < shown[i])),
+            Ordering::Equal => 0.0,
+            Ordering::Greater => f64::from(u8::from(actual > shown[i])),
+        };
         for (i, (level, log)) in self.levels.iter().zip(logs).enumerate() {
-            let (missed, allowed) = match i.cmp(&middle) {
-                std::cmp::Ordering::Less => (actual < shown[i], *level),
-                std::cmp::Ordering::Equal => continue,
-                std::cmp::Ordering::Greater => (actual > shown[i], 1.0 - level),
+            if i == middle {
+                continue;
+            }
+            let allowed = level.min(1.0 - level);
+            let misses = match complement(&self.levels, i) {
+                Some(other) => (1.0 - OTHER) * missed(i) + OTHER * missed(other),
+                None => missed(i),
             };
-            let moved = f64::from(u8::from(missed)) - allowed;
+            // What few windows taught misses more often than they did: the order statistics' n / (n + 1).
+            let moved = misses - allowed * (windows + 1.0) / (windows + 2.0);
             // A rare miss must weigh as much as the many hits between two of them, whatever the level.
             *log = (*log + rate * moved / allowed.max(0.05).sqrt()).clamp(-LIMIT, LIMIT);
         }
@@ -120,10 +136,15 @@ impl Adaptive {
     }
 }
 
-/// How far the observation of step `step` that follows `seen` others moves a factor: neighbouring forecasts of a far step share
-/// one error for about as many origins as the step lies ahead.
-fn rate(step: usize, seen: u32) -> f64 {
-    let windows = f64::from(seen) / (step + 1) as f64;
+/// Where the level is that bounds the same central interval.
+fn complement(levels: &[f64], i: usize) -> Option<usize> {
+    let is_other = |level: &f64| (level + levels[i] - 1.0).abs() < 1e-9;
+    levels.iter().position(is_other)
+}
+
+/// How far an observation of step `step` moves a factor after so many windows that share no step: neighbouring forecasts of a far step
+/// share one error for about as many origins as the step lies ahead.
+fn rate(step: usize, windows: f64) -> f64 {
     let early = 1.0 + EARLY / (1.0 + windows / EARLY_WINDOWS);
     RATE.min(FAR_RATE / (step + 1) as f64) * early
 }
@@ -174,8 +195,8 @@ mod tests {
         let shown = adaptive.applied(&[row, row].concat());
         assert_eq!(shown[..5], row);
         assert!(
-            shown[8] > 1.0 && shown[6] > -1.0,
-            "wider above, a little narrower below"
+            shown[8] > 1.0 && shown[6] < -1.0 && shown[8] > -shown[6],
+            "wider, and more so where it was missed: {shown:?}"
         );
         assert_eq!(adaptive.applied(&row), row, "other sizes are left alone");
     }
@@ -190,6 +211,33 @@ mod tests {
         };
         assert!(after(167, 168) < after(0, 100));
         assert!(after(167, 168) > 1.1, "it still learns");
+    }
+
+    #[test]
+    fn an_end_that_is_never_missed_comes_nearer_although_the_other_one_is_missed() {
+        let mut adaptive = Adaptive::new(&LEVELS, 1);
+        let calibrated = [-0.95, -0.8, 0.0, 0.8, 0.95];
+        let sides =
+            |shown: &[f64], i: usize| (noise(i) + 0.4 < shown[1], noise(i) + 0.4 > shown[3]);
+        let (mut below, mut above) = (0, 0);
+        for i in 0..6_000 {
+            let shown = adaptive.applied(&calibrated);
+            if i >= 2_000 {
+                let (low, high) = sides(&shown, i);
+                (below, above) = (below + u32::from(low), above + u32::from(high));
+            }
+            adaptive.learn(0, &shown, noise(i) + 0.4);
+        }
+        let shares = [below, above].map(|n| f64::from(n) / 4_000.0);
+        assert!(shares.iter().all(|s| (s - 0.1).abs() < 0.02), "{shares:?}");
+    }
+
+    #[test]
+    fn a_level_without_its_complement_learns_alone() {
+        let mut adaptive = Adaptive::new(&[0.1, 0.5, 0.8], 1);
+        adaptive.learn(0, &[-1.0, 0.0, 1.0], 9.0);
+        let shown = adaptive.applied(&[-1.0, 0.0, 1.0]);
+        assert!(shown[2] > 1.0 && shown[0] > -1.0, "{shown:?}");
     }
 
     #[test]

@@ -163,6 +163,22 @@ pub struct SensorMonitor {
     unit: Unit,
     #[serde(default)]
     clock: Clock,
+    /// Time of the first look, where no reading had come.
+    #[serde(default)]
+    first_look: Option<i64>,
+    /// Not stored: nobody looked while it lay there.
+    #[serde(skip)]
+    back: Back,
+}
+
+/// Whether the monitor has been away, and no reading has come since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Back {
+    #[default]
+    No,
+    Unlooked,
+    /// Time of the first look.
+    Since(i64),
 }
 
 impl SensorMonitor {
@@ -186,7 +202,15 @@ impl SensorMonitor {
             noise: Noise::default(),
             unit: Unit::default(),
             clock: Clock::default(),
+            first_look: None,
+            back: Back::No,
         })
+    }
+
+    /// Goes on behind a time in which nobody looked: what was silent then may only not have been heard, so that half of the time that
+    /// means "missing" has to pass anew.
+    pub fn resume(&mut self) {
+        self.back = Back::Unlooked;
     }
 
     /// Puts other limits in place: what was learnt stays, and a fault ends with the next reading that breaks none.
@@ -260,6 +284,7 @@ impl SensorMonitor {
         self.last_usable.get_or_insert(time);
         self.set(Fault::Missing, false, time, Some(value), &mut events);
         self.last_usable = Some(time);
+        self.back = Back::No;
         let spike = self.is_spike(value);
         self.set(Fault::Spike, spike, time, Some(value), &mut events);
         let resting = self
@@ -313,9 +338,21 @@ impl SensorMonitor {
     /// Tells whether the sensor has fallen silent by `now` (data time); to be called now and then.
     pub fn check_silence(&mut self, now: i64) -> Vec<SensorEvent> {
         let mut events = Vec::new();
-        // Silence is counted from the first look where no reading ever came.
-        let since = *self.last_usable.get_or_insert(now);
+        // Silence is counted from the first look where no reading ever came; those of a past that is replayed are readings all the same.
+        let since = match self.last_usable {
+            Some(last) => last,
+            None => *self.first_look.get_or_insert(now),
+        };
+        let heard = match self.back {
+            Back::No => true,
+            Back::Unlooked => {
+                self.back = Back::Since(now);
+                false
+            }
+            Back::Since(back) => now.saturating_sub(back) > self.limits.missing_after_ms / 2,
+        };
         if self.limits.missing_after_ms > 0
+            && heard
             && now.saturating_sub(since) > self.limits.missing_after_ms
         {
             self.set(Fault::Missing, true, now, None, &mut events);
@@ -388,155 +425,4 @@ impl SensorMonitor {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    fn monitor() -> SensorMonitor {
-        let limits = SensorLimits {
-            min: Some(-50.0),
-            max: Some(60.0),
-            stuck_after: 5,
-            missing_after_ms: 1_000,
-            ..SensorLimits::default()
-        };
-        SensorMonitor::new(limits).unwrap()
-    }
-
-    fn kinds(events: &[SensorEvent]) -> Vec<(Fault, bool)> {
-        events.iter().map(|e| (e.fault, e.raised)).collect()
-    }
-
-    /// Readings that wander a little.
-    fn warm(m: &mut SensorMonitor) -> i64 {
-        for t in 0..40 {
-            let (worth, events) = m.update(t * 10, 20.0 + (t as f64 * 0.618).fract());
-            assert!(worth == Worth::Good && events.is_empty());
-        }
-        400
-    }
-
-    #[test]
-    fn a_spike_is_suspect_and_a_new_level_is_believed() {
-        let mut m = monitor();
-        let t = warm(&mut m);
-        let (worth, events) = m.update(t, 55.0);
-        assert_eq!(
-            (worth, kinds(&events)),
-            (Worth::Suspect, vec![(Fault::Spike, true)])
-        );
-        assert_eq!(kinds(&m.update(t + 10, 20.3).1), [(Fault::Spike, false)]);
-        let levels: Vec<Worth> = (0..6)
-            .map(|i| m.update(t + 20 + i * 10, 50.0 + i as f64 / 10.0).0)
-            .collect();
-        assert_eq!(levels[2..5], [Worth::Suspect, Worth::Good, Worth::Good]);
-    }
-
-    #[test]
-    fn stuck_is_raised_and_cleared_but_not_at_rest() {
-        let mut m = monitor();
-        let (worths, events): (Vec<_>, Vec<_>) = (0..8).map(|i| m.update(i, 21.5)).unzip();
-        assert_eq!(kinds(&events.concat()), [(Fault::Stuck, true)]);
-        assert_eq!(worths[..4], [Worth::Good; 4]);
-        assert_eq!(worths[4..], [Worth::Bad; 4]);
-        let (worth, events) = m.update(9, 21.6);
-        assert_eq!(
-            (worth, kinds(&events)),
-            (Worth::Good, vec![(Fault::Stuck, false)])
-        );
-        let mut rain = monitor();
-        assert!((0..100).all(|i| rain.update(i, 0.0).1.is_empty()));
-    }
-
-    #[test]
-    fn new_limits_end_a_fault_of_the_old_ones() {
-        let mut m = monitor();
-        m.update(0, 99.0);
-        assert_eq!(m.active(), [Fault::OutOfRange]);
-        let wide = SensorLimits {
-            max: Some(100.0),
-            ..*m.limits()
-        };
-        m.set_limits(wide).unwrap();
-        let (worth, events) = m.update(1, 99.0);
-        assert_eq!(
-            (worth, kinds(&events)),
-            (Worth::Good, vec![(Fault::OutOfRange, false)])
-        );
-        assert!(
-            m.set_limits(SensorLimits {
-                max: Some(f64::NAN),
-                ..wide
-            })
-            .is_err()
-        );
-        assert_eq!(m.limits(), &wide);
-    }
-
-    #[test]
-    fn what_changes_too_fast_is_bad_until_time_allows_it() {
-        let mut m = SensorMonitor::new(SensorLimits {
-            max_rate: Some(6.0),
-            ..SensorLimits::default()
-        })
-        .unwrap();
-        let minute = 60_000;
-        assert_eq!(m.update(0, 20.0).0, Worth::Good);
-        let (worth, events) = m.update(10 * minute, 21.5);
-        assert_eq!(
-            (worth, kinds(&events)),
-            (Worth::Bad, vec![(Fault::Rate, true)])
-        );
-        assert_eq!(
-            kinds(&m.update(20 * minute, 21.5).1),
-            [(Fault::Rate, false)]
-        );
-        let never = SensorLimits {
-            max_rate: Some(0.0),
-            ..SensorLimits::default()
-        };
-        assert!(m.set_limits(never).is_err());
-    }
-
-    #[test]
-    fn a_long_pause_is_no_change_of_unit() {
-        let course = |i: i64| {
-            let hour = i as f64 / 24.0 * std::f64::consts::TAU;
-            18.0 + 5.0 * hour.sin() + (i as f64 * 0.618).fract()
-        };
-        for (pause, found) in [(2, true), (60 * 24, false)] {
-            let mut m = SensorMonitor::new(SensorLimits::default()).unwrap();
-            (0..300).for_each(|i| {
-                m.update(i * 3_600_000, course(i));
-            });
-            let units = (300..380).map(|i| {
-                m.update((i + pause) * 3_600_000, 1.8 * course(i) + 32.0);
-                m.active().contains(&Fault::Unit)
-            });
-            assert_eq!(units.last(), Some(found), "{pause} hours");
-        }
-    }
-
-    #[test]
-    fn range_silence_and_nonsense() {
-        let mut m = monitor();
-        assert_eq!(m.update(0, 99.0).0, Worth::Bad);
-        assert_eq!(m.active(), [Fault::OutOfRange]);
-        assert_eq!(kinds(&m.update(10, 20.0).1), [(Fault::OutOfRange, false)]);
-        assert_eq!(m.update(500, f64::NAN).0, Worth::Bad);
-        assert_eq!(kinds(&m.check_silence(1_011)), [(Fault::Missing, true)]);
-        assert!(m.check_silence(2_000).is_empty());
-        assert_eq!(kinds(&m.update(2_100, 20.1).1), [(Fault::Missing, false)]);
-        assert!(m.check_silence(i64::MAX).len() == 1 && m.update(i64::MIN, 1.0).1.is_empty());
-        assert!(
-            SensorMonitor::new(SensorLimits {
-                min: Some(2.0),
-                max: Some(1.0),
-                ..Default::default()
-            })
-            .is_err()
-        );
-        let json = serde_json::to_string(&m).unwrap();
-        assert_eq!(serde_json::from_str::<SensorMonitor>(&json).unwrap(), m);
-    }
-}
+mod tests;

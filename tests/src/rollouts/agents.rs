@@ -26,7 +26,11 @@ pub(super) struct Device<'a> {
 #[derive(Debug)]
 pub(super) struct Agent {
     options: AgentOptions,
+    /// Without the settings that were added.
+    config: String,
     process: Option<AgentProcess>,
+    /// The mark behind which it was killed last.
+    found_at_work: Option<String>,
     feed: Feed,
     shown: usize,
 }
@@ -57,15 +61,19 @@ impl Agent {
         let config = format!(
             "data_dir = \"{data}\"\nidentity = \"{identity}\"\nforecasters = {definitions:?}\n\
              [[source]]\ntype = \"replay\"\npath = \"{csv}\"\ntime_column = \"time\"\nspeed = 0.0\nfollow = true\n\
-             [status]\nlisten = \"127.0.0.1:0\"\n[buffer]\nseal_after_ms = 100\n{settings}",
+             [status]\nlisten = \"127.0.0.1:0\"\n[buffer]\nseal_after_ms = 100\n",
             data = dir.join("data").display(),
             identity = identity.display(),
             csv = feed.path().display(),
-            settings = device.settings,
         );
         let mut agent = Self {
-            options: AgentOptions { dir, config },
+            options: AgentOptions {
+                dir,
+                config: format!("{config}{}", device.settings),
+            },
+            config,
             process: None,
+            found_at_work: None,
             feed,
             shown: device.history,
         };
@@ -81,10 +89,32 @@ impl Agent {
         Ok(())
     }
 
+    /// Goes on with other settings than were added before.
+    pub(super) fn set(&mut self, settings: &str) -> Result<()> {
+        self.kill()?;
+        self.options.config = format!("{}{settings}", self.config);
+        self.revive()
+    }
+
     /// As a power cut would.
     pub(super) fn kill(&mut self) -> Result<()> {
         let killed = self.process.take().map(AgentProcess::kill);
         killed.transpose().map(drop)
+    }
+
+    /// Kills it where a bundle's (digest) model makes a forecast right now, by the mark that the agent leaves, and starts it again.
+    pub(super) fn kill_at_work(&mut self, sha: &str) -> Result<()> {
+        let Ok(file) = std::fs::read(self.options.dir.join("data/witness")) else {
+            return Ok(());
+        };
+        let mark = String::from_utf8_lossy(file.get(..128).unwrap_or_default()).into_owned();
+        // What a killed process left stands there until the next forecast.
+        if !mark.starts_with(sha) || self.found_at_work.as_ref() == Some(&mark) {
+            return Ok(());
+        }
+        self.found_at_work = Some(mark);
+        self.kill()?;
+        self.revive()
     }
 
     /// Fails where it has ended by itself.

@@ -1,13 +1,14 @@
-//! The figure of bad models: real agents are ordered models that are no number, slow or tampered with; owns what each rollout
+//! The figure of bad models: real agents are ordered models that are no number, slow, deadly or tampered with; owns what each rollout
 //! must come to, never what is wrong with a model.
 
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::bed::{Bed, FORECASTER, stage, text};
+use super::bed::{Bed, FORECASTER, LONG, stage, text};
 use super::forge::{Forge, Harm, Wrong, tampered};
 use super::line;
+use crate::scenario::wait_for;
 
 /// One of them is the canary.
 const AGENTS: u32 = 2;
@@ -17,6 +18,9 @@ const DEADLINE_S: u32 = 600;
 const SHORT_S: u32 = 30;
 /// As a person may set it: the default spares what takes less than 10 ms, also where it is many times slower.
 const SETTINGS: &str = "[latency]\nfloor_ms = 1\n";
+
+/// Where how long it takes is not what it is on trial for.
+const PATIENT: &str = "[latency]\nfloor_ms = 60000\n";
 
 /// How a model is bad.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +34,18 @@ enum Bad {
 }
 
 /// Each way, its name, and what devices say of it.
-const ALL: [(Bad, &str, &str); 5] = [
+const ALL: [(Bad, &str, &str); 6] = [
     (
         Bad::Model(Harm::NotANumber),
         "not_a_number",
         "`mean` holds NaN or infinity",
     ),
     (Bad::Model(Harm::Slow), "slow", "slow: a forecast takes"),
+    (
+        Bad::Model(Harm::Deadly),
+        "deadly",
+        "while this model made a forecast",
+    ),
     (Bad::Stored(Wrong::Graph), "changed_graph", "V7: "),
     (Bad::Stored(Wrong::Signature), "wrong_signature", "V2: "),
     (
@@ -53,6 +62,8 @@ pub(super) fn measure(bed: &mut Bed, times: u32) -> Result<u32> {
     let forge = Forge::open(bed, FORECASTER)?;
     let mut version = 1;
     for (bad, name, says) in ALL {
+        let deadly = matches!(bad, Bad::Model(Harm::Deadly));
+        bed.set_agents(if deadly { PATIENT } else { SETTINGS })?;
         let mut longest: f64 = 0.0;
         for _ in 0..times {
             version += 1;
@@ -91,11 +102,17 @@ fn rolled_out(bed: &mut Bed, forge: &Forge, version: u32, bad: Bad, says: &str) 
     let plan = [stage("canary", 50, deadline), stage("all", 100, DEADLINE_S)].concat();
     let began = Instant::now();
     let rollout = bed.roll_out(FORECASTER, version, &plan)?;
-    bed.wait("the rollout to end", |bed| {
-        Ok(matches!(
-            bed.status(rollout)?.as_str(),
-            "rolled_back" | "succeeded"
-        ))
+    let deadly = match bad {
+        Bad::Model(Harm::Deadly) => Some(bed.digest(FORECASTER, version)?),
+        _ => None,
+    };
+    wait_for("the rollout to end", LONG, || {
+        bed.tick()?;
+        if let Some(sha) = &deadly {
+            bed.kill_where(sha)?;
+        }
+        let ended = matches!(bed.status(rollout)?.as_str(), "rolled_back" | "succeeded");
+        Ok(ended.then_some(()))
     })?;
     runs_champion(bed)?;
     let took = began.elapsed().as_secs_f64();

@@ -1,7 +1,7 @@
 //! The testbed of rollouts: owns its processes, one forecaster and its model versions, and what is asked of the tables.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -18,7 +18,9 @@ pub(super) const FORECASTER: &str = "f";
 pub(super) const BESIDE: &str = "beside";
 /// What agents live through, an hour at a look: the first day and how many there are, all of them over.
 const YEARS: (&str, u32) = ("2015-01-01T00:00:00Z", 3_650);
-const LONG: Duration = Duration::from_secs(300);
+pub(super) const LONG: Duration = Duration::from_secs(300);
+/// So long is looked for a model at work behind each hour that the agents are shown.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// Real processes, started.
 pub(super) struct Bed {
@@ -190,9 +192,34 @@ impl Bed {
         Ok(())
     }
 
+    /// Starts every agent again, with these settings in place of those added before.
+    pub(super) fn set_agents(&mut self, settings: &str) -> Result<()> {
+        self.agents.iter_mut().try_for_each(|a| a.set(settings))
+    }
+
     /// As a power cut would end one of the agents.
     pub(super) fn kill_agent(&mut self, number: usize) -> Result<()> {
         self.agents.get_mut(number).map_or(Ok(()), Agent::kill)
+    }
+
+    /// Kills and starts again each agent that is found at work with a bundle (digest) within a moment, as if the model had ended its
+    /// process.
+    pub(super) fn kill_where(&mut self, sha: &str) -> Result<()> {
+        let until = Instant::now() + MOMENT;
+        while Instant::now() < until {
+            for agent in &mut self.agents {
+                agent.kill_at_work(sha)?;
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// The digest of a version's bundle.
+    pub(super) fn digest(&self, forecaster: &str, version: u32) -> Result<String> {
+        self.text(&format!(
+            "SELECT encode(bundle, 'hex') FROM model_versions WHERE forecaster = '{forecaster}' AND version = {version}"
+        ))
     }
 
     /// Starts the agents that do not run.

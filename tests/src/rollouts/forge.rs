@@ -20,6 +20,8 @@ pub(super) enum Harm {
     NotANumber,
     /// It computes far too long.
     Slow,
+    /// The process dies while it computes: somebody has to kill it there, so it computes as long.
+    Deadly,
 }
 
 /// What is wrong with a bundle.
@@ -153,7 +155,7 @@ fn params(spec: &ForecasterSpec, harm: Harm) -> ModelParams {
             step[..2].copy_from_slice(&[3e38, -3e38]);
         }
     }
-    let slow = harm == Harm::Slow;
+    let slow = harm != Harm::NotANumber;
     ModelParams::Default(DefaultParams {
         lookback: t,
         inputs: f,
