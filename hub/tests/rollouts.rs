@@ -34,7 +34,7 @@ use fieldcast_store::rollouts::NewRollout;
 use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
 use serde_json::json;
-use support::{Bed, add_device, bed, define, psql, register, roll_out};
+use support::{Bed, add_device, bed, crown, define, psql, register, roll_out};
 
 fn driver(bed: &Bed) -> Driver {
     let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
@@ -288,6 +288,9 @@ async fn who_may_connect_gets_the_champion_and_gets_it_anew_when_the_order_expir
     let (store, mut rounds) = (&bed.store, Rounds::default());
     // Made by an import: nobody will ever connect as it.
     add_device(store, "imported", None).await;
+    driver.tick(&mut rounds).await;
+    assert!(order(store, "a").await.is_none(), "it is on trial");
+    crown(store, "f", 1).await;
     driver.tick(&mut rounds).await;
     let first = order(store, "a").await.unwrap();
     assert_eq!((first.model_version, first.generation), (1, 1));

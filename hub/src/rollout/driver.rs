@@ -308,7 +308,7 @@ impl Driver {
         let moved = moved.filter(|(name, d)| before.devices.get(*name) != Some(*d));
         let moved: Vec<(String, Value)> = moved.map(|(n, d)| (n.clone(), json!(d))).collect();
         locked.save_devices(&moved).await?;
-        if rollout.status == Status::RolledBack && previous.is_none() {
+        if matches!(rollout.status, Status::RolledBack | Status::Superseded) {
             locked.depose().await?;
         }
         let (machine, _) = encode(&rollout);
@@ -347,8 +347,8 @@ impl Driver {
     }
 
     /// Devices that the forecaster selects get the champion where they are ordered something else, nothing yet, or
-    /// something that soon expires. Without a champion, or with one below the floor, those that are ordered a model are
-    /// ordered to run none.
+    /// something that soon expires. Without a champion, or with one below the floor or on trial, those that are ordered a model
+    /// are ordered to run none.
     /// Devices whose generation is not believed are put into `far` and ordered nothing.
     async fn welcome(
         &self,
@@ -370,12 +370,14 @@ impl Driver {
             return Ok(changed);
         }
         let mut orders = self.store.lock_orders(&spec.name).await?;
-        let champion: Option<ModelVersionRow> = self.store.champion(&spec.name).await?;
-        let champion = champion.filter(|c| c.version >= floor);
+        let late = orders.late_devices(&labels, floor, renew).await?;
+        let champion = match late.first().and_then(|d| d.champion) {
+            Some(version) => self.store.model_version(&spec.name, version).await?,
+            None => None,
+        };
         let database = u64::try_from(orders.highest)?;
         let model = champion.as_ref().map(Model::of).transpose()?;
         let model = model.unwrap_or(Model::none(&spec.name));
-        let late = orders.late_devices(&labels, floor, renew).await?;
         let mut given = Vec::new();
         for device in &late {
             let known = reported(device.raw.as_deref(), &spec.name).map_or(0, |f| f.generation);
