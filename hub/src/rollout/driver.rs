@@ -16,7 +16,8 @@ use fieldcast_wire::{Sha256, SiteId};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{Action, Event, Operator, Rollout, Status, connected, next_generation, step};
+use super::machine::{Action, Event, Operator, Rollout, Status, connected, step};
+use super::numbers::next_above;
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
 use super::rows::{decode, encode, floor_of, report_of, reported};
@@ -381,7 +382,7 @@ impl Driver {
         let mut given = Vec::new();
         for device in &late {
             let known = reported(device.raw.as_deref(), &spec.name).map_or(0, |f| f.generation);
-            let Some(generation) = next_generation(database, known) else {
+            let Some(generation) = next_above(database, known) else {
                 far.insert(device.device.clone());
                 continue;
             };

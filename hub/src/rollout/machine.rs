@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::judge;
+use super::numbers::next_above;
 use super::plan::{Member, Mode, Plan, Stage};
 pub use super::state::{DeviceState, Evidence, Operator, Status};
 
@@ -265,18 +266,6 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
     actions
 }
 
-/// A device that says it knows a generation this far above the database's is not believed: it would use up all generations.
-const FAR: u64 = 1 << 32;
-
-/// The generation of the next order for a device that says it knows `known`; none for one that is too far above `highest`,
-/// the database's: it is left out.
-#[must_use]
-pub fn next_generation(highest: u64, known: u64) -> Option<u64> {
-    let next = highest.max(known).checked_add(1)?;
-    let near = known <= highest.saturating_add(FAR);
-    (near && i64::try_from(next).is_ok()).then_some(next)
-}
-
 /// Takes note of whether a device is connected. Said of every device before the first event of a round: otherwise an
 /// event could end the rollout while a device that is there still counts as away.
 pub fn connected(r: &mut Rollout, device: &str, online: bool, now: i64) {
@@ -286,7 +275,7 @@ pub fn connected(r: &mut Rollout, device: &str, online: bool, now: i64) {
 }
 
 fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Vec<Action>) {
-    if next_generation(r.generation, report.generation).is_some() {
+    if next_above(r.generation, report.generation).is_some() {
         r.generation = r.generation.max(report.generation);
     }
     let returning = r.status == Status::RollingBack;

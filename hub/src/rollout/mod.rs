@@ -4,6 +4,7 @@ pub mod driver;
 mod evidence;
 pub mod judge;
 pub mod machine;
+pub mod numbers;
 pub(crate) mod orders;
 pub mod overview;
 pub mod plan;
