@@ -14,7 +14,7 @@
 //! ```text
 //!             approve                      last stage passed
 //! awaiting ------------> running ---------------------------------> succeeded
-//!     ^  \                |  ^  \ pause, deadline with too few online, or no more evidence
+//!     ^  \                |  ^  \ pause, deadline with too few online, no more evidence, or labels that nobody carries
 //!     |   \ next stage    |  |   -> paused -- resume --> running
 //!     |    <--------------+  |         |
 //!     | abort, outdated, or too many   | abort, outdated, too many failures, or shown to be worse
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge;
 use super::numbers::next_above;
-use super::plan::{Member, Mode, Plan, Stage};
+use super::plan::{Member, Mode, Plan, Stage, labelled};
 pub use super::state::{DeviceState, Evidence, Operator, Status};
 
 /// One device of a rollout.
@@ -146,6 +146,9 @@ pub struct Rollout {
     /// How the new model does beside the old one, as far as is known.
     #[serde(default)]
     pub evidence: Option<Evidence>,
+    /// Stages whose labels no device carries.
+    #[serde(default)]
+    pub unmatched: Vec<usize>,
     /// Devices by name.
     pub devices: BTreeMap<String, Deployment>,
 }
@@ -175,6 +178,7 @@ impl Rollout {
             })
             .collect();
         Self {
+            unmatched: plan.unmatched(members),
             plan,
             version,
             previous: None,
@@ -458,6 +462,16 @@ fn begin_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
     // Who is in it has shown itself in an earlier stage: there is nothing new to wait for.
     r.passed_since = (ordered == 0).then_some(now - stage.soak_ms);
     r.reason = format!("stage {} began", stage.name);
+    if r.unmatched.contains(&index) {
+        let reason = format!(
+            "stage {}: none of {} devices carries {}; abort and start anew with labels that some carry, or resume to go on without \
+             the stage",
+            stage.name,
+            r.devices.len(),
+            labelled(&stage.labels)
+        );
+        r.set(Status::Paused, reason);
+    }
 }
 
 fn finish_back(r: &mut Rollout, now: i64) {

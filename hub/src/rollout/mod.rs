@@ -16,4 +16,6 @@ pub mod state;
 #[cfg(test)]
 mod machine_properties;
 #[cfg(test)]
+mod machine_stage_tests;
+#[cfg(test)]
 mod machine_tests;
