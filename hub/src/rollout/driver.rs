@@ -420,7 +420,13 @@ fn events(
             events.push(Event::Outdated(asked.reason.clone()));
             continue;
         }
-        if let Some(what) = Operator::of(&asked.command) {
+        // All that wait were said of the state in which the row lock finds the rollout. Said twice, the second would answer what nobody
+        // has seen: the approval of one stage must not be that of the next.
+        let known = |what| {
+            let mut all = events.iter();
+            all.any(|e| matches!(e, Event::Operator(before, _) if *before == what))
+        };
+        if let Some(what) = Operator::of(&asked.command).filter(|what| !known(*what)) {
             events.push(Event::Operator(what, asked.who.clone()));
         }
     }
