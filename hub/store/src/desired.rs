@@ -62,19 +62,16 @@ pub(crate) async fn lock(
         .map(drop)
 }
 
-/// The highest generation that the database knows for a forecaster; final only under [`lock`].
+/// The highest generation that the database knows for a forecaster; final only under [`lock`]. Whatever is ordered is stored here in the
+/// same transaction, and only a higher one takes its place: no rollout of before has to be asked.
 pub(crate) async fn highest(
     connection: &mut PgConnection,
     forecaster: &str,
 ) -> std::result::Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT greatest((SELECT coalesce(max(generation), 0) FROM desired WHERE forecaster = $1),
-            (SELECT coalesce(max(d.generation), 0) FROM deployments d JOIN rollouts r ON r.id = d.rollout
-             WHERE r.forecaster = $1))",
-    )
-    .bind(forecaster)
-    .fetch_one(connection)
-    .await
+    sqlx::query_scalar("SELECT coalesce(max(generation), 0) FROM desired WHERE forecaster = $1")
+        .bind(forecaster)
+        .fetch_one(connection)
+        .await
 }
 
 /// Stores orders, at most one for each device and forecaster; how many: not those where one of at least its generation stands.
