@@ -231,10 +231,12 @@ async fn a_model_far_worse_than_the_naive_forecast_goes_back_by_itself_also_when
     device.hours(66..72).await;
     let state = device.phase(pb::ModelPhase::Healthy).await;
     assert_eq!(state.last_good, Sha256::of(&wrong).0);
+    assert_eq!(state.before, Sha256::of(&good).0, "the hub keeps it, too");
     device.hours(72..94).await;
     let state = device.phase(pb::ModelPhase::RolledBack).await;
     assert!(state.reason.contains("naive"), "{}", state.reason);
     assert_eq!(state.last_good, Sha256::of(&good).0);
+    assert!(state.before.is_empty());
     device.until_running(&good, 94).await;
     device.stop().await;
 }

@@ -232,7 +232,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     for version in 1..=10 {
         register(store, "f", version).await;
     }
-    // 1 is the champion, 2 is ordered, 3 runs, 4 is what the device falls back to, 5 is a person's challenger.
+    // 1 is the champion, 2 is ordered, 3 runs, 4 is what the device falls back to and 7 where that fails too, 5 is a person's challenger.
     let bundle = |version: i64| Sha256::of(format!("f {version}").as_bytes());
     let mut orders = store.lock_orders("f").await.unwrap();
     let order = NewOrder {
@@ -254,6 +254,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
             forecaster: "f".into(),
             running: bundle(3).0.to_vec(),
             last_good: bundle(4).0.to_vec(),
+            before: bundle(7).0.to_vec(),
             ..Default::default()
         }],
         ..Default::default()
@@ -280,10 +281,10 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     let rollout = roll_out(store, 6, Plan::all_at_once()).await;
     // A rollout names its own challenger, which takes 5's place.
     KEEP.apply(store, now).await.unwrap();
-    assert_eq!(held().await, [1, 2, 3, 4, 6, 9, 10]);
-    let refused = request::start(store, "f", 7, Stages::AsDefined, ann).await;
+    assert_eq!(held().await, [1, 2, 3, 4, 6, 7, 9, 10]);
+    let refused = request::start(store, "f", 8, Stages::AsDefined, ann).await;
     assert!(
-        matches!(refused, Err(Refusal::Removed(_, 7))),
+        matches!(refused, Err(Refusal::Removed(_, 8))),
         "{refused:?}"
     );
     let all = Retention {
@@ -291,7 +292,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
         ..KEEP
     };
     all.apply(store, now).await.unwrap();
-    assert_eq!(held().await, [1, 2, 3, 4, 6, 9, 10]);
+    assert_eq!(held().await, [1, 2, 3, 4, 6, 7, 9, 10]);
 
     // A device's word that cannot be read keeps everything: anything may run there.
     psql(&bed, "UPDATE device_states SET raw = '\\xff'");
@@ -301,7 +302,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     );
     psql(&bed, "DELETE FROM challengers");
     KEEP.apply(store, now).await.unwrap();
-    assert_eq!(held().await, [1, 2, 3, 4, 6, 9, 10]);
+    assert_eq!(held().await, [1, 2, 3, 4, 6, 7, 9, 10]);
 
     // It was connected with its order to run 6, and has not answered: it may run it already.
     psql(
@@ -314,6 +315,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     let f = &mut state.forecasters[0];
     (f.generation, f.running) = (5, bundle(10).0.to_vec());
     f.last_good.clear();
+    f.before.clear();
     put_state(store, &state).await;
     KEEP.apply(store, now).await.unwrap();
     assert_eq!(held().await, [1, 2, 9, 10]);

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use fieldcast_hub::downlink::Downlink;
 use fieldcast_hub::rollout::driver::{Driver, Rounds};
-use fieldcast_hub::rollout::plan::Plan;
+use fieldcast_hub::rollout::plan::{Mode, Plan, Stage};
 use fieldcast_hub::rollout::request::{self, Refusal};
 use fieldcast_hub::rollout::rows;
 use fieldcast_hub::rollout::state::Operator;
@@ -34,7 +34,7 @@ use fieldcast_store::rollouts::NewRollout;
 use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
 use serde_json::json;
-use support::{Bed, add_device, bed, define, psql, register, roll_out};
+use support::{Bed, add_device, bed, crown, define, psql, register, roll_out};
 
 fn driver(bed: &Bed) -> Driver {
     let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
@@ -210,6 +210,42 @@ async fn what_a_state_does_not_take_is_refused_with_what_it_takes_and_unknown_wo
 }
 
 #[tokio::test]
+async fn two_approvals_of_one_stage_are_one() {
+    let (bed, driver) = one().await;
+    let (store, mut rounds, mut n) = (&bed.store, Rounds::default(), 0);
+    let stage = |name: &str, percent, approval| Stage {
+        approval,
+        ..Stage::usual(name, Mode::Active, percent, 3_600_000)
+    };
+    let plan = Plan {
+        stages: vec![
+            stage("canary", 5, false),
+            stage("quarter", 25, true),
+            stage("all", 100, true),
+        ],
+        floor: 0,
+    };
+    let rollout = roll_out(store, 1, plan).await;
+    driver.tick(&mut rounds).await;
+    obey(store, &["a"], &mut n).await;
+    driver.tick(&mut rounds).await;
+    // Ann and Ben approve of the same stage, in which nobody is new, before any hub looks.
+    for who in ["ann", "ben"] {
+        let approve = Operator::Approve;
+        request::steer(store, rollout, approve, who).await.unwrap();
+    }
+    for _ in 0..2 {
+        driver.tick(&mut rounds).await;
+        let (row, _) = store.rollout(rollout).await.unwrap().unwrap();
+        assert_eq!(row.status, "awaiting", "nobody approved of `all`");
+        assert_eq!(row.machine["stage"], 2);
+    }
+    steer(store, rollout, Operator::Approve).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, rollout).await, "succeeded");
+}
+
+#[tokio::test]
 async fn a_first_model_that_goes_back_is_ordered_away_and_the_answer_ends_the_rollout() {
     let (bed, driver) = one().await;
     let (store, mut rounds) = (&bed.store, Rounds::default());
@@ -288,6 +324,9 @@ async fn who_may_connect_gets_the_champion_and_gets_it_anew_when_the_order_expir
     let (store, mut rounds) = (&bed.store, Rounds::default());
     // Made by an import: nobody will ever connect as it.
     add_device(store, "imported", None).await;
+    driver.tick(&mut rounds).await;
+    assert!(order(store, "a").await.is_none(), "it is on trial");
+    crown(store, "f", 1).await;
     driver.tick(&mut rounds).await;
     let first = order(store, "a").await.unwrap();
     assert_eq!((first.model_version, first.generation), (1, 1));

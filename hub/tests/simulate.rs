@@ -16,7 +16,7 @@ use fieldcast_hub::training::KIND;
 use serde_json::{Value, json};
 use support::fleet::{Going, LONG, model, reach};
 use support::process::{self, Process};
-use support::{Bed, add_device, bed, conclude_with, define, epoch, roll_out};
+use support::{Bed, add_device, bed, conclude_with, crown, define, epoch, roll_out};
 
 async fn hub(bed: &Bed) -> Process {
     let (hub, rest) = Process::serve(&bed.dir.path().join("hub"), &bed.url("t"), &[]).await;
@@ -181,6 +181,7 @@ async fn a_bundle_reaches_a_whole_fleet_block_by_block_and_one_that_nobody_signe
         .finish_job(&claimed, "w", Ok(told.unwrap()))
         .await
         .unwrap();
+    crown(store, "g", 1).await;
     let hub = hub(&bed).await;
     let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
     let options = "--devices 100 --prefix b- --sensors 1 --rate 1 --batch-every 2s";

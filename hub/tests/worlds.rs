@@ -106,7 +106,10 @@ async fn the_version_of_before_is_found_and_rolled_out_again() {
     store.enqueue(KIND, "f", &request).await.unwrap();
     // Whatever the judge says of it, it is what runs in the second world.
     assert_eq!(work(&bed).await["model_version"], 2);
-    psql(&bed, "UPDATE champions SET version = 2 WHERE grp = 'all'");
+    psql(
+        &bed,
+        "UPDATE champions SET version = 2, on_trial = false WHERE grp = 'all'",
+    );
     reached(&bed);
 
     // In the champion's world nothing is said, however often it is looked.

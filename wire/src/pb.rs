@@ -435,6 +435,9 @@ pub struct ForecasterState {
     pub forecasts: u64,
     #[prost(bytes = "vec", tag = "10")]
     pub last_good: ::prost::alloc::vec::Vec<u8>,
+    /// the bundle that had proved itself before `last_good`, where that is kept to go back to
+    #[prost(bytes = "vec", tag = "11")]
+    pub before: ::prost::alloc::vec::Vec<u8>,
 }
 /// Payload of `up/blob`: blocks of 32 KiB that are still missing.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -455,6 +455,7 @@ impl Engine {
                 last_forecast_ms: last.origin,
                 forecasts: machine.forecasts,
                 last_good: sha(&machine.last_good),
+                before: sha(&machine.before),
             });
             let f = self.forecasters.get(name);
             let budget_us = self.terms(name).budget_us;

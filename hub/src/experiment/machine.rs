@@ -17,7 +17,8 @@ use fieldcast_drift::arms::Arm;
 use serde::{Deserialize, Serialize};
 
 use super::assign::arm;
-use crate::rollout::machine::{DeviceState, Report, next_generation};
+use crate::rollout::machine::{DeviceState, Report};
+use crate::rollout::numbers::next_above;
 
 const HOUR_MS: i64 = 3_600_000;
 /// Data of the time of an experiment that come later than this do not count.
@@ -218,7 +219,7 @@ fn join(e: &mut Experiment, devices: Vec<(String, u64)>, now: i64) -> Vec<Order>
         if e.members.contains_key(&device) {
             continue;
         }
-        let Some(generation) = next_generation(e.generation, known) else {
+        let Some(generation) = next_above(e.generation, known) else {
             continue;
         };
         let arm = arm(e.id, &device, e.share_b);

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::features;
+use crate::registry::NoVersion;
 use crate::signing::Signer;
 use crate::training;
 
@@ -50,6 +51,15 @@ impl From<StoreError> for JobError {
         Self {
             message: e.to_string(),
             retry: e.is_transient(),
+        }
+    }
+}
+
+impl From<NoVersion> for JobError {
+    fn from(e: NoVersion) -> Self {
+        match e {
+            NoVersion::Store(e) => e.into(),
+            used_up @ NoVersion::UsedUp(..) => Self::fatal(used_up.to_string()),
         }
     }
 }

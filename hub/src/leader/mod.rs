@@ -259,21 +259,38 @@ type Newest = BTreeMap<DeviceId, (pb::State, Vec<u8>)>;
 fn read(said: Vec<Said>) -> (Newest, Vec<Refusal>) {
     let (mut newest, mut unread) = (Newest::new(), Vec::new());
     for (device, payload) in said {
-        match message::receive::<pb::State>(&payload) {
+        let state = message::receive::<pb::State>(&payload).map_err(|e| e.to_string());
+        match state.and_then(within) {
             Ok(state) => {
                 let older = newest.get(&device).map(|(s, _)| (s.boot, s.n));
                 if older < Some((state.boot, state.n)) {
                     newest.insert(device, (state, payload));
                 }
             }
-            Err(error) => unread.push(Refusal {
+            Err(reason) => unread.push(Refusal {
                 device,
                 payload,
-                reason: error.to_string(),
+                reason,
             }),
         }
     }
     (newest, one_each(unread))
+}
+
+/// The state, where it names only numbers that a hub can have given.
+fn within(state: pb::State) -> Result<pb::State, String> {
+    let given = |n: u64| i64::try_from(n).is_ok();
+    match state
+        .forecasters
+        .iter()
+        .find(|f| !given(f.model_version) || !given(f.generation))
+    {
+        Some(f) => Err(format!(
+            "a version or generation of `{}` that no hub gives; set the agent up anew",
+            f.forecaster
+        )),
+        None => Ok(state),
+    }
 }
 
 /// Stores states, those that came meanwhile at once: a fleet that obeys an order reports by thousands.
@@ -443,11 +460,26 @@ mod tests {
         let mut said = vec![(name("a"), vec![0xff; 9]); 500];
         said.extend([(name("a"), state(1)), (name("b"), state(3))]);
         said.extend([(name("b"), state(2)), (name("c"), vec![0xff; 9])]);
+        let claims = |version, generation| {
+            let f = pb::ForecasterState {
+                model_version: version,
+                generation,
+                ..pb::ForecasterState::default()
+            };
+            message::encode(&pb::State {
+                forecasters: vec![f],
+                ..pb::State::default()
+            })
+        };
+        said.extend([
+            (name("d"), claims(u64::MAX, 1)),
+            (name("e"), claims(1, 1 << 63)),
+        ]);
         let (newest, unread) = read(said);
         let newest: Vec<(&str, u64)> = newest.iter().map(|(d, s)| (d.as_str(), s.0.n)).collect();
         assert_eq!(newest, [("a", 1), ("b", 3)]);
         let unread: Vec<&str> = unread.iter().map(|r| r.device.as_str()).collect();
-        assert_eq!(unread, ["a", "c"]);
+        assert_eq!(unread, ["a", "c", "d", "e"]);
     }
 
     #[test]

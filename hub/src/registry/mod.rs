@@ -12,9 +12,11 @@ use fieldcast_bundle::{Caps, Expected, KeyRing, UnverifiedBundle, VerifiedBundle
 use fieldcast_runtime::LoadedModel;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::{Store, StoreError};
-use fieldcast_wire::{Sha256, message, pb};
+use fieldcast_wire::Sha256;
 
+use crate::rollout::numbers::next_above;
 use crate::rollout::request::Refusal;
+use crate::rollout::rows::reported;
 use crate::signing::Signer;
 
 /// A stored model that does not open.
@@ -99,27 +101,72 @@ pub async fn open(
     Ok(Arc::new(model))
 }
 
-/// One above every version that the database or any device knows.
+/// Why there is no next version.
+#[derive(Debug, thiserror::Error)]
+pub enum NoVersion {
+    /// None is left.
+    #[error("no version above {1} is left for `{0}`; define the forecaster under another name")]
+    UsedUp(String, i64),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One above every version that the database or any device knows. Devices that claim to know one far above the database's are
+/// named in the log and not believed: one of them would use up all versions.
 ///
 /// # Errors
-/// The database.
-pub async fn next_version(store: &Store, forecaster: &str) -> Result<i64, StoreError> {
-    let mut highest = store.highest_model_version(forecaster).await?;
-    for device in store.fleet(&serde_json::json!({}), forecaster).await? {
-        let Some(Ok(state)) = device
-            .raw
-            .as_deref()
-            .map(|raw| message::decode::<pb::State>("state", raw))
-        else {
-            continue;
-        };
-        for f in state
-            .forecasters
-            .iter()
-            .filter(|f| f.forecaster == forecaster)
-        {
-            highest = highest.max(i64::try_from(f.model_version).unwrap_or(i64::MAX - 1));
+/// The database, or no version is left.
+pub async fn next_version(store: &Store, forecaster: &str) -> Result<i64, NoVersion> {
+    let highest = store.highest_model_version(forecaster).await?;
+    let fleet = store.fleet(&serde_json::json!({}), forecaster).await?;
+    let said = fleet.iter().filter_map(|device| {
+        let state = reported(device.raw.as_deref(), forecaster)?;
+        Some((device.device.as_str(), state.model_version))
+    });
+    let (next, far) = above(u64::try_from(highest).unwrap_or(0), said);
+    if !far.is_empty() {
+        tracing::warn!(
+            forecaster,
+            "{} devices ({}) say they run a version far above any that was made, and are not believed; set their agents up anew",
+            far.len(),
+            far.into_iter().take(10).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let next = next.and_then(|n| i64::try_from(n).ok());
+    next.ok_or_else(|| NoVersion::UsedUp(forecaster.to_owned(), highest))
+}
+
+/// The version after the database's highest and those that devices say they run, and the devices that are not believed.
+fn above<'d>(
+    highest: u64,
+    said: impl Iterator<Item = (&'d str, u64)>,
+) -> (Option<u64>, Vec<&'d str>) {
+    let (mut next, mut far) = (next_above(highest, 0), Vec::new());
+    for (device, version) in said {
+        match next_above(highest, version) {
+            Some(above) => next = next.max(Some(above)),
+            None => far.push(device),
         }
     }
-    Ok(highest + 1)
+    (next, far)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_devices_claim_uses_up_no_versions() {
+        let said = [
+            ("a", 3),
+            ("b", 9),
+            ("liar", u64::MAX),
+            ("c", i64::MAX.unsigned_abs()),
+        ];
+        assert_eq!(above(4, said.into_iter()), (Some(10), vec!["liar", "c"]));
+        assert_eq!(above(4, [("a", 3)].into_iter()), (Some(5), vec![]));
+        let (next, _) = above(i64::MAX.unsigned_abs(), [("a", 3)].into_iter());
+        assert_eq!(next, None, "none is left");
+    }
 }

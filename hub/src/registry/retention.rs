@@ -28,7 +28,7 @@ pub fn on_devices(states: &[StateRow], forecaster: &str) -> Option<OnDevices> {
         let state: pb::State = message::decode("state", &row.raw).ok()?;
         for f in state.forecasters {
             if f.forecaster == forecaster {
-                there.bundles.extend([f.running, f.last_good]);
+                there.bundles.extend([f.running, f.last_good, f.before]);
                 there.answered.insert(row.device.clone(), f.generation);
             }
         }

@@ -16,7 +16,8 @@ use fieldcast_wire::{Sha256, SiteId};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{Action, Event, Operator, Rollout, Status, connected, next_generation, step};
+use super::machine::{Action, Event, Operator, Rollout, Status, connected, step};
+use super::numbers::next_above;
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
 use super::rows::{decode, encode, floor_of, report_of, reported};
@@ -308,7 +309,7 @@ impl Driver {
         let moved = moved.filter(|(name, d)| before.devices.get(*name) != Some(*d));
         let moved: Vec<(String, Value)> = moved.map(|(n, d)| (n.clone(), json!(d))).collect();
         locked.save_devices(&moved).await?;
-        if rollout.status == Status::RolledBack && previous.is_none() {
+        if matches!(rollout.status, Status::RolledBack | Status::Superseded) {
             locked.depose().await?;
         }
         let (machine, _) = encode(&rollout);
@@ -347,8 +348,8 @@ impl Driver {
     }
 
     /// Devices that the forecaster selects get the champion where they are ordered something else, nothing yet, or
-    /// something that soon expires. Without a champion, or with one below the floor, those that are ordered a model are
-    /// ordered to run none.
+    /// something that soon expires. Without a champion, or with one below the floor or on trial, those that are ordered a model
+    /// are ordered to run none.
     /// Devices whose generation is not believed are put into `far` and ordered nothing.
     async fn welcome(
         &self,
@@ -370,16 +371,18 @@ impl Driver {
             return Ok(changed);
         }
         let mut orders = self.store.lock_orders(&spec.name).await?;
-        let champion: Option<ModelVersionRow> = self.store.champion(&spec.name).await?;
-        let champion = champion.filter(|c| c.version >= floor);
+        let late = orders.late_devices(&labels, floor, renew).await?;
+        let champion = match late.first().and_then(|d| d.champion) {
+            Some(version) => self.store.model_version(&spec.name, version).await?,
+            None => None,
+        };
         let database = u64::try_from(orders.highest)?;
         let model = champion.as_ref().map(Model::of).transpose()?;
         let model = model.unwrap_or(Model::none(&spec.name));
-        let late = orders.late_devices(&labels, floor, renew).await?;
         let mut given = Vec::new();
         for device in &late {
             let known = reported(device.raw.as_deref(), &spec.name).map_or(0, |f| f.generation);
-            let Some(generation) = next_generation(database, known) else {
+            let Some(generation) = next_above(database, known) else {
                 far.insert(device.device.clone());
                 continue;
             };
@@ -417,7 +420,13 @@ fn events(
             events.push(Event::Outdated(asked.reason.clone()));
             continue;
         }
-        if let Some(what) = Operator::of(&asked.command) {
+        // All that wait were said of the state in which the row lock finds the rollout. Said twice, the second would answer what nobody
+        // has seen: the approval of one stage must not be that of the next.
+        let known = |what| {
+            let mut all = events.iter();
+            all.any(|e| matches!(e, Event::Operator(before, _) if *before == what))
+        };
+        if let Some(what) = Operator::of(&asked.command).filter(|what| !known(*what)) {
             events.push(Event::Operator(what, asked.who.clone()));
         }
     }

@@ -5,9 +5,11 @@
 //! ```text
 //! open -> closed   every watcher has sent this block or a later one,
 //!                  or half of those that ever sent one are two blocks ahead,
-//!                  or one is so far ahead that nobody is waited for
+//!                  or some are so far ahead that nobody is waited for
 //! closed: what still comes for it, or for an earlier one, is left out
 //! ```
+//! Of three watchers or more it takes two that are ahead: one clock that is wrong, or one device that makes blocks up, would otherwise
+//! close them all before the others are heard. Where only one is left that sends, the rollout pauses for want of evidence.
 //! The champion is what a new model is compared with. A device may have given it up by itself, for being far worse than nothing:
 //! in a block in which it ran nowhere, what devices run instead takes its place, as nobody would ever be shown anything otherwise.
 //! Data time passes with what is sent, not with what counts: a rollout none of whose blocks counts ends by its plan, too.
@@ -26,8 +28,10 @@ use super::machine::{Evidence, Rollout};
 
 /// Blocks by which half of the reporters must be ahead for a block to close without the others.
 const AHEAD: i64 = 2;
-/// Blocks by which one of them must be ahead.
+/// Blocks by which some must be ahead for nobody to be waited for.
 const FAR_AHEAD: i64 = 14;
+/// Of so many watchers or more, one that is ahead says nothing of the others.
+const SEVERAL: usize = 3;
 
 /// What is known of the new model beside the old one, where that is more than the rollout knows already.
 ///
@@ -202,7 +206,9 @@ fn is_complete(
         let from = block.saturating_add(ahead.saturating_mul(block_ms));
         newest.values().filter(|(n, _)| *n >= from).count()
     };
-    at(0) == watchers || at(AHEAD) >= newest.len().div_ceil(2) || at(FAR_AHEAD) > 0
+    let fewest = if watchers < SEVERAL { 1 } else { 2 };
+    let half = newest.len().div_ceil(2).max(fewest);
+    at(0) == watchers || at(AHEAD) >= half || at(FAR_AHEAD) >= fewest
 }
 
 #[cfg(test)]

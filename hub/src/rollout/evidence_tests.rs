@@ -48,13 +48,35 @@ fn a_block_counts_when_every_watcher_sent_it_or_those_that_do_are_ahead() {
     // b went silent: its block is not waited for once a is two ahead, and is left out when it comes after all.
     let silent = came(&[("a", 1), ("b", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 2)]);
     assert_eq!(ids(&silent, &["a", "b"]), [1, 2, 3]);
-    // One of five that lives in the future closes nothing for the others, until it is very far ahead.
+    // One of five that lives in the future closes nothing for the others, however far ahead it is; two that are very far ahead do.
     let five = ["a", "b", "c", "d", "e"];
     let mut rows: Vec<(&str, i64)> = five.iter().map(|d| (*d, 1)).collect();
     rows.extend([("a", 2), ("e", 9), ("b", 2)]);
     assert_eq!(ids(&came(&rows), &five).len(), 5);
-    rows.extend([("e", 16)]);
+    rows.extend([("e", 9_000)]);
+    assert_eq!(ids(&came(&rows), &five).len(), 5);
+    rows.extend([("d", 16)]);
     assert_eq!(ids(&came(&rows), &five).len(), 7);
+}
+
+#[test]
+fn one_device_that_runs_ahead_of_a_fleet_decides_nothing_for_it() {
+    let five = ["a", "b", "c", "d", "e"];
+    // e sends two months at once, before anybody else is heard, and then lives a year ahead.
+    let mut rows: Vec<(&str, i64)> = (1..=60).map(|block| ("e", block)).collect();
+    rows.push(("e", 365));
+    assert_eq!(ids(&came(&rows), &five), [0_i64; 0]);
+    let ahead = rows.len();
+    for block in 1..=20 {
+        rows.extend(five[..4].iter().map(|d| (*d, block)));
+    }
+    let counted = ids(&came(&rows), &five);
+    assert_eq!(counted.len(), 20 * 5, "each block with all that sent it");
+    assert_eq!(counted.iter().filter(|id| **id <= ahead as i64).count(), 20);
+    // Fleets of one and two go on with whoever is left.
+    let alone = came(&(1..=5).map(|block| ("a", block)).collect::<Vec<_>>());
+    assert_eq!(ids(&alone, &["a"]).len(), 5);
+    assert_eq!(ids(&alone, &["a", "b"]), [1, 2, 3]);
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //! ```text
 //!             approve                      last stage passed
 //! awaiting ------------> running ---------------------------------> succeeded
-//!     ^  \                |  ^  \ pause, deadline with too few online, or no more evidence
+//!     ^  \                |  ^  \ pause, deadline with too few online, no more evidence, or labels that nobody carries
 //!     |   \ next stage    |  |   -> paused -- resume --> running
 //!     |    <--------------+  |         |
 //!     | abort, outdated, or too many   | abort, outdated, too many failures, or shown to be worse
@@ -28,7 +28,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::judge;
-use super::plan::{Member, Mode, Plan, Stage};
+use super::numbers::next_above;
+use super::plan::{Member, Mode, Plan, Stage, labelled};
 pub use super::state::{DeviceState, Evidence, Operator, Status};
 
 /// One device of a rollout.
@@ -145,6 +146,9 @@ pub struct Rollout {
     /// How the new model does beside the old one, as far as is known.
     #[serde(default)]
     pub evidence: Option<Evidence>,
+    /// Stages whose labels no device carries.
+    #[serde(default)]
+    pub unmatched: Vec<usize>,
     /// Devices by name.
     pub devices: BTreeMap<String, Deployment>,
 }
@@ -174,6 +178,7 @@ impl Rollout {
             })
             .collect();
         Self {
+            unmatched: plan.unmatched(members),
             plan,
             version,
             previous: None,
@@ -265,18 +270,6 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
     actions
 }
 
-/// A device that says it knows a generation this far above the database's is not believed: it would use up all generations.
-const FAR: u64 = 1 << 32;
-
-/// The generation of the next order for a device that says it knows `known`; none for one that is too far above `highest`,
-/// the database's: it is left out.
-#[must_use]
-pub fn next_generation(highest: u64, known: u64) -> Option<u64> {
-    let next = highest.max(known).checked_add(1)?;
-    let near = known <= highest.saturating_add(FAR);
-    (near && i64::try_from(next).is_ok()).then_some(next)
-}
-
 /// Takes note of whether a device is connected. Said of every device before the first event of a round: otherwise an
 /// event could end the rollout while a device that is there still counts as away.
 pub fn connected(r: &mut Rollout, device: &str, online: bool, now: i64) {
@@ -286,7 +279,7 @@ pub fn connected(r: &mut Rollout, device: &str, online: bool, now: i64) {
 }
 
 fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Vec<Action>) {
-    if next_generation(r.generation, report.generation).is_some() {
+    if next_above(r.generation, report.generation).is_some() {
         r.generation = r.generation.max(report.generation);
     }
     let returning = r.status == Status::RollingBack;
@@ -469,6 +462,16 @@ fn begin_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
     // Who is in it has shown itself in an earlier stage: there is nothing new to wait for.
     r.passed_since = (ordered == 0).then_some(now - stage.soak_ms);
     r.reason = format!("stage {} began", stage.name);
+    if r.unmatched.contains(&index) {
+        let reason = format!(
+            "stage {}: none of {} devices carries {}; abort and start anew with labels that some carry, or resume to go on without \
+             the stage",
+            stage.name,
+            r.devices.len(),
+            labelled(&stage.labels)
+        );
+        r.set(Status::Paused, reason);
+    }
 }
 
 fn finish_back(r: &mut Rollout, now: i64) {

@@ -95,7 +95,7 @@ fn any_proof() -> impl Strategy<Value = Option<Proof>> {
 }
 
 fn any_plan() -> impl Strategy<Value = Plan> {
-    let kind = (any::<bool>(), 0..3u8, 1..3usize, any_proof());
+    let kind = (any::<bool>(), 0..4u8, 1..3usize, any_proof());
     let limits = (
         0..50_000i64,
         0.0..1.0f64,
@@ -114,6 +114,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
             let labels = match group {
                 1 if !last => BTreeMap::from([("line".to_owned(), "a".to_owned())]),
                 2 if !last => BTreeMap::from([("line".to_owned(), "b".to_owned())]),
+                3 if !last => BTreeMap::from([("line".to_owned(), "nobody's".to_owned())]),
                 _ => BTreeMap::new(),
             };
             Stage {

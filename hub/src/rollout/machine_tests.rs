@@ -12,10 +12,10 @@ use super::machine::{
 };
 use super::plan::{Member, Mode, Need, Plan, Proof, Stage};
 
-const DEADLINE: i64 = 30 * 60_000;
+pub(super) const DEADLINE: i64 = 30 * 60_000;
 
 /// Version 2 to `n` devices that run version 1, in the order of their numbers.
-fn rollout(plan: Plan, n: u32) -> Rollout {
+pub(super) fn rollout(plan: Plan, n: u32) -> Rollout {
     let member = |i: u32| Member {
         device: format!("d{i}"),
         rank: i,
@@ -39,7 +39,7 @@ fn fleet(n: u32) -> Rollout {
 }
 
 /// Everyone is connected from the beginning.
-fn online(mut r: Rollout) -> Rollout {
+pub(super) fn online(mut r: Rollout) -> Rollout {
     let names: Vec<String> = r.devices.keys().cloned().collect();
     for name in names {
         connected(&mut r, &name, true, 0);
@@ -66,7 +66,7 @@ fn report(r: &Rollout, device: &str, phase: DeviceState, runs_new: bool) -> Even
     )])
 }
 
-fn tell(
+pub(super) fn tell(
     r: &mut Rollout,
     device: &str,
     phase: DeviceState,
@@ -256,76 +256,6 @@ fn a_device_has_its_own_time_from_when_it_was_there() {
 }
 
 #[test]
-fn stages_shadow_then_canary_then_all_with_approval() {
-    let stage = |name: &str, mode, percent, approval| Stage {
-        soak_ms: 10,
-        approval,
-        ..Stage::usual(name, mode, percent, DEADLINE)
-    };
-    let plan = Plan {
-        stages: vec![
-            stage("shadow", Mode::Shadow, 100, false),
-            stage("canary", Mode::Active, 10, false),
-            stage("all", Mode::Active, 100, true),
-        ],
-        floor: 0,
-    };
-    plan.validate().unwrap();
-    let mut r = rollout(plan, 2);
-    assert_eq!(step(&mut r, Event::Tick, 0).len(), 2);
-    tell(&mut r, "d0", DeviceState::Shadowing, false, 1);
-    tell(&mut r, "d1", DeviceState::Shadowing, false, 2);
-    let canary = step(&mut r, Event::Tick, 12);
-    assert_eq!(
-        canary,
-        vec![Action::Order {
-            device: "d0".into(),
-            mode: Mode::Active,
-            generation: 9
-        }]
-    );
-    tell(&mut r, "d0", DeviceState::Healthy, true, 13);
-    assert!(step(&mut r, Event::Tick, 23).is_empty());
-    assert_eq!(r.status, Status::Awaiting);
-    let all = step(&mut r, Event::Operator(Operator::Approve, "ann".into()), 24);
-    assert_eq!(
-        all,
-        vec![Action::Order {
-            device: "d1".into(),
-            mode: Mode::Active,
-            generation: 10
-        }]
-    );
-    tell(&mut r, "d1", DeviceState::Healthy, true, 25);
-    assert_eq!(step(&mut r, Event::Tick, 40), vec![Action::Promote]);
-}
-
-#[test]
-fn a_stage_that_allows_fewer_failures_than_there_were_orders_nobody_forward() {
-    let stage = |name: &str, percent, max_failed_share| Stage {
-        max_failed_share,
-        min_online_share: 0.0,
-        ..Stage::usual(name, Mode::Active, percent, DEADLINE)
-    };
-    let plan = Plan {
-        stages: vec![stage("half", 50, 0.6), stage("all", 100, 0.0)],
-        floor: 0,
-    };
-    let mut r = online(rollout(plan, 3));
-    step(&mut r, Event::Tick, 0);
-    tell(&mut r, "d0", DeviceState::Pending, false, 1);
-    tell(&mut r, "d1", DeviceState::Healthy, true, 2);
-    // d0 is late, which the first stage forgives and the second does not.
-    let actions = step(&mut r, Event::Tick, DEADLINE);
-    assert_eq!(r.status, Status::RollingBack, "{}", r.reason);
-    let back = |a: &Action| matches!(a, Action::OrderBack { .. });
-    assert!(
-        actions.len() == 2 && actions.iter().all(back),
-        "{actions:?}"
-    );
-}
-
-#[test]
 fn one_failure_of_many_stops_nothing_and_one_of_one_does() {
     let mut r = fleet(1_000);
     step(&mut r, Event::Tick, 0);
@@ -394,23 +324,6 @@ fn a_failure_while_the_next_stage_waits_for_approval_sends_the_rollout_back() {
     assert_eq!(r.status, Status::Awaiting);
     let back = tell(&mut r, "d0", DeviceState::RolledBack, false, 2);
     assert!(matches!(back[..], [Action::OrderBack { .. }]), "{back:?}");
-}
-
-#[test]
-fn a_stage_without_anyone_new_needs_no_time() {
-    let stage = |percent| Stage {
-        soak_ms: 1_000,
-        ..Stage::usual("s", Mode::Active, percent, DEADLINE)
-    };
-    let plan = Plan {
-        stages: vec![stage(5), stage(25), stage(100)],
-        floor: 0,
-    };
-    let mut r = rollout(plan, 1);
-    step(&mut r, Event::Tick, 0);
-    tell(&mut r, "d0", DeviceState::Healthy, true, 1);
-    assert_eq!((r.stage, r.status), (0, Status::Running));
-    assert_eq!(step(&mut r, Event::Tick, 1_001), vec![Action::Promote]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod driver;
 mod evidence;
 pub mod judge;
 pub mod machine;
+pub mod numbers;
 pub(crate) mod orders;
 pub mod overview;
 pub mod plan;
@@ -14,5 +15,7 @@ pub mod state;
 
 #[cfg(test)]
 mod machine_properties;
+#[cfg(test)]
+mod machine_stage_tests;
 #[cfg(test)]
 mod machine_tests;

@@ -120,6 +120,12 @@ pub struct Member {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Labels in words.
+pub(super) fn labelled(labels: &BTreeMap<String, String>) -> String {
+    let named: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    named.join(",")
+}
+
 impl Stage {
     /// A stage with the usual limits.
     #[must_use]
@@ -219,6 +225,15 @@ impl Plan {
             return Err("evidence needs a positive max_span_ms and quiet_ms".into());
         }
         Ok(())
+    }
+
+    /// Stages whose labels no device carries, where there are devices: a word that is written wrongly would skip them.
+    #[must_use]
+    pub fn unmatched(&self, members: &[Member]) -> Vec<usize> {
+        let nobody = |stage: &Stage| !members.iter().any(|m| stage.takes(&m.labels));
+        let stages = self.stages.iter().enumerate();
+        let unmatched = stages.filter(|(_, stage)| !members.is_empty() && nobody(stage));
+        unmatched.map(|(number, _)| number).collect()
     }
 
     /// For each device the stages in which it takes part. Whoever got the new model active takes part in every later active

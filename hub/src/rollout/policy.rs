@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use fieldcast_features::grid::parse_period;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Mode, Need, Plan, Proof, Stage};
+use super::plan::{Mode, Need, Plan, Proof, Stage, labelled};
 
 const DAY_MS: i64 = 86_400_000;
 const DEADLINE_MS: i64 = 2 * 3_600_000;
@@ -221,11 +221,7 @@ impl Policy {
             let name = match (i, labels.is_empty()) {
                 (0, _) => "canary".to_owned(),
                 (_, true) => format!("{percent} %"),
-                (_, false) => {
-                    let named: Vec<String> =
-                        labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-                    named.join(",")
-                }
+                (_, false) => labelled(&labels),
             };
             stages.push(Stage {
                 labels,

@@ -133,6 +133,7 @@ impl Models {
             last_forecast_ms: slot.last_origin,
             forecasts: slot.machine.forecasts,
             last_good: sha(&slot.machine.last_good),
+            before: sha(&slot.machine.before),
         };
         pb::State {
             forecasters: self.slots.iter().map(of).collect(),

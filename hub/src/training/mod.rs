@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::jobs::{JobError, JobHandle};
+use crate::rollout::policy::Kind;
 use crate::signing::{Signer, hex};
 use crate::{features, registry, rollout, triggers};
 use again::Earlier;
@@ -67,6 +68,12 @@ impl Request {
             "drift" | "error" | "rival" | "given_up"
         );
         self.onset.filter(|_| found)
+    }
+
+    /// What its model is beside the champion. An onset that is only handed on, of the world that the champion was made for, says
+    /// nothing against the champion.
+    fn kind(&self, champion: Option<&Value>, spec: &ForecasterSpec) -> Kind {
+        rollout::rows::kind_of(champion, spec, self.another_world().is_some())
     }
 }
 
@@ -335,11 +342,7 @@ pub async fn run(
     let metrics = json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"],
             "importance": trained.importance});
     let by = format!("{BY_TRAINING}{}", job.id);
-    let kind = rollout::rows::kind_of(
-        champion.as_ref().map(|c| &c.manifest),
-        &spec,
-        request.onset.is_some(),
-    );
+    let kind = request.kind(champion.as_ref().map(|c| &c.manifest), &spec);
     let plan = policy.plan(kind, spec.period_ms());
     let conclusion = Conclusion {
         model: NewModelVersion {
@@ -499,4 +502,30 @@ async fn fit(
             )
         })?
         .map_err(|e| JobError::fatal(e.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_another_world_asks_for_needs_no_proof_of_being_better() {
+        let spec = json!({"name": "f", "target": "demand", "inputs": ["demand"], "period": "1h", "lookback": 48, "horizon": 6});
+        let champion = json!({"forecaster": spec});
+        let spec: ForecasterSpec = serde_json::from_value(spec).unwrap();
+        let kind = |trigger: &str, onset: Option<Millis>| {
+            let request = json!({"trigger": trigger, "reason": "", "onset": onset});
+            let request: Request = serde_json::from_value(request).unwrap();
+            request.kind(Some(&champion), &spec)
+        };
+        for trigger in ["drift", "error", "rival", "given_up"] {
+            assert_eq!(kind(trigger, Some(1)), Kind::Successor, "{trigger}");
+            assert_eq!(kind(trigger, None), Kind::Challenger, "{trigger}");
+        }
+        // They hand on the onset of the world that the champion was made for.
+        for trigger in ["volume", "schedule", "person"] {
+            assert_eq!(kind(trigger, Some(1)), Kind::Challenger, "{trigger}");
+        }
+    }
 }

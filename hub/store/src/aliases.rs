@@ -6,6 +6,7 @@ use crate::decisions::{self, NewDecision};
 use crate::desired;
 use crate::error::{Context as _, Result};
 use crate::experiments;
+use crate::rollouts::RolloutRow;
 use crate::{Store, StoreError};
 
 /// What became of a title that a person moves.
@@ -41,7 +42,7 @@ impl Title {
     }
 }
 
-/// Gives a title; false where the version holds it already.
+/// Gives a title; false where the version holds it already, and not on trial.
 pub(crate) async fn give(
     connection: &mut PgConnection,
     title: Title,
@@ -60,9 +61,55 @@ pub(crate) async fn give(
         .bind(forecaster)
         .bind(version)
         .bind(by)
+        .execute(&mut *connection)
+        .await?;
+    let mut moved = done.rows_affected();
+    if title == Title::Champion {
+        let confirmed = sqlx::query(
+            "UPDATE champions SET on_trial = false, set_by = $2 WHERE forecaster = $1 AND grp = 'all' AND on_trial",
+        )
+        .bind(forecaster)
+        .bind(by)
         .execute(connection)
         .await?;
-    Ok(done.rows_affected() > 0)
+        moved += confirmed.rows_affected();
+    }
+    Ok(moved > 0)
+}
+
+/// A forecaster's first model has nobody to beat: it is the champion on trial, where there is none.
+pub(crate) async fn try_first(
+    connection: &mut PgConnection,
+    forecaster: &str,
+    version: i64,
+    by: &str,
+) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO champions (forecaster, version, set_by, on_trial) VALUES ($1, $2, $3, true) ON CONFLICT DO NOTHING",
+    )
+    .bind(forecaster)
+    .bind(version)
+    .bind(by)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// The rollout of a champion on trial ended without confirming it: it loses the title, unless another rollout of it is open.
+pub(crate) async fn depose(
+    connection: &mut PgConnection,
+    rollout: &RolloutRow,
+) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM champions WHERE forecaster = $1 AND version = $2 AND on_trial AND NOT EXISTS (SELECT FROM rollouts r
+            WHERE r.forecaster = $1 AND r.model_version = $2 AND r.finished_at IS NULL AND r.id <> $3)",
+    )
+    .bind(&rollout.forecaster)
+    .bind(rollout.model_version)
+    .bind(rollout.id)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// A rollout begins: what it rolls out is the challenger, unless it is the champion already.

@@ -47,7 +47,7 @@ pub struct LockedBundles {
     pub held: Vec<HeldRow>,
     /// Versions that are champion, challenger, rolled out, gone back to, or ordered of a device.
     pub named: Vec<i64>,
-    /// What devices were ordered in rollouts.
+    /// What devices were ordered in rollouts from or to one of these versions.
     pub ordered: Vec<OrderedRow>,
     /// What devices last said.
     pub states: Vec<StateRow>,
@@ -121,7 +121,7 @@ impl Store {
         };
         let mut tx = self.pool().begin().await.map_err(failed)?;
         desired::lock(&mut tx, forecaster).await.map_err(failed)?;
-        let held = sqlx::query_as(
+        let held: Vec<HeldRow> = sqlx::query_as(
             "SELECT m.version, m.bundle FROM model_versions m JOIN bundles b ON b.sha = m.bundle
              WHERE m.forecaster = $1 AND b.removed_at IS NULL ORDER BY m.version DESC",
         )
@@ -145,13 +145,16 @@ impl Store {
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;
+        let there: Vec<i64> = held.iter().map(|h| h.version).collect();
         // Rollouts of before kept no time of connection.
         let ordered = sqlx::query_as(
             "SELECT d.device, d.generation, r.model_version AS version, r.previous_version AS previous
              FROM deployments d JOIN rollouts r ON r.id = d.rollout WHERE r.forecaster = $1 AND d.generation > 0
+             AND (r.model_version = ANY($2) OR r.previous_version = ANY($2))
              AND (coalesce((d.machine->>'waited_ms')::bigint, 1) > 0 OR d.machine->>'online_since' IS NOT NULL)",
         )
         .bind(forecaster)
+        .bind(&there)
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;

@@ -37,6 +37,8 @@ pub struct LateRow {
     pub device: String,
     /// Its last state message as it came.
     pub raw: Option<Vec<u8>>,
+    /// The version that is in force; none: no model. The same for every device.
+    pub champion: Option<i64>,
 }
 
 /// The sole right to give orders for a forecaster, until it is committed or dropped.
@@ -60,19 +62,16 @@ pub(crate) async fn lock(
         .map(drop)
 }
 
-/// The highest generation that the database knows for a forecaster; final only under [`lock`].
+/// The highest generation that the database knows for a forecaster; final only under [`lock`]. Whatever is ordered is stored here in the
+/// same transaction, and only a higher one takes its place: no rollout of before has to be asked.
 pub(crate) async fn highest(
     connection: &mut PgConnection,
     forecaster: &str,
 ) -> std::result::Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT greatest((SELECT coalesce(max(generation), 0) FROM desired WHERE forecaster = $1),
-            (SELECT coalesce(max(d.generation), 0) FROM deployments d JOIN rollouts r ON r.id = d.rollout
-             WHERE r.forecaster = $1))",
-    )
-    .bind(forecaster)
-    .fetch_one(connection)
-    .await
+    sqlx::query_scalar("SELECT coalesce(max(generation), 0) FROM desired WHERE forecaster = $1")
+        .bind(forecaster)
+        .fetch_one(connection)
+        .await
 }
 
 /// Stores orders, at most one for each device and forecaster; how many: not those where one of at least its generation stands.
@@ -119,8 +118,8 @@ async fn late(
     renew_before: DateTime<Utc>,
 ) -> std::result::Result<Vec<LateRow>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT d.id AS device, s.raw FROM devices d
-         LEFT JOIN champions c ON c.forecaster = $1 AND c.grp = 'all' AND c.version >= $4
+        "SELECT d.id AS device, s.raw, c.version AS champion FROM devices d
+         LEFT JOIN champions c ON c.forecaster = $1 AND c.grp = 'all' AND c.version >= $4 AND NOT c.on_trial
          LEFT JOIN desired o ON o.device = d.id AND o.forecaster = $1
          LEFT JOIN device_states s ON s.device = d.id
          WHERE (d.labels @> $2 OR EXISTS (SELECT FROM experiment_devices x JOIN experiments e ON e.id = x.experiment
@@ -175,9 +174,9 @@ impl Store {
     }
 
     /// At most a thousand devices with all of `labels`, or whose newest order is that of an experiment, that may connect and whose order is not the champion of the
-    /// forecaster (or, without one of at least version `floor`, not "no model"), or expires before `renew_before`. While a
-    /// rollout is open only devices that it has ordered nothing, and only where the champion is what it would go back to; never
-    /// those that an experiment holds.
+    /// forecaster (or, without one of at least version `floor` or with one on trial, not "no model"), or expires before
+    /// `renew_before`. While a rollout is open only devices that it has ordered nothing, and only where the champion is what it
+    /// would go back to; never those that an experiment holds.
     ///
     /// # Errors
     /// The database.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::aliases;
 use crate::bundles;
 use crate::decisions::{self, NewDecision};
 use crate::desired;
@@ -133,16 +134,8 @@ async fn insert_trained(
     .bind(new.version)
     .execute(&mut *connection)
     .await?;
-    // A forecaster's first model has nobody to beat and nothing to go back to.
-    sqlx::query(
-        "INSERT INTO champions (forecaster, version, set_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-    )
-    .bind(new.forecaster)
-    .bind(new.version)
-    .bind(format!("{BY_TRAINING}{}", claim.job))
-    .execute(connection)
-    .await?;
-    Ok(())
+    let by = format!("{BY_TRAINING}{}", claim.job);
+    aliases::try_first(connection, new.forecaster, new.version, &by).await
 }
 
 impl Store {

@@ -147,12 +147,11 @@ pub(crate) async fn insert(
     // Whoever promotes or orders for this forecaster is done, or comes after.
     desired::lock(connection, new.forecaster).await?;
     // What the devices go back to is the champion: also where it is rolled out once more, but not where it holds the
-    // title only for being the first model, which no rollout has shown to be any good.
+    // title on trial, whether it is this version or another.
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO rollouts (forecaster, model_version, previous_version, status, reason, machine, created_by)
-         SELECT $1, $2, (SELECT c.version FROM champions c WHERE c.forecaster = $1 AND c.grp = 'all' AND (c.version <> $2
-                OR EXISTS (SELECT 1 FROM rollouts r WHERE r.forecaster = $1 AND r.model_version = $2
-                           AND r.status = 'succeeded'))),
+         SELECT $1, $2,
+            (SELECT c.version FROM champions c WHERE c.forecaster = $1 AND c.grp = 'all' AND NOT c.on_trial),
             $3::jsonb->>'status', $3::jsonb->>'reason', $3, $4
          WHERE EXISTS (SELECT FROM model_versions m JOIN bundles b ON b.sha = m.bundle
             WHERE m.forecaster = $1 AND m.version = $2 AND b.removed_at IS NULL) RETURNING id",
@@ -494,16 +493,13 @@ impl LockedRollout {
         desired::put(&mut self.tx, orders).await.map_err(failed)
     }
 
-    /// Takes the title from the rolled-out version: it went back, and nothing came before it.
+    /// Takes the title from the rolled-out version where it holds it on trial: no other rollout of it is open that may confirm it.
     ///
     /// # Errors
     /// The database.
     pub async fn depose(&mut self) -> Result<()> {
         let failed = self.failed();
-        sqlx::query("DELETE FROM champions WHERE forecaster = $1 AND version = $2")
-            .bind(&self.row.forecaster)
-            .bind(self.row.model_version)
-            .execute(&mut *self.tx)
+        aliases::depose(&mut self.tx, &self.row)
             .await
             .map_err(failed)?;
         Ok(())

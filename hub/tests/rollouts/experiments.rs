@@ -34,6 +34,7 @@ fn asked() -> Asked {
 async fn six() -> (Bed, Driver, Vec<String>) {
     let (bed, driver) = one().await;
     let store = &bed.store;
+    crown(store, "f", 1).await;
     register(store, "f", 2).await;
     let names: Vec<String> = ["a", "b", "c", "d", "e", "g"].map(String::from).to_vec();
     for name in &names {

@@ -14,7 +14,7 @@ use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 
 use crate::support::learning::checked;
-use crate::support::{self, Bed, job, payload, psql, reading, register};
+use crate::support::{self, Bed, crown, job, payload, psql, reading, register};
 use crate::{obey, one, order, status};
 
 pub(crate) const JAN_2026: i64 = 1_767_225_600_000;
@@ -169,6 +169,7 @@ async fn what_learnt_from_the_change_goes_on_and_what_a_person_began_is_left_to_
     // The change was seen by version 2.
     let (bed, driver) = two(30).await;
     let (store, mut rounds) = (&bed.store, Rounds::default());
+    crown(store, "f", 1).await;
     let open = watching(store, &driver, &mut rounds, &format!("{BY_TRAINING}7")).await;
     look(store).await;
     assert!(checked(store).await.is_empty(), "there is nothing newer");

@@ -83,6 +83,85 @@ async fn labelled_groups_come_in_their_order_and_late_joiners_get_the_champion_m
     assert_eq!(order(store, "late").await.unwrap().model_version, 2);
 }
 
+/// Line x, then all once a person approves.
+fn halves() -> Plan {
+    let line = |name: &str| Stage {
+        labels: [("line".to_owned(), name.to_owned())].into(),
+        ..Stage::usual(name, Mode::Active, 100, 3_600_000)
+    };
+    let all = Stage {
+        approval: true,
+        ..Stage::usual("all", Mode::Active, 100, 3_600_000)
+    };
+    Plan {
+        stages: vec![line("x"), all],
+        floor: 0,
+    }
+}
+
+#[tokio::test]
+async fn a_first_model_on_trial_reaches_nobody_by_way_of_the_next_ones_rollout() {
+    let names = ["a", "b", "c", "d"];
+    let (bed, driver) = several(&names).await;
+    let (store, mut rounds, mut n) = (&bed.store, Rounds::default(), 0);
+    let versions = async || {
+        let mut versions = Vec::new();
+        for name in names {
+            versions.push(order(store, name).await.map(|o| o.model_version));
+        }
+        versions
+    };
+    let first = roll_out(store, 1, halves()).await;
+    driver.tick(&mut rounds).await;
+    obey(store, &names, &mut n).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, first).await, "awaiting");
+    assert_eq!(versions().await, [Some(1), Some(1), None, None]);
+
+    // Version 2 comes before anybody approved the rest of version 1.
+    register(store, "f", 2).await;
+    let second = roll_out(store, 2, halves()).await;
+    for _ in 0..2 {
+        driver.tick(&mut rounds).await;
+    }
+    assert_eq!(status(store, first).await, "superseded");
+    assert_eq!(versions().await, [Some(2), Some(2), None, None]);
+    assert_eq!(
+        store
+            .rollout(second)
+            .await
+            .unwrap()
+            .unwrap()
+            .0
+            .previous_version,
+        None,
+        "nothing that has proved itself came before"
+    );
+    assert!(store.champion("f").await.unwrap().is_none());
+    crate::steer(store, second, Operator::Abort).await;
+    for _ in 0..2 {
+        driver.tick(&mut rounds).await;
+        obey(store, &names, &mut n).await;
+    }
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, second).await, "rolled_back");
+    assert_eq!(versions().await, [Some(0), Some(0), None, None]);
+
+    // One that is rolled out once more keeps the title on trial meanwhile, and success confirms it.
+    register(store, "f", 3).await;
+    roll_out(store, 3, halves()).await;
+    let again = roll_out(store, 3, Plan::all_at_once()).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(store.champion("f").await.unwrap().unwrap().version, 3);
+    n = 100;
+    obey(store, &names, &mut n).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(status(store, again).await, "succeeded");
+    add_device(store, "late", Some("secret")).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(order(store, "late").await.unwrap().model_version, 3);
+}
+
 #[tokio::test]
 async fn no_device_is_left_below_the_floor() {
     let names = ["a", "b"];

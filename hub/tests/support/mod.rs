@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use fieldcast_features::ForecasterSpec;
 use fieldcast_hub::ingest::Job;
+use fieldcast_hub::registry::promote::{Promoted, Way, promote};
 use fieldcast_hub::rollout::plan::Plan;
 use fieldcast_hub::rollout::request::{self, Person, Stages};
 use fieldcast_postgres::{Cluster, Tuning};
@@ -302,6 +303,16 @@ pub async fn register(store: &Store, forecaster: &str, version: i64) {
     let result = conclude(store, &job.claim(), forecaster, version).await;
     let status = store.finish_job(&job, "w", Ok(result.unwrap())).await;
     assert_eq!(status.unwrap().as_deref(), Some("succeeded"));
+}
+
+/// A person names the champion: from now on it is what every device is ordered to run.
+pub async fn crown(store: &Store, forecaster: &str, version: i64) {
+    let ann = Person {
+        name: "ann",
+        reason: "",
+    };
+    let done = promote(store, forecaster, version, Way::Champion, ann).await;
+    assert_eq!(done.unwrap(), Promoted::Champion(version));
 }
 
 /// Starts a rollout of `f` as a person does; its number.

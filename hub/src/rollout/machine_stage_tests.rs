@@ -1,0 +1,120 @@
+//! Tests of the rollout's stages: in which order devices get a model, and what lets a stage pass.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use super::machine::{Action, DeviceState, Event, Operator, Status, step};
+use super::machine_tests::{DEADLINE, online, rollout, tell};
+use super::plan::{Mode, Plan, Stage};
+
+#[test]
+fn stages_shadow_then_canary_then_all_with_approval() {
+    let stage = |name: &str, mode, percent, approval| Stage {
+        soak_ms: 10,
+        approval,
+        ..Stage::usual(name, mode, percent, DEADLINE)
+    };
+    let plan = Plan {
+        stages: vec![
+            stage("shadow", Mode::Shadow, 100, false),
+            stage("canary", Mode::Active, 10, false),
+            stage("all", Mode::Active, 100, true),
+        ],
+        floor: 0,
+    };
+    plan.validate().unwrap();
+    let mut r = rollout(plan, 2);
+    assert_eq!(step(&mut r, Event::Tick, 0).len(), 2);
+    tell(&mut r, "d0", DeviceState::Shadowing, false, 1);
+    tell(&mut r, "d1", DeviceState::Shadowing, false, 2);
+    let canary = step(&mut r, Event::Tick, 12);
+    assert_eq!(
+        canary,
+        vec![Action::Order {
+            device: "d0".into(),
+            mode: Mode::Active,
+            generation: 9
+        }]
+    );
+    tell(&mut r, "d0", DeviceState::Healthy, true, 13);
+    assert!(step(&mut r, Event::Tick, 23).is_empty());
+    assert_eq!(r.status, Status::Awaiting);
+    let all = step(&mut r, Event::Operator(Operator::Approve, "ann".into()), 24);
+    assert_eq!(
+        all,
+        vec![Action::Order {
+            device: "d1".into(),
+            mode: Mode::Active,
+            generation: 10
+        }]
+    );
+    tell(&mut r, "d1", DeviceState::Healthy, true, 25);
+    assert_eq!(step(&mut r, Event::Tick, 40), vec![Action::Promote]);
+}
+
+#[test]
+fn a_stage_that_allows_fewer_failures_than_there_were_orders_nobody_forward() {
+    let stage = |name: &str, percent, max_failed_share| Stage {
+        max_failed_share,
+        min_online_share: 0.0,
+        ..Stage::usual(name, Mode::Active, percent, DEADLINE)
+    };
+    let plan = Plan {
+        stages: vec![stage("half", 50, 0.6), stage("all", 100, 0.0)],
+        floor: 0,
+    };
+    let mut r = online(rollout(plan, 3));
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Pending, false, 1);
+    tell(&mut r, "d1", DeviceState::Healthy, true, 2);
+    // d0 is late, which the first stage forgives and the second does not.
+    let actions = step(&mut r, Event::Tick, DEADLINE);
+    assert_eq!(r.status, Status::RollingBack, "{}", r.reason);
+    let back = |a: &Action| matches!(a, Action::OrderBack { .. });
+    assert!(
+        actions.len() == 2 && actions.iter().all(back),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_stage_without_anyone_new_needs_no_time() {
+    let stage = |percent| Stage {
+        soak_ms: 1_000,
+        ..Stage::usual("s", Mode::Active, percent, DEADLINE)
+    };
+    let plan = Plan {
+        stages: vec![stage(5), stage(25), stage(100)],
+        floor: 0,
+    };
+    let mut r = rollout(plan, 1);
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Healthy, true, 1);
+    assert_eq!((r.stage, r.status), (0, Status::Running));
+    assert_eq!(step(&mut r, Event::Tick, 1_001), vec![Action::Promote]);
+}
+
+#[test]
+fn a_stage_whose_labels_nobody_carries_asks_a_person_and_is_not_skipped() {
+    let plan = Plan {
+        stages: vec![
+            Stage {
+                labels: [("line".to_owned(), "z".to_owned())].into(),
+                ..Stage::usual("canary", Mode::Active, 100, DEADLINE)
+            },
+            Stage::usual("all", Mode::Active, 100, DEADLINE),
+        ],
+        floor: 0,
+    };
+    let mut r = online(rollout(plan.clone(), 4));
+    assert!(step(&mut r, Event::Tick, 0).is_empty());
+    assert_eq!(r.status, Status::Paused);
+    for word in ["canary", "line=z", "none of 4 devices", "abort", "resume"] {
+        assert!(r.reason.contains(word), "{word}: {}", r.reason);
+    }
+    assert!(step(&mut r, Event::Tick, 2 * DEADLINE).is_empty());
+    // Who goes on knows that nobody tries it first.
+    let all = step(&mut r, Event::Operator(Operator::Resume, "ann".into()), 3);
+    assert_eq!((r.status, r.stage, all.len()), (Status::Running, 1, 4));
+    // Without devices there is nobody to carry a label.
+    let mut r = rollout(plan, 0);
+    assert_eq!(step(&mut r, Event::Tick, 0), vec![Action::Promote]);
+}
