@@ -282,6 +282,14 @@ async fn one_device_alone_retrains_nobody_and_is_named() {
         &bed,
         r#"UPDATE forecasters SET retraining = '{"max_device_share": 1.0}'"#,
     );
+    // As if the hub had died before the decision was written: nothing is begun without it.
+    psql(
+        &bed,
+        "ALTER TABLE decisions ADD CONSTRAINT dead CHECK (decision <> 'retrain')",
+    );
+    assert_eq!(checked().await.decision, "refused");
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    psql(&bed, "ALTER TABLE decisions DROP CONSTRAINT dead");
     let retrained = checked().await;
     assert_eq!(retrained.decision, "retrain", "{}", retrained.reason);
     assert_eq!(store.live_jobs().await.unwrap().len(), 1);

@@ -58,20 +58,18 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         );
     };
     let newest = features::newest(store, &forecaster.spec).await?;
-    let (job, new) = store.enqueue(KIND, &name, &json!(request)).await?;
-    if new {
-        // A word of its own: what a person asks for spends no budget and starts no cool-down.
-        let decision = NewDecision {
-            forecaster: &name,
-            decision: "train",
-            reason: &reason,
-            job: Some(job),
-            data_time: newest.and_then(chrono::DateTime::from_timestamp_millis),
-            decided_by: "person",
-            ..NewDecision::default()
-        };
-        store.record_decision(&decision).await?;
-    }
+    // A word of its own: what a person asks for spends no budget and starts no cool-down.
+    let decision = NewDecision {
+        forecaster: &name,
+        decision: "train",
+        reason: &reason,
+        data_time: newest.and_then(chrono::DateTime::from_timestamp_millis),
+        decided_by: "person",
+        ..NewDecision::default()
+    };
+    let request = json!(request);
+    let asked = store.enqueue_decided(KIND, &request, &decision);
+    let (job, _) = asked.await?;
     if detach {
         return ctx.print(&json!({"training_run": job}), || {
             format!("training run {job} is queued")

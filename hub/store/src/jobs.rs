@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::decisions::{self, NewDecision};
 use crate::error::Context as _;
 use crate::{Result, Store, StoreError};
 
@@ -112,6 +113,39 @@ impl JobRow {
 const COLUMNS: &str = "id, kind, subject, payload, status, attempts, max_attempts, cancel, progress, progress_text, \
                        result, error, worker, created_at, started_at, finished_at";
 
+async fn insert(
+    connection: &mut PgConnection,
+    kind: &str,
+    subject: &str,
+    payload: &Value,
+) -> std::result::Result<(i64, bool), sqlx::Error> {
+    // The live one may end between the two statements: then the second round inserts.
+    loop {
+        let new: Option<i64> = sqlx::query_scalar(
+            "INSERT INTO jobs (kind, subject, payload) VALUES ($1, $2, $3)
+             ON CONFLICT (kind, subject) WHERE status IN ('queued', 'running') DO NOTHING RETURNING id",
+        )
+        .bind(kind)
+        .bind(subject)
+        .bind(payload)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(id) = new {
+            return Ok((id, true));
+        }
+        let live: Option<i64> = sqlx::query_scalar(
+            "SELECT id FROM jobs WHERE kind = $1 AND subject = $2 AND status IN ('queued', 'running')",
+        )
+        .bind(kind)
+        .bind(subject)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(id) = live {
+            return Ok((id, false));
+        }
+    }
+}
+
 impl Store {
     /// Enqueues a job, unless one of its kind and subject is queued or running.
     /// Returns the job's number and whether it is new.
@@ -119,37 +153,41 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn enqueue(&self, kind: &str, subject: &str, payload: &Value) -> Result<(i64, bool)> {
-        let failed = |source: sqlx::Error| StoreError {
-            operation: format!("enqueue job for {}", subject),
-            source,
-        };
-        // The live one may end between the two statements: then the second round inserts.
-        loop {
-            let new: Option<(i64,)> = sqlx::query_as(
-                "INSERT INTO jobs (kind, subject, payload) VALUES ($1, $2, $3)
-                 ON CONFLICT (kind, subject) WHERE status IN ('queued', 'running') DO NOTHING RETURNING id",
-            )
-            .bind(kind)
-            .bind(subject)
-            .bind(payload)
-            .fetch_optional(self.pool())
+        let failed = || format!("enqueue job for {subject}");
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        insert(&mut connection, kind, subject, payload)
             .await
-            .map_err(failed)?;
-            if let Some((id,)) = new {
-                return Ok((id, true));
-            }
-            let live: Option<(i64,)> = sqlx::query_as(
-                "SELECT id FROM jobs WHERE kind = $1 AND subject = $2 AND status IN ('queued', 'running')",
-            )
-            .bind(kind)
-            .bind(subject)
-            .fetch_optional(self.pool())
+            .during(failed())
+    }
+
+    /// The same with the decision that leads to it, both or neither: what runs is in the budget, starts its cool-down, and is
+    /// found where it fails. Nothing is decided where the job is not new.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn enqueue_decided(
+        &self,
+        kind: &str,
+        payload: &Value,
+        decision: &NewDecision<'_>,
+    ) -> Result<(i64, bool)> {
+        let subject = decision.forecaster;
+        let failed = || format!("enqueue job for {subject}");
+        let mut tx = self.pool().begin().await.during(failed())?;
+        let (job, new) = insert(&mut tx, kind, subject, payload)
             .await
-            .map_err(failed)?;
-            if let Some((id,)) = live {
-                return Ok((id, false));
-            }
+            .during(failed())?;
+        if new {
+            let decision = NewDecision {
+                job: Some(job),
+                ..decision.clone()
+            };
+            decisions::insert(&mut tx, &decision)
+                .await
+                .during(failed())?;
+            tx.commit().await.during(failed())?;
         }
+        Ok((job, new))
     }
 
     /// Queues again, or fails, the running jobs whose lease has passed. Returns how many.
