@@ -1,9 +1,12 @@
 //! `fieldcast-hub run`: owns its options and output, never the work behind them.
 
 use anyhow::{Error, Result, anyhow};
+use fieldcast_store::training_runs::TrainingRunRow;
 use serde_json::json;
 
 use super::Context;
+use super::who::Who;
+use crate::training::cancel;
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +36,8 @@ enum Command {
     Cancel {
         /// Number.
         id: i64,
+        #[command(flatten)]
+        who: Who,
     },
 }
 
@@ -49,15 +54,6 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                 .training_runs(forecaster.as_deref(), None, 1_000)
                 .await?;
             ctx.print(&rows, || {
-                let line = |r: &fieldcast_store::training_runs::TrainingRunRow| {
-                    let version = r
-                        .model_version
-                        .map_or_else(|| "-".to_owned(), |v| v.to_string());
-                    format!(
-                        "{}\t{}\t{}\t{}\tversion {version}\t{}",
-                        r.id, r.forecaster, r.status, r.trigger, r.reason
-                    )
-                };
                 rows.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }
@@ -69,21 +65,55 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         }
         Command::Logs { id } => {
             store.job(id).await?.ok_or_else(|| none(id))?;
-            let lines = store.job_lines(id, 0).await?;
+            let mut lines = store.job_lines(id, 0).await?;
+            while let Some(last) = lines.last() {
+                let more = store.job_lines(id, last.id).await?;
+                if more.is_empty() {
+                    break;
+                }
+                lines.extend(more);
+            }
             ctx.print(&lines, || {
                 let line = |l: &fieldcast_store::jobs::JobLine| {
-                    format!("{}  {}", l.time.format("%H:%M:%S%.3f"), l.line)
+                    format!("{}  {}", l.time.format("%Y-%m-%d %H:%M:%S%.3f UTC"), l.line)
                 };
                 lines.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }
-        Command::Cancel { id } => {
-            let status = store.cancel_job(id).await?.ok_or_else(|| none(id))?;
+        Command::Cancel { id, who } => {
+            let status = cancel::cancel(store, id, who.person()).await?;
             ctx.print(&json!({"training_run": id, "status": status}), || {
-                format!("training run {id}: {status}, ends soon")
+                let soon = match status.as_str() {
+                    "running" => ", ends soon",
+                    _ => "",
+                };
+                format!("training run {id}: {status}{soon}")
             })
         }
     }
+}
+
+fn line(r: &TrainingRunRow) -> String {
+    let version = r
+        .model_version
+        .map_or_else(|| "-".to_owned(), |v| v.to_string());
+    let status = match r.finished_at {
+        Some(_) => r.status.clone(),
+        None => format!(
+            "{} {:.0} % {}",
+            r.status,
+            100.0 * r.progress,
+            r.progress_text
+        ),
+    };
+    format!(
+        "{}\t{}\t{}\t{}\tversion {version}\t{}",
+        r.id,
+        r.forecaster,
+        status.trim_end(),
+        r.trigger,
+        r.reason
+    )
 }
 
 fn none(id: i64) -> Error {

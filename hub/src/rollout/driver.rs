@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::machine::{Action, Event, Operator, Rollout, Status, connected, next_generation, step};
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
+use super::request::Person;
 use super::rows::{decode, encode, floor_of, report_of, reported};
 use super::{evidence, judge};
 use crate::downlink::Downlink;
@@ -418,7 +419,11 @@ fn events(
             continue;
         }
         if let Some(what) = Operator::of(&asked.command) {
-            events.push(Event::Operator(what, asked.who.clone()));
+            let person = Person {
+                name: &asked.who,
+                reason: &asked.reason,
+            };
+            events.push(Event::Operator(what, person.because(person.name)));
         }
     }
     let there = fleet

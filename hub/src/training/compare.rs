@@ -11,6 +11,7 @@ use fieldcast_train::evaluate::{self, Case, Scores};
 use serde_json::{Value, json};
 
 use super::old;
+use crate::jobs::JobHandle;
 use crate::judge::{self, Gate, Old, Verdict};
 
 /// What is compared.
@@ -30,6 +31,8 @@ pub(super) struct Judged {
     /// Since when the world is different.
     pub onset: Option<Millis>,
     pub gate: Gate,
+    /// Says when to leave off.
+    pub handle: JobHandle,
 }
 
 /// A verdict with the scores behind it.
@@ -75,9 +78,9 @@ pub(super) fn compare(judged: &Judged) -> anyhow::Result<Comparison> {
     let [before, after] = &judged.unseen;
     let spans = old::shared(before, after);
     let models = ((&*judged.champion, &old), (&*judged.challenger, spec));
-    let older = old::losses(models.0, models.1, &judged.data, &spans)?;
-    let old = score(&judged.champion, &a, &old)?;
-    let new = score(&judged.challenger, &b, spec)?;
+    let older = old::losses(models.0, models.1, &judged.data, &spans, &judged.handle)?;
+    let old = score(&judged.champion, &a, &old, &judged.handle)?;
+    let new = score(&judged.challenger, &b, spec, &judged.handle)?;
     let losses =
         |s: &Scores| -> Vec<f64> { s.origin_losses.iter().map(|(_, loss)| *loss).collect() };
     let forgotten = match spans.is_empty() {
@@ -138,14 +141,16 @@ pub(super) fn score(
     model: &LoadedModel,
     cases: &[Case],
     spec: &ForecasterSpec,
+    handle: &JobHandle,
 ) -> anyhow::Result<Scores> {
-    let scores = evaluate::backtest(cases, &spec.quantiles, |window| {
-        model.forecast(window).map(|p| fieldcast_train::Prediction {
-            mean: p.mean,
-            quantiles: p.quantiles,
+    evaluate::backtest(cases, &spec.quantiles, |window| {
+        handle.go_on()?;
+        let said = model.forecast(window)?;
+        Ok(fieldcast_train::Prediction {
+            mean: said.mean,
+            quantiles: said.quantiles,
         })
-    });
-    Ok(scores?)
+    })
 }
 
 /// The verdict as it is stored. Without a comparison there was no champion.

@@ -8,6 +8,7 @@ use fieldcast_train::TrainingData;
 use fieldcast_train::evaluate::{self, Case};
 
 use super::compare::{common, score};
+use crate::jobs::JobHandle;
 
 /// Most spans that are judged, the newest: each costs a pass over the data.
 const MOST: usize = 12;
@@ -38,14 +39,17 @@ pub(super) fn losses(
     (challenger, new): (&LoadedModel, &ForecasterSpec),
     data: &TrainingData,
     spans: &[(Millis, Millis)],
+    handle: &JobHandle,
 ) -> anyhow::Result<Losses> {
     let mut all = Losses::default();
     for span in spans {
         let (a, b) = common([old, new].map(|spec| evaluate::cases(spec, data, *span, 1)))?;
         let losses = |s: evaluate::Scores| s.origin_losses.into_iter().map(|(_, loss)| loss);
         all.naive.extend(naive(new, data, &b));
-        all.champion.extend(losses(score(champion, &a, old)?));
-        all.challenger.extend(losses(score(challenger, &b, new)?));
+        all.champion
+            .extend(losses(score(champion, &a, old, handle)?));
+        all.challenger
+            .extend(losses(score(challenger, &b, new, handle)?));
     }
     Ok(all)
 }

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::decisions::{self, NewDecision};
 use crate::error::Context as _;
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store};
 
 /// One job.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -66,6 +66,17 @@ pub enum Lease {
     Cancelled,
     /// The lease passed to another worker: stop, write nothing.
     Lost,
+}
+
+/// What became of the wish that a job ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancel {
+    /// It ends, or has ended by that; its status.
+    Asked(String),
+    /// It is over, or its result is stored; its status.
+    Over(String),
+    /// There is no such job.
+    Unknown,
 }
 
 /// One worker's hold on a job. What the job writes for good is written only while it lasts.
@@ -144,6 +155,19 @@ async fn insert(
             return Ok((id, false));
         }
     }
+}
+
+async fn insert_line(
+    connection: &mut PgConnection,
+    job: i64,
+    line: &str,
+) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO job_log (job, line) VALUES ($1, $2)")
+        .bind(job)
+        .bind(line)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 impl Store {
@@ -326,27 +350,31 @@ impl Store {
         .during(format!("give back job {}", job.id))
     }
 
-    /// Asks for a job's end: a queued one ends at once, a running one at its next heartbeat.
-    /// Returns its status; none where there is no such job.
+    /// Asks for a job's end, with the line that its history keeps of that: one that nobody works on ends at once, another at its
+    /// worker's next heartbeat. One that has stored its result is over.
     ///
     /// # Errors
     /// The database.
-    pub async fn cancel_job(&self, job: i64) -> Result<Option<String>> {
-        let failed = |source: sqlx::Error| StoreError {
-            operation: format!("cancel job {}", job),
-            source,
-        };
-        sqlx::query(
+    pub async fn cancel_job(&self, job: i64, line: &str) -> Result<Cancel> {
+        let failed = || format!("cancel job {job}");
+        let mut tx = self.pool().begin().await.during(failed())?;
+        let asked: Option<String> = sqlx::query_scalar(
             "UPDATE jobs SET cancel = true,
-                status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
-                finished_at = CASE WHEN status = 'queued' THEN now() END
-             WHERE id = $1 AND status IN ('queued', 'running')",
+                status = CASE WHEN status = 'queued' OR lease_until < now() THEN 'cancelled' ELSE status END,
+                finished_at = CASE WHEN status = 'queued' OR lease_until < now() THEN now() END
+             WHERE id = $1 AND status IN ('queued', 'running') AND result IS NULL RETURNING status",
         )
         .bind(job)
-        .execute(self.pool())
+        .fetch_optional(&mut *tx)
         .await
-        .map_err(failed)?;
-        Ok(self.job(job).await?.map(|j| j.status))
+        .during(failed())?;
+        let Some(status) = asked else {
+            let found = self.job(job).await?;
+            return Ok(found.map_or(Cancel::Unknown, |j| Cancel::Over(j.status)));
+        };
+        insert_line(&mut tx, job, line).await.during(failed())?;
+        tx.commit().await.during(failed())?;
+        Ok(Cancel::Asked(status))
     }
 
     /// One job.
@@ -381,16 +409,14 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn job_line(&self, job: i64, line: &str) -> Result<()> {
-        sqlx::query("INSERT INTO job_log (job, line) VALUES ($1, $2)")
-            .bind(job)
-            .bind(line)
-            .execute(self.pool())
+        let failed = || format!("log to job {job}");
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        insert_line(&mut connection, job, line)
             .await
-            .during(format!("log to job {}", job))?;
-        Ok(())
+            .during(failed())
     }
 
-    /// A job's lines after line number `after`.
+    /// A job's lines after line number `after`, at most a thousand.
     ///
     /// # Errors
     /// The database.
