@@ -239,6 +239,23 @@ async fn a_run_is_shown_followed_and_cancelled() {
         "INSERT INTO jobs (kind, subject, payload, run_after) VALUES ('train', 'f', '{}', now() + interval '1 day')",
     );
     let id = bed.store.live_jobs().await.unwrap()[0].id;
+    psql(
+        &bed,
+        r#"INSERT INTO training_runs (id, forecaster, spec_version, trigger, reason, snapshot_at, snapshot_sha, snapshot_rows, seed,
+            code_version, verdict) VALUES (1, 'f', 1, 'person', 'test', now(), 'x', 1, 1, '0', '{"champion": null, "challenger": 1}')"#,
+    );
+    let judged = http::get(&rest, "/v1/training-runs/1/page").await;
+    assert_eq!(judged.status, 200, "{}", judged.text);
+    assert!(
+        judged.text.contains("Training run 1 of f"),
+        "{}",
+        judged.text
+    );
+    for (run, why) in [(id, "no verdict"), (99, "no training run 99")] {
+        let page = http::get(&rest, &format!("/v1/training-runs/{run}/page")).await;
+        let detail = page.problem(404);
+        assert!(detail.contains(why), "{detail}");
+    }
     bed.store.job_line(id, "first").await.unwrap();
     bed.store.job_line(id, "second").await.unwrap();
     let path = format!("/v1/training-runs/{id}");

@@ -62,6 +62,39 @@ async fn a_run_stores_model_decision_and_rollout_and_judges_what_asks_the_same()
     let windows = |who: &str| scores[who]["windows"].as_u64().unwrap();
     assert!(windows("champion") > 100, "{scores}");
     assert_eq!(windows("champion"), windows("challenger"));
+    // Both models' losses are kept by day beside the numbers, drawn, and left out where many runs are told of.
+    let id = row.lineage["training_run"].as_i64().unwrap();
+    let verdict = store.training_run(id).await.unwrap().unwrap().verdict;
+    let verdict = verdict.unwrap();
+    let recent = verdict["days"]["recent"].as_array().unwrap();
+    assert!((5..=31).contains(&recent.len()), "{verdict}");
+    let mean = |who: &str| {
+        let losses = recent.iter().map(|day| day[who].as_f64().unwrap());
+        losses.sum::<f64>() / recent.len() as f64
+    };
+    for who in ["champion", "challenger"] {
+        let all = verdict["test"][format!("{who}_loss")].as_f64().unwrap();
+        assert!((mean(who) / all - 1.0).abs() < 0.1, "{who}: {verdict}");
+    }
+    let listed = store.training_runs(Some("f"), None, 1).await.unwrap();
+    let listed = listed[0].verdict.as_ref().unwrap();
+    assert!(listed["days"].is_null() && listed["reason"] == verdict["reason"]);
+    let file = bed.dir.path().join("verdict.html");
+    let show = [
+        "run",
+        "show",
+        &id.to_string(),
+        "--html",
+        file.to_str().unwrap(),
+    ];
+    let shown = || support::process::run(bed.dir.path(), &bed.url("t"), &show);
+    let shown = tokio::task::block_in_place(shown);
+    assert!(shown.status.success(), "{shown:?}");
+    let page = std::fs::read_to_string(file).unwrap();
+    assert!(
+        page.contains("<svg") && page.contains("Decided by judge"),
+        "{page}"
+    );
 
     // Another horizon is another question.
     define(store, "f", json!({"horizon": 3})).await;

@@ -1,11 +1,14 @@
 //! `fieldcast-hub run`: owns its options and output, never the work behind them.
 
-use anyhow::{Error, Result, anyhow};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Error, Result, anyhow};
 use fieldcast_store::training_runs::TrainingRunRow;
 use serde_json::json;
 
 use super::Context;
 use super::who::Who;
+use crate::page::verdict;
 use crate::training::cancel;
 
 /// Options of `run`.
@@ -26,6 +29,9 @@ enum Command {
     Show {
         /// Number.
         id: i64,
+        /// Also write the verdict as an HTML page: numbers, losses by day, rules, who decided.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// Show a run's history.
     Logs {
@@ -57,8 +63,14 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                 rows.iter().map(line).collect::<Vec<_>>().join("\n")
             })
         }
-        Command::Show { id } => {
+        Command::Show { id, html } => {
             let row = store.training_run(id).await?.ok_or_else(|| none(id))?;
+            if let Some(file) = html {
+                let page = verdict::of(&row).with_context(|| {
+                    format!("training run {id} is {}, it has no verdict; `fieldcast-hub run logs {id}` says why", row.status)
+                })?;
+                std::fs::write(&file, page).with_context(|| format!("write {}", file.display()))?;
+            }
             ctx.print(&row, || {
                 serde_json::to_string_pretty(&row).unwrap_or_default()
             })

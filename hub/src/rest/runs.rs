@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Html;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -12,6 +13,7 @@ use super::extract::{JsonBody, Path, Query};
 use super::lists::{Items, Page, page};
 use super::problem::Problem;
 use super::steer::By;
+use crate::page::verdict;
 use crate::training::cancel::{self, Refusal};
 
 /// A run that was asked to end.
@@ -40,6 +42,24 @@ pub(super) async fn training_run(
 ) -> Result<Json<Value>, Problem> {
     let row = rest.hub.store.training_run(id).await?;
     row.map(|row| Json(json!(row))).ok_or_else(|| none(id))
+}
+
+/// The verdict on what a run made as a page that needs nothing from elsewhere: numbers, losses by day, rules, who decided.
+///
+/// # Errors
+/// No such run, one without a verdict, or the database.
+#[utoipa::path(get, path = "/v1/training-runs/{id}/page", params(("id" = i64, Path)), responses((status = 200, content_type = "text/html", body = String), (status = 404, body = Problem)))]
+pub(super) async fn training_run_page(
+    State(rest): State<Rest>,
+    Path(id): Path<i64>,
+) -> Result<Html<String>, Problem> {
+    let row = rest.hub.store.training_run(id).await?;
+    let page = verdict::of(&row.ok_or_else(|| none(id))?);
+    page.map(Html).ok_or_else(|| {
+        Problem::not_found(format!(
+            "training run {id} has no verdict; /v1/training-runs/{id} says how far it is"
+        ))
+    })
 }
 
 /// A run's history, oldest first; `next` goes on behind the last line.

@@ -5,6 +5,7 @@ mod again;
 pub mod cancel;
 mod checkpoint;
 mod compare;
+pub mod days;
 mod known;
 pub mod make;
 pub mod old;
