@@ -269,8 +269,8 @@ async fn one_device_alone_retrains_nobody_and_is_named() {
     assert_eq!(refused.decision, "refused", "{}", refused.reason);
     for word in [
         "`c`",
-        "none of the other 2 devices",
-        "80.0 %",
+        "the other 2 devices are 1.0",
+        "50.0 %",
         "max_device_share",
     ] {
         assert!(refused.reason.contains(word), "{}", refused.reason);

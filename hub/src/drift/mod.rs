@@ -262,7 +262,7 @@ async fn act(
             report,
         )
         .await?;
-    let alone = admit::change(&judged.devices, &policy)
+    let alone = admit::change(&judged.devices, rules.min_ratio, &policy)
         .err()
         .map(|refusal| refusal.to_string());
     let (word, reason, request) = match decision {
