@@ -269,8 +269,8 @@ async fn one_device_alone_retrains_nobody_and_is_named() {
     assert_eq!(refused.decision, "refused", "{}", refused.reason);
     for word in [
         "`c`",
-        "none of the other 2 devices",
-        "80.0 %",
+        "the other 2 devices are 1.0",
+        "50.0 %",
         "max_device_share",
     ] {
         assert!(refused.reason.contains(word), "{}", refused.reason);
@@ -282,6 +282,14 @@ async fn one_device_alone_retrains_nobody_and_is_named() {
         &bed,
         r#"UPDATE forecasters SET retraining = '{"max_device_share": 1.0}'"#,
     );
+    // As if the hub had died before the decision was written: nothing is begun without it.
+    psql(
+        &bed,
+        "ALTER TABLE decisions ADD CONSTRAINT dead CHECK (decision <> 'retrain')",
+    );
+    assert_eq!(checked().await.decision, "refused");
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    psql(&bed, "ALTER TABLE decisions DROP CONSTRAINT dead");
     let retrained = checked().await;
     assert_eq!(retrained.decision, "retrain", "{}", retrained.reason);
     assert_eq!(store.live_jobs().await.unwrap().len(), 1);

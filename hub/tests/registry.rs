@@ -110,21 +110,30 @@ async fn titles_move_by_rollouts_and_named_persons_alone() {
     http::post(&rest, &format!("{path}/abort"), &json!({"by": ""}))
         .await
         .problem(422);
-    let aborted = http::post(&rest, &format!("{path}/abort"), &json!({"by": "ann"})).await;
+    let abort = json!({"by": "ann", "reason": "too hot"});
+    let aborted = http::post(&rest, &format!("{path}/abort"), &abort).await;
     assert_eq!(aborted.status, 202, "{}", aborted.text);
     let watched = watching.await.unwrap();
     assert_eq!(watched.status.code(), Some(3), "{watched:?}");
     let lines = String::from_utf8(watched.stdout).unwrap();
     let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!(last["status"], "rolled_back");
-    assert!(last["reason"].as_str().unwrap().contains("ann"), "{last}");
+    let reason = last["reason"].as_str().unwrap();
+    assert!(reason.contains("aborted by ann: too hot"), "{last}");
     assert!(holders(&rest, "challenger").await.is_empty());
     let over = http::post(&rest, &format!("{path}/resume"), &json!({"by": "ann"}))
         .await
         .problem(409);
     assert!(over.contains("rolled_back"), "{over}");
-    let over = refused(&dir, &url, &["rollout", "approve", &id.to_string()]);
+    let approve = ["rollout", "approve", &id.to_string(), "--by"];
+    let over = refused(
+        &dir,
+        &url,
+        &[&approve[..], &["ann", "--reason", "cool"]].concat(),
+    );
     assert!(over.contains("rolled_back"), "{over}");
+    let nobody = refused(&dir, &url, &[&approve[..], &[""]].concat());
+    assert!(nobody.contains("name the person"), "{nobody}");
     http::post(&rest, "/v1/rollouts/99/resume", &json!({"by": "ann"}))
         .await
         .problem(404);
@@ -230,6 +239,23 @@ async fn a_run_is_shown_followed_and_cancelled() {
         "INSERT INTO jobs (kind, subject, payload, run_after) VALUES ('train', 'f', '{}', now() + interval '1 day')",
     );
     let id = bed.store.live_jobs().await.unwrap()[0].id;
+    psql(
+        &bed,
+        r#"INSERT INTO training_runs (id, forecaster, spec_version, trigger, reason, snapshot_at, snapshot_sha, snapshot_rows, seed,
+            code_version, verdict) VALUES (1, 'f', 1, 'person', 'test', now(), 'x', 1, 1, '0', '{"champion": null, "challenger": 1}')"#,
+    );
+    let judged = http::get(&rest, "/v1/training-runs/1/page").await;
+    assert_eq!(judged.status, 200, "{}", judged.text);
+    assert!(
+        judged.text.contains("Training run 1 of f"),
+        "{}",
+        judged.text
+    );
+    for (run, why) in [(id, "no verdict"), (99, "no training run 99")] {
+        let page = http::get(&rest, &format!("/v1/training-runs/{run}/page")).await;
+        let detail = page.problem(404);
+        assert!(detail.contains(why), "{detail}");
+    }
     bed.store.job_line(id, "first").await.unwrap();
     bed.store.job_line(id, "second").await.unwrap();
     let path = format!("/v1/training-runs/{id}");
@@ -256,12 +282,42 @@ async fn a_run_is_shown_followed_and_cancelled() {
     );
     let lines = bed.store.job_lines(id, 0).await.unwrap();
     assert_eq!(lines.last().unwrap().line, "ann asked for its end");
+    // What is over says so, and its history tells of nobody who came too late.
+    let over = http::post(&rest, &format!("{path}/cancel"), &json!({"by": "ben"})).await;
+    assert!(over.problem(409).contains("(cancelled)"), "{}", over.text);
+    let number = id.to_string();
+    let over = refused(&dir, &url, &["run", "cancel", &number, "--by", "ben"]);
+    assert!(over.contains("(cancelled)"), "{over}");
+    let ann = http::get(&rest, &format!("{path}/logs")).await.json();
+    assert_eq!(ann["items"].as_array().unwrap().len(), 3, "{ann}");
     for path in ["/v1/training-runs/99", "/v1/training-runs/99/logs"] {
         http::get(&rest, path).await.problem(404);
     }
     http::post(&rest, "/v1/training-runs/99/cancel", &json!({"by": "ann"}))
         .await
         .problem(404);
+    // One that runs: how far it is, every line of its history with the day, and who ended it.
+    psql(
+        &bed,
+        "INSERT INTO jobs (kind, subject, payload, status, worker, lease_until, progress, progress_text)
+         VALUES ('train', 'f', '{}', 'running', 'w', now() + interval '1 day', 0.425, 'epoch 3 of at most 7');
+         INSERT INTO job_log (job, line) SELECT max(id), 'line ' || n FROM jobs, generate_series(1, 2100) n GROUP BY n ORDER BY n",
+    );
+    let id = bed.store.live_jobs().await.unwrap()[0].id.to_string();
+    let shown = |args: &[&str]| {
+        let out = run(&dir, &url, args);
+        assert!(out.status.success(), "{args:?}: {out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let list = shown(&["run", "list"]);
+    assert!(list.contains("running 42 % epoch 3 of at most 7"), "{list}");
+    let asked = shown(&["run", "cancel", &id, "--by", "ann", "--reason", "too hot"]);
+    assert!(asked.contains("running, ends soon"), "{asked}");
+    let log = shown(&["run", "logs", &id]);
+    let today = fieldcast_hub::clock::now().format("%Y-").to_string();
+    assert_eq!(log.lines().count(), 2101);
+    assert!(log.lines().all(|line| line.starts_with(&today)), "{log}");
+    assert!(log.ends_with("ann asked for its end: too hot\n"), "{log}");
     hub.stop().await;
 }
 

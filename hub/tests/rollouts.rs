@@ -23,7 +23,7 @@ use std::sync::Arc;
 use fieldcast_hub::downlink::Downlink;
 use fieldcast_hub::rollout::driver::{Driver, Rounds};
 use fieldcast_hub::rollout::plan::{Mode, Plan, Stage};
-use fieldcast_hub::rollout::request::{self, Refusal};
+use fieldcast_hub::rollout::request::{self, Person, Refusal};
 use fieldcast_hub::rollout::rows;
 use fieldcast_hub::rollout::state::Operator;
 use fieldcast_hub::signing::Signer;
@@ -142,9 +142,14 @@ async fn start(store: &Store, version: i64) -> i64 {
     roll_out(store, version, Plan::all_at_once()).await
 }
 
+const ANN: Person<'static> = Person {
+    name: "ann",
+    reason: "",
+};
+
 /// Ann does this to a rollout that takes it.
 async fn steer(store: &Store, rollout: i64, what: Operator) {
-    request::steer(store, rollout, what, "ann").await.unwrap();
+    request::steer(store, rollout, what, ANN).await.unwrap();
 }
 
 #[tokio::test]
@@ -156,7 +161,7 @@ async fn what_a_state_does_not_take_is_refused_with_what_it_takes_and_unknown_wo
     let rollout = roll_out(store, 1, plan).await;
     driver.tick(&mut rounds).await;
     let refused = async |what: Operator, takes: &[&str]| {
-        let refused = request::steer(store, rollout, what, "ann").await;
+        let refused = request::steer(store, rollout, what, ANN).await;
         let refused = refused.unwrap_err().to_string();
         let state = status(store, rollout).await;
         assert!(refused.contains(&format!("is {state} (")), "{refused}");
@@ -198,10 +203,10 @@ async fn what_a_state_does_not_take_is_refused_with_what_it_takes_and_unknown_wo
     driver.tick(&mut rounds).await;
     assert_eq!(status(store, rollout).await, "rolled_back");
     for what in Operator::ALL {
-        let refused = request::steer(store, rollout, what, "ann").await;
+        let refused = request::steer(store, rollout, what, ANN).await;
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains("rollout start"), "{refused}");
-        let nothing = request::steer(store, rollout + 1, what, "ann").await;
+        let nothing = request::steer(store, rollout + 1, what, ANN).await;
         assert!(
             matches!(nothing, Err(Refusal::NoRollout(id)) if id == rollout + 1),
             "{nothing:?}"

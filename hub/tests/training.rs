@@ -6,6 +6,8 @@
     reason = "tests"
 )]
 
+#[path = "training/asked.rs"]
+mod asked;
 mod support;
 
 use std::time::Duration;
@@ -62,6 +64,39 @@ async fn a_run_stores_model_decision_and_rollout_and_judges_what_asks_the_same()
     let windows = |who: &str| scores[who]["windows"].as_u64().unwrap();
     assert!(windows("champion") > 100, "{scores}");
     assert_eq!(windows("champion"), windows("challenger"));
+    // Both models' losses are kept by day beside the numbers, drawn, and left out where many runs are told of.
+    let id = row.lineage["training_run"].as_i64().unwrap();
+    let verdict = store.training_run(id).await.unwrap().unwrap().verdict;
+    let verdict = verdict.unwrap();
+    let recent = verdict["days"]["recent"].as_array().unwrap();
+    assert!((5..=31).contains(&recent.len()), "{verdict}");
+    let mean = |who: &str| {
+        let losses = recent.iter().map(|day| day[who].as_f64().unwrap());
+        losses.sum::<f64>() / recent.len() as f64
+    };
+    for who in ["champion", "challenger"] {
+        let all = verdict["test"][format!("{who}_loss")].as_f64().unwrap();
+        assert!((mean(who) / all - 1.0).abs() < 0.1, "{who}: {verdict}");
+    }
+    let listed = store.training_runs(Some("f"), None, 1).await.unwrap();
+    let listed = listed[0].verdict.as_ref().unwrap();
+    assert!(listed["days"].is_null() && listed["reason"] == verdict["reason"]);
+    let file = bed.dir.path().join("verdict.html");
+    let show = [
+        "run",
+        "show",
+        &id.to_string(),
+        "--html",
+        file.to_str().unwrap(),
+    ];
+    let shown = || support::process::run(bed.dir.path(), &bed.url("t"), &show);
+    let shown = tokio::task::block_in_place(shown);
+    assert!(shown.status.success(), "{shown:?}");
+    let page = std::fs::read_to_string(file).unwrap();
+    assert!(
+        page.contains("<svg") && page.contains("Decided by judge"),
+        "{page}"
+    );
 
     // Another horizon is another question.
     define(store, "f", json!({"horizon": 3})).await;
@@ -119,7 +154,7 @@ async fn a_worker_that_stops_gives_its_job_back() {
     }
     let last = store.last_decision("f", "retrain").await.unwrap();
     assert!(last.is_some(), "what is still to be done counts");
-    store.cancel_job(id).await.unwrap();
+    store.cancel_job(id, "enough").await.unwrap();
     let last = store.last_decision("f", "retrain").await.unwrap();
     assert!(last.is_none(), "what led to nothing holds nothing up");
 }
@@ -190,8 +225,12 @@ async fn only_the_worker_that_holds_the_job_stores_a_model_and_only_once() {
         .await
         .unwrap();
     assert_eq!(again, result);
-    store.cancel_job(id).await.unwrap();
-    let late = conclude(store, &third.claim(), "f", 2).await;
+    let ended = store.finish_job(&third, "three", Ok(again)).await.unwrap();
+    assert_eq!(ended.as_deref(), Some("succeeded"));
+    let id = enqueue(store, json!({})).await;
+    let fourth = store.claim_job("four", 30.0, None).await.unwrap().unwrap();
+    store.cancel_job(id, "enough").await.unwrap();
+    let late = conclude(store, &fourth.claim(), "f", 2).await;
     assert!(late.is_none(), "a cancelled job stores nothing");
     assert_eq!(store.model_versions(None, 0, 10).await.unwrap().len(), 1);
 }

@@ -17,6 +17,7 @@ use fieldcast_hub::triggers::{Said, look};
 use fieldcast_store::Store;
 use fieldcast_wire::{RecordBody, pb};
 use serde_json::{Value, json};
+use support::process::refused;
 use support::{Bed, add_device, bed, define, epoch, job, payload, psql, reading, register};
 
 const START: i64 = 1_704_067_200_000;
@@ -125,6 +126,30 @@ async fn twice_the_data_of_a_world_ask_for_one_training_and_never_for_two_at_onc
     reach(store, 448).await;
     look(store, &mut said).await.unwrap();
     assert_eq!(decisions(store).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_training_runs_that_no_decision_stands_behind() {
+    let bed = champion().await;
+    let store = &bed.store;
+    let mut said = Said::default();
+    reach(store, 424).await;
+    // As if the hub had died before the decision was written.
+    psql(
+        &bed,
+        "ALTER TABLE decisions ADD CONSTRAINT dead CHECK (decision NOT IN ('retrain', 'train'))",
+    );
+    look(store, &mut said).await.unwrap();
+    let asked = ["train", "f", "--detach"];
+    let died = || refused(bed.dir.path(), &bed.url("t"), &asked);
+    let died = tokio::task::block_in_place(died);
+    assert!(died.contains("dead"), "{died}");
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    psql(&bed, "ALTER TABLE decisions DROP CONSTRAINT dead");
+    look(store, &mut said).await.unwrap();
+    let jobs = store.live_jobs().await.unwrap();
+    let told = store.last_decision("f", "retrain").await.unwrap().unwrap();
+    assert_eq!(told.job, Some(jobs[0].id));
 }
 
 #[tokio::test(flavor = "multi_thread")]

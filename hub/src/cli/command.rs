@@ -8,7 +8,7 @@ use fieldcast_features::grid::parse_period;
 use uuid::Uuid;
 
 use super::Context;
-use super::rollout::user;
+use super::who::user;
 use crate::commands::{self, Asked};
 
 const LOOK: Duration = Duration::from_millis(300);

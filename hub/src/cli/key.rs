@@ -7,7 +7,7 @@ use fieldcast_store::Store;
 use serde_json::json;
 
 use super::Context;
-use super::rollout::user;
+use super::who::user;
 use crate::keys;
 use crate::signing::{Listed, Signer, hex, sign_list_offline};
 

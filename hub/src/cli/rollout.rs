@@ -67,21 +67,29 @@ enum Command {
     Pause {
         /// Number.
         id: i64,
+        #[command(flatten)]
+        who: Who,
     },
     /// Go on.
     Resume {
         /// Number.
         id: i64,
+        #[command(flatten)]
+        who: Who,
     },
     /// Let the next stage begin.
     Approve {
         /// Number.
         id: i64,
+        #[command(flatten)]
+        who: Who,
     },
     /// Order every device back.
     Abort {
         /// Number.
         id: i64,
+        #[command(flatten)]
+        who: Who,
     },
 }
 
@@ -114,21 +122,16 @@ pub async fn run(ctx: &Context, args: Args) -> Result<ExitCode> {
                 format!("rollout {id} started; `serve` drives it")
             })
         }
-        Command::Pause { id } => steer(ctx, store, id, Operator::Pause).await,
-        Command::Resume { id } => steer(ctx, store, id, Operator::Resume).await,
-        Command::Approve { id } => steer(ctx, store, id, Operator::Approve).await,
-        Command::Abort { id } => steer(ctx, store, id, Operator::Abort).await,
+        Command::Pause { id, who } => steer(ctx, store, (id, Operator::Pause), &who).await,
+        Command::Resume { id, who } => steer(ctx, store, (id, Operator::Resume), &who).await,
+        Command::Approve { id, who } => steer(ctx, store, (id, Operator::Approve), &who).await,
+        Command::Abort { id, who } => steer(ctx, store, (id, Operator::Abort), &who).await,
     }?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who decides, where it is not said.
-pub(super) fn user() -> String {
-    std::env::var("USER").unwrap_or_else(|_| "a person".to_owned())
-}
-
-async fn steer(ctx: &Context, store: &Store, id: i64, what: Operator) -> Result<()> {
-    request::steer(store, id, what, &user()).await?;
+async fn steer(ctx: &Context, store: &Store, (id, what): (i64, Operator), who: &Who) -> Result<()> {
+    request::steer(store, id, what, who.person()).await?;
     let command = what.as_str();
     ctx.print(&json!({"rollout": id, "command": command}), || {
         format!("rollout {id}: {command} is on its way to `serve`")

@@ -1,5 +1,6 @@
 //! `fieldcast-hub train`: owns its options and output, never the work behind them.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -58,42 +59,47 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         );
     };
     let newest = features::newest(store, &forecaster.spec).await?;
-    let (job, new) = store.enqueue(KIND, &name, &json!(request)).await?;
-    if new {
-        // A word of its own: what a person asks for spends no budget and starts no cool-down.
-        let decision = NewDecision {
-            forecaster: &name,
-            decision: "train",
-            reason: &reason,
-            job: Some(job),
-            data_time: newest.and_then(chrono::DateTime::from_timestamp_millis),
-            decided_by: "person",
-            ..NewDecision::default()
-        };
-        store.record_decision(&decision).await?;
+    // A word of its own: what a person asks for spends no budget and starts no cool-down.
+    let decision = NewDecision {
+        forecaster: &name,
+        decision: "train",
+        reason: &reason,
+        data_time: newest.and_then(chrono::DateTime::from_timestamp_millis),
+        decided_by: "person",
+        ..NewDecision::default()
+    };
+    let request = json!(request);
+    let asked = store.enqueue_decided(KIND, &request, &decision);
+    let (job, new) = asked.await?;
+    // What is asked twice is done once, and followed twice.
+    if !new && store.job(job).await?.is_some_and(|j| j.payload != request) {
+        bail!(
+            "training run {job} of `{name}` is under way and was asked something else, so nothing of this is done; wait for its \
+             end (`fieldcast-hub run show {job}`), or `fieldcast-hub run cancel {job}` first"
+        );
     }
     if detach {
         return ctx.print(&json!({"training_run": job}), || {
             format!("training run {job} is queued")
         });
     }
-    let follow = follow(ctx, store, job);
-    tokio::pin!(follow);
-    let patience = tokio::time::sleep(PATIENCE);
     tokio::select! {
-        done = &mut follow => return done,
-        () = patience => {}
+        done = follow(ctx, store, job) => done,
+        Err(failed) = stand_in(ctx, store, job) => Err(failed),
     }
-    let queued = store.job(job).await?.is_some_and(|j| j.status == "queued");
-    if queued {
-        let signer = ctx.signer(store).await?;
-        let worker = Worker::new(store.clone(), signer);
-        let cancel = CancellationToken::new();
-        let (worked, followed) = tokio::join!(worker.once(Some(job), &cancel), &mut follow);
-        worked?;
-        return followed;
+}
+
+/// Does the job whenever nobody else does: there may be no worker, or the one that had it may have died.
+async fn stand_in(ctx: &Context, store: &Store, job: i64) -> Result<Infallible> {
+    let cancel = CancellationToken::new();
+    loop {
+        tokio::time::sleep(PATIENCE).await;
+        store.requeue_expired().await?;
+        if store.job(job).await?.is_some_and(|j| j.status == "queued") {
+            let worker = Worker::new(store.clone(), ctx.signer(store).await?);
+            worker.once(Some(job), &cancel).await?;
+        }
     }
-    follow.await
 }
 
 /// The forecaster and what is asked of it.

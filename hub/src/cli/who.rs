@@ -13,6 +13,11 @@ pub(super) struct Who {
     reason: String,
 }
 
+/// Who decides, where it cannot be said.
+pub(super) fn user() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "a person".to_owned())
+}
+
 fn shell_user() -> String {
     std::env::var("USER").unwrap_or_default()
 }

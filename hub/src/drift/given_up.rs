@@ -4,6 +4,7 @@
 //! With it its errors are gone, by which drift is measured: nothing else would ever ask for a retraining.
 
 use anyhow::{Context as _, Result};
+use chrono::TimeDelta;
 use fieldcast_store::Store;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
@@ -14,23 +15,29 @@ use super::verdict::{Rules, Verdict, verdict};
 use super::{BEFORE_MS, DAY_MS, Millis, act, daily_errors, document, promise_of};
 use crate::rollout::rows::reported;
 
-/// What one connected device says of the champion.
+/// A device that was not heard of for longer says nothing of today.
+const RECENT: TimeDelta = TimeDelta::days(7);
+
+/// What one device that was lately connected says of the champion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Word {
     device: String,
+    online: bool,
     /// It went back from what it was ordered, with the reason; none: it did not.
     gave_up: Option<String>,
     /// The champion makes its forecasts.
     runs: bool,
 }
 
-/// Why the fleet counts as having given the champion up: somebody has, and nobody who is connected runs it.
+/// Why the fleet counts as having given the champion up: half of those lately connected have, and nobody who is connected runs it.
+/// One device that is left over while the others are away speaks for itself alone.
 fn all(words: &[Word]) -> Option<String> {
     let gone: Vec<(&str, &str)> = words
         .iter()
         .filter_map(|w| Some((w.device.as_str(), w.gave_up.as_deref()?)))
         .collect();
-    if gone.is_empty() || words.iter().any(|w| w.runs) {
+    let few = gone.is_empty() || 2 * gone.len() < words.len();
+    if few || words.iter().any(|w| w.online && w.runs) {
         return None;
     }
     let names: Vec<&str> = gone.iter().take(5).map(|(device, _)| *device).collect();
@@ -47,7 +54,7 @@ fn all(words: &[Word]) -> Option<String> {
     ))
 }
 
-fn word(device: String, state: &pb::ForecasterState, champion: &Sha256) -> Word {
+fn word((device, online): (String, bool), state: &pb::ForecasterState, champion: &Sha256) -> Word {
     let runs = Sha256::from_slice(&state.running).as_ref() == Some(champion);
     let back = matches!(
         state.phase(),
@@ -55,6 +62,7 @@ fn word(device: String, state: &pb::ForecasterState, champion: &Sha256) -> Word 
     );
     Word {
         device,
+        online,
         gave_up: (back && !runs).then(|| state.reason.clone()),
         runs,
     }
@@ -71,12 +79,13 @@ pub(super) async fn look(
     let labels = json!(forecaster.spec.selector.labels);
     let bundle = Sha256::from_hex(&champion.bundle).context("the bundle's digest is malformed")?;
     let fleet = store.fleet(&labels, name).await?;
+    let lately = crate::clock::now() - RECENT;
     let words: Vec<Word> = fleet
         .into_iter()
-        .filter(|d| d.online)
+        .filter(|d| d.online || d.received_at.is_some_and(|at| at >= lately))
         .filter_map(|d| {
             let state = reported(d.raw.as_deref(), name)?;
-            Some(word(d.device, &state, &bundle))
+            Some(word((d.device, d.online), &state, &bundle))
         })
         .collect();
     let Some(why) = all(&words) else {
@@ -153,7 +162,7 @@ mod tests {
             reason: "worse than the device's own naive forecast".into(),
             ..Default::default()
         };
-        word(device.to_owned(), &state, &Sha256::of(b"champion"))
+        word((device.to_owned(), true), &state, &Sha256::of(b"champion"))
     }
 
     #[test]
@@ -176,5 +185,12 @@ mod tests {
         );
         assert_eq!(all(&[say("a", RolledBack, Some(&champion))]), None);
         assert!(all(&[say("a", Failed, None), say("b", Downloading, None)]).is_some());
+        // Those that are away for a moment are of the fleet all the same: one of three is not half of them.
+        let away = |device| Word {
+            online: false,
+            ..say(device, Healthy, Some(&champion))
+        };
+        assert!(all(&[say("a", Failed, None), away("b")]).is_some());
+        assert_eq!(all(&[say("a", Failed, None), away("b"), away("c")]), None);
     }
 }

@@ -262,10 +262,10 @@ async fn act(
             report,
         )
         .await?;
-    let alone = admit::change(&judged.devices, &policy)
+    let alone = admit::change(&judged.devices, rules.min_ratio, &policy)
         .err()
         .map(|refusal| refusal.to_string());
-    let (word, reason, job) = match decision {
+    let (word, reason, request) = match decision {
         Decision::Retrain if !asked => {
             let why = format!(
                 "{}; the forecaster's policy asks for no retraining on {trigger}",
@@ -290,30 +290,38 @@ async fn act(
                 config: None,
                 again: None,
             };
-            let (job, new) = store
-                .enqueue(training::KIND, &spec.name, &json!(request))
-                .await?;
-            if new {
-                ("retrain", judged.words.clone(), Some(job))
-            } else {
-                ("wait", format!("training {job} is under way"), None)
-            }
+            ("retrain", judged.words.clone(), Some(json!(request)))
         }
         Decision::Wait(why) => ("wait", why, None),
         Decision::NotConfirmed => ("not_confirmed", judged.words.clone(), None),
         Decision::CoolDown(why) => ("cool_down", why, None),
     };
-    tracing::info!(forecaster = spec.name, decision = word, reason, "drift");
-    let new = NewDecision {
+    let mut new = NewDecision {
         forecaster: &spec.name,
         decision: word,
         reason: &reason,
         drift_report: Some(id),
-        job,
         data_time: Some(time(now)),
         decided_by: "drift check",
+        ..NewDecision::default()
     };
-    store.record_decision(&new).await?;
+    let busy = match &request {
+        Some(request) => {
+            let asked = store.enqueue_decided(training::KIND, request, &new);
+            let (job, begun) = asked.await?;
+            (!begun).then(|| format!("training {job} is under way"))
+        }
+        None => {
+            store.record_decision(&new).await?;
+            None
+        }
+    };
+    if let Some(busy) = &busy {
+        (new.decision, new.reason) = ("wait", busy);
+        store.record_decision(&new).await?;
+    }
+    let (decision, reason) = (new.decision, new.reason);
+    tracing::info!(forecaster = spec.name, decision, reason, "drift");
     Ok(())
 }
 

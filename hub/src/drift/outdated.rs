@@ -122,7 +122,7 @@ pub(super) async fn look(
         row.id,
         time(open.known.until).format("%Y-%m-%d")
     );
-    let (decision, reason) = match admit::change(&judged.devices, &policy) {
+    let (decision, reason) = match admit::change(&judged.devices, rules.min_ratio, &policy) {
         Err(alone) => ("refused", alone.to_string()),
         Ok(()) if row.created_by.starts_with(BY_TRAINING) => {
             ("outdated", format!("outdated: {}; {learnt}", later.words))

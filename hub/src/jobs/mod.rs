@@ -123,6 +123,17 @@ impl JobHandle {
         self.shared.stop.load(Ordering::Relaxed)
     }
 
+    /// Asked between the parts of long work.
+    ///
+    /// # Errors
+    /// The job must end.
+    pub fn go_on(&self) -> Result<(), JobError> {
+        match self.stopped() {
+            true => Err(JobError::claim_lost()),
+            false => Ok(()),
+        }
+    }
+
     fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
@@ -243,9 +254,11 @@ impl Worker {
         tokio::select! {
             outcome = self.task(job, handle) => Ok(End::Done(outcome)),
             () = cancel.cancelled() => Ok(End::WorkerStops),
-            Some(lost) = beating.join_next() => match lost {
+            Some(ended) = beating.join_next() => match ended {
                 Ok(Err(e)) => Err(e),
-                Ok(Ok(())) | Err(_) => Ok(End::Lost),
+                // Wherever the job is: what it stores for good, it stores with its result, after which nobody can cancel it.
+                Ok(Ok(Lease::Cancelled)) => Ok(End::Done(Err(JobError::fatal("its end was asked for")))),
+                Ok(Ok(_)) | Err(_) => Ok(End::Lost),
             },
         }
     }
@@ -283,13 +296,13 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Prolongs the lease and passes on what the job says, until the lease is lost.
+/// Prolongs the lease and passes on what the job says, until the lease is lost or the job's end asked for; which of them.
 async fn beat(
     store: Store,
     job: JobRow,
     worker: String,
     handle: JobHandle,
-) -> Result<(), StoreError> {
+) -> Result<Lease, StoreError> {
     let mut beat = tokio::time::interval(HEARTBEAT);
     loop {
         beat.tick().await;
@@ -300,8 +313,7 @@ async fn beat(
             .await
         {
             Ok(Lease::Held) => {}
-            Ok(Lease::Cancelled) => handle.stop(),
-            Ok(Lease::Lost) => return Ok(()),
+            Ok(ended) => return Ok(ended),
             Err(e) if e.is_transient() => tracing::warn!("jobs: {e}"),
             Err(e) => return Err(e),
         }

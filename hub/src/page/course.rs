@@ -21,6 +21,9 @@ pub struct Course {
     until: Millis,
     /// When a change most likely began.
     onset: Option<Millis>,
+    /// What is drawn beside it as the reference, over the same times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    beside: Vec<(Millis, f64)>,
 }
 
 impl Course {
@@ -44,6 +47,22 @@ impl Course {
             points,
             until,
             onset,
+            beside: Vec::new(),
+        })
+    }
+
+    /// Values of two at the same times, the reference first; none with fewer than two.
+    #[must_use]
+    pub fn beside(
+        reference: Vec<(Millis, f64)>,
+        points: Vec<(Millis, f64)>,
+        onset: Option<Millis>,
+    ) -> Option<Self> {
+        (points.len() >= 2).then_some(Self {
+            points,
+            until: Millis::MIN,
+            onset,
+            beside: reference,
         })
     }
 
@@ -52,16 +71,9 @@ impl Course {
         let [Some(first), Some(last)] = [self.points.first(), self.points.last()] else {
             return String::new();
         };
-        let low = self
-            .points
-            .iter()
-            .map(|p| p.1)
-            .fold(f64::INFINITY, f64::min);
-        let high = self
-            .points
-            .iter()
-            .map(|p| p.1)
-            .fold(f64::NEG_INFINITY, f64::max);
+        let values = || self.points.iter().chain(&self.beside).map(|p| p.1);
+        let low = values().fold(f64::INFINITY, f64::min);
+        let high = values().fold(f64::NEG_INFINITY, f64::max);
         let (width, height) = (
             (last.0 - first.0).max(1) as f64,
             (high - low).max(f64::MIN_POSITIVE),
@@ -72,8 +84,10 @@ impl Course {
             "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"course over time\">",
             HEIGHT + 18.0
         );
-        for (class, after) in [("lr", false), ("lc", true)] {
-            let part = self.points.iter().filter(|p| (p.0 > self.until) == after);
+        let (before, after) = self
+            .points
+            .split_at(self.points.partition_point(|p| p.0 <= self.until));
+        for (class, part) in [("lr", &*self.beside), ("lr", before), ("lc", after)] {
             let mut line = String::new();
             for (time, value) in part {
                 let _ = write!(line, "{:.1},{:.1} ", x(*time), y(*value));

@@ -1,7 +1,8 @@
-//! A drift report as one HTML page: owns its markup, never a verdict; it needs nothing from elsewhere.
+//! A report as one HTML page: owns its markup, never a verdict; it needs nothing from elsewhere.
 
 mod bars;
 mod course;
+pub mod verdict;
 
 use std::fmt::Write as _;
 

@@ -113,6 +113,7 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(steer::title))
         .routes(routes!(lists::training_runs))
         .routes(routes!(runs::training_run))
+        .routes(routes!(runs::training_run_page))
         .routes(routes!(runs::training_run_logs))
         .routes(routes!(runs::cancel_training_run))
         .routes(routes!(lists::drift_reports))

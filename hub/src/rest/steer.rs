@@ -39,7 +39,19 @@ pub(super) struct NewRollout {
 #[serde(deny_unknown_fields)]
 pub(super) struct By {
     /// The person who decides this.
-    pub(super) by: String,
+    by: String,
+    /// Why, kept with the decision.
+    #[serde(default)]
+    reason: String,
+}
+
+impl By {
+    pub(super) fn person(&self) -> Person<'_> {
+        Person {
+            name: &self.by,
+            reason: &self.reason,
+        }
+    }
 }
 
 /// A version that gets a title at once.
@@ -151,7 +163,7 @@ pub(super) async fn steer(
             "`{command}` is no command; there are pause, resume, approve and abort"
         ))
     })?;
-    request::steer(&rest.hub.store, id, what, &who.by).await?;
+    request::steer(&rest.hub.store, id, what, who.person()).await?;
     let steered = Steered {
         rollout: id,
         command,

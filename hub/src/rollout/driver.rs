@@ -20,6 +20,7 @@ use super::machine::{Action, Event, Operator, Rollout, Status, connected, step};
 use super::numbers::next_above;
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
+use super::request::Person;
 use super::rows::{decode, encode, floor_of, report_of, reported};
 use super::{evidence, judge};
 use crate::downlink::Downlink;
@@ -427,7 +428,11 @@ fn events(
             all.any(|e| matches!(e, Event::Operator(before, _) if *before == what))
         };
         if let Some(what) = Operator::of(&asked.command).filter(|what| !known(*what)) {
-            events.push(Event::Operator(what, asked.who.clone()));
+            let person = Person {
+                name: &asked.who,
+                reason: &asked.reason,
+            };
+            events.push(Event::Operator(what, person.because(person.name)));
         }
     }
     let there = fleet

@@ -185,16 +185,18 @@ async fn as_defined(store: &Store, row: &ModelVersionRow) -> Result<Plan, Refusa
 ///
 /// # Errors
 /// No such rollout, one whose state does not take that, nobody's name, or the database.
-pub async fn steer(store: &Store, id: i64, what: Operator, who: &str) -> Result<(), Refusal> {
-    let person = Person {
-        name: who,
-        reason: "",
-    };
-    let who = person.checked()?.name;
+pub async fn steer(
+    store: &Store,
+    id: i64,
+    what: Operator,
+    person: Person<'_>,
+) -> Result<(), Refusal> {
+    let person = person.checked()?;
+    let by = (person.name, person.reason);
     let from = Status::ALL.into_iter().filter(|s| s.takes(what));
     let from: Vec<&str> = from.map(Status::as_str).collect();
     let what = what.as_str();
-    match store.command_rollout(id, what, who, &from).await? {
+    match store.command_rollout(id, what, by, &from).await? {
         Commanded::Kept => Ok(()),
         Commanded::Unknown => Err(Refusal::NoRollout(id)),
         Commanded::NotNow { status, reason } => Err(Refusal::NotNow {

@@ -8,7 +8,7 @@ use super::snapshot::DeviceRows;
 use crate::drift::verdict::DeviceVerdict;
 use crate::triggers::policy::Policy;
 
-/// With fewer devices "most of them do not show it" says nothing.
+/// With fewer devices there is no telling which of them is the odd one.
 const FEWEST_DEVICES: usize = 3;
 
 /// Why a retraining is refused.
@@ -48,9 +48,9 @@ pub enum Refusal {
     /// One device's change would change the model of all.
     #[error(
         "refused: {:.1} % of what speaks for a change comes from `{device}` ({days} days, errors {ratio:.2} times the usual), \
-         none of the other {} devices shows it, and at most {:.1} % may come from one; look at that device, or raise \
-         `retraining.max_device_share`",
-        100.0 * .share, .devices - 1, 100.0 * .allowed
+         without it the errors of the other {} devices are {others:.2} times the usual, where a change is {:.2} and more, and at \
+         most {:.1} % may come from one; look at that device, or raise `retraining.max_device_share`",
+        100.0 * .share, .devices - 1, .least, 100.0 * .allowed
     )]
     OneDevice {
         /// Whose change it is.
@@ -63,6 +63,10 @@ pub enum Refusal {
         share: f64,
         /// Devices that were judged.
         devices: usize,
+        /// Errors of the others over the usual ones.
+        others: f64,
+        /// From where on that is a change.
+        least: f64,
         /// The largest part that is allowed.
         allowed: f64,
     },
@@ -140,22 +144,26 @@ pub fn snapshot(
     Ok(())
 }
 
-/// Whether the change that asks for a retraining is more than one device's. What a device says for it grows with its days and
-/// with the logarithm of its errors over the usual ones.
+/// Whether the change that asks for a retraining is more than one device's: where most of what speaks for it comes from one, the
+/// others must show it without that one, from `least` times their usual errors on. What a device says grows with its days and with
+/// the logarithm of its errors over the usual ones.
 ///
 /// # Errors
 /// The device that stands alone.
-pub fn change(devices: &[DeviceVerdict], policy: &Policy) -> Result<(), Refusal> {
+pub fn change(devices: &[DeviceVerdict], least: f64, policy: &Policy) -> Result<(), Refusal> {
     let says = |d: &DeviceVerdict| d.days as f64 * d.ratio.ln().max(0.0);
     let Some(first) = devices.iter().max_by(|a, b| says(a).total_cmp(&says(b))) else {
         return Ok(());
     };
     let share = says(first) / devices.iter().map(says).sum::<f64>();
-    let others = devices
-        .iter()
-        .any(|d| d.device != first.device && d.drifted);
+    let rest = devices.iter().filter(|d| d.device != first.device);
+    let (sum, days) = rest.fold((0.0, 0.0), |(sum, days), d| {
+        let own = d.days as f64;
+        (sum + own * d.ratio.ln(), days + own)
+    });
+    let others = (sum / days).exp();
     if devices.len() < FEWEST_DEVICES
-        || others
+        || others >= least
         || share.is_nan()
         || share <= policy.max_device_share
     {
@@ -167,6 +175,8 @@ pub fn change(devices: &[DeviceVerdict], policy: &Policy) -> Result<(), Refusal>
         ratio: first.ratio,
         share,
         devices: devices.len(),
+        others,
+        least,
         allowed: policy.max_device_share,
     })
 }

@@ -103,26 +103,37 @@ fn verdicts(ratios: &[f64]) -> Vec<DeviceVerdict> {
 #[test]
 fn a_change_of_one_device_among_three_is_that_devices() {
     let policy = Policy::default();
-    let words = change(&verdicts(&[1.02, 2.5, 0.97]), &policy)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        words.contains("97.9 %") && words.contains("`d1`") && words.contains("other 2 devices"),
-        "{words}"
-    );
-    // Two devices do not outvote each other, and a second one that shows it is company enough.
+    let judge = |ratios: &[f64], policy: &Policy| change(&verdicts(ratios), 1.15, policy);
+    let words = judge(&[1.02, 2.5, 0.97], &policy).unwrap_err().to_string();
+    for word in [
+        "97.9 %",
+        "`d1`",
+        "other 2 devices are 0.99 times",
+        "most 50.0 %",
+    ] {
+        assert!(words.contains(word), "{words}");
+    }
+    // A second one that shows a little of it makes it no change of all.
+    for odd in [
+        &[1.2, 9.0, 0.97][..],
+        &[1.3, 2.0, 1.0],
+        &[1.2, 4.0, 1.0, 1.0, 1.0],
+    ] {
+        assert!(judge(odd, &policy).is_err(), "{odd:?}");
+    }
+    // Two devices do not outvote each other, and of three changed alike, or two of them, none is the odd one.
     for fine in [
         &[1.02, 2.5][..],
-        &[1.2, 9.0, 0.97],
+        &[1.5, 1.6, 1.0],
         &[1.3, 1.4, 1.3],
         &[0.9; 3],
         &[],
     ] {
-        assert_eq!(change(&verdicts(fine), &policy), Ok(()), "{fine:?}");
+        assert_eq!(judge(fine, &policy), Ok(()), "{fine:?}");
     }
     let lenient = Policy {
         max_device_share: 1.0,
         ..policy
     };
-    assert_eq!(change(&verdicts(&[1.0, 2.5, 1.0]), &lenient), Ok(()));
+    assert_eq!(judge(&[1.0, 2.5, 1.0], &lenient), Ok(()));
 }

@@ -10,7 +10,9 @@ use fieldcast_train::TrainingData;
 use fieldcast_train::evaluate::{self, Case, Scores};
 use serde_json::{Value, json};
 
+use super::days::by_day;
 use super::old;
+use crate::jobs::JobHandle;
 use crate::judge::{self, Gate, Old, Verdict};
 
 /// What is compared.
@@ -30,12 +32,16 @@ pub(super) struct Judged {
     /// Since when the world is different.
     pub onset: Option<Millis>,
     pub gate: Gate,
+    /// Says when to leave off.
+    pub handle: JobHandle,
 }
 
 /// A verdict with the scores behind it.
 pub(super) struct Comparison {
     pub verdict: Verdict,
     pub scores: Value,
+    /// Both models' losses over time.
+    pub days: Value,
 }
 
 /// Whether both definitions ask the same: then their errors are errors at the same thing. How a model comes to its
@@ -62,6 +68,7 @@ pub(super) fn compare(judged: &Judged) -> anyhow::Result<Comparison> {
         return Ok(Comparison {
             verdict,
             scores: Value::Null,
+            days: Value::Null,
         });
     };
     let until = judged.until.saturating_add(1);
@@ -72,26 +79,30 @@ pub(super) fn compare(judged: &Judged) -> anyhow::Result<Comparison> {
         ..old.clone()
     };
     let (a, b) = common([&old, spec].map(|spec| evaluate::cases(spec, &judged.data, span, 1)))?;
-    let [before, after] = &judged.unseen;
-    let spans = old::shared(before, after);
+    let [of_champion, of_challenger] = &judged.unseen;
+    let spans = old::shared(of_champion, of_challenger);
     let models = ((&*judged.champion, &old), (&*judged.challenger, spec));
-    let older = old::losses(models.0, models.1, &judged.data, &spans)?;
-    let old = score(&judged.champion, &a, &old)?;
-    let new = score(&judged.challenger, &b, spec)?;
+    let older = old::losses(models.0, models.1, &judged.data, &spans, &judged.handle)?;
+    let old = score(&judged.champion, &a, &old, &judged.handle)?;
+    let new = score(&judged.challenger, &b, spec, &judged.handle)?;
     let losses =
         |s: &Scores| -> Vec<f64> { s.origin_losses.iter().map(|(_, loss)| *loss).collect() };
+    let origins: Vec<Millis> = old.origin_losses.iter().map(|(at, _)| *at).collect();
+    let (before, after) = (losses(&old), losses(&new));
+    let days = json!({"onset": judged.onset, "recent": by_day(&origins, &before, &after),
+        "older": by_day(&older.origins, &older.champion, &older.challenger)});
     let forgotten = match spans.is_empty() {
         false => Old::Losses {
             champion: &older.champion,
             challenger: &older.challenger,
             naive: judged.onset.map(|_| &older.naive[..]),
         },
-        true if after.is_empty() => {
+        true if of_challenger.is_empty() => {
             Old::Nothing("the data hold no older time of which a part could be kept")
         }
         true => Old::Nothing("the champion learnt from all of the older time, or from none of it"),
     };
-    let verdict = judge::verdict(&losses(&old), &losses(&new), spec.horizon, judged.gate)
+    let verdict = judge::verdict(&before, &after, spec.horizon, judged.gate)
         .with_coverage(coverage(&new), coverage(&old))
         .with_old(forgotten);
     let mean = |x: &[f64]| (!x.is_empty()).then(|| x.iter().sum::<f64>() / x.len() as f64);
@@ -103,7 +114,11 @@ pub(super) fn compare(judged: &Judged) -> anyhow::Result<Comparison> {
     };
     let scores = json!({"from": judged.from, "until": until, "champion": brief(&old), "challenger": brief(&new),
         "older": older});
-    Ok(Comparison { verdict, scores })
+    Ok(Comparison {
+        verdict,
+        scores,
+        days,
+    })
 }
 
 /// The share of actual values inside the interval from 10 to 90 %, where the forecaster has one and anything is known.
@@ -138,14 +153,16 @@ pub(super) fn score(
     model: &LoadedModel,
     cases: &[Case],
     spec: &ForecasterSpec,
+    handle: &JobHandle,
 ) -> anyhow::Result<Scores> {
-    let scores = evaluate::backtest(cases, &spec.quantiles, |window| {
-        model.forecast(window).map(|p| fieldcast_train::Prediction {
-            mean: p.mean,
-            quantiles: p.quantiles,
+    evaluate::backtest(cases, &spec.quantiles, |window| {
+        handle.go_on()?;
+        let said = model.forecast(window)?;
+        Ok(fieldcast_train::Prediction {
+            mean: said.mean,
+            quantiles: said.quantiles,
         })
-    });
-    Ok(scores?)
+    })
 }
 
 /// The verdict as it is stored. Without a comparison there was no champion.
@@ -158,7 +175,7 @@ pub(super) fn document(
         (Some(champion), Some(c)) => json!({
             "champion": champion.version, "challenger": version, "better": c.verdict.better,
             "reason": c.verdict.reason, "rules": c.verdict.rules, "test": c.verdict, "scores": c.scores,
-            "decided_by": "judge",
+            "days": c.days, "decided_by": "judge",
         }),
         _ => json!({
             "champion": null, "challenger": version, "better": true, "scores": null, "decided_by": "judge",

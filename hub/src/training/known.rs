@@ -83,10 +83,11 @@ pub(super) async fn find(
     let own = open.map_err(|e| JobError::fatal(e.to_string()))?;
     let losses = {
         let (spec, data, models) = (spec.clone(), Arc::clone(data), models.clone());
+        let handle = handle.clone();
         let span = (onset, chosen_until.saturating_add(horizon_ms + 1));
         computed(move || {
             let cases = evaluate::cases(&spec, &data, span, 1)?;
-            let of = |model| Ok(score(model, &cases, &spec)?.mase);
+            let of = |model| Ok(score(model, &cases, &spec, &handle)?.mase);
             models
                 .iter()
                 .map(|m| of(m))
@@ -123,6 +124,7 @@ pub(super) async fn find(
         ],
         onset: Some(onset),
         gate,
+        handle: handle.clone(),
     };
     let verdict = computed(move || compare::compare(&judged)).await?.verdict;
     handle.line(format!(

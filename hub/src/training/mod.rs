@@ -2,8 +2,10 @@
 
 pub mod admit;
 mod again;
+pub mod cancel;
 mod checkpoint;
 mod compare;
+pub mod days;
 mod known;
 pub mod make;
 pub mod old;
@@ -258,12 +260,14 @@ pub async fn run(
     };
     if cut.holdout_from.is_some() {
         let (spec, all, fitted) = (spec.clone(), Arc::clone(&all), trained.clone());
+        let handle = handle.clone();
         trained.calibration.daily =
-            computed(move || Ok(daily_errors(&spec, &all, &fitted, (unlearnt, last))?)).await?;
+            computed(move || daily_errors(&spec, &all, &fitted, (unlearnt, last), &handle)).await?;
     }
     trained.calibration.widths = {
         let (spec, all, fitted) = (spec.clone(), Arc::clone(&all), trained.clone());
-        computed(move || Ok(width_errors(&spec, &all, &fitted, (unlearnt, last))?)).await?
+        let handle = handle.clone();
+        computed(move || width_errors(&spec, &all, &fitted, (unlearnt, last), &handle)).await?
     };
     let trained = Arc::new(trained);
     match taken {
@@ -321,6 +325,7 @@ pub async fn run(
                 ],
                 onset: request.onset,
                 gate,
+                handle: handle.clone(),
             };
             Some(computed(move || compare::compare(&judged)).await?)
         }
@@ -417,12 +422,13 @@ fn daily_errors(
     all: &TrainingData,
     trained: &Trained,
     (from, last): (Millis, Millis),
-) -> Result<DailyErrors, fieldcast_train::TrainError> {
+    handle: &JobHandle,
+) -> anyhow::Result<DailyErrors> {
     let span = (from, last.saturating_add(1));
-    fieldcast_train::evaluate::cases(spec, all, span, 1).and_then(|cases| {
-        fieldcast_train::evaluate::daily_errors(&cases, all, spec.period_ms(), |window| {
-            fieldcast_train::predict(&trained.params, window)
-        })
+    let cases = fieldcast_train::evaluate::cases(spec, all, span, 1)?;
+    fieldcast_train::evaluate::daily_errors(&cases, all, spec.period_ms(), |window| {
+        handle.go_on()?;
+        Ok(fieldcast_train::predict(&trained.params, window)?)
     })
 }
 
@@ -432,11 +438,13 @@ fn width_errors(
     all: &TrainingData,
     trained: &Trained,
     (from, last): (Millis, Millis),
-) -> Result<Option<WidthErrors>, fieldcast_train::TrainError> {
+    handle: &JobHandle,
+) -> anyhow::Result<Option<WidthErrors>> {
     let span = (from, last.saturating_add(1));
     let cases = fieldcast_train::evaluate::cases(spec, all, span, 1)?;
     fieldcast_train::evaluate::width_errors(&cases, all, &spec.quantiles, |window| {
-        fieldcast_train::predict(&trained.params, window)
+        handle.go_on()?;
+        Ok(fieldcast_train::predict(&trained.params, window)?)
     })
 }
 

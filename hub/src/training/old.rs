@@ -8,6 +8,7 @@ use fieldcast_train::TrainingData;
 use fieldcast_train::evaluate::{self, Case};
 
 use super::compare::{common, score};
+use crate::jobs::JobHandle;
 
 /// Most spans that are judged, the newest: each costs a pass over the data.
 const MOST: usize = 12;
@@ -15,6 +16,7 @@ const MOST: usize = 12;
 /// Origin-averaged losses on the older windows, in time order.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
+    pub origins: Vec<Millis>,
     pub champion: Vec<f64>,
     pub challenger: Vec<f64>,
     pub naive: Vec<f64>,
@@ -38,14 +40,19 @@ pub(super) fn losses(
     (challenger, new): (&LoadedModel, &ForecasterSpec),
     data: &TrainingData,
     spans: &[(Millis, Millis)],
+    handle: &JobHandle,
 ) -> anyhow::Result<Losses> {
     let mut all = Losses::default();
     for span in spans {
         let (a, b) = common([old, new].map(|spec| evaluate::cases(spec, data, *span, 1)))?;
-        let losses = |s: evaluate::Scores| s.origin_losses.into_iter().map(|(_, loss)| loss);
         all.naive.extend(naive(new, data, &b));
-        all.champion.extend(losses(score(champion, &a, old)?));
-        all.challenger.extend(losses(score(challenger, &b, new)?));
+        for (origin, loss) in score(champion, &a, old, handle)?.origin_losses {
+            all.origins.push(origin);
+            all.champion.push(loss);
+        }
+        let scores = score(challenger, &b, new, handle)?;
+        let losses = scores.origin_losses.iter();
+        all.challenger.extend(losses.map(|(_, loss)| loss));
     }
     Ok(all)
 }

@@ -96,40 +96,43 @@ async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> 
         }
     };
     let Due { trigger, why, .. } = due;
-    let (word, reason, job) = match held {
-        Some((word, wait)) => (word, format!("{}: {why}; {wait}", trigger.name()), None),
-        None => {
-            let request = Request {
-                trigger: trigger.name().into(),
-                reason: why.clone(),
-                onset: champion.lineage["onset"].as_i64(),
-                seed: u64::try_from(champion.version).unwrap_or(1) + 1,
-                config: None,
-                again: None,
-            };
-            let (job, new) = store.enqueue(training::KIND, name, &json!(request)).await?;
-            if !new {
-                return Ok(());
-            }
-            ("retrain", why, Some(job))
-        }
+    let word = held.as_ref().map_or("retrain", |(word, _)| word);
+    let reason = match &held {
+        Some((_, wait)) => format!("{}: {why}; {wait}", trigger.name()),
+        None => why,
     };
     // The days in a reason change all the time; what is held back is told once.
     let key = format!("{word} {}", trigger.name());
-    if job.is_none() && said.told.get(name) == Some(&key) {
+    if held.is_some() && said.told.get(name) == Some(&key) {
         return Ok(());
     }
-    tracing::info!(forecaster = name, decision = word, reason, "retraining");
     let new = NewDecision {
         forecaster: name,
         decision: word,
         reason: &reason,
-        job,
         data_time: DateTime::from_timestamp_millis(facts.now),
         decided_by: "triggers",
         ..NewDecision::default()
     };
-    store.record_decision(&new).await?;
+    if held.is_some() {
+        store.record_decision(&new).await?;
+    } else {
+        let request = Request {
+            trigger: trigger.name().into(),
+            reason: reason.clone(),
+            onset: champion.lineage["onset"].as_i64(),
+            seed: u64::try_from(champion.version).unwrap_or(1) + 1,
+            config: None,
+            again: None,
+        };
+        let request = json!(request);
+        let asked = store.enqueue_decided(training::KIND, &request, &new);
+        let (_, begun) = asked.await?;
+        if !begun {
+            return Ok(());
+        }
+    }
+    tracing::info!(forecaster = name, decision = word, reason, "retraining");
     said.told.insert(name.clone(), key);
     Ok(())
 }

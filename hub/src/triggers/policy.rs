@@ -28,7 +28,8 @@ pub struct Policy {
     pub a_day: u32,
     /// Smallest share of good values of target and inputs over the grid of a snapshot.
     pub min_quality: f64,
-    /// Largest part of what speaks for a change that may come from one device, while none of at least two others shows it.
+    /// Largest part of what speaks for a change that may come from one device, while at least two others do not show it without that
+    /// one.
     pub max_device_share: f64,
     /// Largest share by which a new model's loss on older times may rise.
     pub max_old_loss: f64,
@@ -51,7 +52,7 @@ impl Default for Policy {
             cool_down: "14d".into(),
             a_day: 24,
             min_quality: 0.7,
-            max_device_share: 0.8,
+            max_device_share: 0.5,
             max_old_loss: Gate::default().max_old_loss,
             coverage: Gate::default().coverage,
             warm_start: false,

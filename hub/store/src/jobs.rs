@@ -5,8 +5,9 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::decisions::{self, NewDecision};
 use crate::error::Context as _;
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store};
 
 /// One job.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -67,6 +68,17 @@ pub enum Lease {
     Lost,
 }
 
+/// What became of the wish that a job ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancel {
+    /// It ends, or has ended by that; its status.
+    Asked(String),
+    /// It is over, or its result is stored; its status.
+    Over(String),
+    /// There is no such job.
+    Unknown,
+}
+
 /// One worker's hold on a job. What the job writes for good is written only while it lasts.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
@@ -112,6 +124,52 @@ impl JobRow {
 const COLUMNS: &str = "id, kind, subject, payload, status, attempts, max_attempts, cancel, progress, progress_text, \
                        result, error, worker, created_at, started_at, finished_at";
 
+async fn insert(
+    connection: &mut PgConnection,
+    kind: &str,
+    subject: &str,
+    payload: &Value,
+) -> std::result::Result<(i64, bool), sqlx::Error> {
+    // The live one may end between the two statements: then the second round inserts.
+    loop {
+        let new: Option<i64> = sqlx::query_scalar(
+            "INSERT INTO jobs (kind, subject, payload) VALUES ($1, $2, $3)
+             ON CONFLICT (kind, subject) WHERE status IN ('queued', 'running') DO NOTHING RETURNING id",
+        )
+        .bind(kind)
+        .bind(subject)
+        .bind(payload)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(id) = new {
+            return Ok((id, true));
+        }
+        let live: Option<i64> = sqlx::query_scalar(
+            "SELECT id FROM jobs WHERE kind = $1 AND subject = $2 AND status IN ('queued', 'running')",
+        )
+        .bind(kind)
+        .bind(subject)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(id) = live {
+            return Ok((id, false));
+        }
+    }
+}
+
+async fn insert_line(
+    connection: &mut PgConnection,
+    job: i64,
+    line: &str,
+) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO job_log (job, line) VALUES ($1, $2)")
+        .bind(job)
+        .bind(line)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 impl Store {
     /// Enqueues a job, unless one of its kind and subject is queued or running.
     /// Returns the job's number and whether it is new.
@@ -119,37 +177,41 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn enqueue(&self, kind: &str, subject: &str, payload: &Value) -> Result<(i64, bool)> {
-        let failed = |source: sqlx::Error| StoreError {
-            operation: format!("enqueue job for {}", subject),
-            source,
-        };
-        // The live one may end between the two statements: then the second round inserts.
-        loop {
-            let new: Option<(i64,)> = sqlx::query_as(
-                "INSERT INTO jobs (kind, subject, payload) VALUES ($1, $2, $3)
-                 ON CONFLICT (kind, subject) WHERE status IN ('queued', 'running') DO NOTHING RETURNING id",
-            )
-            .bind(kind)
-            .bind(subject)
-            .bind(payload)
-            .fetch_optional(self.pool())
+        let failed = || format!("enqueue job for {subject}");
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        insert(&mut connection, kind, subject, payload)
             .await
-            .map_err(failed)?;
-            if let Some((id,)) = new {
-                return Ok((id, true));
-            }
-            let live: Option<(i64,)> = sqlx::query_as(
-                "SELECT id FROM jobs WHERE kind = $1 AND subject = $2 AND status IN ('queued', 'running')",
-            )
-            .bind(kind)
-            .bind(subject)
-            .fetch_optional(self.pool())
+            .during(failed())
+    }
+
+    /// The same with the decision that leads to it, both or neither: what runs is in the budget, starts its cool-down, and is
+    /// found where it fails. Nothing is decided where the job is not new.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn enqueue_decided(
+        &self,
+        kind: &str,
+        payload: &Value,
+        decision: &NewDecision<'_>,
+    ) -> Result<(i64, bool)> {
+        let subject = decision.forecaster;
+        let failed = || format!("enqueue job for {subject}");
+        let mut tx = self.pool().begin().await.during(failed())?;
+        let (job, new) = insert(&mut tx, kind, subject, payload)
             .await
-            .map_err(failed)?;
-            if let Some((id,)) = live {
-                return Ok((id, false));
-            }
+            .during(failed())?;
+        if new {
+            let decision = NewDecision {
+                job: Some(job),
+                ..decision.clone()
+            };
+            decisions::insert(&mut tx, &decision)
+                .await
+                .during(failed())?;
+            tx.commit().await.during(failed())?;
         }
+        Ok((job, new))
     }
 
     /// Queues again, or fails, the running jobs whose lease has passed. Returns how many.
@@ -288,27 +350,31 @@ impl Store {
         .during(format!("give back job {}", job.id))
     }
 
-    /// Asks for a job's end: a queued one ends at once, a running one at its next heartbeat.
-    /// Returns its status; none where there is no such job.
+    /// Asks for a job's end, with the line that its history keeps of that: one that nobody works on ends at once, another at its
+    /// worker's next heartbeat. One that has stored its result is over.
     ///
     /// # Errors
     /// The database.
-    pub async fn cancel_job(&self, job: i64) -> Result<Option<String>> {
-        let failed = |source: sqlx::Error| StoreError {
-            operation: format!("cancel job {}", job),
-            source,
-        };
-        sqlx::query(
+    pub async fn cancel_job(&self, job: i64, line: &str) -> Result<Cancel> {
+        let failed = || format!("cancel job {job}");
+        let mut tx = self.pool().begin().await.during(failed())?;
+        let asked: Option<String> = sqlx::query_scalar(
             "UPDATE jobs SET cancel = true,
-                status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
-                finished_at = CASE WHEN status = 'queued' THEN now() END
-             WHERE id = $1 AND status IN ('queued', 'running')",
+                status = CASE WHEN status = 'queued' OR lease_until < now() THEN 'cancelled' ELSE status END,
+                finished_at = CASE WHEN status = 'queued' OR lease_until < now() THEN now() END
+             WHERE id = $1 AND status IN ('queued', 'running') AND result IS NULL RETURNING status",
         )
         .bind(job)
-        .execute(self.pool())
+        .fetch_optional(&mut *tx)
         .await
-        .map_err(failed)?;
-        Ok(self.job(job).await?.map(|j| j.status))
+        .during(failed())?;
+        let Some(status) = asked else {
+            let found = self.job(job).await?;
+            return Ok(found.map_or(Cancel::Unknown, |j| Cancel::Over(j.status)));
+        };
+        insert_line(&mut tx, job, line).await.during(failed())?;
+        tx.commit().await.during(failed())?;
+        Ok(Cancel::Asked(status))
     }
 
     /// One job.
@@ -343,16 +409,14 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn job_line(&self, job: i64, line: &str) -> Result<()> {
-        sqlx::query("INSERT INTO job_log (job, line) VALUES ($1, $2)")
-            .bind(job)
-            .bind(line)
-            .execute(self.pool())
+        let failed = || format!("log to job {job}");
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        insert_line(&mut connection, job, line)
             .await
-            .during(format!("log to job {}", job))?;
-        Ok(())
+            .during(failed())
     }
 
-    /// A job's lines after line number `after`.
+    /// A job's lines after line number `after`, at most a thousand.
     ///
     /// # Errors
     /// The database.

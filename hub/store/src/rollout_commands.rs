@@ -13,7 +13,7 @@ pub struct RolloutCommand {
     pub command: String,
     /// Who asked.
     pub who: String,
-    /// Why, in words; empty where a person asked.
+    /// Why, in words; may be empty where a person asked.
     pub reason: String,
 }
 

@@ -286,18 +286,19 @@ impl Store {
         &self,
         id: i64,
         command: &str,
-        who: &str,
+        (who, reason): (&str, &str),
         from: &[&str],
     ) -> Result<Commanded> {
         let found: Option<(String, String, bool)> = sqlx::query_as(
             "WITH found AS (SELECT id, status, reason FROM rollouts WHERE id = $1 FOR UPDATE), kept AS (
-                INSERT INTO rollout_commands (rollout, command, who) SELECT id, $2, $3 FROM found WHERE status = ANY($4)
-                RETURNING id)
+                INSERT INTO rollout_commands (rollout, command, who, reason) SELECT id, $2, $3, $4 FROM found
+                WHERE status = ANY($5) RETURNING id)
              SELECT status, reason, EXISTS (SELECT FROM kept) FROM found",
         )
         .bind(id)
         .bind(command)
         .bind(who)
+        .bind(reason)
         .bind(from)
         .fetch_optional(self.pool())
         .await

@@ -85,11 +85,18 @@ pub struct Interrupted {
 }
 
 // Also what still waits, and what failed before its snapshot was taken.
-const SELECT: &str = "SELECT j.id, j.subject AS forecaster, r.spec_version, coalesce(r.trigger, j.payload ->> 'trigger', '') AS trigger, \
+fn select(verdict: &str) -> String {
+    format!(
+        "SELECT j.id, j.subject AS forecaster, r.spec_version, coalesce(r.trigger, j.payload ->> 'trigger', '') AS trigger, \
     coalesce(r.reason, j.payload ->> 'reason', '') AS reason, r.snapshot_at, encode(r.snapshot_sha, 'hex') AS snapshot_sha, \
     coalesce(r.snapshot_rows, 0) AS snapshot_rows, coalesce(r.seed, (j.payload ->> 'seed')::bigint, 1) AS seed, r.code_version, \
-    r.scores, r.verdict, r.model_version, j.status, j.progress, j.progress_text, j.error, j.created_at, j.finished_at \
-    FROM jobs j LEFT JOIN training_runs r ON r.id = j.id WHERE j.kind = 'train'";
+    r.scores, {verdict} AS verdict, r.model_version, j.status, j.progress, j.progress_text, j.error, j.created_at, j.finished_at \
+    FROM jobs j LEFT JOIN training_runs r ON r.id = j.id WHERE j.kind = 'train'"
+    )
+}
+
+/// What a verdict keeps of its losses by day is told of one run, not of many.
+const BRIEF: &str = "CASE jsonb_typeof(r.verdict) WHEN 'object' THEN r.verdict - 'days' END";
 
 impl Store {
     /// The latest time, by the clock that stamps what is received, of before all that is still being written: what was
@@ -199,7 +206,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Runs, newest first; of one forecaster where it is named, below `before` where it is given.
+    /// Runs, newest first; of one forecaster where it is named, below `before` where it is given. Their verdicts are without the
+    /// losses by day.
     ///
     /// # Errors
     /// The database.
@@ -210,8 +218,9 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<TrainingRunRow>> {
         sqlx::query_as(AssertSqlSafe(format!(
-            "{SELECT} AND ($1::text IS NULL OR j.subject = $1) AND ($2::bigint IS NULL OR j.id < $2)
-             ORDER BY j.id DESC LIMIT $3"
+            "{} AND ($1::text IS NULL OR j.subject = $1) AND ($2::bigint IS NULL OR j.id < $2)
+             ORDER BY j.id DESC LIMIT $3",
+            select(BRIEF)
         )))
         .bind(forecaster)
         .bind(before)
@@ -226,10 +235,13 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn training_run(&self, id: i64) -> Result<Option<TrainingRunRow>> {
-        sqlx::query_as(AssertSqlSafe(format!("{SELECT} AND j.id = $1")))
-            .bind(id)
-            .fetch_optional(self.pool())
-            .await
-            .during(format!("read training run {}", id))
+        sqlx::query_as(AssertSqlSafe(format!(
+            "{} AND j.id = $1",
+            select("r.verdict")
+        )))
+        .bind(id)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read training run {}", id))
     }
 }

@@ -187,8 +187,9 @@ fn look(bed: &Bed, lane: &mut Lane, report: &mut Report) -> Result<()> {
         && rollout.began.elapsed() >= after
     {
         rollout.aborted = true;
+        let id = rollout.id.to_string();
         // Refused where it has ended meanwhile.
-        let _ = bed.hub.cli(&["rollout", "abort", &rollout.id.to_string()]);
+        let _ = bed.hub.cli(&["rollout", "abort", &id, "--by", "bench"]);
     }
     let status = bed.status(rollout.id)?;
     let said = || {
