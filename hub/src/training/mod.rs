@@ -23,6 +23,7 @@ use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
 use fieldcast_store::rollouts::BY_TRAINING;
 use fieldcast_store::training_runs::NewTrainingRun;
+use fieldcast_train::evaluate::{self, Cases};
 use fieldcast_train::warm::Parent;
 use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData, fit_warm};
 use fieldcast_wire::Sha256;
@@ -415,11 +416,9 @@ fn daily_errors(
     trained: &Trained,
     (from, last): (Millis, Millis),
 ) -> Result<DailyErrors, fieldcast_train::TrainError> {
-    let span = (from, last.saturating_add(1));
-    fieldcast_train::evaluate::cases(spec, all, span, 1).and_then(|cases| {
-        fieldcast_train::evaluate::daily_errors(&cases, all, spec.period_ms(), |window| {
-            fieldcast_train::predict(&trained.params, window)
-        })
+    let cases = Cases::new(spec, all, (from, last.saturating_add(1)), 1)?;
+    evaluate::daily_errors(cases.iter(), all, spec.period_ms(), |window| {
+        fieldcast_train::predict(&trained.params, window)
     })
 }
 
@@ -430,9 +429,8 @@ fn width_errors(
     trained: &Trained,
     (from, last): (Millis, Millis),
 ) -> Result<Option<WidthErrors>, fieldcast_train::TrainError> {
-    let span = (from, last.saturating_add(1));
-    let cases = fieldcast_train::evaluate::cases(spec, all, span, 1)?;
-    fieldcast_train::evaluate::width_errors(&cases, all, &spec.quantiles, |window| {
+    let cases = Cases::new(spec, all, (from, last.saturating_add(1)), 1)?;
+    evaluate::width_errors(cases.iter(), all, &spec.quantiles, |window| {
         fieldcast_train::predict(&trained.params, window)
     })
 }

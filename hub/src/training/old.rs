@@ -1,13 +1,13 @@
 //! Older windows that neither champion nor challenger learnt from: owns which they are and the losses on them, never a verdict.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
 
-use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
-use fieldcast_runtime::LoadedModel;
+use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_train::TrainingData;
-use fieldcast_train::evaluate::{self, Case};
+use fieldcast_train::evaluate::{Case, Scores};
 
-use super::compare::{common, score};
+use super::compare::{Asked, both};
 
 /// Most spans that are judged, the newest: each costs a pass over the data.
 const MOST: usize = 12;
@@ -34,51 +34,78 @@ pub fn shared(
 
 /// Asks both models, each in its own way, about every window within the spans.
 pub(super) fn losses(
-    (champion, old): (&LoadedModel, &ForecasterSpec),
-    (challenger, new): (&LoadedModel, &ForecasterSpec),
+    champion: Asked<'_>,
+    challenger: Asked<'_>,
     data: &TrainingData,
     spans: &[(Millis, Millis)],
 ) -> anyhow::Result<Losses> {
     let mut all = Losses::default();
     for span in spans {
-        let (a, b) = common([old, new].map(|spec| evaluate::cases(spec, data, *span, 1)))?;
-        let losses = |s: evaluate::Scores| s.origin_losses.into_iter().map(|(_, loss)| loss);
-        all.naive.extend(naive(new, data, &b));
-        all.champion.extend(losses(score(champion, &a, old)?));
-        all.challenger.extend(losses(score(challenger, &b, new)?));
+        let mut naive = Naive::new(challenger.1, data);
+        let models = (champion, challenger);
+        let (old, new) = both(models, data, *span, |case| naive.add(case))?;
+        let losses = |s: Scores| s.origin_losses.into_iter().map(|(_, loss)| loss);
+        all.naive.extend(naive.losses());
+        all.champion.extend(losses(old));
+        all.challenger.extend(losses(new));
     }
     Ok(all)
 }
 
 /// What repeating the last season loses, origin by origin. Origins with nothing to repeat count as the unit.
 #[must_use]
-pub fn naive(spec: &ForecasterSpec, data: &TrainingData, cases: &[Case]) -> Vec<f64> {
-    let target = spec.target_channel();
-    let known = |rows: &[FeatureRow]| -> HashMap<Millis, f64> {
-        let known = rows.iter().filter_map(|r| Some((r.time, r.value(target)?)));
-        known.collect()
-    };
-    let known: Vec<_> = data.series.iter().map(|s| known(&s.rows)).collect();
-    let (period, season) = (spec.period_ms(), spec.season_steps().max(1));
-    let mut origins: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
-    for case in cases {
-        let sum = origins.entry(case.window.origin).or_default();
-        for (h, actual) in case
-            .actual
-            .iter()
-            .enumerate()
-            .filter(|(_, a)| a.is_finite())
-        {
-            let back = (h / season + 1) * season;
+pub fn naive(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    cases: impl IntoIterator<Item = impl Borrow<Case>>,
+) -> Vec<f64> {
+    let mut naive = Naive::new(spec, data);
+    cases.into_iter().for_each(|case| naive.add(case.borrow()));
+    naive.losses().collect()
+}
+
+/// Sums behind [`naive`].
+struct Naive<'a> {
+    data: &'a TrainingData,
+    target: usize,
+    period: Millis,
+    season: usize,
+    /// Sum and count of scaled errors of each origin.
+    origins: BTreeMap<Millis, (f64, f64)>,
+}
+
+impl<'a> Naive<'a> {
+    fn new(spec: &ForecasterSpec, data: &'a TrainingData) -> Self {
+        Self {
+            data,
+            target: spec.target_channel(),
+            period: spec.period_ms(),
+            season: spec.season_steps().max(1),
+            origins: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, case: &Case) {
+        let sum = self.origins.entry(case.window.origin).or_default();
+        // A snapshot has its rows in the order of their times.
+        let rows = &self.data.series[case.series].rows;
+        let actual = case.actual.iter().enumerate();
+        for (h, actual) in actual.filter(|(_, a)| a.is_finite()) {
+            let back = (h / self.season + 1) * self.season;
             let steps = h as Millis + 1 - back as Millis;
-            let said = known[case.series].get(&(case.window.origin + steps * period));
+            let time = case.window.origin + steps * self.period;
+            let row = rows.binary_search_by_key(&time, |r| r.time);
+            let said = row.ok().and_then(|at| rows[at].value(self.target));
             if let Some(said) = said {
                 *sum = (sum.0 + (said - actual).abs() / case.mase_unit, sum.1 + 1.0);
             }
         }
     }
-    let mean = |(sum, n): &(f64, f64)| if *n > 0.0 { sum / n } else { 1.0 };
-    origins.values().map(mean).collect()
+
+    fn losses(self) -> impl Iterator<Item = f64> {
+        let mean = |(sum, n): (f64, f64)| if n > 0.0 { sum / n } else { 1.0 };
+        self.origins.into_values().map(mean)
+    }
 }
 
 #[cfg(test)]
