@@ -23,6 +23,7 @@ use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
 use fieldcast_store::rollouts::BY_TRAINING;
 use fieldcast_store::training_runs::NewTrainingRun;
+use fieldcast_train::backtest;
 use fieldcast_train::evaluate::{self, Cases};
 use fieldcast_train::warm::Parent;
 use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData, fit_warm};
@@ -206,6 +207,13 @@ pub async fn run(
         })
         .collect();
     let all = Arc::new(TrainingData { series: all });
+    let warnings = {
+        let (spec, all) = (spec.clone(), Arc::clone(&all));
+        computed(move || Ok(backtest::warnings(&spec, &all))).await?
+    };
+    for warning in warnings {
+        handle.line(format!("warning: {warning}"));
+    }
     let (known, gate) = match (&again, &champion, request.another_world()) {
         (Some(earlier), ..) => {
             let days = (request.onset.unwrap_or(first), last);
