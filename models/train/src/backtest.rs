@@ -9,7 +9,7 @@ use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_onnx::{ModelParams, SeasonalNaiveParams};
 use serde::{Deserialize, Serialize};
 
-use self::intervals::{Following, Plain};
+use self::intervals::{Following, Grown, Plain};
 use crate::evaluate::{Case, Cases, Scores, Tally};
 use crate::fit::prepare;
 use crate::importance::InputImportance;
@@ -135,7 +135,7 @@ pub fn run(
         ..config.train.clone()
     };
     // What the training itself would refuse says more than an empty part behind it.
-    drop(prepare(spec, &known, &train)?);
+    let (panel, parts) = prepare(spec, &known, &train)?;
     let cases = judged(spec, data, (test_from, last), config.stride)?;
     let found = cases.iter().take(FEWEST).count();
     if found < FEWEST {
@@ -153,6 +153,10 @@ pub fn run(
     let calibration = Cases::new(spec, &known, span, 1)?;
     let mut plain = Plain::new(spec, &trained.params, &calibration)?;
     let mut adaptive = Following::new(levels, period);
+    let mut forest = match train.forest && trained.table.iter().any(|line| line.model == "forest") {
+        true => Some(Grown::new(spec, &panel, &parts, &train)?),
+        false => None,
+    };
     let mut tallies: Vec<Tally<'_>> = trained.models.iter().map(|_| Tally::new(levels)).collect();
     for case in cases.iter() {
         for ((_, params), tally) in trained.models.iter().zip(&mut tallies) {
@@ -164,13 +168,18 @@ pub fn run(
             };
             tally.add(&case, &forecast);
         }
+        if let Some(forest) = &mut forest {
+            forest.add(&case)?;
+        }
         let forecast = predict(&trained.params, &case.window)?;
         each(&case, &forecast);
         adaptive.add(&case, &forecast);
         plain.add(&case, forecast);
     }
     let names = trained.models.iter().map(|(model, _)| model.clone());
-    let models = names.zip(tallies).map(|(model, tally)| ModelReport {
+    let models = names.zip(tallies);
+    let models = models.chain(forest.map(|f| ("forest".to_owned(), f.tally)));
+    let models = models.map(|(model, tally)| ModelReport {
         model,
         scores: tally.scores(),
     });

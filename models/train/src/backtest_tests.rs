@@ -46,6 +46,23 @@ fn the_newest_part_is_judged_to_its_last_origin_and_was_not_known() {
     let names: Vec<&str> = report.models.iter().map(|m| m.model.as_str()).collect();
     assert_eq!(names[..3], ["last_value", "seasonal_naive", "ridge"]);
     assert!(names.contains(&report.chosen.as_str()));
+    // What chose among them is judged, every one.
+    let chose = report.selection.iter();
+    assert!(
+        chose
+            .clone()
+            .all(|line| names.contains(&line.model.as_str()))
+    );
+    let mase = |name: &str| {
+        let judged = report.models.iter().find(|m| m.model == name);
+        let before = report.selection.iter().find(|line| line.model == name);
+        (judged.unwrap().scores.mase, before.unwrap().mase)
+    };
+    let ((forest, before), naive) = (mase("forest"), mase("seasonal_naive").0);
+    assert!(
+        forest < naive && (forest / before - 1.0).abs() < 0.3,
+        "{forest} {before} {naive}"
+    );
     // The world's levels are three; a report speaks of 80 % and 95 % whatever the levels.
     assert_eq!(report.levels, LEVELS);
     for model in &report.models {

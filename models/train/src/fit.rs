@@ -17,6 +17,7 @@ use crate::data::Panel;
 use crate::decoder::Decoder;
 use crate::default::{Chosen, fit_highway, independent};
 use crate::ensemble::Ensemble;
+use crate::forest::Forest;
 use crate::heads::{Task, fit_heads, fresh};
 use crate::importance::{InputImportance, permutation};
 use crate::network::Ridge;
@@ -24,7 +25,7 @@ use crate::predict::{decoder_params, linear_params};
 use crate::samples::{Parts, Sample, split};
 use crate::scales::Scales;
 use crate::warm::{self, Parent, WarmStart};
-use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic, forest};
+use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic};
 
 /// An LSTM this much worse than the best baseline that a bundle can hold is refused.
 const REFUSED_ABOVE: f64 = 1.01;
@@ -268,7 +269,8 @@ impl Run<'_> {
         let mut table: Vec<ModelScore> = candidates.iter().map(|c| c.line.clone()).collect();
         let best = table.iter().map(|s| s.mase).fold(f64::INFINITY, f64::min);
         if self.config.forest {
-            let outcomes = forest::outcomes(&batcher, &self.parts.train, &judged, self.config)?;
+            let forest = Forest::grow(&batcher, &self.parts.train, self.config)?;
+            let outcomes = forest.outcomes(&batcher, &judged)?;
             table.push(score("forest", &outcomes, self.scales));
         }
         let (heads, warm) = self.heads(&batcher, &ridge, progress)?;

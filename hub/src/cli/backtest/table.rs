@@ -46,7 +46,7 @@ fn selection(report: &Report) -> String {
             (_, true) => {
                 "  refused: more than 1 % worse than the best baseline that a bundle can hold"
             }
-            ("forest", _) => "  no graph holds it: not bundled, nor judged below",
+            ("forest", _) => "  for comparison: no graph holds it",
             _ => "",
         };
         let _ = writeln!(

@@ -1,4 +1,4 @@
-//! The chosen model's forecasts with other intervals than its own: owns intervals that learn and plain ones, never a point forecast.
+//! Scores of what no graph holds: owns intervals that learn, plain ones, and the forest with such, never the arithmetic of a model.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,8 +6,14 @@ use fieldcast_baseline::Adaptive;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_onnx::ModelParams;
 
+use crate::batch::Batcher;
+use crate::calibrate::{conformal_offsets, order_statistic};
+use crate::data::Panel;
 use crate::evaluate::{Case, Cases, Tally};
-use crate::{Prediction, TrainError, predict};
+use crate::forest::Forest;
+use crate::samples::Parts;
+use crate::scales::Scales;
+use crate::{Prediction, TrainConfig, TrainError, predict};
 
 /// Scores of the forecasts with intervals that learn, device by device; a step's actual value is known from its own time on.
 pub(super) struct Following<'a> {
@@ -96,7 +102,7 @@ impl<'a> Plain<'a> {
         }
         let offsets = residuals.into_iter().map(|mut list| {
             list.sort_unstable_by(f64::total_cmp);
-            let offset = |q: &f64| crate::calibrate::order_statistic(&list, *q);
+            let offset = |q: &f64| order_statistic(&list, *q);
             levels.iter().map(offset).collect()
         });
         Ok(Self {
@@ -111,5 +117,44 @@ impl<'a> Plain<'a> {
             .flat_map(|(mean, offsets)| offsets.iter().map(move |o| mean + o))
             .collect();
         self.tally.add(case, &forecast);
+    }
+}
+
+/// Scores of the forest of the selection table, grown once more, with split-conformal intervals as those of the naive models.
+pub(super) struct Grown<'a> {
+    forest: Forest,
+    levels: &'a [f64],
+    /// `[H, Q]`
+    offsets: Vec<f64>,
+    pub(super) tally: Tally<'a>,
+}
+
+impl<'a> Grown<'a> {
+    pub(super) fn new(
+        spec: &'a ForecasterSpec,
+        panel: &Panel,
+        parts: &Parts,
+        config: &TrainConfig,
+    ) -> Result<Self, TrainError> {
+        let levels = &spec.quantiles;
+        let scales = Scales::new(panel, parts.split.select_from);
+        let batcher = Batcher::new(panel, &scales);
+        let forest = Forest::grow(&batcher, &parts.train, config)?;
+        let outcomes = forest.outcomes(&batcher, &parts.calibrate)?;
+        Ok(Self {
+            forest,
+            levels,
+            offsets: conformal_offsets(&outcomes, spec.horizon, levels),
+            tally: Tally::new(levels),
+        })
+    }
+
+    pub(super) fn add(&mut self, case: &Case) -> Result<(), TrainError> {
+        let mean = self.forest.forecast(&case.window)?;
+        let rows = mean.iter().zip(self.offsets.chunks(self.levels.len()));
+        let quantiles = rows.flat_map(|(mean, row)| row.iter().map(move |o| mean + o));
+        let quantiles = quantiles.collect();
+        self.tally.add(case, &Prediction { mean, quantiles });
+        Ok(())
     }
 }
