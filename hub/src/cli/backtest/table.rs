@@ -100,8 +100,8 @@ fn judged(report: &Report) -> String {
     for model in &report.models {
         line(&starred(&model.model, report), &model.scores, &mut out);
     }
-    line("  with adaptive intervals", &report.adaptive, &mut out);
-    line("  with plain intervals", &report.plain, &mut out);
+    line("* with adaptive intervals", &report.adaptive, &mut out);
+    line("* with plain intervals", &report.plain, &mut out);
     out.push_str(
         "score: interval score of the 80 % interval; worst: its coverage in its worst 30 days\n",
     );
