@@ -235,8 +235,8 @@ async fn two_approvals_of_one_stage_are_one() {
     obey(store, &["a"], &mut n).await;
     driver.tick(&mut rounds).await;
     // Ann and Ben approve of the same stage, in which nobody is new, before any hub looks.
-    for who in ["ann", "ben"] {
-        let approve = Operator::Approve;
+    for name in ["ann", "ben"] {
+        let (approve, who) = (Operator::Approve, Person { name, ..ANN });
         request::steer(store, rollout, approve, who).await.unwrap();
     }
     for _ in 0..2 {

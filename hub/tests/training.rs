@@ -373,6 +373,19 @@ async fn a_snapshot_that_is_too_bad_or_too_short_is_refused_with_its_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_odd_about_the_data_stands_in_the_log_of_the_run() {
+    let bed = begun().await;
+    feed(&bed.store, 1, 0, 40).await;
+    psql(
+        &bed,
+        "UPDATE readings SET value = 4 WHERE sensor = (SELECT id FROM sensors WHERE name = 'temperature')",
+    );
+    let told = bed.store.job_lines(train(&bed).await.id, 0).await.unwrap();
+    let warned = "warning: input `temperature` is 4 in every row; leave it out";
+    assert!(told.iter().any(|l| l.line == warned), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_verdict_lists_every_rule_and_judges_older_days_that_neither_learnt_from() {
     let bed = begun().await;
     let store = &bed.store;

@@ -1,8 +1,10 @@
 //! A CSV file as typed columns: owns its reading, the guess of types and where rows stand in a season, never a comparison.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use chrono::{Datelike as _, NaiveDate};
 use fieldcast_drift::preset::Values;
 use fieldcast_drift::window::{Grid, Season};
 use fieldcast_features::time_text;
@@ -13,6 +15,10 @@ const TIME_NAMES: [&str; 4] = ["time", "timestamp", "date", "datetime"];
 const MISSING: [&str; 7] = ["nan", "na", "n/a", "#n/a", "null", "none", "<na>"];
 /// Fewest rows for which ever rising whole numbers count as a row number.
 const ROW_NUMBER: usize = 10;
+/// Years of days that are written as one number.
+const DAYS: Range<i32> = 1900..2100;
+/// Unix times that a column without a time's name may hold: those of 2000 to 2100.
+const UNIX_MS: Range<i64> = 946_684_800_000..4_102_444_800_000;
 
 /// A column's content.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,10 +142,14 @@ impl Table {
         }
         let cells = names.into_iter().zip(columns).enumerate();
         let cells = cells.map(|(i, (name, column))| Cells {
-            content: if at == Some(i) {
-                Content::Times
-            } else {
-                content(&column)
+            content: match content(&column) {
+                _ if at == Some(i) => Content::Times,
+                Content::Data(Values::Numbers { .. }) | Content::RowNumber(_)
+                    if numbered_times(&name, &column) =>
+                {
+                    Content::Times
+                }
+                other => other,
             },
             name,
         });
@@ -192,9 +202,7 @@ fn time_at(
             && columns[*i].iter().all(Option::is_some)
             && cells.all(|c| time_text::parse(c).is_ok())
     };
-    let named = names
-        .iter()
-        .position(|n| TIME_NAMES.contains(&n.to_ascii_lowercase().as_str()));
+    let named = names.iter().position(|n| names_time(n));
     if let Some(at) = named.filter(all_times) {
         return Ok(Some(at));
     }
@@ -252,6 +260,29 @@ fn content(column: &[Option<String>]) -> Content {
     Content::Data(Values::Words(column.to_vec()))
 }
 
+fn names_time(name: &str) -> bool {
+    TIME_NAMES.contains(&name.to_ascii_lowercase().as_str())
+}
+
+/// Whether a column of numbers holds times: days as `20260131`, or Unix times of this century that never fall, or that stand below
+/// a time's name.
+fn numbered_times(name: &str, column: &[Option<String>]) -> bool {
+    let present = || column.iter().flatten();
+    let day = |text: &String| {
+        let day = NaiveDate::parse_from_str(text, "%Y%m%d");
+        text.len() == 8 && day.is_ok_and(|d| DAYS.contains(&d.year()))
+    };
+    let unix = |text: &String| time_text::parse(text).ok().filter(|t| UNIX_MS.contains(t));
+    if present().all(day) {
+        return true;
+    }
+    let times: Option<Vec<i64>> = present().map(unix).collect();
+    let rise = |times: &[i64]| {
+        times.len() >= ROW_NUMBER && times.is_sorted() && times[0] < times[times.len() - 1]
+    };
+    times.is_some_and(|times| names_time(name) || rise(&times))
+}
+
 /// Where the rows of both files stand: the season's name, and both grids.
 pub(super) fn grids(
     reference: &Table,
@@ -261,7 +292,7 @@ pub(super) fn grids(
     if let Some(season) = season {
         ensure!(season >= 2, "a season of {season} rows: give 2 or more");
         ensure!(
-            reference.rows >= 4 * season,
+            reference.rows / 4 >= season,
             "{} holds {} rows, fewer than four seasons of {season}; give a longer reference or leave --season out",
             reference.path.display(),
             reference.rows
@@ -325,6 +356,39 @@ mod tests {
             t.column("c").unwrap().values(),
             Some(Values::Words(_))
         ));
+    }
+
+    #[test]
+    fn numbers_that_are_times_are_no_data() {
+        let rows: String = (0..40)
+            .map(|i| {
+                let unix = 1_767_225_600 + i * 3_600 + i % 7;
+                let named = if i == 3 {
+                    String::new()
+                } else {
+                    unix.to_string()
+                };
+                let (day, month) = (1 + i % 28, 1 + i % 12);
+                format!(
+                    "{named},{unix},{unix}123,2026{month:02}{day:02},{},2026{:04},{}\n",
+                    unix - i % 2 * 7_200,
+                    i * 257,
+                    i % 5
+                )
+            })
+            .collect();
+        let t = table(&format!(
+            "Timestamp,seconds,millis,day,jumps,parts,a\n{rows}"
+        ))
+        .unwrap();
+        assert!(t.times().is_none());
+        for name in ["Timestamp", "seconds", "millis", "day"] {
+            let why = t.column(name).unwrap().no_data();
+            assert!(why.unwrap().contains("times"), "{name}");
+        }
+        for name in ["jumps", "parts", "a"] {
+            assert!(t.column(name).unwrap().no_data().is_none(), "{name}");
+        }
     }
 
     #[test]

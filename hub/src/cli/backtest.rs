@@ -1,19 +1,22 @@
-//! `fieldcast-hub backtest`: owns its options, files and table, never a split, a model or a measure.
+//! `fieldcast-hub backtest`: owns its options and files, never a split, a model or a measure.
 
-use std::fmt::Write as _;
+mod table;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use fieldcast_features::ForecasterSpec;
+use fieldcast_onnx::ModelParams;
 use fieldcast_train::backtest::{self, BacktestConfig, Report};
-use fieldcast_train::evaluate::{Case, Scores, pairs};
+use fieldcast_train::evaluate::{Case, pairs};
 use fieldcast_train::plot::{self, Shown};
 use fieldcast_train::{Prediction, Progress, TrainingData};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Context;
 use super::tables::Tables;
+use crate::training::make;
 
 /// Panels of the plot.
 const PANELS: usize = 4;
@@ -29,8 +32,8 @@ pub struct Args {
     #[arg(long, default_value = "80/10/10", value_parser = split)]
     split: (f64, f64),
     /// Judge every so many origins.
-    #[arg(long, default_value_t = 1)]
-    stride: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    stride: u32,
     /// Write the report here, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -62,18 +65,20 @@ fn split(text: &str) -> Result<(f64, f64), String> {
 /// # Errors
 /// A file that cannot be read, data that nothing can be learnt from, or an output that cannot be written.
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
+    let written = [&args.report, &args.plot, &args.onnx, &args.forecasts];
+    args.tables.spare(written.into_iter().flatten())?;
+    let stride = usize::try_from(args.stride)?;
     let (spec, train, data) = args.tables.read()?;
     let config = BacktestConfig {
         train_share: args.split.0,
         select_share: args.split.1,
-        stride: args.stride,
+        stride,
         train,
     };
     let mut forecasts = match &args.forecasts {
         Some(path) => Some(Dump::create(path)?),
         None => None,
     };
-    let mut cases: Vec<(Case, Prediction)> = Vec::new();
     let mut failed = None;
     let bar = progress_bar(ctx)?;
     let report = backtest::run(
@@ -86,9 +91,6 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
             ControlFlow::Continue(())
         },
         &mut |case, forecast| {
-            if args.plot.is_some() {
-                cases.push((case.clone(), forecast.clone()));
-            }
             if let Some(dump) = &mut forecasts {
                 let device = &data.series[case.series].device;
                 failed = failed
@@ -106,24 +108,21 @@ pub fn run(ctx: &Context, args: &Args) -> Result<()> {
         dump.finish()?;
     }
     if let Some(path) = &args.plot {
-        let shown = shown(&spec, &data, &report, &cases);
+        let shown = shown(&spec, &data, (&report, &params), stride)?;
         write_file(
             path,
             &plot::svg(&format!("{}: {}", spec.name, report.chosen), &shown),
         )?;
     }
     if let Some(path) = &args.onnx {
-        let metadata = [
-            ("forecaster".to_owned(), spec.name.clone()),
-            ("chosen".to_owned(), report.chosen.clone()),
-        ];
+        let metadata = make::metadata(&spec, &report.chosen)?;
         let graph = fieldcast_onnx::build(&params, &metadata)?;
         std::fs::write(path, graph).with_context(|| format!("write {}", path.display()))?;
     }
     if let Some(path) = &args.report {
         write_file(path, &serde_json::to_string_pretty(&report)?)?;
     }
-    ctx.print(&report, || table(&report))
+    ctx.print(&report, || table::text(&report))
 }
 
 pub(super) fn progress_bar(ctx: &Context) -> Result<ProgressBar> {
@@ -216,127 +215,51 @@ impl Dump {
     }
 }
 
-/// Forecasts spread evenly over the judged part.
+/// Forecasts spread evenly over the judged part, made once more: all of them would not fit into memory.
 fn shown(
     spec: &ForecasterSpec,
     data: &TrainingData,
-    report: &Report,
-    cases: &[(Case, Prediction)],
-) -> Vec<Shown> {
-    let q = report.levels.len();
-    let panels = PANELS.min(cases.len());
-    let at = |i: usize| &cases[(2 * i + 1) * cases.len() / (2 * panels)];
-    let panel = |(case, forecast): &(Case, Prediction)| {
-        let w = &case.window;
-        let steps = w.lookback.min(HISTORY * w.horizon.max(6));
-        let past = backtest::target_past(spec, data, case).split_off(w.lookback - steps);
-        let bound = |i: usize| {
-            forecast
-                .quantiles
-                .iter()
-                .skip(i)
-                .step_by(q)
-                .copied()
-                .collect::<Vec<_>>()
-        };
-        let time = chrono::DateTime::from_timestamp_millis(w.origin).unwrap_or_default();
-        Shown {
-            title: format!(
-                "{} from {}",
-                data.series[case.series].device,
-                time.format("%Y-%m-%d %H:%M UTC")
-            ),
-            history: past,
-            actual: case.actual.clone(),
-            mean: forecast.mean.clone(),
-            bands: pairs(&report.levels)
-                .map(|(low, high)| (bound(low), bound(high)))
-                .collect(),
-        }
-    };
-    (0..panels).map(at).map(panel).collect()
+    (report, params): (&Report, &ModelParams),
+    stride: usize,
+) -> Result<Vec<Shown>> {
+    let judged = report.adaptive.windows;
+    let panels = PANELS.min(judged);
+    let wanted = |i: &usize| (0..panels).any(|p| (2 * p + 1) * judged / (2 * panels) == *i);
+    let cases = report.cases(spec, data, stride)?;
+    let cases = cases.iter().enumerate().filter(|(i, _)| wanted(i));
+    cases
+        .map(|(_, case)| panel(spec, data, (report, params), &case))
+        .collect()
 }
 
-/// The report as text: every model over all steps, then the chosen one step by step.
-fn table(report: &Report) -> String {
-    let time = |ms: i64| {
-        let time = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
-        time.format("%Y-%m-%d %H:%M").to_string()
+fn panel(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    (report, params): (&Report, &ModelParams),
+    case: &Case,
+) -> Result<Shown> {
+    let forecast = fieldcast_train::predict(params, &case.window)?;
+    let w = &case.window;
+    let steps = w.lookback.min(HISTORY * w.horizon.max(6));
+    let bound = |i: usize| {
+        let quantiles = forecast.quantiles.iter().skip(i);
+        quantiles
+            .step_by(report.levels.len())
+            .copied()
+            .collect::<Vec<_>>()
     };
-    let mut out = format!(
-        "{}: judged {} to {} UTC; chosen before that: {}\n\n",
-        report.forecaster,
-        time(report.test_from),
-        time(report.test_until),
-        report.chosen
-    );
-    let _ = writeln!(
-        out,
-        "{:26}{:>9}{:>11}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}",
-        "model", "windows", "MAE", "RMSE", "MASE", "sMAPE", "wQL", "in 80 %", "in 95 %"
-    );
-    let line = |name: &str, s: &Scores, out: &mut String| {
-        let coverage = [0.8, 0.95].map(|level| coverage(s, level));
-        let _ = writeln!(
-            out,
-            "{name:26}{:>9}{:>11.4}{:>11.4}{:>9.4}{:>9.4}{:>9.4}{:>9}{:>9}",
-            s.windows, s.mae, s.rmse, s.mase, s.smape, s.wql, coverage[0], coverage[1]
-        );
-    };
-    for model in &report.models {
-        let mark = if model.model == report.chosen {
-            " *"
-        } else {
-            ""
-        };
-        line(&format!("{}{mark}", model.model), &model.scores, &mut out);
-    }
-    line("  with adaptive intervals", &report.adaptive, &mut out);
-    line("  with plain intervals", &report.plain, &mut out);
-    if !report.importance.is_empty() {
-        let each = report.importance.iter();
-        let each: Vec<String> = each
-            .map(|i| format!("{} {:+.0} %", i.input, 100.0 * i.error_increase))
-            .collect();
-        let _ = writeln!(
-            out,
-            "\nerror with another window's values of an input: {}",
-            each.join(", ")
-        );
-    }
-    let Some(chosen) = report.models.iter().find(|m| m.model == report.chosen) else {
-        return out;
-    };
-    let _ = writeln!(
-        out,
-        "\n{:>5}{:>11}{:>11}{:>9}{:>9}{:>9}  inside, widest interval first",
-        "step", "MAE", "RMSE", "MASE", "sMAPE", "wQL"
-    );
-    for (h, s) in chosen.scores.per_horizon.iter().enumerate() {
-        let inside: Vec<String> = s
-            .coverage
-            .iter()
-            .map(|c| format!("{:.1} %", 100.0 * c))
-            .collect();
-        let _ = writeln!(
-            out,
-            "{:>5}{:>11.4}{:>11.4}{:>9.4}{:>9.4}{:>9.4}  {}",
-            h + 1,
-            s.mae,
-            s.rmse,
-            s.mase,
-            s.smape,
-            s.wql,
-            inside.join("  ")
-        );
-    }
-    out
-}
-
-fn coverage(scores: &Scores, level: f64) -> String {
-    let interval = scores
-        .intervals
-        .iter()
-        .find(|i| (i.upper - i.lower - level).abs() < 1e-6);
-    interval.map_or_else(|| "-".into(), |i| format!("{:.1} %", 100.0 * i.coverage))
+    let time = chrono::DateTime::from_timestamp_millis(w.origin).unwrap_or_default();
+    Ok(Shown {
+        title: format!(
+            "{} from {}",
+            data.series[case.series].device,
+            time.format("%Y-%m-%d %H:%M UTC")
+        ),
+        history: backtest::target_past(spec, data, case).split_off(w.lookback - steps),
+        actual: case.actual.clone(),
+        bands: pairs(&report.levels)
+            .map(|(low, high)| (bound(low), bound(high)))
+            .collect(),
+        mean: forecast.mean,
+    })
 }

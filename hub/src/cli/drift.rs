@@ -10,6 +10,7 @@ use fieldcast_drift::window::Options;
 use md5::Digest as _;
 
 use super::Context;
+use super::tables::spare;
 use crate::check::{self, Line, Pair, Request};
 use crate::page::{Panel, page};
 use crate::signing::hex;
@@ -99,6 +100,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<ExitCode> {
         season: args.season,
         alone: args.no_multivariate,
     };
+    spare([&args.reference, &args.current], &args.html)?;
     let pair = check::read(&request)?;
     let drift = match args.preset {
         None => default(ctx, args, &request, &pair)?,

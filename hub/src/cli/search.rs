@@ -33,6 +33,7 @@ pub struct Args {
 /// # Errors
 /// Files that cannot be read or written, data that nothing can be learnt from, or too little time.
 pub fn run(ctx: &Context, args: &Args) -> Result<()> {
+    args.tables.spare([&args.keep])?;
     let (spec, base, data) = args.tables.read()?;
     let earlier = kept(&args.keep)?;
     let mut file = std::fs::OpenOptions::new()

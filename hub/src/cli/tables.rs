@@ -49,6 +49,18 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// Refuses to write over what is read.
+    ///
+    /// # Errors
+    /// A file that is named as both.
+    pub(super) fn spare<'a>(
+        &'a self,
+        written: impl IntoIterator<Item = &'a PathBuf>,
+    ) -> Result<()> {
+        let own = [&self.forecaster].into_iter().chain(&self.config);
+        spare(self.files.iter().chain(own), written)
+    }
+
     /// The definition, the settings and the data; what is odd about the data is said on standard error.
     pub(super) fn read(&self) -> Result<(ForecasterSpec, TrainConfig, TrainingData)> {
         let spec = forecaster::read(&self.forecaster)?.spec;
@@ -73,6 +85,28 @@ impl Tables {
         }
         Ok((spec, train, data))
     }
+}
+
+/// Refuses to write over what is read.
+///
+/// # Errors
+/// A file that is named as both.
+pub(super) fn spare<'a>(
+    read: impl IntoIterator<Item = &'a PathBuf>,
+    written: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<()> {
+    let read: Vec<PathBuf> = read
+        .into_iter()
+        .filter_map(|f| f.canonicalize().ok())
+        .collect();
+    for file in written {
+        ensure!(
+            !file.canonicalize().is_ok_and(|f| read.contains(&f)),
+            "write {}: it is one of the files to read and would be lost; name another",
+            file.display()
+        );
+    }
+    Ok(())
 }
 
 pub(super) fn read_config(file: &Path) -> Result<TrainConfig> {

@@ -1,13 +1,12 @@
 //! Champion against challenger on the same windows: owns which windows both are asked about, never the verdict's limits.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_runtime::LoadedModel;
 use fieldcast_store::model_versions::ModelVersionRow;
-use fieldcast_train::TrainingData;
-use fieldcast_train::evaluate::{self, Case, Scores};
+use fieldcast_train::evaluate::{Case, Cases, Scores, Tally};
+use fieldcast_train::{Prediction, TrainingData};
 use serde_json::{Value, json};
 
 use super::days::by_day;
@@ -78,13 +77,12 @@ pub(super) fn compare(judged: &Judged) -> anyhow::Result<Comparison> {
         season: spec.season,
         ..old.clone()
     };
-    let (a, b) = common([&old, spec].map(|spec| evaluate::cases(spec, &judged.data, span, 1)))?;
     let [of_champion, of_challenger] = &judged.unseen;
     let spans = old::shared(of_champion, of_challenger);
     let models = ((&*judged.champion, &old), (&*judged.challenger, spec));
-    let older = old::losses(models.0, models.1, &judged.data, &spans, &judged.handle)?;
-    let old = score(&judged.champion, &a, &old, &judged.handle)?;
-    let new = score(&judged.challenger, &b, spec, &judged.handle)?;
+    let handle = &judged.handle;
+    let older = old::losses(models.0, models.1, &judged.data, &spans, handle)?;
+    let (old, new) = both(models, &judged.data, span, |_| Ok(handle.go_on()?))?;
     let losses =
         |s: &Scores| -> Vec<f64> { s.origin_losses.iter().map(|(_, loss)| *loss).collect() };
     let origins: Vec<Millis> = old.origin_losses.iter().map(|(at, _)| *at).collect();
@@ -132,37 +130,57 @@ fn coverage(scores: &Scores) -> Option<f64> {
         .filter(|c| c.is_finite() && scores.points > 0)
 }
 
-/// Only the windows that both definitions can be asked about.
-pub(super) fn common<E>([a, b]: [Result<Vec<Case>, E>; 2]) -> Result<(Vec<Case>, Vec<Case>), E> {
-    let (mut a, mut b) = (a?, b?);
-    let both: BTreeSet<_> = &keys(&a) & &keys(&b);
-    a.retain(|c| both.contains(&key(c)));
-    b.retain(|c| both.contains(&key(c)));
-    Ok((a, b))
+/// A model and the definition that it is asked by.
+pub(super) type Asked<'a> = (&'a LoadedModel, &'a ForecasterSpec);
+
+/// Scores of two models on the windows that both can be asked about, two at a time; `each` sees those of the second.
+pub(super) fn both(
+    (one, other): (Asked<'_>, Asked<'_>),
+    data: &TrainingData,
+    span: (Millis, Millis),
+    mut each: impl FnMut(&Case) -> anyhow::Result<()>,
+) -> anyhow::Result<(Scores, Scores)> {
+    let cases = |asked: Asked<'_>| Cases::new(asked.1, data, span, 1);
+    let (a, b) = (cases(one)?, cases(other)?);
+    let mut tallies = [one, other].map(|asked| Tally::new(&asked.1.quantiles));
+    let [first, second] = &mut tallies;
+    let mut rest = b.iter().peekable();
+    for a in a.iter() {
+        while rest.next_if(|b| key(b) < key(&a)).is_some() {}
+        if let Some(b) = rest.next_if(|b| key(b) == key(&a)) {
+            first.add(&a, &said(one.0, &a)?);
+            second.add(&b, &said(other.0, &b)?);
+            each(&b)?;
+        }
+    }
+    let [first, second] = tallies.map(Tally::scores);
+    Ok((first, second))
 }
 
 fn key(case: &Case) -> (Millis, usize) {
     (case.window.origin, case.series)
 }
 
-fn keys(cases: &[Case]) -> BTreeSet<(Millis, usize)> {
-    cases.iter().map(key).collect()
+fn said(model: &LoadedModel, case: &Case) -> anyhow::Result<Prediction> {
+    let said = model.forecast(&case.window)?;
+    Ok(Prediction {
+        mean: said.mean,
+        quantiles: said.quantiles,
+    })
 }
 
 pub(super) fn score(
     model: &LoadedModel,
-    cases: &[Case],
+    cases: &Cases<'_>,
     spec: &ForecasterSpec,
     handle: &JobHandle,
 ) -> anyhow::Result<Scores> {
-    evaluate::backtest(cases, &spec.quantiles, |window| {
+    let mut tally = Tally::new(&spec.quantiles);
+    for case in cases.iter() {
         handle.go_on()?;
-        let said = model.forecast(window)?;
-        Ok(fieldcast_train::Prediction {
-            mean: said.mean,
-            quantiles: said.quantiles,
-        })
-    })
+        tally.add(&case, &said(model, &case)?);
+    }
+    Ok(tally.scores())
 }
 
 /// The verdict as it is stored. Without a comparison there was no champion.

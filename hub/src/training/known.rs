@@ -10,7 +10,7 @@ use fieldcast_bundle::ModelScore as Told;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::Store;
 use fieldcast_store::model_versions::ModelVersionRow;
-use fieldcast_train::evaluate;
+use fieldcast_train::evaluate::Cases;
 use fieldcast_train::{ModelScore, Split, TrainConfig, Trained, TrainingData};
 use serde::Deserialize as _;
 
@@ -86,7 +86,7 @@ pub(super) async fn find(
         let handle = handle.clone();
         let span = (onset, chosen_until.saturating_add(horizon_ms + 1));
         computed(move || {
-            let cases = evaluate::cases(&spec, &data, span, 1)?;
+            let cases = Cases::new(&spec, &data, span, 1)?;
             let of = |model| Ok(score(model, &cases, &spec, &handle)?.mase);
             models
                 .iter()

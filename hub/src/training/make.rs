@@ -58,11 +58,7 @@ pub fn make(
     signer: &Signer,
 ) -> anyhow::Result<Made> {
     let spec = about.spec;
-    // Nothing that counts or dates: one snapshot and seed give one file, whatever version it becomes.
-    let metadata = [
-        ("forecaster".to_owned(), spec.name.clone()),
-        ("chosen".to_owned(), trained.chosen.clone()),
-    ];
+    let metadata = metadata(spec, &trained.chosen)?;
     let onnx = fieldcast_onnx::build(&trained.params, &metadata)?;
     let model = fieldcast_runtime::load_onnx(&onnx, spec)?;
     let golden = golden(about, data, &model)?;
@@ -124,6 +120,20 @@ pub fn make(
         manifest: json,
         model,
     })
+}
+
+/// What a graph says of itself: nothing that counts or dates, so that one snapshot and seed give one file, whatever version it
+/// becomes.
+///
+/// # Errors
+/// None that a definition which was read gives.
+pub fn metadata(spec: &ForecasterSpec, chosen: &str) -> anyhow::Result<[(String, String); 3]> {
+    let digest = Sha256::of(&serde_json::to_vec(spec)?);
+    Ok([
+        ("forecaster".to_owned(), spec.name.clone()),
+        ("spec_sha256".to_owned(), digest.to_string()),
+        ("chosen".to_owned(), chosen.to_owned()),
+    ])
 }
 
 /// What the inputs looked like in what was learnt from.

@@ -25,6 +25,8 @@ use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::{Concluded, Conclusion, NewModelVersion};
 use fieldcast_store::rollouts::BY_TRAINING;
 use fieldcast_store::training_runs::NewTrainingRun;
+use fieldcast_train::backtest;
+use fieldcast_train::evaluate::{self, Cases};
 use fieldcast_train::warm::Parent;
 use fieldcast_train::{DailyErrors, Series, Stage, TrainConfig, Trained, TrainingData, fit_warm};
 use fieldcast_wire::Sha256;
@@ -214,6 +216,13 @@ pub async fn run(
         })
         .collect();
     let all = Arc::new(TrainingData { series: all });
+    let warnings = {
+        let (spec, all) = (spec.clone(), Arc::clone(&all));
+        computed(move || Ok(backtest::warnings(&spec, &all))).await?
+    };
+    for warning in warnings {
+        handle.line(format!("warning: {warning}"));
+    }
     let (known, gate) = match (&again, &champion, request.another_world()) {
         (Some(earlier), ..) => {
             let days = (request.onset.unwrap_or(first), last);
@@ -424,9 +433,8 @@ fn daily_errors(
     (from, last): (Millis, Millis),
     handle: &JobHandle,
 ) -> anyhow::Result<DailyErrors> {
-    let span = (from, last.saturating_add(1));
-    let cases = fieldcast_train::evaluate::cases(spec, all, span, 1)?;
-    fieldcast_train::evaluate::daily_errors(&cases, all, spec.period_ms(), |window| {
+    let cases = Cases::new(spec, all, (from, last.saturating_add(1)), 1)?;
+    evaluate::daily_errors(cases.iter(), all, spec.period_ms(), |window| {
         handle.go_on()?;
         Ok(fieldcast_train::predict(&trained.params, window)?)
     })
@@ -440,9 +448,8 @@ fn width_errors(
     (from, last): (Millis, Millis),
     handle: &JobHandle,
 ) -> anyhow::Result<Option<WidthErrors>> {
-    let span = (from, last.saturating_add(1));
-    let cases = fieldcast_train::evaluate::cases(spec, all, span, 1)?;
-    fieldcast_train::evaluate::width_errors(&cases, all, &spec.quantiles, |window| {
+    let cases = Cases::new(spec, all, (from, last.saturating_add(1)), 1)?;
+    evaluate::width_errors(cases.iter(), all, &spec.quantiles, |window| {
         handle.go_on()?;
         Ok(fieldcast_train::predict(&trained.params, window)?)
     })

@@ -1,13 +1,13 @@
 //! Older windows that neither champion nor challenger learnt from: owns which they are and the losses on them, never a verdict.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
 
-use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
-use fieldcast_runtime::LoadedModel;
+use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_train::TrainingData;
-use fieldcast_train::evaluate::{self, Case};
+use fieldcast_train::evaluate::Case;
 
-use super::compare::{common, score};
+use super::compare::{Asked, both};
 use crate::jobs::JobHandle;
 
 /// Most spans that are judged, the newest: each costs a pass over the data.
@@ -36,22 +36,27 @@ pub fn shared(
 
 /// Asks both models, each in its own way, about every window within the spans.
 pub(super) fn losses(
-    (champion, old): (&LoadedModel, &ForecasterSpec),
-    (challenger, new): (&LoadedModel, &ForecasterSpec),
+    champion: Asked<'_>,
+    challenger: Asked<'_>,
     data: &TrainingData,
     spans: &[(Millis, Millis)],
     handle: &JobHandle,
 ) -> anyhow::Result<Losses> {
     let mut all = Losses::default();
     for span in spans {
-        let (a, b) = common([old, new].map(|spec| evaluate::cases(spec, data, *span, 1)))?;
-        all.naive.extend(naive(new, data, &b));
-        for (origin, loss) in score(champion, &a, old, handle)?.origin_losses {
+        let mut naive = Naive::new(challenger.1, data);
+        let models = (champion, challenger);
+        let (old, new) = both(models, data, *span, |case| {
+            handle.go_on()?;
+            naive.add(case);
+            Ok(())
+        })?;
+        all.naive.extend(naive.losses());
+        for (origin, loss) in old.origin_losses {
             all.origins.push(origin);
             all.champion.push(loss);
         }
-        let scores = score(challenger, &b, new, handle)?;
-        let losses = scores.origin_losses.iter();
+        let losses = new.origin_losses.into_iter();
         all.challenger.extend(losses.map(|(_, loss)| loss));
     }
     Ok(all)
@@ -59,33 +64,58 @@ pub(super) fn losses(
 
 /// What repeating the last season loses, origin by origin. Origins with nothing to repeat count as the unit.
 #[must_use]
-pub fn naive(spec: &ForecasterSpec, data: &TrainingData, cases: &[Case]) -> Vec<f64> {
-    let target = spec.target_channel();
-    let known = |rows: &[FeatureRow]| -> HashMap<Millis, f64> {
-        let known = rows.iter().filter_map(|r| Some((r.time, r.value(target)?)));
-        known.collect()
-    };
-    let known: Vec<_> = data.series.iter().map(|s| known(&s.rows)).collect();
-    let (period, season) = (spec.period_ms(), spec.season_steps().max(1));
-    let mut origins: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
-    for case in cases {
-        let sum = origins.entry(case.window.origin).or_default();
-        for (h, actual) in case
-            .actual
-            .iter()
-            .enumerate()
-            .filter(|(_, a)| a.is_finite())
-        {
-            let back = (h / season + 1) * season;
+pub fn naive(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    cases: impl IntoIterator<Item = impl Borrow<Case>>,
+) -> Vec<f64> {
+    let mut naive = Naive::new(spec, data);
+    cases.into_iter().for_each(|case| naive.add(case.borrow()));
+    naive.losses().collect()
+}
+
+/// Sums behind [`naive`].
+struct Naive<'a> {
+    data: &'a TrainingData,
+    target: usize,
+    period: Millis,
+    season: usize,
+    /// Sum and count of scaled errors of each origin.
+    origins: BTreeMap<Millis, (f64, f64)>,
+}
+
+impl<'a> Naive<'a> {
+    fn new(spec: &ForecasterSpec, data: &'a TrainingData) -> Self {
+        Self {
+            data,
+            target: spec.target_channel(),
+            period: spec.period_ms(),
+            season: spec.season_steps().max(1),
+            origins: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, case: &Case) {
+        let sum = self.origins.entry(case.window.origin).or_default();
+        // A snapshot has its rows in the order of their times.
+        let rows = &self.data.series[case.series].rows;
+        let actual = case.actual.iter().enumerate();
+        for (h, actual) in actual.filter(|(_, a)| a.is_finite()) {
+            let back = (h / self.season + 1) * self.season;
             let steps = h as Millis + 1 - back as Millis;
-            let said = known[case.series].get(&(case.window.origin + steps * period));
+            let time = case.window.origin + steps * self.period;
+            let row = rows.binary_search_by_key(&time, |r| r.time);
+            let said = row.ok().and_then(|at| rows[at].value(self.target));
             if let Some(said) = said {
                 *sum = (sum.0 + (said - actual).abs() / case.mase_unit, sum.1 + 1.0);
             }
         }
     }
-    let mean = |(sum, n): &(f64, f64)| if *n > 0.0 { sum / n } else { 1.0 };
-    origins.values().map(mean).collect()
+
+    fn losses(self) -> impl Iterator<Item = f64> {
+        let mean = |(sum, n): (f64, f64)| if n > 0.0 { sum / n } else { 1.0 };
+        self.origins.into_values().map(mean)
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! A forecaster judged beside the baselines on data it has not seen: owns the chronological cut and the report, never a measure.
 
-use std::collections::{BTreeMap, VecDeque};
+mod intervals;
+
 use std::ops::ControlFlow;
 
-use fieldcast_baseline::Adaptive;
 use fieldcast_features::spec::MAX_QUANTILES;
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_onnx::{ModelParams, SeasonalNaiveParams};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{self, Case, Scores};
+use self::intervals::{Following, Grown, Plain};
+use crate::evaluate::{Case, Cases, Scores, Tally};
+use crate::fit::prepare;
 use crate::importance::InputImportance;
-use crate::tally::Tally;
 use crate::{
     ModelScore, Prediction, Progress, Split, TrainConfig, TrainError, TrainingData, fit, predict,
 };
@@ -82,6 +83,32 @@ pub struct Report {
     pub plain: Scores,
 }
 
+impl Report {
+    /// What was judged, once more.
+    ///
+    /// # Errors
+    /// None that the report's own making did not have.
+    pub fn cases<'a>(
+        &self,
+        spec: &ForecasterSpec,
+        data: &'a TrainingData,
+        stride: usize,
+    ) -> Result<Cases<'a>, TrainError> {
+        judged(spec, data, (self.test_from, self.test_until), stride)
+    }
+}
+
+fn judged<'a>(
+    spec: &ForecasterSpec,
+    data: &'a TrainingData,
+    (from, last): (Millis, Millis),
+    stride: usize,
+) -> Result<Cases<'a>, TrainError> {
+    // The first judged time is the first step of a forecast made a period before it.
+    let origins = (from - spec.period_ms().max(1), last.saturating_add(1));
+    Cases::new(spec, data, origins, stride)
+}
+
 /// Trains on the older part and judges on the newest, origin by origin; the last origin is the last whose horizon is over.
 ///
 /// `each` sees every judged case with the chosen model's forecast, in time order. The chosen model comes with the report.
@@ -107,42 +134,56 @@ pub fn run(
         calibrate_from: None,
         ..config.train.clone()
     };
-    let trained = fit(spec, &known, &train, progress)?;
-    let origins = (test_from - period, last.saturating_add(1));
-    let cases = evaluate::cases(spec, data, origins, config.stride)?;
-    if cases.len() < FEWEST {
-        return Err(TrainError::PartTooSmall {
-            part: "test",
-            found: cases.len(),
+    // What the training itself would refuse says more than an empty part behind it.
+    let (panel, parts) = prepare(spec, &known, &train)?;
+    let cases = judged(spec, data, (test_from, last), config.stride)?;
+    let found = cases.iter().take(FEWEST).count();
+    if found < FEWEST {
+        return Err(TrainError::NothingToJudge {
+            share: 100.0 * (1.0 - config.train_share - config.select_share),
+            stride: config.stride,
+            horizon: spec.horizon,
+            found,
             needed: FEWEST,
         });
     }
+    let trained = fit(spec, &known, &train, progress)?;
     let levels = &spec.quantiles;
-    let mut models = Vec::new();
-    for (model, params) in &trained.models {
-        let scores = match params {
-            ModelParams::SeasonalNaive(naive) if naive.target_input >= naive.inputs => {
-                repeated(spec, data, &cases, naive)?
-            }
-            _ => evaluate::backtest(&cases, levels, |w| predict(params, w))?,
-        };
-        models.push(ModelReport {
-            model: model.clone(),
-            scores,
-        });
-    }
-    let forecasts = cases
-        .iter()
-        .map(|case| predict(&trained.params, &case.window))
-        .collect::<Result<Vec<_>, _>>()?;
-    cases
-        .iter()
-        .zip(&forecasts)
-        .for_each(|(case, forecast)| each(case, forecast));
-    let adaptive = adaptive(&cases, &forecasts, levels, period);
     let span = (trained.split.calibrate_from, test_from);
-    let calibration = evaluate::cases(spec, &known, span, 1)?;
-    let plain = plain(&trained.params, &calibration, &cases, forecasts, levels)?;
+    let calibration = Cases::new(spec, &known, span, 1)?;
+    let mut plain = Plain::new(spec, &trained.params, &calibration)?;
+    let mut adaptive = Following::new(levels, period);
+    let mut forest = match train.forest && trained.table.iter().any(|line| line.model == "forest") {
+        true => Some(Grown::new(spec, &panel, &parts, &train)?),
+        false => None,
+    };
+    let mut tallies: Vec<Tally<'_>> = trained.models.iter().map(|_| Tally::new(levels)).collect();
+    for case in cases.iter() {
+        for ((_, params), tally) in trained.models.iter().zip(&mut tallies) {
+            let forecast = match params {
+                ModelParams::SeasonalNaive(naive) if naive.target_input >= naive.inputs => {
+                    repeated(spec, data, &case, naive)?
+                }
+                _ => predict(params, &case.window)?,
+            };
+            tally.add(&case, &forecast);
+        }
+        if let Some(forest) = &mut forest {
+            forest.add(&case)?;
+        }
+        let forecast = predict(&trained.params, &case.window)?;
+        each(&case, &forecast);
+        adaptive.add(&case, &forecast);
+        plain.add(&case, forecast);
+    }
+    let names = trained.models.iter().map(|(model, _)| model.clone());
+    let models = names.zip(tallies);
+    let models = models.chain(forest.map(|f| ("forest".to_owned(), f.tally)));
+    let models = models.map(|(model, tally)| ModelReport {
+        model,
+        scores: tally.scores(),
+    });
+    let models = models.collect();
     let report = Report {
         forecaster: spec.name.clone(),
         chosen: trained.chosen,
@@ -153,8 +194,8 @@ pub fn run(
         selection: trained.table,
         importance: trained.importance,
         models,
-        adaptive,
-        plain,
+        adaptive: adaptive.tally.scores(),
+        plain: plain.tally.scores(),
     };
     Ok((report, trained.params))
 }
@@ -174,25 +215,21 @@ pub fn target_past(spec: &ForecasterSpec, data: &TrainingData, case: &Case) -> V
     (0..lookback).rev().map(at).collect()
 }
 
-/// Scores of repeating the target's last season where the windows do not hold the target.
+/// The target's last season repeated where the window does not hold the target.
 fn repeated(
     spec: &ForecasterSpec,
     data: &TrainingData,
-    cases: &[Case],
+    case: &Case,
     naive: &SeasonalNaiveParams,
-) -> Result<Scores, TrainError> {
+) -> Result<Prediction, TrainError> {
     let alone = ModelParams::SeasonalNaive(SeasonalNaiveParams {
         inputs: 1,
         target_input: 0,
         ..naive.clone()
     });
-    let mut tally = Tally::new(&spec.quantiles, naive.horizon);
-    for case in cases {
-        let mut window = case.window.clone();
-        (window.inputs, window.window) = (1, target_past(spec, data, case));
-        tally.add(case, &predict(&alone, &window)?);
-    }
-    Ok(tally.scores())
+    let mut window = case.window.clone();
+    (window.inputs, window.window) = (1, target_past(spec, data, case));
+    predict(&alone, &window)
 }
 
 /// What is odd about the data without making it useless: constant or empty inputs, and inputs that know the target's future.
@@ -296,93 +333,6 @@ fn cut(
     let rows = ((last - first) / period + 1) as f64;
     let at = |share: f64| first + (rows * share + 1e-6) as Millis * period;
     Ok((at(train), at(train + select), last))
-}
-
-/// Scores the forecasts with intervals that learn, device by device; a step's actual value is known from its own time on.
-fn adaptive(cases: &[Case], forecasts: &[Prediction], levels: &[f64], period: Millis) -> Scores {
-    let horizon = cases.first().map_or(0, |c| c.window.horizon);
-    let mut tally = Tally::new(levels, horizon);
-    let mut devices: BTreeMap<usize, (Adaptive, VecDeque<Open<'_>>)> = BTreeMap::new();
-    for (case, forecast) in cases.iter().zip(forecasts) {
-        let (state, open) = devices
-            .entry(case.series)
-            .or_insert_with(|| (Adaptive::new(levels, horizon), VecDeque::new()));
-        for earlier in open.iter_mut() {
-            earlier.learn(state, case.window.origin, period, levels.len());
-        }
-        open.retain(|earlier| earlier.learnt < horizon);
-        let shown = Prediction {
-            mean: forecast.mean.clone(),
-            quantiles: state.applied(&forecast.quantiles),
-        };
-        tally.add(case, &shown);
-        open.push_back(Open {
-            case,
-            quantiles: shown.quantiles,
-            learnt: 0,
-        });
-    }
-    tally.scores()
-}
-
-/// A forecast whose actual values have not all come.
-struct Open<'a> {
-    case: &'a Case,
-    /// As they were shown.
-    quantiles: Vec<f64>,
-    /// Steps that have been learnt from.
-    learnt: usize,
-}
-
-impl Open<'_> {
-    fn learn(&mut self, state: &mut Adaptive, now: Millis, period: Millis, levels: usize) {
-        let window = &self.case.window;
-        while self.learnt < window.horizon && window.horizon_time(self.learnt, period) <= now {
-            let shown = &self.quantiles[self.learnt * levels..][..levels];
-            state.learn(self.learnt, shown, self.case.actual[self.learnt]);
-            self.learnt += 1;
-        }
-    }
-}
-
-/// Scores the forecasts with the quantiles of the calibration part's residuals around the mean, step by step, in raw units.
-fn plain(
-    params: &ModelParams,
-    calibration: &[Case],
-    cases: &[Case],
-    forecasts: Vec<Prediction>,
-    levels: &[f64],
-) -> Result<Scores, TrainError> {
-    let horizon = cases.first().map_or(0, |c| c.window.horizon);
-    let mut residuals = vec![Vec::new(); horizon];
-    for case in calibration {
-        let forecast = predict(params, &case.window)?;
-        let pairs = case.actual.iter().zip(&forecast.mean);
-        for ((actual, mean), list) in pairs.zip(&mut residuals) {
-            if !actual.is_nan() {
-                list.push(actual - mean);
-            }
-        }
-    }
-    let offsets: Vec<Vec<f64>> = residuals
-        .into_iter()
-        .map(|mut list| {
-            list.sort_unstable_by(f64::total_cmp);
-            levels
-                .iter()
-                .map(|q| crate::calibrate::order_statistic(&list, *q))
-                .collect()
-        })
-        .collect();
-    let mut tally = Tally::new(levels, horizon);
-    for (case, mut forecast) in cases.iter().zip(forecasts) {
-        let rows = forecast.mean.iter().zip(&offsets);
-        forecast.quantiles = rows
-            .flat_map(|(mean, offsets)| offsets.iter().map(move |o| mean + o))
-            .collect();
-        tally.add(case, &forecast);
-    }
-    Ok(tally.scores())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! A whole backtest on a small world: what it knew, what it judged, and what it refuses.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use super::*;
 use crate::fixture;
@@ -46,6 +46,23 @@ fn the_newest_part_is_judged_to_its_last_origin_and_was_not_known() {
     let names: Vec<&str> = report.models.iter().map(|m| m.model.as_str()).collect();
     assert_eq!(names[..3], ["last_value", "seasonal_naive", "ridge"]);
     assert!(names.contains(&report.chosen.as_str()));
+    // What chose among them is judged, every one.
+    let chose = report.selection.iter();
+    assert!(
+        chose
+            .clone()
+            .all(|line| names.contains(&line.model.as_str()))
+    );
+    let mase = |name: &str| {
+        let judged = report.models.iter().find(|m| m.model == name);
+        let before = report.selection.iter().find(|line| line.model == name);
+        (judged.unwrap().scores.mase, before.unwrap().mase)
+    };
+    let ((forest, before), naive) = (mase("forest"), mase("seasonal_naive").0);
+    assert!(
+        forest < naive && (forest / before - 1.0).abs() < 0.3,
+        "{forest} {before} {naive}"
+    );
     // The world's levels are three; a report speaks of 80 % and 95 % whatever the levels.
     assert_eq!(report.levels, LEVELS);
     for model in &report.models {
@@ -102,6 +119,19 @@ fn parts_that_leave_nothing_to_judge_are_refused() {
     };
     let error = run(&spec, &data, &config, &mut quiet, &mut |_, _| ()).unwrap_err();
     assert!(matches!(error, TrainError::Config { .. }), "{error}");
+    let mut trained = |_: Progress| -> ControlFlow<()> { panic!("training began") };
+    for stride in [100, usize::MAX] {
+        let config = BacktestConfig { stride, ..quick() };
+        let error = run(&spec, &data, &config, &mut trained, &mut |_, _| ()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            matches!(error, TrainError::NothingToJudge { found: 0..20, .. })
+                && text.contains(&format!("one origin in {stride}"))
+                && text.contains("10.0 %")
+                && text.contains("horizon of 6"),
+            "{text}"
+        );
+    }
     let none = TrainingData::default();
     let error = run(&spec, &none, &quick(), &mut quiet, &mut |_, _| ()).unwrap_err();
     assert!(
@@ -184,7 +214,7 @@ fn the_target_is_repeated_also_where_the_model_never_sees_it() {
 
 #[test]
 fn levels_find_their_complements_wherever_those_stand() {
-    let found: Vec<_> = evaluate::pairs(&[0.01, 0.025, 0.1, 0.5, 0.9, 0.975]).collect();
+    let found: Vec<_> = crate::evaluate::pairs(&[0.01, 0.025, 0.1, 0.5, 0.9, 0.975]).collect();
     assert_eq!(found, [(1, 5), (2, 4)]);
     let mut spec = fixture::spec();
     spec.quantiles = (1..=30).map(|i| f64::from(i) / 31.0).collect();

@@ -103,75 +103,102 @@ pub(crate) fn calibration(
     }
 }
 
-/// Measures [`DailyErrors`]; days without any error are left out. Devices differ in scale, so each has a level of its own;
-/// deviation and autocorrelation are those of the days around it. The autocorrelation takes neighbouring days of one
-/// device and Kendall's (1954) correction. Of a fleet too large to name no level is told: each device then learns its own.
-pub(crate) fn daily_errors(outcomes: &[Outcome], period: i64, names: &[String]) -> DailyErrors {
-    let mut days: BTreeMap<(usize, i64), (f64, f64)> = BTreeMap::new();
-    for outcome in outcomes {
-        for (h, (mean, actual)) in outcome.mean.iter().zip(&outcome.actual).enumerate() {
+/// [`Days`] of outcomes that are there already.
+fn daily_errors(outcomes: &[Outcome], period: i64, names: &[String]) -> DailyErrors {
+    let mut days = Days::default();
+    for o in outcomes {
+        days.add((o.series, o.time), period, o.observed, (&o.mean, &o.actual));
+    }
+    days.errors(names)
+}
+
+/// Sums behind [`DailyErrors`].
+#[derive(Debug, Default)]
+pub(crate) struct Days {
+    /// Sum and count of absolute errors of each series' day.
+    sums: BTreeMap<(usize, i64), (f64, f64)>,
+    /// How full the windows were.
+    observed: Vec<f64>,
+}
+
+impl Days {
+    /// One forecast of a series: what was said at `time`, and what happened.
+    pub(crate) fn add(
+        &mut self,
+        (series, time): (usize, i64),
+        period: i64,
+        observed: f64,
+        (mean, actual): (&[f64], &[f64]),
+    ) {
+        self.observed.push(observed);
+        for (h, (mean, actual)) in mean.iter().zip(actual).enumerate() {
             let error = (actual - mean).abs();
             if error.is_finite() {
-                let time = outcome.time + (h as i64 + 1) * period;
+                let time = time + (h as i64 + 1) * period;
                 // A day ends with the row at its midnight, which holds what was measured before it.
-                let day = days
-                    .entry((outcome.series, (time - 1).div_euclid(DAY_MS)))
-                    .or_default();
+                let day = (series, (time - 1).div_euclid(DAY_MS));
+                let day = self.sums.entry(day).or_default();
                 *day = (day.0 + error, day.1 + 1.0);
             }
         }
     }
-    let mut devices: BTreeMap<usize, Vec<(i64, f64)>> = BTreeMap::new();
-    for ((series, day), (sum, count)) in days {
-        if sum > 0.0 {
-            let logs = devices.entry(series).or_default();
-            logs.push((day, (sum / count).ln()));
+
+    /// Days without any error are left out. Devices differ in scale, so each has a level of its own; deviation and
+    /// autocorrelation are those of the days around it. The autocorrelation takes neighbouring days of one device and Kendall's
+    /// (1954) correction. Of a fleet too large to name no level is told: each device then learns its own.
+    pub(crate) fn errors(mut self, names: &[String]) -> DailyErrors {
+        let mut devices: BTreeMap<usize, Vec<(i64, f64)>> = BTreeMap::new();
+        for ((series, day), (sum, count)) in self.sums {
+            if sum > 0.0 {
+                let logs = devices.entry(series).or_default();
+                logs.push((day, (sum / count).ln()));
+            }
         }
-    }
-    let (mut squares, mut products, mut count) = (0.0, 0.0, 0.0_f64);
-    let mut levels = Vec::with_capacity(devices.len());
-    let mut fleet: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
-    for (series, logs) in &devices {
-        let level = logs.iter().map(|(_, l)| l).sum::<f64>() / logs.len() as f64;
-        levels.push((*series, level));
-        squares += logs.iter().map(|(_, l)| (l - level).powi(2)).sum::<f64>();
-        let neighbours = logs.windows(2).filter(|w| w[1].0 == w[0].0 + 1);
-        products += neighbours
-            .map(|w| (w[0].1 - level) * (w[1].1 - level))
-            .sum::<f64>();
-        count += logs.len() as f64;
-        for (day, log) in logs {
-            let sum = fleet.entry(*day).or_default();
-            *sum = (sum.0 + log - level, sum.1 + 1.0);
+        let (mut squares, mut products, mut count) = (0.0, 0.0, 0.0_f64);
+        let mut levels = Vec::with_capacity(devices.len());
+        let mut fleet: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
+        for (series, logs) in &devices {
+            let level = logs.iter().map(|(_, l)| l).sum::<f64>() / logs.len() as f64;
+            levels.push((*series, level));
+            squares += logs.iter().map(|(_, l)| (l - level).powi(2)).sum::<f64>();
+            let neighbours = logs.windows(2).filter(|w| w[1].0 == w[0].0 + 1);
+            products += neighbours
+                .map(|w| (w[0].1 - level) * (w[1].1 - level))
+                .sum::<f64>();
+            count += logs.len() as f64;
+            for (day, log) in logs {
+                let sum = fleet.entry(*day).or_default();
+                *sum = (sum.0 + log - level, sum.1 + 1.0);
+            }
         }
-    }
-    let n = levels.len().max(1) as f64;
-    let mean = levels.iter().map(|(_, l)| l).sum::<f64>() / n;
-    let apart: f64 = levels.iter().map(|(_, l)| (l - mean).powi(2)).sum();
-    let raw = if squares > 0.0 {
-        products / squares
-    } else {
-        0.0
-    };
-    let mut shares: Vec<f64> = outcomes.iter().map(|o| o.observed).collect();
-    shares.sort_unstable_by(f64::total_cmp);
-    let own = fleet.len().max(1) as f64;
-    let together: f64 = fleet.values().map(|(sum, n)| (sum / n).powi(2)).sum();
-    let named = |(series, level): (usize, f64)| Some((names.get(series)?.clone(), level));
-    let named = if levels.len() <= MAX_LEVELS {
-        levels.into_iter().filter_map(named).collect()
-    } else {
-        BTreeMap::new()
-    };
-    DailyErrors {
-        mean,
-        between: (apart / (n - 1.0).max(1.0)).sqrt(),
-        std: (squares / (count - n).max(1.0)).sqrt(),
-        lag1: shrunk(raw + (1.0 + 4.0 * raw) / own, own).clamp(0.0, 0.95),
-        fleet_std: (together / (own - 1.0).max(1.0)).sqrt(),
-        days: fleet.len(),
-        observed: (!shares.is_empty()).then(|| order_statistic(&shares, LEAST_FULL)),
-        levels: named,
+        let n = levels.len().max(1) as f64;
+        let mean = levels.iter().map(|(_, l)| l).sum::<f64>() / n;
+        let apart: f64 = levels.iter().map(|(_, l)| (l - mean).powi(2)).sum();
+        let raw = if squares > 0.0 {
+            products / squares
+        } else {
+            0.0
+        };
+        let shares = &mut self.observed;
+        shares.sort_unstable_by(f64::total_cmp);
+        let own = fleet.len().max(1) as f64;
+        let together: f64 = fleet.values().map(|(sum, n)| (sum / n).powi(2)).sum();
+        let named = |(series, level): (usize, f64)| Some((names.get(series)?.clone(), level));
+        let named = if levels.len() <= MAX_LEVELS {
+            levels.into_iter().filter_map(named).collect()
+        } else {
+            BTreeMap::new()
+        };
+        DailyErrors {
+            mean,
+            between: (apart / (n - 1.0).max(1.0)).sqrt(),
+            std: (squares / (count - n).max(1.0)).sqrt(),
+            lag1: shrunk(raw + (1.0 + 4.0 * raw) / own, own).clamp(0.0, 0.95),
+            fleet_std: (together / (own - 1.0).max(1.0)).sqrt(),
+            days: fleet.len(),
+            observed: (!shares.is_empty()).then(|| order_statistic(shares, LEAST_FULL)),
+            levels: named,
+        }
     }
 }
 

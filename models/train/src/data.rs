@@ -193,28 +193,51 @@ impl Panel {
 
     fn check_target(&self, target: &str) -> Result<(), TrainError> {
         let rows = self.tracks.iter().map(Track::rows).sum();
-        let column = |t: &'_ Track| {
-            let (channels, target) = (self.channels, self.target);
-            t.values
-                .iter()
-                .skip(target)
-                .step_by(channels)
-                .copied()
-                .filter(|v| !v.is_nan())
-                .collect::<Vec<f64>>()
-        };
-        let mut values = self.tracks.iter().flat_map(column);
-        match values.next() {
-            None if rows > 0 => Err(TrainError::MissingTarget {
+        let there = |t: &Track| t.target_before.last().is_some_and(|n| *n > 0);
+        if rows > 0 && !self.tracks.iter().any(there) {
+            return Err(TrainError::MissingTarget {
                 target: target.into(),
                 rows,
-            }),
-            Some(first) if values.all(|v| v == first) => Err(TrainError::ConstantTarget {
-                target: target.into(),
-                value: first,
-            }),
-            _ => Ok(()),
+            });
         }
+        self.check_moves(target, Millis::MAX)
+    }
+
+    /// Refuses a target that no device sees move until `until`.
+    pub(crate) fn check_moves(&self, target: &str, until: Millis) -> Result<(), TrainError> {
+        let mut values = vec![None; self.devices.len()];
+        let (mut first, mut last) = (None::<(Millis, f64)>, Millis::MIN);
+        for track in &self.tracks {
+            for row in 0..self.rows_until(track, until) {
+                let value = self.target_at(track, row);
+                if value.is_nan() {
+                    continue;
+                }
+                if *values[track.series].get_or_insert(value) != value {
+                    return Ok(());
+                }
+                let time = track.start + row as Millis * self.period;
+                last = last.max(time);
+                first = first.filter(|(t, _)| *t <= time).or(Some((time, value)));
+            }
+        }
+        match first {
+            None => Ok(()),
+            Some((from, value)) => Err(TrainError::ConstantTarget {
+                target: target.into(),
+                value,
+                from,
+                until: last,
+            }),
+        }
+    }
+
+    /// Rows of a track at or before `until`.
+    pub(crate) fn rows_until(&self, track: &Track, until: Millis) -> usize {
+        let rows = until.saturating_sub(track.start).div_euclid(self.period);
+        usize::try_from(rows.saturating_add(1))
+            .unwrap_or(0)
+            .min(track.rows())
     }
 
     /// Zeroes the columns that so short a span of data cannot tell from chance; their weights then stay zero.

@@ -64,15 +64,19 @@ pub enum TrainError {
         /// Rows over all devices.
         rows: usize,
     },
-    /// A target that never changes: nothing can be learnt and every scale is zero.
+    /// A target that never changes in what would be learnt from: nothing can be learnt and every scale is zero.
     #[error(
-        "training cannot start: the target `{target}` is {value} in every row; a constant needs no forecast, or the sensor is stuck"
+        "training cannot start: the target `{target}` is {value} in every row from {from} to {until} (ms UTC), and that is what would be learnt from; a constant needs no forecast, or the sensor is stuck: wait until it has moved, or move the parts' shares"
     )]
     ConstantTarget {
         /// The forecaster's target.
         target: String,
-        /// Its only value.
+        /// Its only value (that of the first device, where each has its own).
         value: f64,
+        /// Time of its first row.
+        from: Millis,
+        /// Time of its last row.
+        until: Millis,
     },
     /// Too little data for the three chronological parts.
     #[error(
@@ -99,6 +103,22 @@ pub enum TrainError {
     PartTooSmall {
         /// `train`, `select` or `calibrate`.
         part: &'static str,
+        /// Windows in it.
+        found: usize,
+        /// Windows needed.
+        needed: usize,
+    },
+    /// A part to judge on with next to no window in it.
+    #[error(
+        "nothing to judge on: judging one origin in {stride}, the last {share:.1} % of the time give {found} windows with a horizon of {horizon} behind them, and {needed} are needed; give the judged part a larger share of the split, a smaller stride, or more data"
+    )]
+    NothingToJudge {
+        /// Percent of the time that is judged.
+        share: f64,
+        /// Every so many origins is judged.
+        stride: usize,
+        /// Steps of the horizon.
+        horizon: usize,
         /// Windows in it.
         found: usize,
         /// Windows needed.

@@ -1,85 +1,31 @@
-//! Judges any forecaster on windows it has not seen: owns cases and what is measured on them, never a model or a sum.
+//! Judges any forecaster on windows it has not seen: owns what is measured on them, never a model, a window or a sum.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use fieldcast_drift::estimate::{WidthDay, WidthErrors};
-use fieldcast_features::{ForecasterSpec, Millis, Window, WindowBuilder};
+use fieldcast_features::{ForecasterSpec, Millis, Window};
 use serde::{Deserialize, Serialize};
 
-use crate::baselines::Outcome;
-use crate::data::{Panel, TrainingData};
-use crate::scales::Scales;
-use crate::tally::Tally;
-pub use crate::tally::pairs;
+use crate::calibrate::Days;
+pub use crate::cases::{Case, Cases};
+use crate::data::TrainingData;
+pub use crate::tally::{Tally, pairs};
 use crate::{DailyErrors, Prediction, TrainError};
 
 const DAY_MS: Millis = 86_400_000;
 
-/// One forecast to be made and what then happened.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Case {
-    /// Index of the device's series.
-    pub series: usize,
-    /// The model's input.
-    pub window: Window,
-    /// Share of the lookback in which the target was observed.
-    pub observed: f64,
-    /// `[H]`, raw units, NaN where missing.
-    pub actual: Vec<f64>,
-    /// The unit of MASE for this series.
-    pub mase_unit: f64,
-}
-
-/// All windows of `data` with an origin in `[from, until)` and a horizon that ends before `until`, every `stride`-th origin,
-/// in time order. The unit of MASE is learnt from the rows before `from`.
+/// All of [`Cases`] at once, for spans that are known to be short.
 ///
 /// # Errors
-/// [`TrainError`] for data that does not fit the spec; an empty list is no error.
+/// Those of [`Cases::new`].
 pub fn cases(
     spec: &ForecasterSpec,
     data: &TrainingData,
-    (from, until): (Millis, Millis),
+    span: (Millis, Millis),
     stride: usize,
 ) -> Result<Vec<Case>, TrainError> {
-    let panel = Panel::new(spec, data)?;
-    let scales = Scales::new(&panel, from);
-    let Ok(builder) = WindowBuilder::new(spec) else {
-        return Ok(Vec::new());
-    };
-    let step = panel.period * stride.max(1) as Millis;
-    let mut cases = Vec::new();
-    for (index, series) in data.series.iter().enumerate() {
-        let mut rows = series.rows.clone();
-        rows.sort_by_key(|r| r.time);
-        rows.reverse();
-        rows.dedup_by_key(|r| r.time);
-        rows.reverse();
-        let reach = panel.horizon as Millis * panel.period;
-        let origins = rows
-            .iter()
-            .map(|r| r.time)
-            .filter(|t| *t >= from && t.saturating_add(reach) < until && t.rem_euclid(step) == 0);
-        for origin in origins {
-            let (Ok(window), Ok(observed), Ok(actual)) = (
-                builder.at(&rows, origin),
-                builder.observed(&rows, origin),
-                builder.actuals(&rows, origin),
-            ) else {
-                continue;
-            };
-            if actual.iter().any(|a| !a.is_nan()) {
-                cases.push(Case {
-                    series: index,
-                    window,
-                    observed,
-                    actual,
-                    mase_unit: scales.mase[index],
-                });
-            }
-        }
-    }
-    cases.sort_by_key(|c| (c.window.origin, c.series));
-    Ok(cases)
+    Ok(Cases::new(spec, data, span, stride)?.iter().collect())
 }
 
 /// How good a forecaster was.
@@ -149,12 +95,13 @@ pub struct IntervalScore {
 /// # Errors
 /// The forecaster's first error.
 pub fn backtest<E>(
-    cases: &[Case],
+    cases: impl IntoIterator<Item = impl Borrow<Case>>,
     levels: &[f64],
     mut forecast: impl FnMut(&Window) -> Result<Prediction, E>,
 ) -> Result<Scores, E> {
-    let mut tally = Tally::new(levels, cases.first().map_or(0, |c| c.window.horizon));
+    let mut tally = Tally::new(levels);
     for case in cases {
+        let case: &Case = case.borrow();
         tally.add(case, &forecast(&case.window)?);
     }
     Ok(tally.scores())
@@ -165,28 +112,23 @@ pub fn backtest<E>(
 /// # Errors
 /// The forecaster's first error.
 pub fn daily_errors<E>(
-    cases: &[Case],
+    cases: impl IntoIterator<Item = impl Borrow<Case>>,
     data: &TrainingData,
     period: Millis,
     mut forecast: impl FnMut(&Window) -> Result<Prediction, E>,
 ) -> Result<DailyErrors, E> {
-    let outcomes: Result<Vec<Outcome>, E> = cases
-        .iter()
-        .map(|case| {
-            let mean = forecast(&case.window)?.mean;
-            Ok(Outcome {
-                series: case.series,
-                time: case.window.origin,
-                observed: case.observed,
-                unit: vec![1.0; mean.len()],
-                median: mean.clone(),
-                mean,
-                actual: case.actual.clone(),
-            })
-        })
-        .collect();
+    let mut days = Days::default();
+    for case in cases {
+        let case: &Case = case.borrow();
+        let mean = forecast(&case.window)?.mean;
+        let (at, said) = (
+            (case.series, case.window.origin),
+            (&mean[..], &case.actual[..]),
+        );
+        days.add(at, period, case.observed, said);
+    }
     let devices: Vec<String> = data.series.iter().map(|s| s.device.clone()).collect();
-    Ok(crate::calibrate::daily_errors(&outcomes?, period, &devices))
+    Ok(days.errors(&devices))
 }
 
 /// How the daily error of `forecast` follows the width of its widest interval; `levels` are its quantile levels. None without
@@ -195,7 +137,7 @@ pub fn daily_errors<E>(
 /// # Errors
 /// The forecaster's first error.
 pub fn width_errors<E>(
-    cases: &[Case],
+    cases: impl IntoIterator<Item = impl Borrow<Case>>,
     data: &TrainingData,
     levels: &[f64],
     mut forecast: impl FnMut(&Window) -> Result<Prediction, E>,
@@ -206,6 +148,7 @@ pub fn width_errors<E>(
     // Sums and counts of widths and of errors.
     let mut days: BTreeMap<(usize, Millis), [f64; 4]> = BTreeMap::new();
     for case in cases {
+        let case: &Case = case.borrow();
         let said = forecast(&case.window)?;
         let day = case.window.origin.div_euclid(DAY_MS);
         let sums = days.entry((case.series, day)).or_default();

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 
 use super::*;
-use crate::fixture;
 
 const DAY_MS: Millis = 86_400_000;
 
@@ -87,24 +86,4 @@ fn the_worst_month_shows_what_the_mean_hides() {
     let scores = backtest(&cases, &[0.1, 0.5, 0.9], forecast).unwrap();
     assert!((scores.intervals[0].coverage - 60.0 / 70.0).abs() < 1e-12);
     assert!((scores.intervals[0].worst_coverage - 20.0 / 30.0).abs() < 1e-12);
-}
-
-#[test]
-fn cases_lie_inside_their_span_and_ascend() {
-    let from = fixture::START + 20 * DAY_MS;
-    let until = from + 3 * DAY_MS;
-    let cases = cases(&fixture::spec(), &fixture::data(30, 2), (from, until), 6).unwrap();
-    assert!(
-        cases.len() > 15
-            && cases
-                .windows(2)
-                .all(|w| w[0].window.origin <= w[1].window.origin)
-    );
-    let inside =
-        |c: &Case| c.window.origin >= from && c.window.origin + 6 * fixture::HOUR_MS < until;
-    assert!(
-        cases
-            .iter()
-            .all(|c| inside(c) && c.window.origin % (6 * fixture::HOUR_MS) == 0)
-    );
 }

@@ -17,6 +17,7 @@ use crate::data::Panel;
 use crate::decoder::Decoder;
 use crate::default::{Chosen, fit_highway, independent};
 use crate::ensemble::Ensemble;
+use crate::forest::Forest;
 use crate::heads::{Task, fit_heads, fresh};
 use crate::importance::{InputImportance, permutation};
 use crate::network::Ridge;
@@ -24,9 +25,9 @@ use crate::predict::{decoder_params, linear_params};
 use crate::samples::{Parts, Sample, split};
 use crate::scales::Scales;
 use crate::warm::{self, Parent, WarmStart};
-use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic, forest};
+use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic};
 
-/// An LSTM this much worse than the best baseline is refused.
+/// An LSTM this much worse than the best baseline that a bundle can hold is refused.
 const REFUSED_ABOVE: f64 = 1.01;
 
 /// One model's errors on the selection and the calibration part, which no weight was learnt from.
@@ -40,7 +41,7 @@ pub struct ModelScore {
     pub rmse: f64,
     /// MAE in units of the training part's mean absolute seasonal difference, series by series: what decides.
     pub mase: f64,
-    /// True for an LSTM more than 1 % worse than the best baseline (preset `classic` is only reported).
+    /// True for an LSTM more than 1 % worse than the best baseline that a bundle can hold (preset `classic` is only reported).
     pub refused: bool,
 }
 
@@ -146,9 +147,7 @@ fn run(
     (parent, place): (Option<&Parent>, Option<&dyn Checkpoints>),
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Trained, TrainError> {
-    config.validate()?;
-    let panel = Panel::new(spec, data)?;
-    let parts = split(&panel, config)?;
+    let (panel, parts) = prepare(spec, data, config)?;
     let scales = Scales::new(&panel, parts.split.select_from);
     let run = Run {
         keep: &Keep::new(place, spec, data, config),
@@ -169,6 +168,19 @@ fn run(
     let span = (trained.split.select_from, trained.split.until + reach + 1);
     trained.importance = permutation(spec, data, &trained.params, span, config.seed)?;
     Ok(trained)
+}
+
+/// Everything that can be refused before anything is trained.
+pub(crate) fn prepare(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    config: &TrainConfig,
+) -> Result<(Panel, Parts), TrainError> {
+    config.validate()?;
+    let panel = Panel::new(spec, data)?;
+    let parts = split(&panel, config)?;
+    panel.check_moves(&spec.target, parts.split.select_from)?;
+    Ok((panel, parts))
 }
 
 struct Run<'a> {
@@ -257,7 +269,8 @@ impl Run<'_> {
         let mut table: Vec<ModelScore> = candidates.iter().map(|c| c.line.clone()).collect();
         let best = table.iter().map(|s| s.mase).fold(f64::INFINITY, f64::min);
         if self.config.forest {
-            let outcomes = forest::outcomes(&batcher, &self.parts.train, &judged, self.config)?;
+            let forest = Forest::grow(&batcher, &self.parts.train, self.config)?;
+            let outcomes = forest.outcomes(&batcher, &judged)?;
             table.push(score("forest", &outcomes, self.scales));
         }
         let (heads, warm) = self.heads(&batcher, &ridge, progress)?;

@@ -1,15 +1,19 @@
 //! Which inputs a trained model lives on: owns the permutation of inputs and what it costs, never a forecast's own explanation.
 
+use std::collections::BTreeMap;
+
 use fieldcast_features::{ForecasterSpec, Millis, Window};
 use fieldcast_kernel::Rng;
 use fieldcast_onnx::ModelParams;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{Case, cases};
+use crate::cases::{Case, Cases};
 use crate::{TrainError, TrainingData, predict};
 
 /// About so many windows are looked at.
 const WINDOWS: usize = 200;
+/// Of at most so many devices: each must have enough of them to be compared among each other.
+const DEVICES: usize = 20;
 /// The name of what is known of the future.
 pub const CALENDAR: &str = "calendar";
 
@@ -23,7 +27,7 @@ pub struct InputImportance {
 }
 
 /// Permutation importance (Breiman, 2001; Fisher et al., 2019) of every input on windows with an origin in `span`, largest first.
-/// Without a window there, or for a model without error, none.
+/// None where no device has two windows there, or for a model without error.
 ///
 /// # Errors
 /// [`TrainError`] where the data does not fit the definition.
@@ -34,15 +38,7 @@ pub fn permutation(
     span: (Millis, Millis),
     seed: u64,
 ) -> Result<Vec<InputImportance>, TrainError> {
-    let period = spec.period_ms().max(1);
-    let rows = usize::try_from((span.1 - span.0) / period).unwrap_or(0) * data.series.len();
-    let season = spec.season_steps().max(1);
-    // Every hour of the day must be met.
-    let mut stride = (rows / WINDOWS).max(1);
-    while gcd(stride, season) > 1 {
-        stride += 1;
-    }
-    let cases = cases(spec, data, span, stride)?;
+    let cases = sample(spec, data, span)?;
     let mut rng = Rng::new(seed);
     let others = others(&cases, &mut rng);
     let error = |change: &dyn Fn(&Case, &Case) -> Option<Window>| -> Result<f64, TrainError> {
@@ -90,15 +86,47 @@ pub fn permutation(
     Ok(all)
 }
 
+/// Some windows of some devices, of each of these at least two.
+fn sample(
+    spec: &ForecasterSpec,
+    data: &TrainingData,
+    span: (Millis, Millis),
+) -> Result<Vec<Case>, TrainError> {
+    let inside = |t: Millis| span.0 <= t && t < span.1;
+    let there = |s: &usize| {
+        data.series[*s]
+            .rows
+            .iter()
+            .filter(|r| inside(r.time))
+            .nth(1)
+    };
+    let all: Vec<usize> = (0..data.series.len())
+        .filter(|s| there(s).is_some())
+        .collect();
+    let taken = all.len().min(DEVICES);
+    let of: Vec<usize> = (0..taken).map(|i| all[i * all.len() / taken]).collect();
+    let rows = usize::try_from((span.1 - span.0) / spec.period_ms().max(1)).unwrap_or(0) * taken;
+    // Every hour of the day must be met.
+    let mut stride = (rows / WINDOWS).max(1);
+    while gcd(stride, spec.season_steps().max(1)) > 1 {
+        stride += 1;
+    }
+    let cases = Cases::new(spec, data, span, stride)?.of(&of);
+    let mut cases: Vec<Case> = cases.iter().collect();
+    let mut found = vec![0; data.series.len()];
+    cases.iter().for_each(|c| found[c.series] += 1);
+    cases.retain(|c| found[c.series] > 1);
+    Ok(cases)
+}
+
 /// Of each case another one of the same device, drawn without repetition.
 fn others(cases: &[Case], rng: &mut Rng) -> Vec<usize> {
     let mut others: Vec<usize> = (0..cases.len()).collect();
-    let devices = cases.iter().map(|c| c.series).max().map_or(0, |s| s + 1);
-    for device in 0..devices {
-        let own: Vec<usize> = (0..cases.len())
-            .filter(|i| cases[*i].series == device)
-            .collect();
-        let mut shuffled = own.clone();
+    let mut devices: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (i, case) in cases.iter().enumerate() {
+        devices.entry(case.series).or_default().push(i);
+    }
+    for mut shuffled in devices.into_values() {
         rng.shuffle(&mut shuffled);
         for (i, at) in shuffled.iter().enumerate() {
             others[*at] = shuffled[(i + 1) % shuffled.len()];
@@ -114,6 +142,7 @@ fn gcd(a: usize, b: usize) -> usize {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::collections::BTreeSet;
     use std::ops::ControlFlow;
 
     use super::*;
@@ -153,16 +182,73 @@ mod tests {
     }
 
     #[test]
-    fn each_case_gets_another_of_its_own_device() {
+    fn of_a_fleet_of_any_size_each_window_taken_has_another_of_its_own_device() {
         let spec = fixture::spec();
-        let span = (fixture::START, fixture::START + 20 * 24 * fixture::HOUR_MS);
-        let cases = cases(&spec, &fixture::data(20, 1), span, 7).unwrap();
-        let others = others(&cases, &mut Rng::new(1));
-        let mut once = others.clone();
-        once.sort_unstable();
-        assert_eq!(once, (0..cases.len()).collect::<Vec<_>>());
-        for (i, other) in others.iter().enumerate() {
-            assert!(*other != i && cases[*other].series == cases[i].series);
+        let days = 30;
+        let span = (
+            fixture::START,
+            fixture::START + days * 24 * fixture::HOUR_MS,
+        );
+        let pair = fixture::data(days as usize, 1).series;
+        for size in [1, 2, 19, 150, 450] {
+            let mut data = TrainingData::default();
+            for i in 0..size {
+                let mut series = pair[i % 2].clone();
+                // Every ninth has stopped long before: of it there is nothing to look at.
+                if i % 9 == 8 {
+                    series.rows.truncate(5);
+                }
+                data.series.push(series);
+            }
+            let cases = sample(&spec, &data, span).unwrap();
+            let others = others(&cases, &mut Rng::new(1));
+            let devices: BTreeSet<usize> = cases.iter().map(|c| c.series).collect();
+            assert!(
+                (100..=2 * WINDOWS).contains(&cases.len()),
+                "{size}: {}",
+                cases.len()
+            );
+            assert!(
+                devices.len() >= (size - size / 9).min(DEVICES),
+                "{size}: {devices:?}"
+            );
+            let mut once = others.clone();
+            once.sort_unstable();
+            assert_eq!(once, (0..cases.len()).collect::<Vec<_>>());
+            for (i, other) in others.iter().enumerate() {
+                assert!(*other != i && cases[*other].series == cases[i].series);
+            }
         }
+    }
+
+    #[test]
+    fn what_drives_the_target_matters_in_a_fleet_too() {
+        let spec = fixture::spec();
+        let mut data = TrainingData::default();
+        for i in 0..300 {
+            let mut pair = fixture::data(12, 100 + i).series;
+            data.series.push(pair.swap_remove(i as usize % 2));
+        }
+        let config = TrainConfig {
+            max_epochs: 0,
+            max_windows: 4_000,
+            forest: false,
+            ..TrainConfig::default()
+        };
+        let trained = fit(&spec, &data, &config, &mut |_| ControlFlow::Continue(())).unwrap();
+        let load = trained.importance.iter().find(|i| i.input == "load");
+        assert!(
+            load.unwrap().error_increase > 0.3,
+            "{:?}",
+            trained.importance
+        );
+    }
+
+    #[test]
+    fn without_two_windows_of_one_device_there_is_none() {
+        let (spec, data) = (fixture::spec(), fixture::data(20, 1));
+        let from = fixture::START + 10 * 24 * fixture::HOUR_MS;
+        let span = (from, from + (spec.horizon as i64 + 1) * fixture::HOUR_MS);
+        assert!(sample(&spec, &data, span).unwrap().is_empty());
     }
 }

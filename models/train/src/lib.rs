@@ -8,6 +8,7 @@ pub mod backtest;
 mod baselines;
 mod batch;
 mod calibrate;
+mod cases;
 mod checkpoint;
 mod classic;
 mod compact;

@@ -2,7 +2,12 @@
 
 use fieldcast_features::Millis;
 
-use crate::data::{Panel, Track};
+use crate::calibrate::order_statistic;
+use crate::data::Panel;
+
+/// Of the median device's unit, what every device's has at least: a pump that all but rests has a unit so small that one start of it
+/// would outweigh all other devices.
+const LEAST_UNIT: f64 = 0.02;
 
 /// What errors and features are measured in.
 #[derive(Debug, Clone)]
@@ -11,7 +16,8 @@ pub(crate) struct Scales {
     pub(crate) train_dev: Vec<f64>,
     /// The same for the target.
     pub(crate) target_dev: f64,
-    /// Mean absolute seasonal difference of the target, one a series: the unit of MASE (Hyndman and Koehler, 2006).
+    /// Mean absolute seasonal difference of the target, one a series: the unit of MASE (Hyndman and Koehler, 2006), but no less
+    /// than [`LEAST_UNIT`] of the median device's.
     pub(crate) mase: Vec<f64>,
 }
 
@@ -33,9 +39,12 @@ impl Scales {
                 .flatten()
                 .find(|d| *d > 0.0)
         };
-        let mase = (0..series)
-            .map(|s| choose(s).unwrap_or(target_dev.max(f64::MIN_POSITIVE)))
-            .collect();
+        let units: Vec<Option<f64>> = (0..series).map(choose).collect();
+        let mut known: Vec<f64> = units.iter().flatten().copied().collect();
+        known.sort_unstable_by(f64::total_cmp);
+        let least = LEAST_UNIT * order_statistic(&known, 0.5);
+        let unit = |u: &Option<f64>| u.unwrap_or(target_dev.max(f64::MIN_POSITIVE)).max(least);
+        let mase = units.iter().map(unit).collect();
         Self {
             train_dev: (0..panel.inputs).map(deviation).collect(),
             target_dev,
@@ -44,15 +53,10 @@ impl Scales {
     }
 }
 
-fn training_rows(panel: &Panel, track: &Track, until: Millis) -> usize {
-    let rows = (until - track.start).div_euclid(panel.period) + 1;
-    usize::try_from(rows).unwrap_or(0).min(track.rows())
-}
-
 fn pooled_deviation(panel: &Panel, channel: usize, until: Millis) -> f64 {
     let (mut square, mut count) = (0.0, 0.0_f64);
     for track in &panel.tracks {
-        let rows = training_rows(panel, track, until);
+        let rows = panel.rows_until(track, until);
         let values = || {
             track
                 .values
@@ -74,7 +78,7 @@ fn pooled_deviation(panel: &Panel, channel: usize, until: Millis) -> f64 {
 fn mean_difference(panel: &Panel, series: usize, distance: usize, until: Millis) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0_usize);
     for track in panel.tracks.iter().filter(|t| t.series == series) {
-        for row in distance..training_rows(panel, track, until) {
+        for row in distance..panel.rows_until(track, until) {
             let difference =
                 (panel.target_at(track, row) - panel.target_at(track, row - distance)).abs();
             if !difference.is_nan() {
@@ -84,4 +88,44 @@ fn mean_difference(panel: &Panel, series: usize, distance: usize, until: Millis)
         }
     }
     (count > 0).then(|| sum / count as f64)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    fn units(data: &crate::TrainingData) -> Vec<f64> {
+        let panel = Panel::new(&fixture::spec(), data).unwrap();
+        Scales::new(&panel, Millis::MAX / 2).mase
+    }
+
+    #[test]
+    fn a_device_that_all_but_rests_does_not_outweigh_the_others() {
+        let mut data = fixture::data(20, 3);
+        let moving = data.series.swap_remove(0);
+        let mut resting = moving.clone();
+        for (i, row) in resting.rows.iter_mut().enumerate() {
+            row.values[0] = if i % 50 == 0 { 1e-6 } else { 0.0 };
+        }
+        data.series = vec![moving.clone(), moving.clone(), moving, resting];
+        let all = units(&data);
+        assert!((all[3] - LEAST_UNIT * all[0]).abs() < 1e-12, "{all:?}");
+        // Alone it is measured by itself.
+        data.series.drain(..3);
+        assert!(units(&data)[0] < 1e-6);
+    }
+
+    #[test]
+    fn devices_of_different_size_keep_their_own_units() {
+        let data = fixture::data(20, 3);
+        let both = units(&data);
+        for (i, series) in data.series.into_iter().enumerate() {
+            let alone = crate::TrainingData {
+                series: vec![series],
+            };
+            assert_eq!(units(&alone), both[i..=i]);
+        }
+    }
 }

@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use fieldcast_features::ForecasterSpec;
+use fieldcast_features::{ForecasterSpec, Preset};
 use fieldcast_kernel::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +143,12 @@ pub fn search(
         return Err(TrainError::Config {
             setting: "trials, max_epochs",
             problem: "must be at least 1, and trials at most 1000",
+        });
+    }
+    if spec.preset == Preset::Classic {
+        return Err(TrainError::Config {
+            setting: "preset",
+            problem: "`classic` is one fixed model, which none of what is searched for changes; search with `default`",
         });
     }
     if config.seconds.is_nan() || config.seconds <= 0.0 {
@@ -427,6 +433,29 @@ mod tests {
             let (refused, new) = run(&limits, &[]);
             assert!(matches!(refused, Err(TrainError::Config { .. })) && new == 0);
         }
+    }
+
+    #[test]
+    fn a_model_without_settings_is_not_searched() {
+        let spec = ForecasterSpec {
+            preset: Preset::Classic,
+            horizon: 1,
+            ..fixture::spec()
+        };
+        let refused = search(
+            &spec,
+            &fixture::data(60, 2),
+            &config(4, 1e9),
+            &[],
+            &mut |_| unreachable!("a trial"),
+            &mut |_, _| ControlFlow::Continue(()),
+        );
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("`classic` is one fixed model")
+        );
     }
 
     #[test]

@@ -12,17 +12,19 @@ const DAY_MS: Millis = 86_400_000;
 const WORST_DAYS: Millis = 30;
 
 /// Sums over all cases so far.
-pub(crate) struct Tally<'a> {
+#[derive(Debug)]
+pub struct Tally<'a> {
     levels: &'a [f64],
     median: Option<usize>,
     windows: usize,
+    /// As many as the longest horizon so far.
     steps: Vec<Step>,
     intervals: Vec<Interval>,
     origins: BTreeMap<Millis, (f64, f64)>,
 }
 
 /// Sums of one step ahead.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct Step {
     count: f64,
     absolute: f64,
@@ -35,6 +37,7 @@ struct Step {
     hits: Vec<f64>,
 }
 
+#[derive(Debug)]
 struct Interval {
     low: usize,
     high: usize,
@@ -45,33 +48,38 @@ struct Interval {
 }
 
 impl<'a> Tally<'a> {
-    pub(crate) fn new(levels: &'a [f64], horizon: usize) -> Self {
-        let intervals: Vec<Interval> = pairs(levels)
-            .map(|(low, high)| Interval {
-                low,
-                high,
-                width: 0.0,
-                score: 0.0,
-                days: BTreeMap::new(),
-            })
-            .collect();
-        let step = Step {
-            hits: vec![0.0; intervals.len()],
-            ..Step::default()
-        };
+    /// None yet; `levels` are the quantile levels of the predictions to come.
+    #[must_use]
+    pub fn new(levels: &'a [f64]) -> Self {
+        let intervals = pairs(levels).map(|(low, high)| Interval {
+            low,
+            high,
+            width: 0.0,
+            score: 0.0,
+            days: BTreeMap::new(),
+        });
         Self {
             levels,
             median: levels.iter().position(|l| *l == 0.5),
             windows: 0,
-            steps: vec![step; horizon],
-            intervals,
+            steps: Vec::new(),
+            intervals: intervals.collect(),
             origins: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, case: &Case, prediction: &Prediction) {
+    /// Scores one case.
+    pub fn add(&mut self, case: &Case, prediction: &Prediction) {
         let q = self.levels.len();
         self.windows += 1;
+        if self.steps.len() < case.actual.len() {
+            let hits = vec![0.0; self.intervals.len()];
+            let step = Step {
+                hits,
+                ..Step::default()
+            };
+            self.steps.resize(case.actual.len(), step);
+        }
         let steps = case.actual.iter().zip(&mut self.steps).enumerate();
         for (h, (&actual, step)) in steps.filter(|(_, (a, _))| !a.is_nan()) {
             let mean = prediction.mean.get(h).copied().unwrap_or(f64::NAN);
@@ -95,7 +103,9 @@ impl<'a> Tally<'a> {
         }
     }
 
-    pub(crate) fn scores(self) -> Scores {
+    /// What it comes to.
+    #[must_use]
+    pub fn scores(self) -> Scores {
         let sum = |part: fn(&Step) -> f64| self.steps.iter().map(part).sum::<f64>();
         let points = sum(|s| s.count);
         let n = points.max(1.0);

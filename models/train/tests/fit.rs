@@ -340,6 +340,17 @@ fn what_cannot_be_trained_is_told_before_it_starts() {
         attempt(&|r| r.values[0] = 7.0),
         TrainError::ConstantTarget { value: 7.0, .. }
     ));
+    // The sensor was stuck for all of the time that would be learnt from.
+    let day = |n: i64| START + n * 24 * HOUR_MS;
+    let stuck = attempt(&|r| {
+        if r.time < day(36) {
+            r.values[0] = 3.0;
+        }
+    });
+    assert!(
+        matches!(stuck, TrainError::ConstantTarget { value: 3.0, from: START, until, .. } if until > day(20) && until < day(36)),
+        "{stuck}"
+    );
     assert!(matches!(
         attempt(&|r| r.values[0] = f64::NAN),
         TrainError::MissingTarget { .. }
