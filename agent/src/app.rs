@@ -83,7 +83,7 @@ pub async fn run(config: Config, control: Control) -> anyhow::Result<()> {
     crate::update::floor::restore(&handle, &clock).await?;
 
     let (ingests, ingest_inbox) = mpsc::channel(INGEST_QUEUE);
-    // At the start each forecaster may ask for three things at once, while the updater checks a model.
+    // At the start each forecaster may ask for four things at once, while the updater checks a model.
     let (requests, request_inbox) = mpsc::channel(4 * MAX_FORECASTERS);
     let (model_events, model_inbox) = mpsc::channel(32);
     let (to_updater, hub_inbox) = mpsc::channel(256);

@@ -313,6 +313,7 @@ impl Machine {
         }
         self.reason.clear();
         self.disobeyed.clear();
+        self.hindrance.clear();
         self.target = Some(target.clone());
         let Some(sha) = target.bundle.as_ref().map(|b| b.sha.clone()) else {
             return self.without_model();
@@ -436,7 +437,7 @@ impl Machine {
     fn runs_well(&mut self, sha: &str, took: Took, terms: &Terms) -> Vec<Output> {
         self.forecasts += 1;
         self.failed = 0;
-        self.hindrance.clear();
+        self.unhindered();
         if took.us > 0 {
             self.pace.add(took.us);
         }
@@ -469,9 +470,16 @@ impl Machine {
         self.outcome(true, &message).into_iter().collect()
     }
 
+    /// A forecast was made. What hinders a download has nothing to do with it.
+    fn unhindered(&mut self) {
+        if self.phase != Phase::Downloading {
+            self.hindrance.clear();
+        }
+    }
+
     fn watches_well(&mut self, sha: &str, took: Took, terms: &Terms) -> Vec<Output> {
         self.shadow_forecasts += 1;
-        self.hindrance.clear();
+        self.unhindered();
         if took.us > 0 {
             self.shadow_pace.add(took.us);
         }

@@ -431,6 +431,21 @@ fn a_download_that_waits_says_so_and_goes_on() {
     assert_eq!(m.told(), "", "it is here");
 }
 
+#[test]
+fn why_a_download_waits_outlives_the_running_models_forecasts_and_not_the_order() {
+    let mut m = Machine::default();
+    install(&mut m, "a", 1);
+    let waiting = Event::Waiting(bundle("b").sha, "other bytes".into());
+    let forecast = forecasted("a", 100);
+    run(&mut m, vec![order("b", 2, false), waiting, forecast]);
+    assert_eq!(
+        (m.phase, m.told()),
+        (Phase::Downloading, "other bytes".into())
+    );
+    run(&mut m, vec![order("a", 3, false)]);
+    assert_eq!((m.phase, m.told()), (Phase::Healthy, String::new()));
+}
+
 fn no_model(generation: u64) -> Event {
     Event::Ordered(Target {
         bundle: None,

@@ -143,8 +143,13 @@ async fn titles_move_by_rollouts_and_named_persons_alone() {
     assert_eq!(holders(&rest, "challenger").await, [3]);
     let forecasters = http::get(&rest, "/v1/forecasters").await.json();
     assert_eq!(forecasters["items"][0]["challenger"], 3);
+    let on_trial = || async {
+        http::get(&rest, "/v1/forecasters").await.json()["items"][0]["on_trial"].clone()
+    };
+    assert_eq!(on_trial().await, true, "version 1 was never rolled out");
     let args = [&promote[..], &["--champion", "--reason", "checked by hand"]].concat();
     assert_eq!(said(&dir, &url, &args), json!({"champion": 3}));
+    assert_eq!(on_trial().await, false);
     assert_eq!(holders(&rest, "champion").await, [3]);
     assert!(holders(&rest, "challenger").await.is_empty());
     let nobody = refused(&dir, &url, &["model", "promote", "f", "2", "--by", ""]);

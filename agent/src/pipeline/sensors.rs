@@ -151,8 +151,8 @@ impl Sensors {
         reading.quality = reading.quality.max(quality.as_u8());
         let hour = Some(reading.time.div_euclid(HOUR_MS));
         // A time that cannot be true says nothing about how much was learnt.
-        if !events.is_empty() || (worth != Worth::Bad && watched.stored != hour) {
-            watched.stored = hour;
+        if !events.is_empty() || (worth != Worth::Bad && watched.stored < hour) {
+            watched.stored = hour.max(watched.stored);
             state.extend(watched.entry(&reading.sensor));
         }
         tell(&reading.sensor, &watched.monitor, &events, records);

@@ -15,7 +15,7 @@ use super::commands::AtWork;
 use super::download::{Download, Taken};
 use super::floor;
 use super::machine::{Event, Installed, Target};
-use super::waiting::Waiting;
+use super::waiting::{Order, Waiting};
 use crate::buffer::{BufferHandle, Commit};
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -305,7 +305,8 @@ impl Running {
         }
         if let Err(reason) = self.this.bundles.room(&sha, target.size) {
             tracing::error!(forecaster, bundle = %sha, "{reason}");
-            self.waiting.for_room(&forecaster, target, Instant::now());
+            self.waiting
+                .for_room(&forecaster, target, &reason, Instant::now());
             let waiting = Event::Waiting(sha, reason);
             self.tell(&forecaster, waiting, None).await;
             return;
@@ -381,15 +382,17 @@ impl Running {
 
     async fn look_for_room(&mut self) {
         let now = self.this.clock.trusted_ms();
-        for (forecaster, target) in self.waiting.due(now, Instant::now()) {
+        for (forecaster, Order { target, reason, .. }) in self.waiting.due(now, Instant::now()) {
             if now < target.expires {
                 // Boxed, since what is fetched looks for room itself.
                 Box::pin(self.fetch(forecaster, target)).await;
                 continue;
             }
             if let Some(bundle) = target.bundle {
-                let reason = "the order expired before there was room for its bundle; free disk space and order it again";
-                let event = Event::Unfetchable(bundle.sha, reason.to_owned());
+                let reason = format!(
+                    "the order expired, and its bundle was not here: {reason}; order it again"
+                );
+                let event = Event::Unfetchable(bundle.sha, reason);
                 self.tell(&forecaster, event, None).await;
             }
         }
@@ -481,13 +484,8 @@ impl Running {
             }
             Ok(Taken::Ignored | Taken::Complete) => {}
             Ok(Taken::WrongDigest) => {
-                let target = fetching.target;
-                let now = Instant::now();
-                let pause = self.waiting.behind_another(&forecaster, &name, target, now);
-                let reason = format!(
-                    "the blocks that came are not the bundle; it is fetched anew in {} s",
-                    pause.as_secs()
-                );
+                let (target, now) = (fetching.target, Instant::now());
+                let reason = self.waiting.behind_another(&forecaster, &name, target, now);
                 tracing::warn!(bundle = %name, "{reason}");
                 self.tell(&forecaster, Event::Waiting(name, reason), None)
                     .await;
@@ -497,7 +495,7 @@ impl Running {
                 let reason = format!("write a block: {e}; free disk space");
                 tracing::warn!(bundle = %name, "{reason}");
                 self.waiting
-                    .for_room(&forecaster, fetching.target, Instant::now());
+                    .for_room(&forecaster, fetching.target, &reason, Instant::now());
                 self.tell(&forecaster, Event::Waiting(name, reason), None)
                     .await;
                 return false;
@@ -547,11 +545,13 @@ impl Running {
                         self.this.clock.raise_floor(order.issued);
                         self.keep_floor().await;
                     }
-                    if order.model.is_none() {
-                        self.fetching
-                            .retain(|_, f| f.forecaster != order.forecaster);
-                        self.waiting.remove(&order.forecaster);
-                    }
+                    // What it does not name is not wanted any more.
+                    let ordered = order.model.map(|m| m.bundle.to_string());
+                    self.fetching.retain(|sha, f| {
+                        f.forecaster != order.forecaster || Some(sha) == ordered.as_ref()
+                    });
+                    self.waiting
+                        .keep_only(&order.forecaster, ordered.as_deref());
                     let target = Target {
                         bundle: order.model.map(|m| Installed {
                             sha: m.bundle.to_string(),

@@ -17,32 +17,58 @@ const ANEW_AT_MOST: Duration = Duration::from_secs(6 * 3_600);
 /// Orders whose bundle cannot be fetched now, by forecaster.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    orders: BTreeMap<String, (Target, Instant)>,
+    orders: BTreeMap<String, Order>,
     /// How often a whole bundle (digest) was another one.
     wrong: BTreeMap<String, u32>,
 }
 
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) target: Target,
+    /// Why it waits.
+    pub(super) reason: String,
+    due: Instant,
+}
+
 impl Waiting {
-    /// There is no room for it.
-    pub(super) fn for_room(&mut self, forecaster: &str, target: Target, now: Instant) {
-        let due = now + ROOM_AGAIN;
-        self.orders.insert(forecaster.to_owned(), (target, due));
+    /// It cannot be written.
+    pub(super) fn for_room(
+        &mut self,
+        forecaster: &str,
+        target: Target,
+        reason: &str,
+        now: Instant,
+    ) {
+        let order = Order {
+            target,
+            reason: reason.to_owned(),
+            due: now + ROOM_AGAIN,
+        };
+        self.orders.insert(forecaster.to_owned(), order);
     }
 
-    /// What came is another file; how long it waits.
+    /// What came is another file; the reason for people.
     pub(super) fn behind_another(
         &mut self,
         forecaster: &str,
         sha: &str,
         target: Target,
         now: Instant,
-    ) -> Duration {
+    ) -> String {
         let times = self.wrong.entry(sha.to_owned()).or_default();
         let pause = pause(*times);
         *times = times.saturating_add(1);
-        let due = now + pause;
-        self.orders.insert(forecaster.to_owned(), (target, due));
-        pause
+        let reason = format!(
+            "the blocks that came are not the bundle, it is fetched anew in {} s; check the hub's copy or order another version",
+            pause.as_secs()
+        );
+        let order = Order {
+            target,
+            reason: reason.clone(),
+            due: now + pause,
+        };
+        self.orders.insert(forecaster.to_owned(), order);
+        reason
     }
 
     /// A bundle is whole.
@@ -55,16 +81,26 @@ impl Waiting {
         self.orders.remove(forecaster);
     }
 
+    /// Another bundle than this one (digest) is not wanted any more.
+    pub(super) fn keep_only(&mut self, forecaster: &str, sha: Option<&str>) {
+        let of = |order: &Order| order.target.bundle.as_ref().map(|b| b.sha.clone());
+        let gone = |order: &mut Order| of(order).as_deref() != sha;
+        for (_, order) in self
+            .orders
+            .extract_if(.., |name, order| name == forecaster && gone(order))
+        {
+            self.wrong.remove(&of(&order).unwrap_or_default());
+        }
+    }
+
     /// Takes out what is tried again now, and what has expired by the time of the clock.
-    pub(super) fn due(&mut self, time: Millis, now: Instant) -> Vec<(String, Target)> {
-        let over = |target: &Target, due: &Instant| time >= target.expires || *due <= now;
+    pub(super) fn due(&mut self, time: Millis, now: Instant) -> Vec<(String, Order)> {
+        let over = |order: &Order| time >= order.target.expires || order.due <= now;
         let (due, left): (BTreeMap<_, _>, _) = std::mem::take(&mut self.orders)
             .into_iter()
-            .partition(|(_, (target, due))| over(target, due));
+            .partition(|(_, order)| over(order));
         self.orders = left;
-        due.into_iter()
-            .map(|(forecaster, (target, _))| (forecaster, target))
-            .collect()
+        due.into_iter().collect()
     }
 }
 
@@ -80,16 +116,20 @@ fn pause(times: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::machine::Installed;
     use super::*;
 
-    fn target(expires: Millis) -> Target {
+    fn target(sha: &str) -> Target {
         Target {
-            bundle: None,
+            bundle: Some(Installed {
+                sha: sha.to_owned(),
+                version: 1,
+            }),
             size: 5,
             shadow: false,
             generation: 1,
             attempt: 1,
-            expires,
+            expires: 100,
         }
     }
 
@@ -97,23 +137,38 @@ mod tests {
     fn what_comes_wrong_again_and_again_waits_longer_each_time_and_what_expires_does_not() {
         let mut waiting = Waiting::default();
         let mut now = Instant::now();
-        let mut pauses = Vec::new();
-        for _ in 0..12 {
-            let pause = waiting.behind_another("f", "abc", target(100), now);
-            pauses.push(pause.as_secs());
-            if !pause.is_zero() {
+        for seconds in [
+            0, 60, 120, 240, 480, 960, 1_920, 3_840, 7_680, 15_360, 21_600, 21_600,
+        ] {
+            let reason = waiting.behind_another("f", "abc", target("abc"), now);
+            assert!(reason.contains(&format!("anew in {seconds} s")), "{reason}");
+            if seconds > 0 {
                 assert_eq!(waiting.due(1, now), []);
             }
-            now += pause;
-            assert_eq!(waiting.due(1, now).len(), 1);
+            now += Duration::from_secs(seconds);
+            assert_eq!(waiting.due(1, now)[0].1.reason, reason);
         }
-        assert_eq!(pauses[..4], [0, 60, 120, 240]);
-        assert_eq!(pauses[11], 6 * 3_600);
         waiting.fetched("abc");
-        let again = waiting.behind_another("f", "abc", target(100), now);
-        assert_eq!(again, Duration::ZERO);
-        waiting.for_room("g", target(100), now);
+        let again = waiting.behind_another("f", "abc", target("abc"), now);
+        assert!(again.contains("anew in 0 s"), "{again}");
+        waiting.for_room("g", target("def"), "full", now);
         assert_eq!(waiting.due(100, now).len(), 2, "the order is over");
+        assert_eq!(waiting.due(100, now), []);
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_not_fetched_again() {
+        let mut waiting = Waiting::default();
+        let now = Instant::now();
+        for sha in ["abc", "def"] {
+            waiting.behind_another(sha, sha, target(sha), now);
+            waiting.keep_only(sha, Some("abc"));
+        }
+        let left = waiting.due(1, now);
+        assert_eq!((left.len(), left[0].0.as_str()), (1, "abc"));
+        waiting.for_room("f", target("abc"), "full", now);
+        waiting.keep_only("g", None);
+        waiting.keep_only("f", None);
         assert_eq!(waiting.due(100, now), []);
     }
 }

@@ -224,6 +224,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
 
 fn title(row: &ModelVersionRow) -> &'static str {
     match (row.champion, row.challenger, row.removed_at.is_some()) {
+        (true, ..) if row.on_trial => "\tchampion, on trial",
         (true, ..) => "\tchampion",
         (_, true, _) => "\tchallenger",
         (_, _, true) => "\tbundle removed",

@@ -72,6 +72,7 @@ mod tests {
             metrics: json!({}),
             lineage: json!({"onset": onset}),
             champion: false,
+            on_trial: false,
             challenger: false,
             removed_at: None,
             created_at: DateTime::UNIX_EPOCH,

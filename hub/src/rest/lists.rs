@@ -259,6 +259,7 @@ pub async fn forecasters(State(rest): State<Rest>, Query(q): Query<Page>) -> Ans
         let mut value = json!(row);
         value["challenger"] = json!(challenger);
         value["champion"] = json!(champion.as_ref().map(|c| c.version));
+        value["on_trial"] = json!(champion.as_ref().is_some_and(|c| c.on_trial));
         value["bundle"] = json!(champion.map(|c| c.bundle));
         values.push(value);
     }

@@ -50,7 +50,10 @@ pub fn cut(
     (period_ms, horizon_ms): (Millis, Millis),
     base: TrainConfig,
 ) -> Cut {
-    let mut config = base;
+    let mut config = TrainConfig {
+        refit: false,
+        ..base
+    };
     let grid = (period_ms, horizon_ms);
     let Some(champion_until) = champion_until else {
         config.unseen = unseen((first, last - block(grid)), grid);

@@ -369,6 +369,8 @@ impl Store {
         .await
         .during(failed())?;
         let Some(status) = asked else {
+            // Two connections at once for each that is refused would empty the pool.
+            drop(tx);
             let found = self.job(job).await?;
             return Ok(found.map_or(Cancel::Unknown, |j| Cancel::Over(j.status)));
         };

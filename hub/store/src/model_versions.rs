@@ -35,6 +35,8 @@ pub struct ModelVersionRow {
     pub lineage: Value,
     /// Whether it is the champion of group `all`.
     pub champion: bool,
+    /// Whether it holds that title on trial: nobody has run it yet but by its own rollout.
+    pub on_trial: bool,
     /// Whether it is the challenger of group `all`.
     pub challenger: bool,
     /// When its bundle was removed: devices cannot be ordered to run it any more.
@@ -94,7 +96,7 @@ pub enum Concluded {
 
 const SELECT: &str = "SELECT m.forecaster, m.version, encode(m.bundle, 'hex') AS bundle, \
     coalesce(b.size, length(b.bytes))::bigint AS bundle_size, m.manifest - 'golden' AS manifest, m.metrics, m.lineage, \
-    (c.version IS NOT NULL) AS champion, (h.version IS NOT NULL) AS challenger, b.removed_at, m.created_at \
+    (c.version IS NOT NULL) AS champion, coalesce(c.on_trial, false) AS on_trial, (h.version IS NOT NULL) AS challenger, b.removed_at, m.created_at \
     FROM model_versions m JOIN bundles b ON b.sha = m.bundle \
     LEFT JOIN champions c ON c.forecaster = m.forecaster AND c.version = m.version AND c.grp = 'all' \
     LEFT JOIN challengers h ON h.forecaster = m.forecaster AND h.version = m.version AND h.grp = 'all'";

@@ -135,7 +135,7 @@ pub fn run(
         ..config.train.clone()
     };
     // What the training itself would refuse says more than an empty part behind it.
-    let (panel, parts) = prepare(spec, &known, &train)?;
+    prepare(spec, &known, &train)?;
     let cases = judged(spec, data, (test_from, last), config.stride)?;
     let found = cases.iter().take(FEWEST).count();
     if found < FEWEST {
@@ -154,7 +154,10 @@ pub fn run(
     let mut plain = Plain::new(spec, &trained.params, &calibration)?;
     let mut adaptive = Following::new(levels, period);
     let mut forest = match train.forest && trained.table.iter().any(|line| line.model == "forest") {
-        true => Some(Grown::new(spec, &panel, &parts, &train)?),
+        true => {
+            let (panel, parts) = prepare(spec, &known, &train)?;
+            Some(Grown::new(spec, &panel, &parts, &train)?)
+        }
         false => None,
     };
     let mut tallies: Vec<Tally<'_>> = trained.models.iter().map(|_| Tally::new(levels)).collect();
