@@ -570,35 +570,3 @@ async fn a_retraining_also_begins_at_the_champions_weights_and_says_which_beginn
     let reason = answer["result"]["reason"].as_str().unwrap();
     assert!(reason.contains("the same, bit for bit"), "{reason}");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_training_that_brings_no_settings_takes_those_of_the_forecasters_policy() {
-    let bed = begun().await;
-    let store = &bed.store;
-    psql(
-        &bed,
-        r#"UPDATE forecasters SET retraining = '{"training": {"max_epochs": 0, "forest": false}}'"#,
-    );
-    feed(store, 1, 0, 60).await;
-    let worker = Worker::new(store.clone(), signer(&bed));
-    let request = json!({"trigger": "drift", "reason": "test", "seed": 5});
-    store.enqueue(KIND, "f", &request).await.unwrap();
-    worker.once(None, &CancellationToken::new()).await.unwrap();
-    let own = json!({"max_epochs": 0, "ridge_penalties": [0.5]});
-    train_with(&bed, own).await;
-    let mut used = Vec::new();
-    for version in [1, 2] {
-        let row = store.model_version("f", version).await.unwrap().unwrap();
-        used.push(row.lineage["config"].clone());
-    }
-    assert_eq!(used[0]["max_epochs"], 0);
-    assert_eq!(
-        (&used[0]["forest"], &used[0]["seed"]),
-        (&json!(false), &json!(5))
-    );
-    // Of the policy's settings none is left where a training brings its own.
-    assert_eq!(
-        (&used[1]["forest"], &used[1]["ridge_penalties"]),
-        (&json!(true), &json!([0.5]))
-    );
-}

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use fieldcast_hub::jobs::Worker;
+use fieldcast_hub::training::KIND;
 use fieldcast_store::jobs::Cancel;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::learning::{begun, enqueue, feed, signer, train};
+use crate::support::learning::{begun, enqueue, feed, signer, train, train_with};
 use crate::support::{deadline, process, psql};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,4 +77,36 @@ async fn what_is_asked_beside_a_live_training_is_followed_or_refused_and_never_d
     let done = run(&[]).unwrap();
     assert_eq!(done["training_run"], first["training_run"]);
     assert_eq!(done["result"]["model_version"], 1, "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_that_brings_no_settings_takes_those_of_the_forecasters_policy() {
+    let bed = begun().await;
+    let store = &bed.store;
+    psql(
+        &bed,
+        r#"UPDATE forecasters SET retraining = '{"training": {"max_epochs": 0, "forest": false}}'"#,
+    );
+    feed(store, 1, 0, 60).await;
+    let worker = Worker::new(store.clone(), signer(&bed));
+    let request = json!({"trigger": "drift", "reason": "test", "seed": 5});
+    store.enqueue(KIND, "f", &request).await.unwrap();
+    worker.once(None, &CancellationToken::new()).await.unwrap();
+    let own = json!({"max_epochs": 0, "ridge_penalties": [0.5]});
+    train_with(&bed, own).await;
+    let mut used = Vec::new();
+    for version in [1, 2] {
+        let row = store.model_version("f", version).await.unwrap().unwrap();
+        used.push(row.lineage["config"].clone());
+    }
+    assert_eq!(used[0]["max_epochs"], 0);
+    assert_eq!(
+        (&used[0]["forest"], &used[0]["seed"]),
+        (&json!(false), &json!(5))
+    );
+    // Of the policy's settings none is left where a training brings its own.
+    assert_eq!(
+        (&used[1]["forest"], &used[1]["ridge_penalties"]),
+        (&json!(true), &json!([0.5]))
+    );
 }
