@@ -1,7 +1,7 @@
 //! Samples turned into the arrays a model is trained on: owns the batch's buffers, never a weight.
 
 use crate::data::Panel;
-use crate::normalise::{Scale, centred, floor_of, normalise};
+use crate::normalise::{Scale, centre, floor_of, normalise};
 use crate::samples::Sample;
 use crate::scales::Scales;
 
@@ -29,6 +29,8 @@ pub(crate) struct Batch {
     pub(crate) scale: Vec<f32>,
     /// How often the sample counts.
     pub(crate) weight: Vec<f32>,
+    /// Of the sample that is being filled in.
+    own: Scale,
 }
 
 /// Makes batches of one panel.
@@ -72,7 +74,6 @@ impl<'a> Batcher<'a> {
     pub(crate) fn fill(&self, samples: &[Sample], batch: &mut Batch) {
         let panel = self.panel;
         let (width, horizon) = (self.features(), panel.horizon);
-        let mut scale = Scale::default();
         batch.rows = samples.len();
         batch.z.resize(samples.len() * width, 0.0);
         for list in [
@@ -95,12 +96,14 @@ impl<'a> Batcher<'a> {
                 panel.channels,
                 &self.floors,
                 z,
-                &mut scale,
+                &mut batch.own,
             );
-            let (last, dev) = (scale.last[panel.target], scale.dev[panel.target]);
-            let centred = centred(z, panel.inputs);
+            let (last, dev) = (batch.own.last[panel.target], batch.own.dev[panel.target]);
+            let begin = batch.centred.len();
+            batch.centred.extend_from_slice(z);
+            let centred = &mut batch.centred[begin..];
+            centre(centred, panel.inputs);
             batch.lags.extend(self.lags.iter().map(|at| centred[*at]));
-            batch.centred.extend_from_slice(&centred);
             batch
                 .future
                 .extend_from_slice(panel.future(track, sample.origin));

@@ -230,26 +230,21 @@ impl Decoder {
     }
 
     /// All tensors with their gradients.
-    pub(crate) fn parameters<'a>(&'a mut self, grads: &'a mut DecoderGrads) -> Vec<Parameter<'a>> {
-        let mut all: Vec<Parameter<'a>> = self.lstm.parameters(&mut grads.lstm).into();
-        all.extend(self.state.parameters(&mut grads.state));
-        all.extend(self.local.parameters(&mut grads.local));
-        all.push(Parameter {
-            value: &mut self.step,
-            grad: &mut grads.step,
-            decays: true,
-        });
-        all.push(Parameter {
-            value: &mut self.out,
-            grad: &mut grads.out,
-            decays: true,
-        });
-        all.push(Parameter {
-            value: &mut self.out_bias,
-            grad: &mut grads.out_bias,
-            decays: false,
-        });
-        all
+    pub(crate) fn parameters<'a>(&'a mut self, grads: &'a mut DecoderGrads) -> [Parameter<'a>; 11] {
+        let [w_ih, w_hh, b_ih, b_hh] = self.lstm.parameters(&mut grads.lstm);
+        let [state, state_bias] = self.state.parameters(&mut grads.state);
+        let [local, local_bias] = self.local.parameters(&mut grads.local);
+        let own = |value, grad, decays| Parameter {
+            value,
+            grad,
+            decays,
+        };
+        let step = own(&mut self.step, &mut grads.step, true);
+        let out = own(&mut self.out, &mut grads.out, true);
+        let out_bias = own(&mut self.out_bias, &mut grads.out_bias, false);
+        [
+            w_ih, w_hh, b_ih, b_hh, state, state_bias, local, local_bias, step, out, out_bias,
+        ]
     }
 
     /// Mean pseudo-Huber loss in MASE units: square near zero and absolute far from it, so that the minimum is close to

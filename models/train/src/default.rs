@@ -22,24 +22,34 @@ fn absolute(batch: &Batch, out: impl Fn(usize) -> f32) -> (f64, f64) {
     (sum, count)
 }
 
+/// What passes over samples need, used again from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    pub(crate) batch: Batch,
+    pub(crate) work: Workspace,
+    /// `[B, H]`: what ridge says.
+    pub(crate) base: Vec<f32>,
+}
+
 /// Mean absolute error of ridge, and of a head beside it where there is one, in MASE units.
 pub(crate) fn score(
     ridge: &Ridge,
     head: Option<&Decoder>,
     batcher: &Batcher<'_>,
     samples: &[Sample],
+    Buffers { batch, work, base }: &mut Buffers,
 ) -> f64 {
-    let (mut batch, mut work, mut base) = (Batch::default(), Workspace::default(), Vec::new());
+    work.keep_all();
     let (mut sum, mut count) = (0.0, 0.0);
     for chunk in samples.chunks(256) {
-        batcher.fill(chunk, &mut batch);
-        ridge.forward(&batch, &mut base);
+        batcher.fill(chunk, batch);
+        ridge.forward(batch, base);
         let (s, n) = match head {
             Some(head) => {
-                head.forward(&batch, &mut work);
-                absolute(&batch, |q| base[q] + work.head[q])
+                head.forward(batch, work);
+                absolute(batch, |q| base[q] + work.head[q])
             }
-            None => absolute(&batch, |q| base[q]),
+            None => absolute(batch, |q| base[q]),
         };
         sum += s;
         count += n;
@@ -117,7 +127,7 @@ pub(crate) fn fit_highway(
 ) -> Result<Chosen, TrainError> {
     let equations = Equations::new(batcher, train);
     let mut forms: [Option<(f64, Highway, f64, f64)>; 4] = Default::default();
-    let mut failed = None;
+    let (mut failed, mut buffers) = (None, Buffers::default());
     for penalty in &config.ridge_penalties {
         let few = *penalty * COMPACT;
         for (form, asked) in [
@@ -136,7 +146,7 @@ pub(crate) fn fit_highway(
                 }
             };
             let ridge = Ridge::new(&highway, batcher.panel.horizon);
-            let error = score(&ridge, None, batcher, select);
+            let error = score(&ridge, None, batcher, select, &mut buffers);
             if forms[form]
                 .as_ref()
                 .is_none_or(|(least, ..)| error < *least)
@@ -152,7 +162,7 @@ pub(crate) fn fit_highway(
         .collect();
     for (_, (error, highway, ..)) in &mut forms {
         let ridge = Ridge::new(highway, batcher.panel.horizon);
-        *error = score(&ridge, None, batcher, judged);
+        *error = score(&ridge, None, batcher, judged, &mut buffers);
     }
     let best = forms.iter().min_by(|a, b| a.1.0.total_cmp(&b.1.0));
     let Some((least, penalty)) = best.map(|(_, (least, _, penalty, _))| (*least, *penalty)) else {

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use fieldcast_kernel::{Adam, AdamConfig, Rng};
 
-use crate::batch::{Batch, Batcher};
+use crate::batch::Batcher;
 use crate::checkpoint::{HeadState, Keep};
-use crate::decoder::{Decoder, Workspace};
-use crate::default::score;
+use crate::decoder::Decoder;
+use crate::default::{Buffers, score};
 use crate::network::Ridge;
 use crate::samples::Sample;
 use crate::{Progress, Stage, TrainConfig, TrainError};
@@ -149,9 +149,10 @@ fn fit_head(
         weight_decay: config.weight_decay,
         ..AdamConfig::default()
     });
-    let (mut batch, mut work, mut base) = (Batch::default(), Workspace::default(), Vec::new());
-    let mut grads = head.grads();
-    let mut best = (score(ridge, earlier, batcher, select), head.clone(), 0);
+    let (mut buffers, mut grads) = (Buffers::default(), head.grads());
+    let mut order = Vec::with_capacity(train.len());
+    let error = score(ridge, earlier, batcher, select, &mut buffers);
+    let mut best = (error, head.clone(), 0);
     let mut done = 0;
     if let Some(saved) = keep.of(seed)
         && saved.fits(&mut head, &mut grads)
@@ -165,25 +166,25 @@ fn fit_head(
             break;
         }
         let mut rng = numbers(epoch);
-        let mut order = train.to_vec();
+        order.clear();
+        order.extend_from_slice(train);
         rng.shuffle(&mut order);
         let sample = &order[..order.len().min(config.epoch_windows)];
         adam.config.learning_rate = config.learning_rate * fade(epoch, config.max_epochs);
         let mut loss = 0.0;
         for chunk in sample.chunks(config.batch) {
-            batcher.fill(chunk, &mut batch);
-            ridge.forward(&batch, &mut base);
+            let Buffers { batch, work, base } = &mut buffers;
+            batcher.fill(chunk, batch);
+            ridge.forward(batch, base);
             work.drop(
                 config.dropout,
                 batch.rows * panel.horizon * config.units,
                 &mut rng,
             );
-            loss +=
-                head.learn(&batch, &base, &mut work, &mut grads, &mut adam) * chunk.len() as f64;
+            loss += head.learn(batch, base, work, &mut grads, &mut adam) * chunk.len() as f64;
         }
         loss /= sample.len() as f64;
-        work.keep_all();
-        let error = score(ridge, Some(&head), batcher, select);
+        let error = score(ridge, Some(&head), batcher, select, &mut buffers);
         if !loss.is_finite() || !error.is_finite() {
             return Err(TrainError::Diverged { epoch });
         }

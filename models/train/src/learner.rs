@@ -1,29 +1,39 @@
-//! Work divided over threads: owns how items are shared out, never what is done to them.
+//! Work divided over threads: owns who waits for whom, never what is done.
 
+use std::sync::Barrier;
 use std::thread;
 
 /// Most shares of a batch, and so most threads that it can use.
 pub(crate) const SHARES: usize = 4;
 
-/// Calls `act` on every item, on one thread a worker, each with a fixed part of the items.
-///
-/// A worker is what a thread has for itself: memory that it uses for one item after another is still in its cache, where
-/// each item's own would not be.
-pub(crate) fn in_parallel<W: Send, T: Send>(
+/// Round after round, calls `part` for every worker, each on a thread of its own that lasts for all of them, then `between` on
+/// the caller's while the others wait. Neither may panic: the others would wait for ever.
+pub(crate) fn in_rounds<W: Send>(
     workers: &mut [W],
-    items: &mut [T],
-    act: impl Fn(&mut W, &mut T) + Sync,
+    rounds: usize,
+    part: impl Fn(usize, usize, &mut W) + Sync,
+    mut between: impl FnMut(usize),
 ) {
-    let each = items.len().div_ceil(workers.len().max(1)).max(1);
-    let mut parts = workers.iter_mut().zip(items.chunks_mut(each));
-    let own = parts.next();
+    let meet = Barrier::new(workers.len());
+    let Some((own, others)) = workers.split_first_mut() else {
+        return;
+    };
+    let (meet, part) = (&meet, &part);
     thread::scope(|scope| {
-        for (worker, part) in parts {
-            let act = &act;
-            scope.spawn(move || part.iter_mut().for_each(|item| act(worker, item)));
+        for (i, worker) in others.iter_mut().enumerate() {
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    part(round, i + 1, worker);
+                    meet.wait();
+                    meet.wait();
+                }
+            });
         }
-        if let Some((worker, part)) = own {
-            part.iter_mut().for_each(|item| act(worker, item));
+        for round in 0..rounds {
+            part(round, 0, own);
+            meet.wait();
+            between(round);
+            meet.wait();
         }
     });
 }

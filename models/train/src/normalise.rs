@@ -79,17 +79,15 @@ impl Narrowed for f64 {
     }
 }
 
-/// z `[T, F]` minus its mean over the window, feature by feature; missing steps count as 0.
-pub(crate) fn centred<Z: Narrowed>(z: &[Z], features: usize) -> Vec<Z> {
-    let mut out = z.to_vec();
+/// Takes from z `[T, F]` its mean over the window, feature by feature; missing steps count as 0.
+pub(crate) fn centre<Z: Narrowed>(z: &mut [Z], features: usize) {
     let steps = (z.len() / features.max(1)).max(1) as f64;
     for f in 0..features {
         let values = z.iter().skip(f).step_by(features);
         let mean = values.map(|v| (*v).into()).sum::<f64>() / steps;
-        let values = out.iter_mut().skip(f).step_by(features);
+        let values = z.iter_mut().skip(f).step_by(features);
         values.for_each(|v| *v = Z::narrowed((*v).into() - mean));
     }
-    out
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 //!
 //! What preset `classic` trains, open to whoever has windows already: benches and comparisons with other trainers use it.
 
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
 use fieldcast_kernel::{Adam, AdamConfig, Linear, LinearGrads, Lstm, LstmGrads, LstmTape};
 
-use crate::learner::{SHARES, in_parallel};
+use crate::learner::{SHARES, in_rounds};
 
 /// The model.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,9 +34,11 @@ pub struct Windows<'a> {
 #[derive(Debug)]
 pub struct PlainTrainer {
     adam: Adam,
-    /// One a thread.
+    /// One a thread: memory that it uses for one share after another is still in its cache, where each share's own would not be.
     tapes: Vec<LstmTape>,
-    shares: Vec<Share>,
+    shares: Vec<Mutex<Share>>,
+    /// The model's widths: input, hidden, output.
+    widths: [usize; 3],
 }
 
 #[derive(Debug)]
@@ -66,14 +70,17 @@ impl PlainTrainer {
             tapes: std::iter::repeat_with(LstmTape::default)
                 .take(threads.clamp(1, SHARES))
                 .collect(),
-            shares: std::iter::repeat_with(share).take(SHARES).collect(),
+            shares: std::iter::repeat_with(|| Mutex::new(share()))
+                .take(SHARES)
+                .collect(),
+            widths: model.widths(),
         }
     }
 
     /// One pass over the windows numbered by `order`, `batch` at a time; returns the mean squared error met on the way.
     ///
     /// # Panics
-    /// Where `order` names a window that is not there, or the windows are not of the model's sizes.
+    /// Where `order` names a window that is not there, or model or windows are not of the sizes that this was made for.
     pub fn epoch(
         &mut self,
         model: &mut Plain,
@@ -81,31 +88,75 @@ impl PlainTrainer {
         order: &[usize],
         batch: usize,
     ) -> f64 {
+        let [input, _, output] = self.widths;
+        let count = order.iter().max().map_or(0, |last| last + 1);
+        // What would stop one thread leaves the others waiting for it: so all is looked at before.
+        assert!(
+            model.widths() == self.widths
+                && windows.x.len() >= count * windows.steps * input
+                && windows.y.len() >= count * output,
+            "model and windows of the sizes this was made for"
+        );
+        let Self {
+            adam,
+            tapes,
+            shares,
+            ..
+        } = self;
+        let batch = batch.clamp(1, order.len().max(1));
+        let rows = |round: usize| &order[round * batch..order.len().min((round + 1) * batch)];
+        let share_rows = |rows: usize| rows.div_ceil(SHARES).next_multiple_of(Lstm::pass_rows());
+        let threads = tapes.len().min(batch.div_ceil(share_rows(batch)));
+        let model = RwLock::new(model);
         let mut loss = 0.0;
-        for rows in order.chunks(batch.max(1)) {
-            let mass: f32 = rows.iter().map(|r| windows.weight_of(*r)).sum();
-            let pass = Lstm::pass_rows();
-            let size = rows.len().div_ceil(SHARES).next_multiple_of(pass);
-            let mut work: Vec<_> = self.shares.iter_mut().zip(rows.chunks(size)).collect();
-            let count = work.len();
-            in_parallel(&mut self.tapes, &mut work, |tape, (share, rows)| {
-                share.run(model, windows, rows, mass, tape);
-            });
-            let Some((sum, rest)) = self.shares.split_first_mut() else {
-                return loss;
-            };
-            for share in &rest[..count - 1] {
-                sum.lstm.add(&share.lstm);
-                sum.head.add(&share.head);
-                sum.loss += share.loss;
-            }
-            loss += sum.loss;
-            let mut all = Vec::with_capacity(6);
-            all.extend(model.lstm.parameters(&mut sum.lstm));
-            all.extend(model.head.parameters(&mut sum.head));
-            self.adam.step(&mut all);
-        }
-        loss / (order.len() * model.head.output).max(1) as f64
+        in_rounds(
+            &mut tapes[..threads],
+            order.len().div_ceil(batch),
+            |round, thread, tape| {
+                let model = model.read().unwrap_or_else(PoisonError::into_inner);
+                let rows = rows(round);
+                let mass: f32 = rows.iter().map(|r| windows.weight_of(*r)).sum();
+                let parts = shares.iter().zip(rows.chunks(share_rows(rows.len())));
+                for (share, rows) in parts.skip(thread).step_by(threads) {
+                    lock(share).run(&model, windows, rows, mass, tape);
+                }
+            },
+            |round| {
+                let rows = rows(round).len();
+                let mut parts = shares
+                    .iter()
+                    .take(rows.div_ceil(share_rows(rows)))
+                    .map(lock);
+                let Some(mut sum) = parts.next() else { return };
+                for share in parts {
+                    sum.lstm.add(&share.lstm);
+                    sum.head.add(&share.head);
+                    sum.loss += share.loss;
+                }
+                loss += sum.loss;
+                let mut model = model.write().unwrap_or_else(PoisonError::into_inner);
+                let Plain { lstm, head } = &mut **model;
+                let Share {
+                    lstm: d_lstm,
+                    head: d_head,
+                    ..
+                } = &mut *sum;
+                let [w_ih, w_hh, b_ih, b_hh] = lstm.parameters(d_lstm);
+                let [weight, bias] = head.parameters(d_head);
+                adam.step(&mut [w_ih, w_hh, b_ih, b_hh, weight, bias]);
+            },
+        );
+        loss / (order.len() * output).max(1) as f64
+    }
+}
+
+fn lock(share: &Mutex<Share>) -> MutexGuard<'_, Share> {
+    share.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Plain {
+    fn widths(&self) -> [usize; 3] {
+        [self.lstm.input, self.lstm.hidden, self.head.output]
     }
 }
 

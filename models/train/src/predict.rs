@@ -10,7 +10,7 @@ use fieldcast_onnx::{
 
 use crate::TrainError;
 use crate::decoder::Decoder;
-use crate::normalise::{Scale, centred, floor_of, normalise};
+use crate::normalise::{Scale, centre, floor_of, normalise};
 
 /// A forecast in raw units.
 #[derive(Debug, Clone, PartialEq)]
@@ -149,7 +149,8 @@ fn ensemble(p: &EnsembleParams, window: &Window) -> Prediction {
     for (step, out) in ridge.iter_mut().enumerate() {
         *out += dot(&p.future_weight[step * k..], known(step));
     }
-    let centred = centred(&z, p.inputs);
+    let mut centred = z.clone();
+    centre(&mut centred, p.inputs);
     let heads = p.decoders.iter();
     let heads: Vec<Vec<f64>> = heads
         .map(|d| head(p, d, &centred, &window.future))

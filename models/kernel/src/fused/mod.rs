@@ -73,8 +73,10 @@ struct Shard {
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     shape: Shape,
-    batch: usize,
+    /// Those of the pass first; more wait for a larger one.
     shards: Vec<Shard>,
+    /// Shards of the pass.
+    count: usize,
     packed: Aligned,
     /// [hidden / 4][hidden][4 gates][4]: recurrent weights as the backward product reads them.
     recurrent: Aligned,
@@ -120,10 +122,10 @@ impl Work {
             input: lstm.input,
             hidden: lstm.hidden,
         };
-        self.batch = batch;
         pack(lstm, self.shape, &mut self.packed);
         arch.dispatch(ForwardPass {
             work: self,
+            batch,
             x,
             last,
         });
@@ -213,6 +215,7 @@ fn pack_recurrent(shape: Shape, packed: &[f32], out: &mut Aligned) {
 
 struct ForwardPass<'a> {
     work: &'a mut Work,
+    batch: usize,
     x: &'a [f32],
     last: &'a mut [f32],
 }
@@ -223,19 +226,19 @@ impl WithSimd for ForwardPass<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Work {
             shape,
-            batch,
             shards,
+            count,
             packed,
             ..
         } = self.work;
-        let (shape, batch) = (*shape, *batch);
+        let (shape, batch) = (*shape, self.batch);
         let mut begin = 0;
-        let mut count = 0;
+        *count = 0;
         while begin < batch {
-            if shards.len() == count {
+            if shards.len() == *count {
                 shards.push(Shard::default());
             }
-            let shard = &mut shards[count];
+            let shard = &mut shards[*count];
             let vectors = match (batch - begin).div_ceil(S::F32_LANES) {
                 1 => 1,
                 2 => 2,
@@ -257,9 +260,8 @@ impl WithSimd for ForwardPass<'_> {
                 &mut self.last[begin * shape.hidden..],
             );
             begin += shard.used;
-            count += 1;
+            *count += 1;
         }
-        shards.truncate(count);
     }
 }
 
@@ -276,11 +278,12 @@ impl WithSimd for BackwardPass<'_> {
         let Work {
             shape,
             shards,
+            count,
             recurrent,
             ..
         } = self.work;
         let mut begin = 0;
-        for shard in shards.iter_mut() {
+        for shard in shards.iter_mut().take(*count) {
             let columns = shard.vectors * S::F32_LANES;
             shard.load_d_last(*shape, columns, &self.d_last[begin * shape.hidden..]);
             begin += shard.used;
