@@ -1,6 +1,7 @@
 //! `cargo xtask conformance`: owns which comparison with others' programs is made, never a number of ours.
 
 pub(crate) mod drift;
+mod onnx;
 
 use anyhow::Result;
 
@@ -15,10 +16,13 @@ pub(crate) struct ConformanceArgs {
 enum Which {
     /// Statistics and decisions of drift beside SciPy, Evidently and River.
     Drift(drift::DriftArgs),
+    /// Forecasts of every kind of model beside onnxruntime, and the graphs before onnx's checker.
+    Onnx(onnx::OnnxArgs),
 }
 
 pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
     match &args.which {
         Which::Drift(args) => drift::run(args),
+        Which::Onnx(args) => onnx::run(args),
     }
 }
