@@ -9,6 +9,8 @@
 #[path = "training/asked.rs"]
 mod asked;
 mod support;
+#[path = "training/warm.rs"]
+mod warm;
 
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use fieldcast_store::model_versions::Concluded;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
-use support::learning::{JAN_2026, begun, enqueue, feed, signer, train, train_with};
+use support::learning::{JAN_2026, begun, enqueue, feed, signer, train};
 use support::{
     Bed, add_device, bed, conclude, conclude_all, deadline, define, psql, register, shown,
 };
@@ -519,54 +521,4 @@ async fn a_run_made_again_is_the_same_model_under_another_version() {
     );
     let said = again(&bed, id).unwrap_err();
     assert!(said.contains("not all there any more"), "{said}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_retraining_also_begins_at_the_champions_weights_and_says_which_beginning_was_better() {
-    let bed = begun().await;
-    let store = &bed.store;
-    psql(
-        &bed,
-        r#"UPDATE forecasters SET retraining = '{"warm_start": true}'"#,
-    );
-    feed(store, 1, 0, 60).await;
-    let short = json!({"max_epochs": 2, "seeds": 1, "forest": false});
-    let train = async || {
-        let job = train_with(&bed, short.clone()).await;
-        let version = job.result.unwrap()["model_version"].as_i64().unwrap();
-        let row = store.model_version("f", version).await.unwrap().unwrap();
-        (job.id, row)
-    };
-    let (_, first) = train().await;
-    assert!(first.lineage["warm"].is_null(), "nothing to begin at");
-    assert!(first.champion);
-    assert_ne!(first.lineage["chosen"], "ridge", "heads are wanted here");
-
-    // The champion saw days that would select: what it knows must not speak for it.
-    feed(store, 2, 60, 75).await;
-    let (_, near) = train().await;
-    let said = near.lineage["warm"]["reason"].as_str().unwrap();
-    assert!(said.contains("seen rows that select"), "{said}");
-    assert_eq!(near.lineage["warm"]["taken"], false);
-
-    feed(store, 3, 75, 150).await;
-    let (run, far) = train().await;
-    let warm = &far.lineage["warm"];
-    let (scratch, begun) = (
-        warm["scratch"].as_f64().unwrap(),
-        warm["warm"].as_f64().unwrap(),
-    );
-    assert_eq!(warm["taken"], json!(begun < scratch), "{warm}");
-    assert_eq!(warm["onnx"], first.manifest["onnx_sha256"], "{warm}");
-    let sealed = &far.manifest["training"]["parent"];
-    let expected = match begun < scratch {
-        true => first.manifest["onnx_sha256"].clone(),
-        false => Value::Null,
-    };
-    assert_eq!(*sealed, expected);
-
-    // Made again, it begins where it began, whoever is champion now.
-    let answer = again(&bed, run).unwrap();
-    let reason = answer["result"]["reason"].as_str().unwrap();
-    assert!(reason.contains("the same, bit for bit"), "{reason}");
 }

@@ -93,11 +93,17 @@ impl Earlier {
         })
     }
 
-    /// Version and ONNX of the model at whose weights it began beside random ones, if there was one.
-    pub(super) fn began(&self) -> Option<(i64, String)> {
+    /// Forecaster, version and ONNX of the model at whose weights it began beside random ones, if there was one.
+    pub(super) fn began(&self) -> Option<(String, i64, String)> {
         let warm = &self.model.as_ref()?.lineage["warm"];
         let onnx = warm["onnx"].as_str()?;
-        Some((warm["version"].as_i64()?, onnx.to_owned()))
+        // A lineage of before knows no other forecaster.
+        let forecaster = warm["forecaster"].as_str().unwrap_or(&self.forecaster.name);
+        Some((
+            forecaster.to_owned(),
+            warm["version"].as_i64()?,
+            onnx.to_owned(),
+        ))
     }
 
     /// The verdict on a model that was made again: nobody asked for another champion.

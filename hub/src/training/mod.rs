@@ -39,6 +39,7 @@ use crate::signing::{Signer, hex};
 use crate::{features, registry, rollout, triggers};
 use again::Earlier;
 use compare::Judged;
+use warm::Start;
 
 /// Kind of the jobs that [`run`] does.
 pub const KIND: &str = "train";
@@ -242,10 +243,17 @@ pub async fn run(
         }
         _ => (None, limits.gate()),
     };
-    let parent = champion
-        .as_ref()
-        .filter(|_| limits.warm_start && known.is_none());
-    let (begun, hindered) = warm::beginning(store, signer, (parent, again.as_ref()), &spec).await?;
+    let start = match (&again, &champion, &limits.begin_with) {
+        (Some(earlier), ..) => Start::Earlier(earlier),
+        (None, Some(own), _) if limits.warm_start && known.is_none() => Start::Own(own),
+        (None, None, Some(other)) => Start::Other(other),
+        _ => Start::Nothing,
+    };
+    let (begun, hindered) = warm::beginning(store, signer, start, &spec).await?;
+    if let (None, None, Some(begun)) = (&again, &champion, &begun) {
+        let grid = (spec.period_ms(), horizon_ms);
+        plan::select_after(&mut cut.config, begun.parent.until, (first, last), grid);
+    }
     let (taken, mut trained) = match known {
         Some(known) => {
             cut = known.cut;

@@ -99,6 +99,22 @@ pub fn cut(
     }
 }
 
+/// Has a first model chosen on days that the model it may begin at has not seen, where such days are enough: otherwise what began
+/// there could not be compared with what did not.
+pub(super) fn select_after(
+    config: &mut TrainConfig,
+    seen: Millis,
+    (first, last): (Millis, Millis),
+    (period_ms, horizon_ms): (Millis, Millis),
+) {
+    let usual = first + ((last - first) as f64 * config.train_share) as Millis;
+    let part = horizon_ms + (MIN_HOLDOUT_DAYS * DAY_MS).max(PART_ORIGINS * period_ms);
+    let from = seen + period_ms;
+    if config.select_from.is_none() && from > usual && last - horizon_ms - from >= 2 * part {
+        config.select_from = Some(from);
+    }
+}
+
 /// How the days since an onset are parted where versions of before may be the answer: until when one is chosen, and from when on it is
 /// judged. They have learnt from none of these days, so that all of them speak; a champion that has does not judge itself on them. None
 /// where they are too few.
@@ -227,6 +243,23 @@ mod tests {
         // The champion has seen some of the new world: what it learnt from does not judge it.
         assert_eq!(known(420, 412), Some((chosen, days(413))));
         assert_eq!(known(420, 417), None);
+    }
+
+    #[test]
+    fn a_first_model_that_begins_at_another_is_chosen_on_days_that_the_other_has_not_seen() {
+        let of = |seen: Millis| {
+            let mut config = TrainConfig::default();
+            let grid = (DAY_MS / 24, DAY_MS);
+            select_after(&mut config, seen * DAY_MS, (0, 100 * DAY_MS), grid);
+            config.select_from
+        };
+        assert_eq!(of(60), None, "the usual part begins on day 70");
+        assert_eq!(of(80), Some(80 * DAY_MS + DAY_MS / 24));
+        assert_eq!(
+            of(90),
+            None,
+            "nine days are too few to choose and calibrate"
+        );
     }
 
     #[test]

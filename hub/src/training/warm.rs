@@ -15,39 +15,63 @@ use crate::signing::Signer;
 /// What a training begins at beside random numbers.
 #[derive(Debug, Clone)]
 pub(super) struct Beginning {
+    forecaster: String,
     version: i64,
     /// SHA-256 of its ONNX.
     pub(super) onnx: String,
     pub(super) parent: Parent,
 }
 
-/// Where a training begins: at the champion's weights, or where the earlier run began; with what stands in the way, if anything
-/// does. A run that is made again must begin where it began.
+/// What a training could begin at.
+pub(super) enum Start<'a> {
+    /// Random numbers only.
+    Nothing,
+    /// The champion of the same forecaster.
+    Own(&'a ModelVersionRow),
+    /// The champion of another one, as a group's model begins at that of all.
+    Other(&'a str),
+    /// Where the run began that is made again: it must begin there.
+    Earlier(&'a Earlier),
+}
+
+/// Where a training begins, with what stands in the way, if anything does.
 pub(super) async fn beginning(
     store: &Store,
     signer: &Signer,
-    (champion, again): (Option<&ModelVersionRow>, Option<&Earlier>),
+    start: Start<'_>,
     spec: &ForecasterSpec,
 ) -> Result<(Option<Beginning>, Option<WarmStart>), JobError> {
-    let Some(earlier) = again else {
-        let Some(row) = champion else {
-            return Ok((None, None));
-        };
-        return Ok(match open(store, signer, row, spec).await {
-            Ok(found) => (Some(found), None),
-            Err(why) => (None, Some(WarmStart::refused(why))),
-        });
+    let found = match start {
+        Start::Nothing => return Ok((None, None)),
+        Start::Earlier(earlier) => return Ok((again(store, signer, earlier, spec).await?, None)),
+        Start::Own(row) => open(store, signer, row, spec).await,
+        Start::Other(name) => match store.champion(name).await? {
+            Some(row) => open(store, signer, &row, spec).await,
+            None => Err(format!("there is no champion of `{name}` to begin at")),
+        },
     };
-    let Some((version, onnx)) = earlier.began() else {
-        return Ok((None, None));
+    Ok(match found {
+        Ok(found) => (Some(found), None),
+        Err(why) => (None, Some(WarmStart::refused(why))),
+    })
+}
+
+async fn again(
+    store: &Store,
+    signer: &Signer,
+    earlier: &Earlier,
+    spec: &ForecasterSpec,
+) -> Result<Option<Beginning>, JobError> {
+    let Some((forecaster, version, onnx)) = earlier.began() else {
+        return Ok(None);
     };
     let gone = |why: &str| {
         JobError::fatal(format!(
-            "training run {} began at version {version}, which is not there any more ({why}); train without `--run`",
+            "training run {} began at version {version} of {forecaster}, which is not there any more ({why}); train without `--run`",
             earlier.run.id
         ))
     };
-    let row = store.model_version(&spec.name, version).await?;
+    let row = store.model_version(&forecaster, version).await?;
     let row = row.ok_or_else(|| gone("no such version"))?;
     let found = open(store, signer, &row, spec)
         .await
@@ -55,7 +79,7 @@ pub(super) async fn beginning(
     if found.onnx != onnx {
         return Err(gone("it is another model"));
     }
-    Ok((Some(found), None))
+    Ok(Some(found))
 }
 
 async fn open(
@@ -66,14 +90,18 @@ async fn open(
 ) -> Result<Beginning, String> {
     let had: Option<ForecasterSpec> =
         serde_json::from_value(row.manifest["forecaster"].clone()).ok();
-    // Which devices and which quantiles say nothing of the weights.
+    // Whose they are, which devices and which quantiles say nothing of the weights.
     let had = had.map(|had| ForecasterSpec {
+        name: spec.name.clone(),
         selector: spec.selector.clone(),
         quantiles: spec.quantiles.clone(),
         ..had
     });
     if had.as_ref() != Some(spec) {
-        return Err("the champion is of another definition".to_owned());
+        return Err(format!(
+            "the champion of {} is of another definition",
+            row.forecaster
+        ));
     }
     let until: Millis = row.lineage["data_until"]
         .as_i64()
@@ -84,6 +112,7 @@ async fn open(
     let bundle = registry::verified(signer, row, &bytes).map_err(|e| e.to_string())?;
     let params = fieldcast_onnx::read(bundle.onnx()).map_err(|e| e.to_string())?;
     Ok(Beginning {
+        forecaster: row.forecaster.clone(),
         version: row.version,
         onnx: bundle.manifest().onnx_sha256.clone(),
         parent: Parent { params, until },
@@ -94,6 +123,7 @@ async fn open(
 pub(super) fn document(begun: Option<&Beginning>, note: Option<&WarmStart>) -> Value {
     let Some(note) = note else { return Value::Null };
     let mut document = json!(note);
+    document["forecaster"] = json!(begun.map(|b| b.forecaster.as_str()));
     document["version"] = json!(begun.map(|b| b.version));
     document["onnx"] = json!(begun.map(|b| b.onnx.as_str()));
     document

@@ -37,6 +37,9 @@ pub struct Policy {
     pub coverage: [f64; 2],
     /// Whether heads that begin at the champion's weights are trained too, and kept where they are better.
     pub warm_start: bool,
+    /// Forecaster whose champion's heads are tried as a beginning too, as long as this one has no champion; none: random numbers only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begin_with: Option<String>,
     /// Settings of every training that brings none of its own, as the table `[retraining.training]`; none: the defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainConfig>,
@@ -56,6 +59,7 @@ impl Default for Policy {
             max_old_loss: Gate::default().max_old_loss,
             coverage: Gate::default().coverage,
             warm_start: false,
+            begin_with: None,
             training: None,
         }
     }

@@ -47,7 +47,7 @@ impl WarmStart {
         let taken = warm < scratch;
         let gain = 100.0 * (1.0 - warm / scratch);
         let reason = format!(
-            "on the selection part heads from the champion's weights have MASE {warm:.4}, heads from scratch {scratch:.4} ({gain:+.1} % \
+            "on the selection part heads from the earlier model's weights have MASE {warm:.4}, heads from scratch {scratch:.4} ({gain:+.1} % \
              gained); {}",
             if taken {
                 "the first are taken"
