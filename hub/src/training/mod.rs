@@ -485,15 +485,13 @@ async fn fit(
             }
             data.series.retain(|s| !s.rows.is_empty());
             let mut progress = |p: fieldcast_train::Progress| {
-                let share = if p.epochs > 0 {
-                    p.epoch as f64 / p.epochs as f64
-                } else {
-                    0.0
-                };
-                let text = match p.stage {
-                    Stage::Baselines => "fitting the baselines".to_owned(),
-                    Stage::Lstm => format!("epoch {} of at most {}", p.epoch, p.epochs),
-                    Stage::Calibration => "calibrating".to_owned(),
+                let (share, text) = match p.stage {
+                    Stage::Baselines => (0.0, "fitting the baselines".to_owned()),
+                    Stage::Lstm => (
+                        p.epoch as f64 / p.epochs.max(1) as f64,
+                        format!("epoch {} of at most {}", p.epoch, p.epochs),
+                    ),
+                    Stage::Calibration => (1.0, "calibrating".to_owned()),
                 };
                 handle.progress(0.05 + 0.8 * share, text);
                 if handle.stopped() {

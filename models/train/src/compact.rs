@@ -8,6 +8,7 @@ use ndarray::linalg::general_mat_mul;
 
 use crate::TrainError;
 use crate::batch::{Batch, Batcher};
+use crate::heads::Beat;
 use crate::highway::Highway;
 use crate::linalg::{cholesky, solve};
 use crate::samples::Sample;
@@ -24,7 +25,11 @@ pub(crate) struct CompactEquations<'a> {
 
 impl<'a> CompactEquations<'a> {
     /// Sums over `samples`, weighted as those of [`crate::highway::NormalEquations`]; missing targets are left out.
-    pub(crate) fn new(batcher: &'a Batcher<'a>, samples: &[Sample]) -> Self {
+    pub(crate) fn new(
+        batcher: &'a Batcher<'a>,
+        samples: &[Sample],
+        beat: &mut Beat<'_>,
+    ) -> Result<Self, TrainError> {
         let (h, j, k) = (
             batcher.panel.horizon,
             batcher.lag_width(),
@@ -61,8 +66,9 @@ impl<'a> CompactEquations<'a> {
                 }
                 general_mat_mul(1.0, &x.t(), &x, 1.0, gram);
             }
+            beat()?;
         }
-        Self { batcher, grams }
+        Ok(Self { batcher, grams })
     }
 
     /// The highway of one penalty, relative to the lags' mean diagonal; the constant is not penalised. Without `calendar` it

@@ -3,6 +3,7 @@
 use crate::batch::{Batch, Batcher};
 use crate::compact::CompactEquations;
 use crate::decoder::{Decoder, Workspace};
+use crate::heads::Beat;
 use crate::highway::{Highway, NormalEquations};
 use crate::network::Ridge;
 use crate::samples::Sample;
@@ -80,13 +81,15 @@ impl Chosen {
         &self,
         batcher: &Batcher<'_>,
         samples: &[Sample],
+        beat: &mut Beat<'_>,
     ) -> Result<Highway, TrainError> {
-        let equations = Equations::new(batcher, samples);
-        let solved: Result<Vec<(f64, Highway)>, TrainError> = self
-            .parts
-            .iter()
-            .map(|p| Ok((p.weight, equations.solve(p.form, p.penalty)?)))
-            .collect();
+        let equations = Equations::new(batcher, samples, beat)?;
+        let mut solve = |p: &Part| {
+            beat()?;
+            Ok((p.weight, equations.solve(p.form, p.penalty)?))
+        };
+        let solved: Result<Vec<(f64, Highway)>, TrainError> =
+            self.parts.iter().map(&mut solve).collect();
         let solved = solved?;
         let parts: Vec<(f64, &Highway)> = solved.iter().map(|(w, h)| (*w, h)).collect();
         Ok(Highway::averaged(&parts))
@@ -100,11 +103,15 @@ struct Equations<'a> {
 }
 
 impl<'a> Equations<'a> {
-    fn new(batcher: &'a Batcher<'a>, samples: &[Sample]) -> Self {
-        Self {
-            whole: NormalEquations::new(batcher, samples),
-            compact: CompactEquations::new(batcher, samples),
-        }
+    fn new(
+        batcher: &'a Batcher<'a>,
+        samples: &[Sample],
+        beat: &mut Beat<'_>,
+    ) -> Result<Self, TrainError> {
+        Ok(Self {
+            whole: NormalEquations::new(batcher, samples, beat)?,
+            compact: CompactEquations::new(batcher, samples, beat)?,
+        })
     }
 
     /// Of the forms the first two are over the whole window, and every second one has the calendar.
@@ -124,8 +131,9 @@ pub(crate) fn fit_highway(
     train: &[Sample],
     (select, judged): (&[Sample], &[Sample]),
     config: &TrainConfig,
+    beat: &mut Beat<'_>,
 ) -> Result<Chosen, TrainError> {
-    let equations = Equations::new(batcher, train);
+    let equations = Equations::new(batcher, train, beat)?;
     let mut forms: [Option<(f64, Highway, f64, f64)>; 4] = Default::default();
     let (mut failed, mut buffers) = (None, Buffers::default());
     for penalty in &config.ridge_penalties {
@@ -138,6 +146,7 @@ pub(crate) fn fit_highway(
             (3, *penalty),
             (3, few),
         ] {
+            beat()?;
             let highway = match equations.solve(form, asked) {
                 Ok(highway) => highway,
                 Err(e) => {
@@ -161,6 +170,7 @@ pub(crate) fn fit_highway(
         .filter_map(|(form, found)| Some((form, found?)))
         .collect();
     for (_, (error, highway, ..)) in &mut forms {
+        beat()?;
         let ridge = Ridge::new(highway, batcher.panel.horizon);
         *error = score(&ridge, None, batcher, judged, &mut buffers);
     }

@@ -6,6 +6,8 @@
     reason = "tests"
 )]
 
+use std::ops::ControlFlow;
+
 use fieldcast_features::WindowBuilder;
 use fieldcast_kernel::{Parameter, Rng};
 use fieldcast_onnx::{EnsembleParams, ModelParams, Spread};
@@ -13,11 +15,12 @@ use fieldcast_onnx::{EnsembleParams, ModelParams, Spread};
 use super::*;
 use crate::data::Panel;
 use crate::ensemble::Ensemble;
-use crate::fixture;
-use crate::linalg;
+use crate::forest::Forest;
+use crate::importance::permutation;
 use crate::predict::{decoder_params, linear_params};
 use crate::samples::{Parts, split};
 use crate::scales::Scales;
+use crate::{fit, fixture, linalg};
 
 fn parts() -> (Panel, Parts, Scales) {
     let panel = Panel::new(&fixture::spec(), &fixture::data(30, 3)).unwrap();
@@ -38,7 +41,7 @@ fn block_elimination(calendar: bool) {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
     let train = &parts.train[..400];
-    let equations = NormalEquations::new(&batcher, train);
+    let equations = NormalEquations::new(&batcher, train, &mut || Ok(())).unwrap();
     let penalty = 0.05;
     let highway = equations.solve(penalty, calendar).unwrap();
     let mut batch = Batch::default();
@@ -96,7 +99,8 @@ fn few_features(calendar: bool) {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
     let train = &parts.train[..600];
-    let highway = CompactEquations::new(&batcher, train)
+    let highway = CompactEquations::new(&batcher, train, &mut || Ok(()))
+        .unwrap()
         .solve(1e-3, calendar)
         .unwrap();
     let ridge = Ridge::new(&highway, panel.horizon);
@@ -204,7 +208,8 @@ fn gradient_with(dropout: f32) {
 fn one_window_through_predict_equals_the_training_batch() {
     let (panel, parts, scales) = parts();
     let batcher = Batcher::new(&panel, &scales);
-    let highway = NormalEquations::new(&batcher, &parts.train)
+    let highway = NormalEquations::new(&batcher, &parts.train, &mut || Ok(()))
+        .unwrap()
         .solve(0.1, true)
         .unwrap();
     let ridge = Ridge::new(&highway, panel.horizon);
@@ -318,4 +323,70 @@ fn the_three_parts_share_no_target_and_few_windows_are_an_error() {
     let error = split(&small, &TrainConfig::default()).unwrap_err();
     assert!(matches!(error, TrainError::TooFewRows { .. }), "{error}");
     assert!(error.to_string().contains("are needed"));
+}
+
+#[test]
+fn every_long_computation_hears_of_a_cancel_on_its_way() {
+    let (spec, data) = (fixture::spec(), fixture::data(60, 2));
+    let (panel, parts, scales) = parts();
+    let batcher = Batcher::new(&panel, &scales);
+    let config = TrainConfig {
+        max_epochs: 0,
+        ..TrainConfig::default()
+    };
+    let judged = (&parts.select[..], &parts.calibrate[..]);
+    let chosen = fit_highway(&batcher, &parts.train, judged, &config, &mut || Ok(())).unwrap();
+    let forest = Forest::grow(&batcher, &parts.train, &config, &mut || Ok(())).unwrap();
+    let trained = fit(&spec, &data, &config, &mut |_| ControlFlow::Continue(())).unwrap();
+    let span = (trained.split.select_from, trained.split.until);
+    type Computation<'a> = Box<dyn Fn(&mut Beat<'_>) -> Option<TrainError> + 'a>;
+    let all: [(&str, usize, Computation<'_>); 5] = [
+        // Two sums in parts, then thirty solutions and their judgement.
+        (
+            "ridge",
+            36,
+            Box::new(|beat| fit_highway(&batcher, &parts.train, judged, &config, beat).err()),
+        ),
+        (
+            "refit",
+            4,
+            Box::new(|beat| chosen.refit(&batcher, &parts.train, beat).err()),
+        ),
+        (
+            "forest",
+            15,
+            Box::new(|beat| Forest::grow(&batcher, &parts.train, &config, beat).err()),
+        ),
+        (
+            "forecasts",
+            100,
+            Box::new(|beat| forest.outcomes(&batcher, &parts.select, beat).err()),
+        ),
+        (
+            "importance",
+            100,
+            Box::new(|beat| permutation(&spec, &data, &trained.params, span, 1, beat).err()),
+        ),
+    ];
+    for (name, least, compute) in all {
+        let mut beats = 0;
+        let whole = compute(&mut || {
+            beats += 1;
+            Ok(())
+        });
+        assert!(
+            whole.is_none() && beats >= least,
+            "{name}: {beats} {whole:?}"
+        );
+        // At its last one still: it is not only asked at the beginning.
+        let mut left = beats;
+        let stopped = compute(&mut || {
+            left -= 1;
+            match left {
+                0 => Err(TrainError::Cancelled { epoch: 0 }),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(stopped, Some(TrainError::Cancelled { epoch: 0 }), "{name}");
+    }
 }

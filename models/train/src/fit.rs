@@ -1,7 +1,7 @@
 //! From data to the chosen, calibrated model: owns the order of steps and the verdict, never the arithmetic of a model.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fieldcast_drift::reference::ReferenceStats;
 use fieldcast_features::{ForecasterSpec, Millis, Preset};
@@ -18,7 +18,7 @@ use crate::decoder::Decoder;
 use crate::default::{Chosen, fit_highway, independent};
 use crate::ensemble::Ensemble;
 use crate::forest::Forest;
-use crate::heads::{Task, fit_heads, fresh};
+use crate::heads::{Beat, Task, fit_heads, fresh};
 use crate::importance::{InputImportance, permutation};
 use crate::network::Ridge;
 use crate::predict::{decoder_params, linear_params};
@@ -27,6 +27,8 @@ use crate::scales::Scales;
 use crate::warm::{self, Parent, WarmStart};
 use crate::{Calibration, Progress, Stage, TrainConfig, TrainError, TrainingData, classic};
 
+/// Within a stage progress is told no more often than this, and no less often as far as one step allows.
+const EVERY: Duration = Duration::from_millis(100);
 /// An LSTM this much worse than the best baseline that a bundle can hold is refused.
 const REFUSED_ABOVE: f64 = 1.01;
 
@@ -166,7 +168,8 @@ fn run(
     }?;
     let reach = panel.horizon as Millis * panel.period;
     let span = (trained.split.select_from, trained.split.until + reach + 1);
-    trained.importance = permutation(spec, data, &trained.params, span, config.seed)?;
+    let beat = &mut run.beat(Stage::Calibration, progress);
+    trained.importance = permutation(spec, data, &trained.params, span, config.seed, beat)?;
     Ok(trained)
 }
 
@@ -239,6 +242,22 @@ impl Run<'_> {
         }
     }
 
+    /// To be called often within a stage: reports now and then.
+    fn beat(
+        &self,
+        stage: Stage,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> impl FnMut() -> Result<(), TrainError> {
+        let mut told = Instant::now();
+        move || {
+            if told.elapsed() < EVERY {
+                return Ok(());
+            }
+            told = Instant::now();
+            self.report(stage, progress)
+        }
+    }
+
     fn default(
         &self,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
@@ -256,7 +275,9 @@ impl Run<'_> {
                 candidate: Candidate::Naive(season),
             });
         }
-        let linear = fit_highway(&batcher, &self.parts.train, (select, &judged), self.config)?;
+        let mut beat = self.beat(Stage::Baselines, progress);
+        let train = &self.parts.train;
+        let linear = fit_highway(&batcher, train, (select, &judged), self.config, &mut beat)?;
         let ridge = Ridge::new(&linear.highway, self.panel.horizon);
         let mut alone = Ensemble::equal(&ridge, &[]);
         alone.fit_width(&batcher, &self.parts.train);
@@ -269,10 +290,11 @@ impl Run<'_> {
         let mut table: Vec<ModelScore> = candidates.iter().map(|c| c.line.clone()).collect();
         let best = table.iter().map(|s| s.mase).fold(f64::INFINITY, f64::min);
         if self.config.forest {
-            let forest = Forest::grow(&batcher, &self.parts.train, self.config)?;
-            let outcomes = forest.outcomes(&batcher, &judged)?;
+            let forest = Forest::grow(&batcher, train, self.config, &mut beat)?;
+            let outcomes = forest.outcomes(&batcher, &judged, &mut beat)?;
             table.push(score("forest", &outcomes, self.scales));
         }
+        drop(beat);
         let (heads, warm) = self.heads(&batcher, &ridge, progress)?;
         if !heads.is_empty() {
             let seasons: Vec<usize> = self.seasons().map(|(_, season)| season).collect();
@@ -321,7 +343,8 @@ impl Run<'_> {
         let mut trained = self.trained(models, chosen, table, &outcomes, Some(linear.penalty))?;
         trained.warm = warm;
         if trained.chosen == "ridge" && self.config.refit {
-            trained.params = self.refitted(&batcher, &linear, &outcomes)?;
+            let beat = &mut self.beat(Stage::Calibration, progress);
+            trained.params = self.refitted(&batcher, &linear, &outcomes, beat)?;
             trained.refitted = true;
         }
         Ok(trained)
@@ -334,6 +357,7 @@ impl Run<'_> {
         batcher: &Batcher<'_>,
         linear: &Chosen,
         outcomes: &[Outcome],
+        beat: &mut Beat<'_>,
     ) -> Result<ModelParams, TrainError> {
         let Parts {
             train,
@@ -348,7 +372,7 @@ impl Run<'_> {
         for sample in all.iter_mut().filter(|s| s.weight > 1.0) {
             sample.weight = (sample.weight * share).max(1.0);
         }
-        let highway = linear.refit(batcher, &all)?;
+        let highway = linear.refit(batcher, &all, beat)?;
         let before = Ridge::new(&linear.highway, self.panel.horizon);
         let mut width = Ensemble::equal(&before, &[]);
         width.fit_width(batcher, train);

@@ -8,6 +8,7 @@ use smartcore::linalg::basic::matrix::DenseMatrix;
 
 use crate::baselines::Outcome;
 use crate::batch::{Batch, Batcher};
+use crate::heads::Beat;
 use crate::normalise::{Scale, floor_of, normalise};
 use crate::samples::Sample;
 use crate::{TrainConfig, TrainError};
@@ -16,12 +17,15 @@ use crate::{TrainConfig, TrainError};
 const MOST_ROWS: usize = 6_000;
 /// Windows it is judged on.
 const MOST_JUDGED: usize = 1_000;
+/// Trees that are grown at a time, and how often: in between a cancelled training ends.
+const TREES: (u16, u64) = (4, 15);
 
 /// One forest for all steps: lags of the target (the last three and those one season before the step and its neighbours),
 /// the calendar of the step, and the step itself; the target is the change from the last value in units of the window's
 /// deviation.
 pub(crate) struct Forest {
-    trees: RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>,
+    /// Each of [`TREES`]' size, so that their mean is that of all trees.
+    groups: Vec<RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>>,
     shape: Shape,
     /// Smallest deviation of each feature in a window.
     floors: Vec<f64>,
@@ -44,6 +48,7 @@ impl Forest {
         batcher: &Batcher<'_>,
         train: &[Sample],
         config: &TrainConfig,
+        beat: &mut Beat<'_>,
     ) -> Result<Self, TrainError> {
         let panel = batcher.panel;
         let shape = Shape {
@@ -66,14 +71,19 @@ impl Forest {
             }
         }
         let matrix = DenseMatrix::from_2d_vec(&x).map_err(failed)?;
-        let parameters = RandomForestRegressorParameters::default()
-            .with_n_trees(60)
-            .with_max_depth(14)
-            .with_min_samples_leaf(3)
-            .with_seed(config.seed);
+        let mut groups = Vec::new();
+        for group in 0..TREES.1 {
+            beat()?;
+            let parameters = RandomForestRegressorParameters::default()
+                .with_n_trees(usize::from(TREES.0))
+                .with_max_depth(14)
+                .with_min_samples_leaf(3)
+                .with_seed(config.seed.wrapping_mul(1_000_003).wrapping_add(group));
+            groups.push(RandomForestRegressor::fit(&matrix, &y, parameters).map_err(failed)?);
+        }
         let floors = batcher.scales.train_dev.iter().map(|d| floor_of(*d));
         Ok(Self {
-            trees: RandomForestRegressor::fit(&matrix, &y, parameters).map_err(failed)?,
+            groups,
             shape,
             floors: floors.collect(),
         })
@@ -84,11 +94,13 @@ impl Forest {
         &self,
         batcher: &Batcher<'_>,
         samples: &[Sample],
+        beat: &mut Beat<'_>,
     ) -> Result<Vec<Outcome>, TrainError> {
         let panel = batcher.panel;
         let mut batch = Batch::default();
         let mut outcomes = Vec::new();
         for sample in spread(samples, MOST_JUDGED) {
+            beat()?;
             batcher.fill(&[sample], &mut batch);
             let scale = (batch.last[0], batch.dev[0]);
             let mean = self.mean(&batch.z, &batch.future, scale)?;
@@ -133,8 +145,16 @@ impl Forest {
             .map(|step| self.shape.features(z, future, step))
             .collect();
         let matrix = DenseMatrix::from_2d_vec(&rows).map_err(failed)?;
-        let change = self.trees.predict(&matrix).map_err(failed)?;
-        Ok(change.iter().map(|c| last + dev * c).collect())
+        let mut change = vec![0.0; rows.len()];
+        for group in &self.groups {
+            let own = group.predict(&matrix).map_err(failed)?;
+            change
+                .iter_mut()
+                .zip(own)
+                .for_each(|(sum, own)| *sum += own);
+        }
+        let each = dev / self.groups.len() as f64;
+        Ok(change.iter().map(|c| last + each * c).collect())
     }
 }
 

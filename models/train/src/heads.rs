@@ -18,6 +18,9 @@ use crate::{Progress, Stage, TrainConfig, TrainError};
 /// Where progress goes; `Break` cancels.
 pub(crate) type Callback<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
+/// Called often from within a computation, that a cancelled one may end: with the error that it then ends with.
+pub(crate) type Beat<'a> = dyn FnMut() -> Result<(), TrainError> + 'a;
+
 /// Values of z that the LSTM reads at a time: a season's rows where the window holds at least four whole seasons, else one row.
 pub(crate) fn segment_steps(lookback: usize, season: usize) -> usize {
     if season > 1 && lookback >= 4 * season && lookback.is_multiple_of(season) {

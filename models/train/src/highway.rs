@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayView2, Axis, Slice};
 
 use crate::TrainError;
 use crate::batch::{Batch, Batcher};
+use crate::heads::Beat;
 use crate::linalg::{cholesky, solve};
 use crate::samples::Sample;
 
@@ -68,7 +69,11 @@ pub(crate) struct NormalEquations {
 impl NormalEquations {
     /// Sums over `samples`, each weighted by its weight and the square of its scale: the fit minimises squared errors in
     /// MASE units, not in units of each window's deviation. Missing steps of a target are interpolated.
-    pub(crate) fn new(batcher: &Batcher<'_>, samples: &[Sample]) -> Self {
+    pub(crate) fn new(
+        batcher: &Batcher<'_>,
+        samples: &[Sample],
+        beat: &mut Beat<'_>,
+    ) -> Result<Self, TrainError> {
         let panel = batcher.panel;
         let columns = choose_columns(panel.lookback, panel.inputs, panel.target);
         let (horizon, k) = (panel.horizon, panel.future_width);
@@ -88,8 +93,9 @@ impl NormalEquations {
         for chunk in samples.chunks(CHUNK) {
             batcher.fill(chunk, &mut batch);
             sums.add(&mut batch, &mut left, &mut right);
+            beat()?;
         }
-        sums
+        Ok(sums)
     }
 
     fn add(&mut self, batch: &mut Batch, left: &mut Array2<f64>, right: &mut Array2<f64>) {

@@ -8,6 +8,7 @@ use fieldcast_onnx::ModelParams;
 use serde::{Deserialize, Serialize};
 
 use crate::cases::{Case, Cases};
+use crate::heads::Beat;
 use crate::{TrainError, TrainingData, predict};
 
 /// About so many windows are looked at.
@@ -30,20 +31,22 @@ pub struct InputImportance {
 /// None where no device has two windows there, or for a model without error.
 ///
 /// # Errors
-/// [`TrainError`] where the data does not fit the definition.
-pub fn permutation(
+/// [`TrainError`] where the data does not fit the definition, and what `beat` ends with.
+pub(crate) fn permutation(
     spec: &ForecasterSpec,
     data: &TrainingData,
     params: &ModelParams,
     span: (Millis, Millis),
     seed: u64,
+    beat: &mut Beat<'_>,
 ) -> Result<Vec<InputImportance>, TrainError> {
     let cases = sample(spec, data, span)?;
     let mut rng = Rng::new(seed);
     let others = others(&cases, &mut rng);
-    let error = |change: &dyn Fn(&Case, &Case) -> Option<Window>| -> Result<f64, TrainError> {
+    let mut error = |change: &dyn Fn(&Case, &Case) -> Option<Window>| -> Result<f64, TrainError> {
         let mut sum = 0.0;
         for (case, other) in cases.iter().zip(&others) {
+            beat()?;
             let changed = change(case, &cases[*other]);
             let forecast = predict(params, changed.as_ref().unwrap_or(&case.window))?;
             let seen = forecast.mean.iter().zip(&case.actual);

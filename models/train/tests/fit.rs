@@ -452,3 +452,28 @@ fn after_a_change_the_chosen_ridge_learns_from_the_days_that_chose_it_too() {
     let of_chosen = usual.models.iter().find(|(n, _)| *n == usual.chosen);
     assert_eq!(of_chosen.unwrap().1, usual.params);
 }
+
+#[test]
+fn ridge_and_forest_tell_of_their_progress_and_end_when_they_are_cancelled() {
+    let (spec, data) = (default_spec(), bent_world(120));
+    let config = TrainConfig {
+        max_epochs: 0,
+        ..quick()
+    };
+    let told = |stop: usize| {
+        let mut told = 0;
+        let outcome = fit(&spec, &data, &config, &mut |p: Progress| {
+            told += usize::from(p.stage == Stage::Baselines);
+            match told >= stop {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        (outcome, told)
+    };
+    let (whole, all) = told(usize::MAX);
+    assert!(whole.is_ok() && all > 3, "{all}");
+    let (cut, told) = told(3);
+    assert_eq!(cut.unwrap_err(), TrainError::Cancelled { epoch: 0 });
+    assert_eq!(told, 3);
+}

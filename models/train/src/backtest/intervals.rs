@@ -139,8 +139,9 @@ impl<'a> Grown<'a> {
         let levels = &spec.quantiles;
         let scales = Scales::new(panel, parts.split.select_from);
         let batcher = Batcher::new(panel, &scales);
-        let forest = Forest::grow(&batcher, &parts.train, config)?;
-        let outcomes = forest.outcomes(&batcher, &parts.calibrate)?;
+        let beat = &mut || Ok(());
+        let forest = Forest::grow(&batcher, &parts.train, config, beat)?;
+        let outcomes = forest.outcomes(&batcher, &parts.calibrate, beat)?;
         Ok(Self {
             forest,
             levels,
