@@ -11,7 +11,6 @@ use fieldcast_features::ForecasterSpec;
 use fieldcast_kernel::Adam;
 use serde::{Deserialize, Serialize};
 
-use crate::decoder::{Decoder, DecoderGrads};
 use crate::{TrainConfig, TrainingData};
 
 /// Checkpoints are written no more often than this.
@@ -45,23 +44,24 @@ pub(crate) struct HeadState {
     numbers: Vec<f32>,
 }
 
+/// What is learnt, tensor by tensor, always in the same order.
+pub(crate) trait Learnt {
+    fn tensors(&mut self) -> Vec<&mut Vec<f32>>;
+}
+
 impl HeadState {
     pub(crate) fn new(
         epoch: usize,
-        head: &mut Decoder,
-        (error, best, best_epoch): (f64, &mut Decoder, usize),
-        grads: &mut DecoderGrads,
+        head: &mut impl Learnt,
+        (error, best, best_epoch): (f64, &mut impl Learnt, usize),
         adam: &Adam,
     ) -> Self {
         let (adam_steps, moments) = adam.state();
-        let mut sizes = Vec::new();
+        let tensors = head.tensors();
+        let sizes = tensors.iter().map(|t| t.len()).collect();
         let mut numbers = Vec::new();
-        for parameter in head.parameters(grads) {
-            sizes.push(parameter.value.len());
-            numbers.extend_from_slice(parameter.value);
-        }
-        for parameter in best.parameters(grads) {
-            numbers.extend_from_slice(parameter.value);
+        for tensor in tensors.into_iter().chain(best.tensors()) {
+            numbers.extend_from_slice(tensor);
         }
         for (first, _) in moments {
             numbers.extend_from_slice(first);
@@ -80,29 +80,19 @@ impl HeadState {
     }
 
     /// Whether the tensors are those of `head`.
-    pub(crate) fn fits(&self, head: &mut Decoder, grads: &mut DecoderGrads) -> bool {
-        let own: Vec<usize> = head
-            .parameters(grads)
-            .iter()
-            .map(|p| p.value.len())
-            .collect();
+    pub(crate) fn fits(&self, head: &mut impl Learnt) -> bool {
+        let own: Vec<usize> = head.tensors().iter().map(|t| t.len()).collect();
         own == self.sizes && self.numbers.len() == 4 * own.iter().sum::<usize>()
     }
 
     /// Sets everything as it was; only where it [`Self::fits`].
-    pub(crate) fn restore(
-        &self,
-        head: &mut Decoder,
-        grads: &mut DecoderGrads,
-        best: &mut Decoder,
-        adam: &mut Adam,
-    ) {
+    pub(crate) fn restore<L: Learnt>(&self, head: &mut L, best: &mut L, adam: &mut Adam) {
         let mut parts = self.numbers.chunks_exact(self.numbers.len() / 4);
         for model in [head, best] {
             let mut numbers = parts.next().unwrap_or_default();
-            for parameter in model.parameters(grads) {
-                let (own, rest) = numbers.split_at(parameter.value.len());
-                parameter.value.copy_from_slice(own);
+            for tensor in model.tensors() {
+                let (own, rest) = numbers.split_at(tensor.len());
+                tensor.copy_from_slice(own);
                 numbers = rest;
             }
         }
@@ -239,6 +229,8 @@ fn decode(bytes: &[u8]) -> Option<Header> {
 mod tests {
     use std::ops::ControlFlow;
 
+    use fieldcast_features::Preset;
+
     use super::*;
     use crate::{Stage, TrainError, Trained, fit, fit_kept, fixture};
 
@@ -306,6 +298,49 @@ mod tests {
         let (resumed, told) = epochs(&memory, &config(), usize::MAX);
         assert_eq!(resumed.unwrap(), whole);
         assert_eq!(told, 10 - done, "only what was missing is trained");
+    }
+
+    #[test]
+    fn classic_goes_on_from_its_last_epoch() {
+        let spec = ForecasterSpec {
+            preset: Preset::Classic,
+            lookback: 30,
+            horizon: 1,
+            ..fixture::spec()
+        };
+        let config = TrainConfig {
+            classic_epochs: 6,
+            classic_batch: Some(32),
+            ..TrainConfig::default()
+        };
+        // Classic takes no window with a gap.
+        let mut data = fixture::data(40, 2);
+        let rows = data.series.iter_mut().flat_map(|s| &mut s.rows);
+        for value in rows.flat_map(|r| &mut r.values).filter(|v| v.is_nan()) {
+            *value = 1.0;
+        }
+        let whole = fit(&spec, &data, &config, &mut |_| ControlFlow::Continue(())).unwrap();
+        let memory = Memory::default();
+        let train = |stop: usize| {
+            let mut told = Vec::new();
+            let trained = fit_kept(&spec, &data, &config, Some(&memory), &mut |p| {
+                told.extend((p.stage == Stage::Lstm).then_some(p.epoch));
+                match told.len() >= stop {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            (trained, told)
+        };
+        assert!(matches!(
+            train(3).0,
+            Err(TrainError::Cancelled { epoch: 3 })
+        ));
+        let kept = decode(&memory.load().unwrap()).unwrap();
+        let done = kept.heads[0].as_ref().unwrap().epoch;
+        let (resumed, told) = train(usize::MAX);
+        assert_eq!(told, (done + 1..=6).collect::<Vec<_>>());
+        assert_eq!(resumed.unwrap(), whole);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use fieldcast_kernel::{AdamConfig, Linear, Lstm, LstmTape, Rng};
 use fieldcast_onnx::ClassicParams;
 
 use crate::baselines::Outcome;
+use crate::checkpoint::{HeadState, Keep};
 use crate::data::Panel;
 use crate::heads::Callback;
 use crate::plain::{Plain, PlainTrainer, Windows};
@@ -21,11 +22,11 @@ use crate::{Progress, Stage, TrainConfig, TrainError};
 const HIDDEN: usize = 50;
 const LEARNING_RATE: f32 = 0.01;
 
-/// Trains on `train`; the intervals are left empty.
+/// Trains on `train`, from where `keep` left it; the intervals are left empty.
 pub(crate) fn fit(
     panel: &Panel,
     train: &[Sample],
-    config: &TrainConfig,
+    (config, keep): (&TrainConfig, &Keep<'_>),
     quantiles: &[f64],
     began: Instant,
     progress: &mut Callback<'_>,
@@ -61,14 +62,31 @@ pub(crate) fn fit(
     };
     let mut order: Vec<usize> = (0..train.len()).collect();
     let batch = config.classic_batch.unwrap_or(order.len());
+    let mut done = 0;
+    if let Some(saved) = keep.of(0)
+        && saved.fits(&mut model)
+    {
+        let mut best = model.clone();
+        saved.restore(&mut model, &mut best, &mut trainer.adam);
+        done = saved.epoch;
+    }
     for epoch in 1..=config.classic_epochs {
         if batch < order.len() {
             rng.shuffle(&mut order);
+        }
+        // Its shuffle was one of those that the next one goes on from.
+        if epoch <= done {
+            continue;
         }
         let loss = trainer.epoch(&mut model, windows, &order, batch);
         if !loss.is_finite() {
             return Err(TrainError::Diverged { epoch });
         }
+        keep.save(0, || {
+            // The last epoch is the one that counts.
+            let last = (loss, &mut model.clone(), epoch);
+            HeadState::new(epoch, &mut model, last, &trainer.adam)
+        });
         let report = Progress {
             stage: Stage::Lstm,
             epoch,

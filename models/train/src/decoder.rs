@@ -7,6 +7,7 @@ use fieldcast_kernel::{
 };
 
 use crate::batch::Batch;
+use crate::checkpoint::Learnt;
 
 /// Gradients longer than this are shortened to it.
 const CLIP: f32 = 1.0;
@@ -29,6 +30,34 @@ pub(crate) struct Decoder {
     pub(crate) out: Vec<f32>,
     /// `[H]`
     pub(crate) out_bias: Vec<f32>,
+}
+
+impl Learnt for Decoder {
+    /// In the order of [`Self::parameters`].
+    fn tensors(&mut self) -> Vec<&mut Vec<f32>> {
+        let Self {
+            lstm,
+            state,
+            local,
+            step,
+            out,
+            out_bias,
+            ..
+        } = self;
+        vec![
+            &mut lstm.w_ih,
+            &mut lstm.w_hh,
+            &mut lstm.b_ih,
+            &mut lstm.b_hh,
+            &mut state.weight,
+            &mut state.bias,
+            &mut local.weight,
+            &mut local.bias,
+            step,
+            out,
+            out_bias,
+        ]
+    }
 }
 
 /// Gradients of a [`Decoder`].

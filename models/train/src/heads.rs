@@ -158,9 +158,9 @@ fn fit_head(
     let mut best = (error, head.clone(), 0);
     let mut done = 0;
     if let Some(saved) = keep.of(seed)
-        && saved.fits(&mut head, &mut grads)
+        && saved.fits(&mut head)
     {
-        saved.restore(&mut head, &mut grads, &mut best.1, &mut adam);
+        saved.restore(&mut head, &mut best.1, &mut adam);
         (best.0, best.2, done) = (saved.error, saved.best_epoch, saved.epoch);
     }
     let patience = config.patience.max(1);
@@ -195,13 +195,7 @@ fn fit_head(
             best = (error, head.clone(), epoch);
         }
         keep.save(seed, || {
-            HeadState::new(
-                epoch,
-                &mut head,
-                (best.0, &mut best.1, best.2),
-                &mut grads,
-                &adam,
-            )
+            HeadState::new(epoch, &mut head, (best.0, &mut best.1, best.2), &adam)
         });
         if !tell(Epoch { loss, error }) {
             return Err(TrainError::Cancelled { epoch });

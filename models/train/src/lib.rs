@@ -39,6 +39,7 @@ mod samples;
 mod scales;
 pub mod search;
 mod tally;
+mod trained;
 pub mod warm;
 
 pub use checkpoint::Checkpoints;
@@ -47,5 +48,6 @@ pub use data::{Series, TrainingData};
 pub use diebold_mariano::{DieboldMariano, diebold_mariano};
 pub use error::TrainError;
 pub use fieldcast_bundle::{Calibration, DailyErrors, LevelCoverage};
-pub use fit::{ModelScore, Split, Trained, fit, fit_kept, fit_warm};
+pub use fit::{fit, fit_kept, fit_warm};
 pub use predict::{Prediction, predict};
+pub use trained::{ModelScore, Split, Trained};

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use fieldcast_kernel::{Adam, AdamConfig, Linear, LinearGrads, Lstm, LstmGrads, LstmTape};
 
+use crate::checkpoint::Learnt;
 use crate::learner::{SHARES, in_rounds};
 
 /// The model.
@@ -33,7 +34,7 @@ pub struct Windows<'a> {
 /// Optimiser and buffers of a run.
 #[derive(Debug)]
 pub struct PlainTrainer {
-    adam: Adam,
+    pub(crate) adam: Adam,
     /// One a thread: memory that it uses for one share after another is still in its cache, where each share's own would not be.
     tapes: Vec<LstmTape>,
     shares: Vec<Mutex<Share>>,
@@ -152,6 +153,20 @@ impl PlainTrainer {
 
 fn lock(share: &Mutex<Share>) -> MutexGuard<'_, Share> {
     share.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Learnt for Plain {
+    fn tensors(&mut self) -> Vec<&mut Vec<f32>> {
+        let Self { lstm, head } = self;
+        vec![
+            &mut lstm.w_ih,
+            &mut lstm.w_hh,
+            &mut lstm.b_ih,
+            &mut lstm.b_hh,
+            &mut head.weight,
+            &mut head.bias,
+        ]
+    }
 }
 
 impl Plain {
