@@ -12,7 +12,8 @@ pub enum Layout {
     Transposed,
 }
 
-/// `c = a b` with `accumulate` false, `c += a b` with it true; c is `m` x `n` row-major, the inner size is `k`.
+/// `c = a b` with `accumulate` false, `c += a b` with it true; c is `m` x `n` row-major, the inner size is `k`. While it runs the library
+/// takes memory to pack the operands into; it offers no way to keep it.
 ///
 /// # Panics
 /// Where a slice is shorter than its shape.
