@@ -33,8 +33,8 @@ use crate::registry::{self, worlds};
 use crate::signing::Signer;
 use crate::triggers;
 
-/// The next look behind one that found a day of data, and at most: the weeks of a backlog or a replay pass quickly, those of a fleet that
-/// lives do not, and the newest reading of thousands of devices is not asked for nothing.
+/// The next look behind one that found a day of data or work at hand, and at most: the weeks of a backlog or a replay pass quickly, those
+/// of a fleet that lives do not, and the newest reading of thousands of devices is not asked for nothing.
 const EVERY: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(8);
 /// Origins that a season's windows are asked at: neighbouring ones say the same.
@@ -93,7 +93,7 @@ struct Watched {
     losses: Vec<Loss>,
 }
 
-/// Looks once at every forecaster whose data have grown by a day, and says whether there was one. One that cannot be looked at keeps no
+/// Looks once at every forecaster whose data have grown by a day, and says whether there was one, or one at work. One that cannot be looked at keeps no
 /// other from it.
 ///
 /// # Errors
@@ -108,9 +108,11 @@ pub async fn look(store: &Store, signer: &Signer, rules: &Rules, seen: &mut Seen
     let mut found = false;
     for forecaster in forecasters {
         let name = &forecaster.name;
-        if jobs.iter().any(|j| j.subject == *name)
-            || store.holding_experiment(name).await?.is_some()
-        {
+        if jobs.iter().any(|j| j.subject == *name) {
+            found = true;
+            continue;
+        }
+        if store.holding_experiment(name).await?.is_some() {
             continue;
         }
         let Some(champion) = store.champion(name).await? else {

@@ -41,6 +41,9 @@ use again::Earlier;
 use compare::Judged;
 use warm::Start;
 
+/// A champion that has seen less of its world than this is a first answer to a change: four weeks.
+const YOUNG_MS: Millis = 28 * 86_400_000;
+
 /// Kind of the jobs that [`run`] does.
 pub const KIND: &str = "train";
 
@@ -75,11 +78,19 @@ impl Request {
         self.onset.filter(|_| found)
     }
 
-    /// What its model is beside the champion. An onset that is only handed on, of the world that the champion was made for, says
-    /// nothing against the champion.
-    fn kind(&self, champion: Option<&Value>, spec: &ForecasterSpec) -> Kind {
-        rollout::rows::kind_of(champion, spec, self.another_world().is_some())
+    /// What its model is beside the champion, by that one's manifest and lineage. An onset that is only handed on, of the world that the
+    /// champion was made for, says nothing against the champion, unless that one has seen little of it.
+    fn kind(&self, champion: Option<(&Value, &Value)>, spec: &ForecasterSpec) -> Kind {
+        let young = champion.is_some_and(|(_, lineage)| is_young(lineage));
+        let failing = self.another_world().is_some() || young;
+        rollout::rows::kind_of(champion.map(|(manifest, _)| manifest), spec, failing)
     }
+}
+
+/// Whether a champion is a first answer to a change: made of a few days of its world, it needs no failure to be followed by one of more.
+fn is_young(lineage: &Value) -> bool {
+    let time = |key: &str| lineage[key].as_i64();
+    matches!((time("onset"), time("data_until")), (Some(onset), Some(until)) if until.saturating_sub(onset) < YOUNG_MS)
 }
 
 fn one() -> u64 {
@@ -364,7 +375,7 @@ pub async fn run(
     let metrics = json!({"table": scores, "calibration": trained.calibration, "holdout": document["scores"],
             "importance": trained.importance});
     let by = format!("{BY_TRAINING}{}", job.id);
-    let kind = request.kind(champion.as_ref().map(|c| &c.manifest), &spec);
+    let kind = request.kind(champion.as_ref().map(|c| (&c.manifest, &c.lineage)), &spec);
     let plan = policy.plan(kind, spec.period_ms());
     let conclusion = Conclusion {
         model: NewModelVersion {
@@ -535,11 +546,14 @@ mod tests {
         let spec = json!({"name": "f", "target": "demand", "inputs": ["demand"], "period": "1h", "lookback": 48, "horizon": 6});
         let champion = json!({"forecaster": spec});
         let spec: ForecasterSpec = serde_json::from_value(spec).unwrap();
-        let kind = |trigger: &str, onset: Option<Millis>| {
+        let day = 86_400_000;
+        let grown = json!({"onset": 0, "data_until": 28 * day});
+        let of = |trigger: &str, onset: Option<Millis>, lineage: &Value| {
             let request = json!({"trigger": trigger, "reason": "", "onset": onset});
             let request: Request = serde_json::from_value(request).unwrap();
-            request.kind(Some(&champion), &spec)
+            request.kind(Some((&champion, lineage)), &spec)
         };
+        let kind = |trigger: &str, onset: Option<Millis>| of(trigger, onset, &grown);
         for trigger in ["drift", "error", "rival", "given_up"] {
             assert_eq!(kind(trigger, Some(1)), Kind::Successor, "{trigger}");
             assert_eq!(kind(trigger, None), Kind::Challenger, "{trigger}");
@@ -548,5 +562,10 @@ mod tests {
         for trigger in ["volume", "schedule", "person"] {
             assert_eq!(kind(trigger, Some(1)), Kind::Challenger, "{trigger}");
         }
+        // A champion of two weeks of its world gives way to one of more; one that knows no onset does not.
+        let young = json!({"onset": 0, "data_until": 14 * day});
+        assert_eq!(of("volume", Some(1), &young), Kind::Successor);
+        let first = json!({"onset": null, "data_until": 14 * day});
+        assert_eq!(of("volume", None, &first), Kind::Challenger);
     }
 }
