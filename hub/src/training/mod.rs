@@ -546,7 +546,7 @@ mod tests {
         let spec = json!({"name": "f", "target": "demand", "inputs": ["demand"], "period": "1h", "lookback": 48, "horizon": 6});
         let champion = json!({"forecaster": spec});
         let spec: ForecasterSpec = serde_json::from_value(spec).unwrap();
-        let day = 86_400_000;
+        let day = 86_400_000_i64;
         let grown = json!({"onset": 0, "data_until": 28 * day});
         let of = |trigger: &str, onset: Option<Millis>, lineage: &Value| {
             let request = json!({"trigger": trigger, "reason": "", "onset": onset});
