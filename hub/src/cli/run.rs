@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Error, Result, anyhow};
+use anyhow::{Context as _, Error, Result};
 use fieldcast_store::training_runs::TrainingRunRow;
 use serde_json::json;
 
@@ -129,5 +129,5 @@ fn line(r: &TrainingRunRow) -> String {
 }
 
 fn none(id: i64) -> Error {
-    anyhow!("there is no training run {id}; see `fieldcast-hub run list`")
+    cancel::Refusal::NoRun(id).into()
 }
