@@ -254,6 +254,16 @@ fn report(sensor: &str, event: &SensorEvent, conversion: Option<&str>) -> Vec<Re
 mod tests {
     use super::*;
 
+    fn reading(time: Millis, value: f64) -> Reading {
+        Reading {
+            sensor: "t".into(),
+            time,
+            value,
+            quality: 0,
+            time_source: pb::TimeSource::External,
+        }
+    }
+
     #[test]
     fn a_fault_is_reported_once_and_so_is_its_end() {
         let mut sensors = Sensors::new(BTreeMap::from([(
@@ -267,13 +277,7 @@ mod tests {
         sensors.meet("t", None);
         let (mut records, mut state) = (Vec::new(), Vec::new());
         for (time, value, quality) in [(1, 20.0, 0), (2, 99.0, 2), (3, 98.0, 2), (4, 21.0, 0)] {
-            let mut reading = Reading {
-                sensor: "t".into(),
-                time,
-                value,
-                quality: 0,
-                time_source: pb::TimeSource::External,
-            };
+            let mut reading = reading(time, value);
             sensors.judge(&mut reading, (5, false), &mut records, &mut state);
             assert_eq!(reading.quality, quality);
         }
@@ -311,13 +315,7 @@ mod tests {
                     1.8 * course(i) + 32.0
                 };
                 let (mut records, mut state) = (Vec::new(), Vec::new());
-                let mut reading = Reading {
-                    sensor: "t".into(),
-                    time: i * 3_600_000,
-                    value,
-                    quality: 0,
-                    time_source: pb::TimeSource::External,
-                };
+                let mut reading = reading(i * 3_600_000, value);
                 sensors.judge(&mut reading, (0, false), &mut records, &mut state);
                 kept = state.pop().map(|(_, bytes)| bytes).or(kept);
                 said.extend(alarms(&records));
@@ -350,13 +348,7 @@ mod tests {
                 _ => course(i),
             };
             let (mut records, mut state) = (Vec::new(), Vec::new());
-            let mut reading = Reading {
-                sensor: "t".into(),
-                time: i * 3_600_000,
-                value,
-                quality: 0,
-                time_source: pb::TimeSource::External,
-            };
+            let mut reading = reading(i * 3_600_000, value);
             let now = reading.time;
             sensors.judge(&mut reading, (now, false), &mut records, &mut state);
             bad += i64::from(reading.quality == Quality::Bad.as_u8());
@@ -388,13 +380,7 @@ mod tests {
     /// Judges a reading of `t`; its quality and the alarms.
     fn judge(sensors: &mut Sensors, time: i64, now: i64, value: f64) -> (u8, Vec<(String, bool)>) {
         let (mut records, mut state) = (Vec::new(), Vec::new());
-        let mut reading = Reading {
-            sensor: "t".into(),
-            time,
-            value,
-            quality: 0,
-            time_source: pb::TimeSource::External,
-        };
+        let mut reading = reading(time, value);
         sensors.judge(&mut reading, (now, false), &mut records, &mut state);
         (reading.quality, alarms(&records))
     }
@@ -461,13 +447,7 @@ mod tests {
         let grades: Vec<u8> = (0..5).map(|i| judge(&mut s, i, i, 20.0).0).collect();
         assert_eq!(grades, [0, 0, 2, 2, 2]);
         let (mut records, mut state) = (Vec::new(), Vec::new());
-        let mut reading = Reading {
-            sensor: "t".into(),
-            time: 9,
-            value: 60.0,
-            quality: 0,
-            time_source: pb::TimeSource::External,
-        };
+        let mut reading = reading(9, 60.0);
         s.judge(&mut reading, (9, false), &mut records, &mut state);
         assert_eq!(
             alarms(&records).first(),
