@@ -234,15 +234,15 @@ fn report(sensor: &str, event: &SensorEvent, conversion: Option<&str>) -> Vec<Re
         raised: event.raised,
         ..pb::Alarm::default()
     })];
-    // A spike is over with the next reading: an alarm, but no state of the sensor.
-    if event.fault != Fault::Spike {
+    // A spike is over with the next reading: no state of the sensor, but what is not to be learnt from.
+    if event.fault != Fault::Spike || (!event.raised && event.onset < event.time) {
         out.push(RecordBody::Drift(pb::DriftSignal {
             kind: pb::DriftKind::Sensor as i32,
             sensor: sensor.to_owned(),
             detector: name.to_owned(),
             statistic: event.value.unwrap_or(0.0),
             time_ms: event.time,
-            onset_ms: event.time,
+            onset_ms: event.onset,
             raised: event.raised,
             ..pb::DriftSignal::default()
         }));

@@ -25,6 +25,9 @@ const BELIEVE_AFTER: u32 = 3;
 /// little about its sensor.
 const SPACING_MS: i64 = 900_000;
 
+/// Newest of those readings whose times are kept: a fault is found that long after it began, at most.
+const PACED: usize = 48;
+
 /// After so long without a reading the values of before say nothing about the unit: a season may lie between.
 const FORGET_MS: i64 = 7 * 86_400_000;
 
@@ -124,6 +127,9 @@ pub struct SensorEvent {
     pub raised: bool,
     /// Data time of the reading that showed it (ms); for silence the time of the check.
     pub time: i64,
+    /// Data time of the first reading that the fault spoilt, found when it began and the same when it is over: readings from then on
+    /// up to `time` are not to be learnt from. `time` itself where there are none: of a spike that lasted, which was a step.
+    pub onset: i64,
     /// The reading, `None` for silence.
     pub value: Option<f64>,
 }
@@ -140,14 +146,20 @@ pub enum Worth {
     Bad,
 }
 
-/// Watches one channel; under 2 kB of state, whatever comes.
+/// Watches one channel; under 3 kB of state, whatever comes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SensorMonitor {
     limits: SensorLimits,
     active: Vec<Fault>,
+    /// Onsets of those faults.
+    #[serde(default)]
+    onsets: Vec<(Fault, i64)>,
     last_usable: Option<i64>,
     last_value: Option<f64>,
     same: u32,
+    /// Time of the first of them that repeats the one before.
+    #[serde(default)]
+    repeats_since: Option<i64>,
     level: Option<f64>,
     away: u32,
     steps: VecDeque<f64>,
@@ -157,6 +169,9 @@ pub struct SensorMonitor {
     /// Time of the last reading that noise and unit were judged by.
     #[serde(default)]
     paced: Option<i64>,
+    /// Its time and those of the ones before it.
+    #[serde(default)]
+    paced_times: VecDeque<i64>,
     #[serde(default)]
     noise: Noise,
     #[serde(default)]
@@ -191,14 +206,17 @@ impl SensorMonitor {
         Ok(Self {
             limits,
             active: Vec::new(),
+            onsets: Vec::new(),
             last_usable: None,
             last_value: None,
             same: 0,
+            repeats_since: None,
             level: None,
             away: 0,
             steps: VecDeque::new(),
             possible: None,
             paced: None,
+            paced_times: VecDeque::new(),
             noise: Noise::default(),
             unit: Unit::default(),
             clock: Clock::default(),
@@ -292,11 +310,13 @@ impl SensorMonitor {
             .resting
             .is_some_and(|r| r.to_bits() == value.to_bits() || r == value);
         let repeats = self.last_value.is_some_and(|last| last == value);
-        self.same = if repeats && !resting {
-            self.same.saturating_add(1)
+        if repeats && !resting {
+            self.same = self.same.saturating_add(1);
+            self.repeats_since.get_or_insert(time);
         } else {
-            1
-        };
+            self.same = 1;
+            self.repeats_since = None;
+        }
         self.last_value = Some(value);
         let stuck = self.limits.stuck_after > 0 && self.same >= self.limits.stuck_after;
         self.set(Fault::Stuck, stuck, time, Some(value), &mut events);
@@ -311,6 +331,10 @@ impl SensorMonitor {
                 self.unit.forget();
             }
             self.paced = Some(time);
+            if self.paced_times.len() == PACED {
+                self.paced_times.pop_front();
+            }
+            self.paced_times.push_back(time);
             let unit = self.limits.unit && self.unit.update(value);
             self.set(Fault::Unit, unit, time, Some(value), &mut events);
             // A larger unit scatters more: that is not noise.
@@ -372,7 +396,8 @@ impl SensorMonitor {
         false
     }
 
-    /// A step from the believed level far above the median step. A new level is believed after three readings near it.
+    /// A step from the believed level far above the median step. A new level is believed after three readings near it; what was taken
+    /// for spikes then, or leads to where the channel is next, was a step.
     fn is_spike(&mut self, value: f64) -> bool {
         let Some(level) = self.level else {
             self.level = Some(value);
@@ -386,6 +411,12 @@ impl SensorMonitor {
         if known && step > self.limits.spike_factor * usual && self.away < BELIEVE_AFTER {
             self.away += 1;
             return true;
+        }
+        if self
+            .last_value
+            .is_some_and(|last| (value - last).abs() < step)
+        {
+            self.onsets.retain(|(f, _)| *f != Fault::Spike);
         }
         // The step onto a believed new level is no usual step.
         if self.away < BELIEVE_AFTER && step > 0.0 {
@@ -409,19 +440,49 @@ impl SensorMonitor {
     ) {
         let was = self.active.contains(&fault);
         if was != present {
-            if present {
+            let onset = if present {
+                let onset = self.first_spoilt(fault, time);
                 self.active.push(fault);
+                self.onsets.push((fault, onset));
+                onset
             } else {
                 self.active.retain(|f| *f != fault);
-            }
+                let known = self.onsets.iter().position(|(f, _)| *f == fault);
+                known.map_or(time, |i| self.onsets.swap_remove(i).1)
+            };
             events.push(SensorEvent {
                 fault,
                 raised: present,
                 time,
+                onset,
                 value,
             });
         }
     }
+
+    /// When a fault began that is seen at `time`.
+    fn first_spoilt(&self, fault: Fault, time: i64) -> i64 {
+        let paced = |ago: usize| self.paced_times.iter().rev().nth(ago).copied();
+        match fault {
+            Fault::Stuck => self.repeats_since.unwrap_or(time),
+            Fault::Noise => paced(self.noise.began()).unwrap_or(time),
+            Fault::Unit => paced(self.unit.began()).unwrap_or(time),
+            _ => time,
+        }
+    }
+}
+
+/// How many readings ago something began, by what each says of it from the newest one back: where those that say so outnumber the
+/// others most.
+fn began(shows: impl Iterator<Item = bool>) -> usize {
+    let (mut sum, mut most, mut at) = (0, 0, 0);
+    for (ago, shows) in shows.enumerate() {
+        sum += if shows { 1 } else { -1 };
+        if shows && sum >= most {
+            (most, at) = (sum, ago);
+        }
+    }
+    at
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ fn planted_faults_are_found_and_not_taken_for_drift() {
     let counts = plant(&columns);
     for c in &counts {
         println!(
-            "{:?}: found {} of {}, taken for drift {}",
-            c.fault, c.found, c.planted, c.drift
+            "{:?}: found {} of {}, taken for drift {}; of {} spoilt readings {} are learnt from",
+            c.fault, c.found, c.planted, c.drift, c.spoilt, c.learnt
         );
     }
     let sum = |of: fn(&faults::Count) -> usize| counts.iter().map(of).sum::<usize>();
@@ -36,6 +36,46 @@ fn planted_faults_are_found_and_not_taken_for_drift() {
         "taken for drift {drift} of {}",
         all - anyway
     );
+    // Most of what goes before a fault is seen was graded good.
+    let (spoilt, learnt) = (sum(|c| c.spoilt), sum(|c| c.learnt));
+    assert!(
+        learnt as f64 <= 0.05 * spoilt as f64,
+        "learnt from {learnt} of {spoilt}"
+    );
+}
+
+/// What was graded good before a fault was seen is left out of training too; of series that nobody broke hardly anything is.
+#[test]
+fn little_that_is_not_broken_is_kept_from_training() {
+    let missing = -200.0;
+    let files = [
+        ("ETTh1.csv", 1),
+        ("bike_sharing_hour.csv", 10),
+        ("uci_air_quality.csv", 1),
+    ];
+    let (mut out, mut of) = (0, 0);
+    for (file, first) in files {
+        let Some(columns) = faults::read(file, first) else {
+            return;
+        };
+        for (name, values) in columns {
+            let mut sensor = SensorMonitor::new(SensorLimits::default()).unwrap();
+            let mut learnt = faults::Learnt::default();
+            for (i, value) in values.iter().enumerate() {
+                if *value == missing {
+                    continue;
+                }
+                let time = START + i as i64 * HOUR_MS;
+                learnt.take(time, &sensor.update(time, *value));
+            }
+            let (left, all) = learnt.left();
+            println!("{file} {name}: {} of {all} left out", all - left.len());
+            out += all - left.len();
+            of += all;
+        }
+    }
+    println!("{out} of {of}");
+    assert!((out as f64) < 0.005 * of as f64, "{out} of {of}");
 }
 
 /// Weeks of ETTh1 as they are, in which no fault may be seen.

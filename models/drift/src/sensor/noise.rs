@@ -71,6 +71,12 @@ impl Noise {
         self.usual *= (rate * haste.min(10.0) * step).exp();
         self.raised
     }
+
+    /// How many readings ago the burst began that has just been found.
+    pub(super) fn began(&self) -> usize {
+        let newest_first = self.recent.iter().rev();
+        super::began(newest_first.map(|second| *second > BEGINS * self.usual))
+    }
 }
 
 #[cfg(test)]

@@ -94,6 +94,28 @@ fn stuck_is_raised_and_cleared_but_not_at_rest() {
 }
 
 #[test]
+fn a_fault_tells_since_when_readings_are_spoilt_and_a_step_spoils_none() {
+    let mut m = monitor();
+    let t = warm(&mut m);
+    let mut spans = |from: i64, values: &[f64]| -> Vec<(Fault, bool, i64, i64)> {
+        let times = (0..).map(|i| t + (from + i) * 10);
+        let events = times.zip(values).flat_map(|(t, v)| m.update(t, *v).1);
+        let told = events.map(|e| (e.fault, e.raised, e.onset - t, e.time - t));
+        told.collect()
+    };
+    let spike = |raised, from, to| (Fault::Spike, raised, from, to);
+    let stuck = |raised, from, to| (Fault::Stuck, raised, from, to);
+    let told = spans(0, &[55.0, 54.0, 20.3]);
+    assert_eq!(told, [spike(true, 0, 0), spike(false, 0, 20)]);
+    // What is believed in the end was true from the first reading on.
+    let told = spans(3, &[50.0, 50.2, 50.1, 50.3, 50.2]);
+    assert_eq!(told, [spike(true, 30, 30), spike(false, 60, 60)]);
+    // The first of readings that are all the same was one.
+    let told = spans(8, &[50.7, 50.7, 50.7, 50.7, 50.7, 50.7, 50.9]);
+    assert_eq!(told, [stuck(true, 90, 120), stuck(false, 90, 140)]);
+}
+
+#[test]
 fn new_limits_end_a_fault_of_the_old_ones() {
     let mut m = monitor();
     m.update(0, 99.0);

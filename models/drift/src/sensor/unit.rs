@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 /// Newest readings that are compared; two days by the hour, since no two days of a week need be alike.
-const NEW: usize = 48;
+const NEW: usize = super::PACED;
 /// Readings before them that they are compared with.
 const OLD: usize = 120;
 /// Misfit of a conversion, at most: logarithms of the ratios of both scatters, and what is added for level and beginning.
@@ -16,6 +16,8 @@ const BETTER: f64 = 2.5;
 const BEGINS: f64 = 0.5;
 /// Jumps between old and new readings, in usual steps, up to which nothing need have happened.
 const JUMPS: f64 = 4.0;
+/// What goes beyond all that a channel has been by less than this share of its usual range is nothing new.
+const BEYOND: f64 = 1.5;
 /// Readings in a row in the old unit that end it.
 const BACK_AFTER: u32 = 3;
 /// Readings after which the new unit is believed to be meant.
@@ -85,11 +87,24 @@ struct Changed {
     readings: u32,
 }
 
-/// What is kept of one channel; under 1 kB.
+impl Changed {
+    /// Whether a value is nearer to the new unit than to the old one.
+    fn shows(&self, value: f64) -> bool {
+        let old = (value - self.median).abs() / self.range;
+        let centre = self.factor * self.median + self.offset;
+        let new = (value - centre).abs() / (self.factor * self.range);
+        old >= new
+    }
+}
+
+/// What is kept of one channel; under 1.5 kB.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Unit {
     recent: VecDeque<f64>,
     changed: Option<Changed>,
+    /// What the channel has been like.
+    #[serde(default)]
+    known: Option<Known>,
 }
 
 impl Unit {
@@ -97,12 +112,14 @@ impl Unit {
     pub(super) fn update(&mut self, value: f64) -> bool {
         if let Some(changed) = &mut self.changed {
             changed.readings += 1;
-            let old = (value - changed.median).abs() / changed.range;
-            let centre = changed.factor * changed.median + changed.offset;
-            let new = (value - centre).abs() / (changed.factor * changed.range);
-            changed.back = if old < new { changed.back + 1 } else { 0 };
-            if changed.back >= BACK_AFTER || changed.readings >= BELIEVE_AFTER {
-                *self = Self::default();
+            let back = !changed.shows(value);
+            changed.back = if back { changed.back + 1 } else { 0 };
+            let back = changed.back >= BACK_AFTER;
+            if back || changed.readings >= BELIEVE_AFTER {
+                *self = Self {
+                    known: self.known.take().filter(|_| back),
+                    ..Self::default()
+                };
             }
             return self.changed.is_some();
         }
@@ -112,6 +129,9 @@ impl Unit {
         self.recent.push_back(value);
         if self.recent.len() == OLD + NEW {
             self.changed = self.look();
+            if self.changed.is_none() {
+                self.learn();
+            }
         }
         self.changed.is_some()
     }
@@ -121,6 +141,14 @@ impl Unit {
         self.recent.clear();
     }
 
+    /// How many readings ago the change was that has just been found.
+    pub(super) fn began(&self) -> usize {
+        let newest_first = self.recent.iter().rev().take(NEW);
+        self.changed.as_ref().map_or(0, |changed| {
+            super::began(newest_first.map(|value| changed.shows(*value)))
+        })
+    }
+
     /// Name of the conversion at work.
     pub(super) fn conversion(&self) -> Option<&'static str> {
         let changed = self.changed.as_ref()?;
@@ -128,10 +156,33 @@ impl Unit {
         CONVERSIONS.iter().find(same).map(|c| c.name)
     }
 
+    /// What is behind the newest readings is in the unit of before.
+    fn learn(&mut self) {
+        let past: Vec<f64> = self
+            .recent
+            .iter()
+            .copied()
+            .skip(OLD - NEW)
+            .take(NEW)
+            .collect();
+        if let Some(course) = Course::of(&past) {
+            let known = self.known.get_or_insert(Known {
+                medians: (course.median, course.median),
+                ranges: (course.range, course.range),
+            });
+            let wider = |(low, high): (f64, f64), v: f64| (low.min(v), high.max(v));
+            known.medians = wider(known.medians, course.median);
+            known.ranges = wider(known.ranges, course.range);
+        }
+    }
+
     fn look(&self) -> Option<Changed> {
         let readings: Vec<f64> = self.recent.iter().copied().collect();
         let (old, new) = readings.split_at(OLD);
         let (before, after) = (Course::of(old)?, Course::of(new)?);
+        if self.known.as_ref().is_some_and(|known| known.holds(&after)) {
+            return None;
+        }
         let jump = (new[0] - old[OLD - 1]).abs() / before.step;
         if jump < JUMPS && (0.3..3.0).contains(&(after.step / before.step)) {
             return None;
@@ -156,6 +207,22 @@ impl Unit {
             back: 0,
             readings: 0,
         })
+    }
+}
+
+/// The smallest and the largest of what as many readings in a row as are compared have been like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Known {
+    medians: (f64, f64),
+    ranges: (f64, f64),
+}
+
+impl Known {
+    /// Whether readings are no others than the channel has had, which needs no other unit.
+    fn holds(&self, course: &Course) -> bool {
+        let room = (BEYOND - 1.0) * self.ranges.1;
+        (self.medians.0 - room..=self.medians.1 + room).contains(&course.median)
+            && (self.ranges.0 / BEYOND..=self.ranges.1 * BEYOND).contains(&course.range)
     }
 }
 

@@ -3,7 +3,7 @@
 use fieldcast_drift::SensorMonitor;
 use fieldcast_drift::days::{Day, DayFold, DayReference};
 use fieldcast_drift::inputs::{Aspect, InputMonitor};
-use fieldcast_drift::sensor::{Fault, SensorLimits, Worth};
+use fieldcast_drift::sensor::{Fault, SensorEvent, SensorLimits, Worth};
 
 pub(crate) const HOUR_MS: i64 = 3_600_000;
 /// 2016-07-01, the first row of ETTh1.
@@ -37,17 +37,22 @@ impl Lcg {
 
 /// ETTh1's columns, or none without the data.
 pub(crate) fn columns() -> Option<Vec<(String, Vec<f64>)>> {
+    read("ETTh1.csv", 1)
+}
+
+/// A file's columns from the one at `first` on, or none without the data.
+pub(crate) fn read(file: &str, first: usize) -> Option<Vec<(String, Vec<f64>)>> {
     let Some(dir) = std::env::var_os("FIELDCAST_DATA") else {
-        eprintln!("skipped: FIELDCAST_DATA does not name the directory with ETTh1.csv");
+        eprintln!("skipped: FIELDCAST_DATA does not name the directory with {file}");
         return None;
     };
-    let path = std::path::Path::new(&dir).join("ETTh1.csv");
-    let text = std::fs::read_to_string(&path).expect("read ETTh1.csv");
+    let path = std::path::Path::new(&dir).join(file);
+    let text = std::fs::read_to_string(&path).expect("read the data");
     let mut lines = text.lines();
-    let names = lines.next().unwrap().split(',').skip(1);
+    let names = lines.next().unwrap().split(',').skip(first);
     let mut columns: Vec<(String, Vec<f64>)> = names.map(|n| (n.to_owned(), vec![])).collect();
     for line in lines {
-        for ((_, column), field) in columns.iter_mut().zip(line.split(',').skip(1)) {
+        for ((_, column), field) in columns.iter_mut().zip(line.split(',').skip(first)) {
             column.push(field.trim().parse().unwrap());
         }
     }
@@ -76,9 +81,36 @@ fn broken(fault: Fault, values: &[f64], at: usize, i: usize, rng: &mut Lcg) -> f
     }
 }
 
+#[derive(Default)]
 struct Outcome {
     found: bool,
     drift: bool,
+    spoilt: usize,
+    learnt: usize,
+}
+
+/// What of a sensor's readings is left to learn from: those that are not graded bad, and lie in no span of a fault that its events tell.
+#[derive(Default)]
+pub(crate) struct Learnt {
+    times: Vec<i64>,
+    spans: Vec<(i64, i64)>,
+}
+
+impl Learnt {
+    pub(crate) fn take(&mut self, time: i64, (worth, events): &(Worth, Vec<SensorEvent>)) {
+        if *worth != Worth::Bad {
+            self.times.push(time);
+        }
+        self.spans.extend(events.iter().map(|e| (e.onset, e.time)));
+    }
+
+    /// Times of what is left, and of how many readings not graded bad they are.
+    pub(crate) fn left(self) -> (Vec<i64>, usize) {
+        let all = self.times.len();
+        let out = |t: &i64| self.spans.iter().any(|(from, to)| (*from..*to).contains(t));
+        let times = self.times.iter().copied().filter(|t| !out(t));
+        (times.collect(), all)
+    }
 }
 
 /// Runs both monitors over 60 days, the fault and two weeks; none where drift is signalled without a fault.
@@ -103,17 +135,21 @@ fn run(fault: Option<Fault>, values: &[f64], at: usize, rng: &mut Lcg) -> Outcom
         })
         .collect();
     let mut fold = DayFold::default();
-    let mut outcome = Outcome {
-        found: false,
-        drift: false,
-    };
+    let mut outcome = Outcome::default();
+    let mut learnt = Learnt::default();
+    let mut spoilt = std::collections::BTreeSet::new();
     for i in at - WARM..at + FAULT + AFTER {
         let within = (at..at + FAULT).contains(&i);
         let value = match fault {
             Some(fault) if within => broken(fault, values, at, i, rng),
             _ => values[i],
         };
-        let (worth, _) = sensor.update(time(i), value);
+        if value != values[i] {
+            spoilt.insert(time(i));
+        }
+        let said = sensor.update(time(i), value);
+        learnt.take(time(i), &said);
+        let worth = said.0;
         let named = |f: &Fault| fault == Some(*f);
         outcome.found |= within && sensor.active().iter().any(named);
         let usable = if worth == Worth::Bad { f64::NAN } else { value };
@@ -127,6 +163,9 @@ fn run(fault: Option<Fault>, values: &[f64], at: usize, rng: &mut Lcg) -> Outcom
             outcome.drift |= i >= at && monitor.is_raised();
         }
     }
+    outcome.spoilt = spoilt.len();
+    let left = learnt.left().0;
+    outcome.learnt = left.iter().filter(|t| spoilt.contains(t)).count();
     outcome
 }
 
@@ -139,6 +178,9 @@ pub(crate) struct Count {
     pub(crate) drift: usize,
     /// The same places without a fault, where drift was signalled.
     pub(crate) drift_anyway: usize,
+    /// Readings that the faults which were found had spoilt, and those of them that are left to learn from.
+    pub(crate) spoilt: usize,
+    pub(crate) learnt: usize,
 }
 
 /// Plants every kind of fault in every column.
@@ -152,6 +194,8 @@ pub(crate) fn plant(columns: &[(String, Vec<f64>)]) -> Vec<Count> {
             found: 0,
             drift: 0,
             drift_anyway: 0,
+            spoilt: 0,
+            learnt: 0,
         };
         for (_, values) in columns {
             let last = values.len() - FAULT - AFTER - 1;
@@ -163,6 +207,10 @@ pub(crate) fn plant(columns: &[(String, Vec<f64>)]) -> Vec<Count> {
                 count.found += usize::from(outcome.found);
                 count.drift += usize::from(outcome.drift && !control.drift);
                 count.drift_anyway += usize::from(control.drift);
+                if outcome.found {
+                    count.spoilt += outcome.spoilt;
+                    count.learnt += outcome.learnt;
+                }
             }
         }
         counts.push(count);
