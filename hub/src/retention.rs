@@ -19,7 +19,8 @@ pub struct Retention {
     /// Days that readings are kept, by their own time, in whole months; 0: for ever.
     #[arg(long, default_value_t = 0, value_name = "DAYS")]
     pub keep_readings_days: u32,
-    /// Days that forecasts, errors, sketches, alarms and quarantined payloads are kept; 0: for ever. Gaps stay.
+    /// Days that forecasts, errors, sketches, alarms and quarantined payloads are kept; 0: for ever. Gaps stay, and
+    /// what sensors' faults spoilt for as long as readings.
     #[arg(long, default_value_t = 800, value_name = "DAYS")]
     pub keep_records_days: u32,
     /// Days that the ledger knows each batch by itself, at least 14; 0: for ever. Of older ones 16 bytes are left, which prove their contents.

@@ -7,18 +7,21 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_hub::features;
+use fieldcast_drift::sensor::{SensorEvent, SensorLimits, SensorMonitor, Worth};
+use fieldcast_features::{FeatureRow, ForecasterSpec, Millis};
+use fieldcast_hub::features::{self, Kept};
+use fieldcast_hub::ingest::Ingestor;
 use fieldcast_hub::training::snapshot::{digest, take};
 use fieldcast_sim::Stream;
 use fieldcast_store::Store;
 use fieldcast_store::partitions::Month;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_store::time::millis;
-use fieldcast_wire::caps::MIN_TIME_MS;
+use fieldcast_wire::caps::{MAX_TIME_MS, MIN_TIME_MS};
+use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 use support::learning::{JAN_2026, feed};
-use support::{Bed, add_device, bed, define, psql};
+use support::{Bed, add_device, bed, define, epoch, job, payload, psql, reading};
 
 const HOUR: Millis = 3_600_000;
 
@@ -70,11 +73,23 @@ async fn insert(store: &Store, device: &str, rows: &ReadingColumns, json: bool) 
     tx.commit().await.unwrap();
 }
 
+/// A device tells that its demand has been stuck.
+fn told(device: &str, began: Millis, found: Millis) -> String {
+    let at = |time: Millis| format!("to_timestamp({time} / 1000.0)");
+    format!(
+        "INSERT INTO drift_signals (device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised,
+            model_version, data_count) VALUES ('{device}', 'sensor', '', 'demand', 'stuck', 0, 0, 0, {}, {}, true, 0, 0)",
+        at(found),
+        at(began)
+    )
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_at_each_mark_is_what_the_readings_of_then_make() {
     let seed = 11;
     println!("seed {seed}");
     let mut stream = Stream::new(seed, 0);
+    let mut faults = Stream::new(seed, 1);
     let bed = bed().await;
     let store = &bed.store;
     define(store, "kept", json!({})).await;
@@ -95,6 +110,11 @@ async fn what_is_kept_at_each_mark_is_what_the_readings_of_then_make() {
         for (name, sensors) in &devices {
             let rows = lot(&mut stream, sensors, JAN_2026 + round * HOUR);
             insert(store, name, &rows, stream.uniform() < 0.2).await;
+            if faults.uniform() < 0.3 {
+                let found = JAN_2026 + round * HOUR;
+                let began = found - (faults.uniform() * 30.0 * HOUR as f64) as i64;
+                psql(&bed, &told(name, began, found));
+            }
         }
         if round % 7 == 3 {
             // A hub that is stopped while it makes them.
@@ -200,6 +220,90 @@ async fn what_is_being_written_at_a_mark_is_in_the_next_one() {
     assert_ne!(snapshot(store, &f, next).await, before);
     assert_eq!(snapshot(store, &f, open).await, before);
     holds(&bed, "(SELECT count(*) FROM feature_rows) = 49");
+}
+
+/// What a device sends of a reading, judged by its own monitor, and of what that found.
+fn judged(monitor: &mut SensorMonitor, time: Millis, value: f64) -> Vec<RecordBody> {
+    let (worth, events) = monitor.update(time, value);
+    let mut own = reading("demand", time, value);
+    if let RecordBody::Reading(reading) = &mut own {
+        reading.quality = match worth {
+            Worth::Good => 0,
+            Worth::Suspect => 1,
+            Worth::Bad => 2,
+        };
+    }
+    let signal = |event: SensorEvent| {
+        RecordBody::Drift(pb::DriftSignal {
+            kind: pb::DriftKind::Sensor as i32,
+            sensor: "demand".into(),
+            detector: format!("{:?}", event.fault).to_lowercase(),
+            time_ms: event.time,
+            onset_ms: event.onset,
+            raised: event.raised,
+            ..pb::DriftSignal::default()
+        })
+    };
+    let mut all = vec![own];
+    all.extend(events.into_iter().map(signal));
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_fault_spoilt_before_it_was_found_is_forecast_from_and_not_learnt_from() {
+    let bed = bed().await;
+    let store = &bed.store;
+    add_device(store, "a", None).await;
+    define(store, "f", json!({})).await;
+    let f = spec(store, "f").await;
+    let true_value = |hour: i64| {
+        let scatter = 2.0 * (hour as f64 * 0.618_033_988_749_895).fract() - 1.0;
+        18.0 + 5.0 * (hour as f64 / 24.0 * std::f64::consts::TAU).sin() + scatter
+    };
+    let given = |hour: i64| match hour {
+        300..360 => true_value(299),
+        400 | 420 => 60.0,
+        600..680 => 1.8 * true_value(hour) + 32.0,
+        _ => true_value(hour),
+    };
+    let spoilt = |hour: i64| given(hour) != true_value(hour);
+    let hour_of = |row: &FeatureRow| (row.time - JAN_2026) / HOUR;
+    let there = |rows: &[FeatureRow]| -> BTreeSet<i64> {
+        let known = rows
+            .iter()
+            .filter(|r| r.value(f.target_channel()).is_some());
+        known.map(hour_of).collect()
+    };
+    let mut monitor = SensorMonitor::new(SensorLimits::default()).unwrap();
+    let mut ingestor = Ingestor::new(store.clone()).await.unwrap();
+    let mut marks = Vec::new();
+    for day in 0..30_i64 {
+        let hours = day * 24..(day + 1) * 24;
+        let bodies = hours.flat_map(|h| judged(&mut monitor, JAN_2026 + h * HOUR, given(h)));
+        let number = u64::try_from(day).unwrap() + 1;
+        let bytes = payload(epoch(1), number, number * 1_000, bodies.collect());
+        let written = ingestor.write(&[job("a", &bytes)]).await.unwrap();
+        assert!(written.acks[0].1.rejected.is_empty());
+        let mark = features::advance(store, &f).await.unwrap();
+        marks.push((mark, snapshot(store, &f, mark).await));
+    }
+    let last = marks.last().unwrap().0;
+    let learnt = take(store, &f, MIN_TIME_MS, last).await.unwrap();
+    let learnt = there(&learnt[0].rows);
+    let wrong: Vec<&i64> = learnt.iter().filter(|h| spoilt(**h)).collect();
+    assert_eq!(wrong, Vec::<&i64>::new(), "spoilt, and learnt from");
+    let kept = Kept::open(store, &f).await.unwrap();
+    let rows = kept.rows("a", (MIN_TIME_MS, MAX_TIME_MS), last).await;
+    let forecast = there(&rows.unwrap());
+    let early = forecast.difference(&learnt).count();
+    assert!(early > 80, "{early}: what devices had before they knew");
+    assert!(forecast.difference(&learnt).all(|h| spoilt(*h)));
+    // The day on which the sensor stuck nobody knew of it, and that stays what was known then.
+    for (mark, then) in &marks {
+        assert_eq!(snapshot(store, &f, *mark).await, *then);
+    }
+    let then = take(store, &f, MIN_TIME_MS, marks[13].0).await.unwrap();
+    assert!(there(&then[0].rows).contains(&320));
 }
 
 #[tokio::test(flavor = "multi_thread")]

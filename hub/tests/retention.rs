@@ -54,6 +54,33 @@ async fn put_state(store: &Store, state: &pb::State) {
 }
 
 #[tokio::test]
+async fn which_readings_a_fault_spoilt_is_known_for_as_long_as_the_readings() {
+    let bed = bed().await;
+    psql(
+        &bed,
+        "INSERT INTO drift_signals (device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised,
+            model_version, data_count, received_at)
+         SELECT 'a', kind, '', 's', 'stuck', 0, 0, 0, t, t, true, 0, 0, '2026-01-02' FROM unnest('{sensor,covariate}'::text[]) kind,
+            unnest('{2026-01-01,2026-01-03}'::timestamptz[]) t",
+    );
+    let left = |kinds: &str| {
+        let kinds =
+            format!("(SELECT coalesce(string_agg(kind, ' '), '') FROM drift_signals) = '{kinds}'");
+        psql(&bed, &format!("DO $$ BEGIN ASSERT {kinds}; END $$"));
+    };
+    assert_eq!(
+        bed.store
+            .forget_records(at(JAN_2026 + 9 * DAY))
+            .await
+            .unwrap(),
+        2
+    );
+    left("sensor sensor");
+    bed.store.forget_readings(at(JAN_2026 + DAY)).await.unwrap();
+    left("sensor");
+}
+
+#[tokio::test]
 async fn months_end_by_the_time_of_their_readings() {
     let bed = bed().await;
     add_device(&bed.store, "a", None).await;

@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use fieldcast_features::grid::floor_of;
 use fieldcast_features::resample::{completed, resample_sparse};
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Quality, Sample};
+use fieldcast_store::features::KeptRow;
 use fieldcast_store::readings::StoredReading;
+use fieldcast_store::sensor_faults::SensorFault;
 use fieldcast_store::{Result, Store};
 
 /// Readings that are wanted at a time, and how many are taken at most unless one slot has more.
@@ -28,6 +30,8 @@ pub(super) struct Made<'a> {
     known: Option<DateTime<Utc>>,
     after: Millis,
     span: Millis,
+    /// What is not learnt from, where somebody asks for that.
+    faults: Vec<SensorFault>,
 }
 
 impl<'a> Made<'a> {
@@ -51,14 +55,28 @@ impl<'a> Made<'a> {
             // The first row takes in readings from before `from` where that lies between two grid times.
             after: floor_of(rows.0, period),
             span: SPAN.0.max(period),
+            faults: Vec::new(),
         }
+    }
+
+    /// With what of each row is learnt from.
+    ///
+    /// # Errors
+    /// The database.
+    pub(super) async fn to_learn(mut self) -> Result<Self> {
+        let span = (self.after, self.rows.1);
+        self.faults = self
+            .store
+            .sensor_faults(self.device, &self.sensors, span, self.known)
+            .await?;
+        Ok(self)
     }
 
     /// The next ones by time; none behind the last.
     ///
     /// # Errors
     /// The database.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<FeatureRow>>> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<KeptRow>>> {
         let (from, to) = self.rows;
         let period = self.spec.period_ms().max(1);
         loop {
@@ -89,31 +107,64 @@ impl<'a> Made<'a> {
                 self.span = self.span.saturating_mul(2).min(SPAN.1.max(period));
             }
             self.after = until;
-            let made = || made(self.spec, &self.sensors, &readings);
+            let made = || kept(self.spec, &self.sensors, &readings, &self.faults);
             let mut rows = tokio::task::block_in_place(made);
-            rows.retain(|r| r.time > from && r.time <= to);
+            rows.retain(|r| r.row.time > from && r.row.time <= to);
             return Ok(Some(rows));
         }
     }
 
-    /// All that are left behind `rows`, with those of NaN between them.
+    /// All that are left behind `rows`, with those of NaN between them; of each what `side` takes.
     ///
     /// # Errors
     /// The database.
-    pub(super) async fn all(mut self, mut rows: Vec<FeatureRow>) -> Result<Vec<FeatureRow>> {
+    pub(super) async fn all(
+        mut self,
+        mut rows: Vec<KeptRow>,
+        side: fn(KeptRow) -> FeatureRow,
+    ) -> Result<Vec<FeatureRow>> {
         while let Some(more) = self.next().await? {
             rows.extend(more);
         }
-        Ok(completed(self.spec, rows))
+        Ok(completed(self.spec, rows.into_iter().map(side).collect()))
     }
 }
 
-fn made(spec: &ForecasterSpec, sensors: &[String], readings: &[StoredReading]) -> Vec<FeatureRow> {
+fn kept(
+    spec: &ForecasterSpec,
+    sensors: &[String],
+    readings: &[StoredReading],
+    faults: &[SensorFault],
+) -> Vec<KeptRow> {
+    let spoilt = |r: &StoredReading| faults.iter().any(|f| f.holds(&r.sensor, r.time));
+    let rows = made(spec, sensors, readings, |_| false);
+    if !readings.iter().any(spoilt) {
+        let as_it_is = |row| KeptRow { row, learnt: None };
+        return rows.into_iter().map(as_it_is).collect();
+    }
+    let learnt = made(spec, sensors, readings, spoilt);
+    let both = rows.into_iter().zip(learnt);
+    both.map(|(row, learnt)| {
+        let differs = !row.bits().eq(learnt.bits());
+        let learnt = differs.then_some(learnt.values);
+        KeptRow { row, learnt }
+    })
+    .collect()
+}
+
+/// The rows of readings, those that are spoilt missing.
+fn made(
+    spec: &ForecasterSpec,
+    sensors: &[String],
+    readings: &[StoredReading],
+    spoilt: impl Fn(&StoredReading) -> bool,
+) -> Vec<FeatureRow> {
     let samples: Vec<Sample> = readings
         .iter()
         .filter(|r| r.time_quality > 0)
         .flat_map(|r| {
-            let quality = Quality::from_u8(r.quality).unwrap_or(Quality::Bad);
+            let quality = Quality::from_u8(r.quality).filter(|_| !spoilt(r));
+            let quality = quality.unwrap_or(Quality::Bad);
             // One sensor may stand behind several channels.
             let of_sensor = sensors.iter().enumerate().filter(|(_, s)| **s == r.sensor);
             of_sensor.map(move |(channel, _)| Sample {

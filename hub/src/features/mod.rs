@@ -8,7 +8,9 @@
 //!   readings received in (last mark, mark] ──► spans of data time by device ──► rows of these spans ──► versions where
 //!   they differ from the newest ──► the mark is the forecaster's last one
 //! ```
-//! Interrupted anywhere, the same span is looked at again; what is there already stays.
+//! Interrupted anywhere, the same span is looked at again; what is there already stays. Readings that a sensor's fault had spoilt before
+//! the device found it are in a row, as they were in the device's window, and not in what is learnt from it: a version is added when the
+//! device tells.
 
 mod due;
 mod from_readings;
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, PIPELINE_VERSION};
-use fieldcast_store::features::{Arrived, FeatureSet};
+use fieldcast_store::features::{Arrived, FeatureSet, KeptRow};
 use fieldcast_store::{Result, Store, StoreError};
 use fieldcast_wire::caps::MIN_TIME_MS;
 use tokio::sync::watch;
@@ -156,12 +158,13 @@ async fn one(
     due: &Due,
 ) -> Result<()> {
     for span in &due.spans {
-        let mut made = Made::new(store, spec, device, *span, Some(mark));
+        let made = Made::new(store, spec, device, *span, Some(mark));
+        let mut made = made.to_learn().await?;
         while let Some(rows) = made.next().await? {
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
                 continue;
             };
-            let span = (first.time - 1, last.time);
+            let span = (first.row.time - 1, last.row.time);
             let kept = store.feature_rows(set.id, device, span, mark).await?;
             let changed = differing(rows, &kept);
             store
@@ -173,9 +176,9 @@ async fn one(
 }
 
 /// The rows that are not kept as they are.
-fn differing(rows: Vec<FeatureRow>, kept: &[FeatureRow]) -> Vec<FeatureRow> {
-    let kept: HashMap<Millis, &FeatureRow> = kept.iter().map(|r| (r.time, r)).collect();
-    let differs = |r: &FeatureRow| kept.get(&r.time).is_none_or(|k| !r.bits().eq(k.bits()));
+fn differing(rows: Vec<KeptRow>, kept: &[KeptRow]) -> Vec<KeptRow> {
+    let kept: HashMap<Millis, &KeptRow> = kept.iter().map(|k| (k.row.time, k)).collect();
+    let differs = |r: &KeptRow| kept.get(&r.row.time).is_none_or(|k| !r.is(k));
     rows.into_iter().filter(differs).collect()
 }
 
@@ -215,9 +218,35 @@ impl<'a> Kept<'a> {
     pub async fn rows(
         &self,
         device: &str,
-        (from, to): (Millis, Millis),
+        span: (Millis, Millis),
         mark: DateTime<Utc>,
     ) -> Result<Vec<FeatureRow>> {
+        let (rows, made) = self.parts(device, span, mark).await?;
+        made.all(rows, |kept| kept.row).await
+    }
+
+    /// As [`Self::rows`], without the readings that faults of sensors had spoilt, as far as the device had told by then: what a
+    /// device forecast from before it knew is nothing to learn from.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn rows_to_learn(
+        &self,
+        device: &str,
+        span: (Millis, Millis),
+        mark: DateTime<Utc>,
+    ) -> Result<Vec<FeatureRow>> {
+        let (rows, made) = self.parts(device, span, mark).await?;
+        made.to_learn().await?.all(rows, KeptRow::learnt).await
+    }
+
+    /// What is kept, and what is still to be made.
+    async fn parts<'b>(
+        &'b self,
+        device: &'b str,
+        (from, to): (Millis, Millis),
+        mark: DateTime<Utc>,
+    ) -> Result<(Vec<KeptRow>, Made<'b>)> {
         let since = self.since.get(device);
         let set = self.set.as_ref().filter(|set| mark <= set.through);
         let rows = match set.filter(|_| since.is_some_and(|since| *since <= mark)) {
@@ -228,10 +257,9 @@ impl<'a> Kept<'a> {
             }
             None => Vec::new(),
         };
-        let behind = rows.last().map_or(from, |last| last.time);
-        Made::new(self.store, self.spec, device, (behind, to), Some(mark))
-            .all(rows)
-            .await
+        let behind = rows.last().map_or(from, |last| last.row.time);
+        let made = Made::new(self.store, self.spec, device, (behind, to), Some(mark));
+        Ok((rows, made))
     }
 }
 
@@ -246,7 +274,7 @@ pub async fn newest_rows(
     span: (Millis, Millis),
 ) -> Result<Vec<FeatureRow>> {
     Made::new(store, spec, device, span, None)
-        .all(Vec::new())
+        .all(Vec::new(), |kept| kept.row)
         .await
 }
 

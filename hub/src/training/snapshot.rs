@@ -15,7 +15,8 @@ pub struct DeviceRows {
     pub rows: Vec<FeatureRow>,
 }
 
-/// The rows of every selected device that has some, of the readings received until a mark of [`features::advance`].
+/// The rows of every selected device that has some, of the readings received until a mark of [`features::advance`], but for what
+/// sensors' faults had spoilt before they were found.
 ///
 /// # Errors
 /// The database.
@@ -29,7 +30,7 @@ pub async fn take(
     let mut all = Vec::new();
     let span = (from, fieldcast_wire::caps::MAX_TIME_MS);
     for device in features::devices(store, spec).await? {
-        let rows = kept.rows(&device, span, mark).await?;
+        let rows = kept.rows_to_learn(&device, span, mark).await?;
         if !rows.is_empty() {
             all.push(DeviceRows { device, rows });
         }

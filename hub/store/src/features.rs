@@ -35,6 +35,33 @@ pub struct FeatureDevice {
     pub newest: Millis,
 }
 
+/// A row as devices have it, and as it is learnt from.
+#[derive(Debug, Clone)]
+pub struct KeptRow {
+    /// Of all readings that are not bad.
+    pub row: FeatureRow,
+    /// The values without readings that faults of sensors spoilt, where these are others.
+    pub learnt: Option<Vec<f64>>,
+}
+
+impl KeptRow {
+    /// The row that is learnt from.
+    #[must_use]
+    pub fn learnt(self) -> FeatureRow {
+        match self.learnt {
+            Some(values) => FeatureRow { values, ..self.row },
+            None => self.row,
+        }
+    }
+
+    /// Whether both are the same, bit for bit.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let learnt = |kept: &Self| kept.clone().learnt().bits().collect::<Vec<u64>>();
+        self.row.bits().eq(other.row.bits()) && learnt(self) == learnt(other)
+    }
+}
+
 /// What came from a sensor of a day, data time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrived {
@@ -193,8 +220,8 @@ impl Store {
             .collect())
     }
 
-    /// What some sensors of some devices measured that was received in `(after, until]`, by device; readings whose time
-    /// nobody vouches for are left out.
+    /// What some sensors of some devices measured that was received in `(after, until]`, and what was told then of readings that
+    /// faults had spoilt, by device; readings whose time nobody vouches for are left out.
     ///
     /// # Errors
     /// The database.
@@ -239,6 +266,7 @@ impl Store {
                 })
             })
             .collect();
+        arrived.extend(self.faults_told(devices, sensors, (after, until)).await?);
         arrived.sort_unstable_by(|a, b| (&a.device, a.from).cmp(&(&b.device, b.from)));
         Ok(arrived)
     }
@@ -253,9 +281,9 @@ impl Store {
         device: &str,
         (from, to): (Millis, Millis),
         known: DateTime<Utc>,
-    ) -> Result<Vec<FeatureRow>> {
-        let rows: Vec<(DateTime<Utc>, Vec<f64>)> = sqlx::query_as(
-            "SELECT DISTINCT ON (time) time, values FROM feature_rows
+    ) -> Result<Vec<KeptRow>> {
+        let rows: Vec<(DateTime<Utc>, Vec<f64>, Option<Vec<f64>>)> = sqlx::query_as(
+            "SELECT DISTINCT ON (time) time, values, learnt FROM feature_rows
              WHERE feature_set = $1 AND device = $2 AND time > $3 AND time <= $4 AND known_at <= $5
              ORDER BY time, known_at DESC",
         )
@@ -269,9 +297,12 @@ impl Store {
         .during(format!("read feature rows of device {device}"))?;
         Ok(rows
             .into_iter()
-            .map(|(time, values)| FeatureRow {
-                time: millis(time),
-                values,
+            .map(|(time, values, learnt)| KeptRow {
+                row: FeatureRow {
+                    time: millis(time),
+                    values,
+                },
+                learnt,
             })
             .collect())
     }
@@ -286,24 +317,32 @@ impl Store {
         set: i32,
         device: &str,
         known: DateTime<Utc>,
-        rows: &[FeatureRow],
+        rows: &[KeptRow],
     ) -> Result<()> {
         for rows in rows.chunks(CHUNK) {
-            let times: Vec<DateTime<Utc>> = rows.iter().map(|r| timestamp(r.time)).collect();
-            let flat: Vec<f64> = rows.iter().flat_map(|r| r.values.iter().copied()).collect();
-            let channels = rows.first().map_or(0, |r| r.values.len());
+            let times: Vec<DateTime<Utc>> = rows.iter().map(|r| timestamp(r.row.time)).collect();
+            let flat = |values: fn(&KeptRow) -> &[f64]| -> Vec<f64> {
+                rows.iter()
+                    .flat_map(|r| values(r).iter().copied())
+                    .collect()
+            };
+            let channels = rows.first().map_or(0, |r| r.row.values.len());
+            let spoilt: Vec<bool> = rows.iter().map(|r| r.learnt.is_some()).collect();
             let sql = format!(
-                "INSERT INTO feature_rows (feature_set, device, time, known_at, values)
-                 SELECT $1, $2, t.time, $3, ($5::float8[])[(t.i - 1) * $6 + 1 : t.i * $6]
-                 FROM unnest($4::timestamptz[]) WITH ORDINALITY AS t (time, i), {UNHURRIED} ON CONFLICT DO NOTHING"
+                "INSERT INTO feature_rows (feature_set, device, time, known_at, values, learnt)
+                 SELECT $1, $2, t.time, $3, ($5::float8[])[(t.i - 1) * $6 + 1 : t.i * $6],
+                     CASE WHEN t.spoilt THEN ($8::float8[])[(t.i - 1) * $6 + 1 : t.i * $6] END
+                 FROM unnest($4::timestamptz[], $7::bool[]) WITH ORDINALITY AS t (time, spoilt, i), {UNHURRIED} ON CONFLICT DO NOTHING"
             );
             sqlx::query(AssertSqlSafe(sql))
                 .bind(set)
                 .bind(device)
                 .bind(known)
                 .bind(times)
-                .bind(flat)
+                .bind(flat(|r| &r.row.values))
                 .bind(i64::try_from(channels).unwrap_or(0))
+                .bind(spoilt)
+                .bind(flat(|r| r.learnt.as_ref().unwrap_or(&r.row.values)))
                 .execute(self.pool())
                 .await
                 .during(format!("store feature rows of device {device}"))?;

@@ -39,6 +39,7 @@ pub mod records;
 pub mod retention;
 pub mod rollout_commands;
 pub mod rollouts;
+pub mod sensor_faults;
 pub mod sensors;
 pub mod sketches;
 pub mod states;

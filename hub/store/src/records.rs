@@ -46,8 +46,9 @@ const GAPS: &str = insert_sql!(
 );
 const DRIFTS: &str = insert_sql!(
     "drift_signals",
+    // Without `received_at`: what was known of faults at a mark is asked by the database's own clock.
     "device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised, \
-     model_version, data_count, received_at"
+     model_version, data_count"
 );
 const ALARMS: &str = insert_sql!(
     "alarms",

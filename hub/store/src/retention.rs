@@ -13,12 +13,11 @@ const CHUNK: i64 = 10_000;
 const LOCK: &str = "SET LOCAL lock_timeout = '3s'";
 
 /// Tables of what devices tell that is neither reading nor gap, and who may be asked for less of it.
-const RECORDS: [&str; 11] = [
+const RECORDS: [&str; 10] = [
     "forecasts",
     "residual_summaries",
     "paired_losses",
     "sensor_sketches",
-    "drift_signals",
     "alarms",
     "outcomes",
     "clock_facts",
@@ -65,6 +64,8 @@ impl Store {
         self.delete("readings_early", "time", before).await?;
         self.delete("readings_late", "received_at", before).await?;
         self.delete("json_readings", "time", before).await?;
+        self.delete("drift_signals", "kind = 'sensor' AND time", before)
+            .await?;
         if let Some(month) = Month::of(millis(before)).and_then(Month::begin) {
             self.forget_feature_rows(month).await?;
         }
@@ -80,7 +81,9 @@ impl Store {
         for table in RECORDS {
             deleted += self.delete(table, "received_at", before).await?;
         }
-        Ok(deleted)
+        // Which readings faults spoilt is known for as long as the readings.
+        let signals = ("drift_signals", "kind <> 'sensor' AND received_at");
+        Ok(deleted + self.delete(signals.0, signals.1, before).await?)
     }
 
     async fn delete(
