@@ -71,6 +71,11 @@ fn the_exit_code_tells_stable_from_drift_from_error() {
     let (code, said, _) = run(dir.path(), &page);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("temp has moved up by"), "{said}");
+    // All of its rows are others.
+    assert!(
+        said.contains(", since 2026-02-24 04:00 UTC or before ("),
+        "{said}"
+    );
     let html = std::fs::read_to_string(dir.path().join("p.html")).unwrap();
     assert!(html.contains("<svg") && html.contains("hours of the day"));
     // The same windows by Evidently's rules, in its two layouts.
@@ -80,6 +85,25 @@ fn the_exit_code_tells_stable_from_drift_from_error() {
         assert!(code < 2 && said.contains(key), "{code} {said}");
         serde_json::from_str::<serde_json::Value>(&said).unwrap();
     }
+}
+
+#[test]
+fn it_says_since_when_a_column_that_drifted_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.csv"), rows(0, 1_000, 0.0)).unwrap();
+    let mut current = rows(1_300, 300, 0.0);
+    let moved = rows(1_600, 200, 12.0);
+    current.push_str(moved.split_once('\n').unwrap().1);
+    std::fs::write(dir.path().join("b.csv"), current).unwrap();
+    let files = ["--reference", "a.csv", "--current", "b.csv"];
+    let (code, said, _) = run(dir.path(), &files);
+    // Row 1,600 is of 8 March at 16:00.
+    let dated = |day: &str| said.contains(&format!(", since 2026-03-{day} ("));
+    assert!(code == 1 && (dated("08") || dated("09")), "{code} {said}");
+    let (_, said, _) = run(dir.path(), &[files.as_slice(), &["--json"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let since = report["since"]["temp"].as_str().unwrap();
+    assert!(since.starts_with("2026-03-0"), "{said}");
 }
 
 /// Hours in which humidity and load go together, in the last `turned` rows against each other.

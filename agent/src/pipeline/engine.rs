@@ -14,6 +14,7 @@ use super::forecaster::{Forecaster, Step};
 use super::model::Influence;
 use super::sensors::Sensors;
 use super::sketches::Sketches;
+use super::true_time::TrueTime;
 use crate::buffer::{BufferHandle, Commit};
 use crate::clock::Clock;
 use crate::config::LatencyConfig;
@@ -84,6 +85,7 @@ pub struct Engine {
     pub(super) ahead: Option<String>,
     /// Orders whose commit failed.
     pub(super) missed: VecDeque<ModelEvent>,
+    true_time: TrueTime,
 }
 
 type Answer = (
@@ -110,6 +112,7 @@ impl Engine {
             beside: BTreeMap::new(),
             ahead: None,
             missed: VecDeque::new(),
+            true_time: TrueTime::default(),
         };
         engine.take_up(death).await?;
         Ok(engine)
@@ -203,6 +206,8 @@ impl Engine {
     async fn take(&mut self, ingest: Ingest, step: &mut Step, answers: &mut Vec<Answer>) -> u64 {
         let mut accepted = Accepted::default();
         let now = self.parts.clock.wall_ms();
+        let machine = (now, self.parts.clock.monotonic_ms());
+        let vouched = self.true_time.now(machine, self.parts.clock.synchronised());
         step.records
             .extend(ingest.alarms.into_iter().map(RecordBody::Alarm));
         step.state.extend(ingest.cursor);
@@ -213,7 +218,7 @@ impl Engine {
                     match self.parts.checker.check(raw, now) {
                         Ok(reading) => {
                             accepted.stored += 1;
-                            self.reading(reading, now, step).await;
+                            self.reading(reading, (now, vouched), step).await;
                         }
                         Err(why) => {
                             tracing::debug!(source = %ingest.source, "reading refused: {why}");
@@ -258,17 +263,22 @@ impl Engine {
         self.parts.sensors.meet(sensor, stored.as_deref());
     }
 
-    async fn reading(&mut self, mut reading: Reading, now: i64, step: &mut Step) {
+    async fn reading(
+        &mut self,
+        mut reading: Reading,
+        (now, vouched): (i64, Option<i64>),
+        step: &mut Step,
+    ) {
         if !self.parts.sensors.knows(&reading.sensor) {
             self.meet(&reading.sensor).await;
         }
         let mut found = Vec::new();
         // Data that carry their own time are of no clock here.
-        let trusted =
-            self.parts.clock.synchronised() && reading.time_source == pb::TimeSource::Device;
+        let vouched = vouched.filter(|_| reading.time_source == pb::TimeSource::Device);
+        let clock = (vouched.unwrap_or(now), vouched.is_some());
         self.parts
             .sensors
-            .judge(&mut reading, (now, trusted), &mut found, &mut step.state);
+            .judge(&mut reading, clock, &mut found, &mut step.state);
         let quality = Quality::from_u8(reading.quality).unwrap_or(Quality::Bad);
         let value = quality.admit(reading.value);
         for f in self

@@ -15,6 +15,7 @@ pub mod residuals;
 pub mod rows;
 pub mod sensors;
 pub mod sketches;
+mod true_time;
 
 pub use forecaster::{Forecaster, Note, Step};
 pub use model::{Model, Slot};

@@ -4,17 +4,25 @@ mod table;
 pub mod words;
 
 pub use table::Table;
-pub use words::{Line, said};
+pub use words::{Line, Since, said};
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use chrono::{DateTime, Utc};
+use fieldcast_drift::onset::onset;
 use fieldcast_drift::preset::{Column, Decision, Values, Version, decide};
 use fieldcast_drift::window::{Check, Options, Skipped, check};
 use fieldcast_train::multivariate::{Joint, compare};
 use serde::Serialize;
 
 use crate::page::{Bars, Course, Panel};
+
+const DAY_MS: i64 = 86_400_000;
+/// From so many days on a change is dated to a day, else to one of [`PARTS`] parts of the file.
+const DAYS: i64 = 7;
+const PARTS: i64 = 24;
 
 /// What to compare, and how.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +71,9 @@ pub struct Report {
     /// The columns together, unless they were not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub together: Option<Together>,
+    /// Since when columns of numbers that drifted are others, where the current file lies behind the reference.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub since: BTreeMap<String, DateTime<Utc>>,
     /// The same in words.
     pub words: Vec<String>,
 }
@@ -201,11 +212,18 @@ pub fn judge(request: &Request, pair: &Pair, options: Options) -> Result<(Report
                 Err(skipped) => Together::Skipped { skipped },
             },
         );
-    let lines = words::lines(&verdict, together.as_ref(), &pair.columns);
+    let lines = words::lines(&verdict, together.as_ref(), &pair.columns, |c| {
+        since(pair, c)
+    });
+    let dated = lines.iter().filter_map(|l| {
+        let began = DateTime::from_timestamp_millis(l.since?.began)?;
+        Some((l.column.as_ref()?.name.clone(), began))
+    });
     let report = Report {
         reference: request.reference.clone(),
         current: request.current.clone(),
         season,
+        since: dated.collect(),
         words: lines.iter().map(|l| l.words.clone()).collect(),
         check: verdict,
         together,
@@ -241,23 +259,45 @@ pub fn panels(pair: &Pair, lines: &[Line]) -> Vec<Panel> {
             drift: line.drift,
             words: line.words.clone(),
             bars: line.column.as_ref().and_then(Bars::of),
-            course: line.column.as_ref().and_then(|c| course(pair, c)),
+            course: line.column.as_ref().and_then(|c| {
+                let [mut all, after] = timed(pair, c)?;
+                let until = all.last()?.0;
+                all.extend(after);
+                Course::of(&all, until, line.since.map(|s| s.began))
+            }),
         })
         .collect()
 }
 
-fn course(pair: &Pair, column: &Column) -> Option<Course> {
+/// Times and values of a column of numbers in both files; files whose times overlap have no one course.
+fn timed(pair: &Pair, column: &Column) -> Option<[Vec<(i64, f64)>; 2]> {
     let (before, after) = (pair.reference.times()?, pair.current.times()?);
     let (Values::Numbers { values: r, .. }, Values::Numbers { values: c, .. }) =
         (&column.reference, &column.current)
     else {
         return None;
     };
-    let mut all: Vec<(i64, f64)> = before.iter().copied().zip(r.iter().copied()).collect();
-    all.extend(after.iter().copied().zip(c.iter().copied()));
-    let until = before.last().copied()?;
-    // Files whose times overlap have no one course.
-    (after.first()? > before.last()?).then(|| Course::of(&all, until, None))?
+    let zip = |times: &[i64], values: &[f64]| -> Vec<(i64, f64)> {
+        times.iter().copied().zip(values.iter().copied()).collect()
+    };
+    (after.first()? > before.last()?).then(|| [zip(before, r), zip(after, c)])
+}
+
+/// Since when a column that drifted is another.
+fn since(pair: &Pair, column: &Column) -> Option<Since> {
+    let [before, after] = timed(pair, column)?;
+    let (first, last) = (after.first()?.0, after.last()?.0);
+    let part_ms = if last - first >= DAYS * DAY_MS {
+        DAY_MS
+    } else {
+        ((last - first) / PARTS).max(1)
+    };
+    let began = onset(&before, &after, part_ms)?.max(first);
+    Some(Since {
+        began,
+        from_first: began < first + part_ms,
+        to_the_day: part_ms == DAY_MS,
+    })
 }
 
 fn files(request: &Request) -> String {

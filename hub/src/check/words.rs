@@ -20,25 +20,46 @@ pub struct Line {
     pub drift: bool,
     /// What is said.
     pub words: String,
+    /// Since when, of one that drifted.
+    pub since: Option<Since>,
+}
+
+/// When a column began to be another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// Estimated (ms UTC).
+    pub began: i64,
+    /// It may have been before the current file's first row.
+    pub from_first: bool,
+    /// No time of that day is told.
+    pub to_the_day: bool,
 }
 
 /// A line for each column, drifted or not, one for the columns together, then those that are not compared.
-pub(super) fn lines(check: &Check, together: Option<&Together>, columns: &[Column]) -> Vec<Line> {
-    let find = |name: &str| columns.iter().find(|c| c.name == name).cloned();
-    let mut lines: Vec<Line> = check
-        .columns
-        .iter()
-        .map(|v| Line {
-            column: find(&v.name),
+/// `since` tells when a column that drifted began to.
+pub(super) fn lines(
+    check: &Check,
+    together: Option<&Together>,
+    columns: &[Column],
+    since: impl Fn(&Column) -> Option<Since>,
+) -> Vec<Line> {
+    let line = |v: &Verdict| {
+        let column = columns.iter().find(|c| c.name == v.name);
+        let since = column.filter(|_| v.drift).and_then(&since);
+        Line {
+            column: column.cloned(),
             drift: v.drift,
-            words: sentence(v),
-        })
-        .collect();
+            words: sentence(v, since),
+            since,
+        }
+    };
+    let mut lines: Vec<Line> = check.columns.iter().map(line).collect();
     lines.extend(together.map(|t| joined(t, check)));
     lines.extend(check.skipped.iter().map(|s| Line {
         column: None,
         drift: false,
         words: format!("{} is not compared: it {}", s.name, s.reason),
+        since: None,
     }));
     lines
 }
@@ -63,6 +84,7 @@ fn joined(together: &Together, check: &Check) -> Line {
         column: None,
         drift,
         words,
+        since: None,
     }
 }
 
@@ -96,13 +118,25 @@ fn changed(joint: &Joint, check: &Check) -> String {
     )
 }
 
-fn sentence(verdict: &Verdict) -> String {
+fn sentence(verdict: &Verdict, since: Option<Since>) -> String {
     let c = &verdict.compared;
     let chance = format!("p {}", short(c.p));
     if !verdict.drift {
         return format!("{} is as it was ({chance})", verdict.name);
     }
-    format!("{} {} ({chance})", verdict.name, moved(&c.moved))
+    let since = since.and_then(dated).unwrap_or_default();
+    format!("{} {}{since} ({chance})", verdict.name, moved(&c.moved))
+}
+
+fn dated(since: Since) -> Option<String> {
+    let began = chrono::DateTime::from_timestamp_millis(since.began)?;
+    let form = if since.to_the_day {
+        "%Y-%m-%d"
+    } else {
+        "%Y-%m-%d %H:%M UTC"
+    };
+    let or_before = if since.from_first { " or before" } else { "" };
+    Some(format!(", since {}{or_before}", began.format(form)))
 }
 
 /// How a column changed, as the end of a sentence about it.
@@ -171,11 +205,13 @@ pub(super) fn evidently(decision: &Decision, columns: &[Column]) -> Vec<Line> {
             short(c.score),
             c.test.threshold()
         ),
+        since: None,
     });
     let skipped = decision.skipped.iter().map(|(name, why)| Line {
         column: None,
         drift: false,
         words: format!("{name} is not compared: it {why}"),
+        since: None,
     });
     judged.chain(skipped).collect()
 }

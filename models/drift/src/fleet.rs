@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::StatError;
+use crate::onset::onset;
 use crate::preset::{Column, Values};
 use crate::window::{Compared, Grid, Moved, Season, compare, discoveries};
 
@@ -167,7 +168,7 @@ pub fn judge(series: &Series, end: i64, rules: &Rules) -> Result<Judged, Skipped
     Ok(Judged {
         device: series.device.clone(),
         sensor: series.sensor.clone(),
-        onset: if found { onset(series, end) } else { end },
+        onset: if found { began(series, end) } else { end },
         against,
         windows,
     })
@@ -392,79 +393,12 @@ fn evidence(windows: &[Compared]) -> f64 {
     windows.iter().map(|c| -c.p.max(1e-30).ln()).sum()
 }
 
-/// The day that parts the days best: of their means, or of their scatter, whichever parts them more (the maximum of the
-/// likelihood ratio of one change: Hinkley, 1970).
-fn onset(series: &Series, end: i64) -> i64 {
-    let times: Vec<i64> = series.reference.iter().map(|(t, _)| *t).collect();
-    let slots = Season::of(&times, None).map(|s| {
-        let recent: Vec<i64> = series.recent.iter().map(|(t, _)| *t).collect();
-        (s.grid(&times).slots, s.grid(&recent).slots)
-    });
-    let (own, after) = slots.unwrap_or_default();
-    let means = slot_means(&series.reference, &own);
-    let days = |of: &[(i64, f64)], slots: &[usize], from: i64| {
-        let mut days: Vec<(i64, f64, f64)> = Vec::new();
-        for (i, (time, value)) in of.iter().enumerate() {
-            let day = (time - 1).div_euclid(DAY_MS);
-            if !value.is_finite() || *time > end || *time <= from {
-                continue;
-            }
-            let slot = slots.get(i).copied().unwrap_or(0);
-            let left = value - means.get(slot).copied().unwrap_or(0.0);
-            match days.last_mut() {
-                Some(last) if last.0 == day => *last = (day, last.1 + left, last.2 + 1.0),
-                _ => days.push((day, left, 1.0)),
-            }
-        }
-        let mean = |(day, sum, n): (i64, f64, f64)| (day, sum / n);
-        days.into_iter().map(mean).collect::<Vec<_>>()
-    };
-    let before = days(&series.reference, &own, i64::MIN);
-    let since = days(&series.recent, &after, end - ONSET_DAYS * DAY_MS);
-    let level = before.iter().map(|d| d.1).sum::<f64>() / before.len().max(1) as f64;
-    let scatter = |d: &(i64, f64)| (d.0, (d.1 - level).abs());
-    let best = [
-        parted(&before, &since),
-        parted(
-            &before.iter().map(scatter).collect::<Vec<_>>(),
-            &since.iter().map(scatter).collect::<Vec<_>>(),
-        ),
-    ];
-    let best = best
-        .into_iter()
-        .flatten()
-        .max_by(|a, b| a.1.total_cmp(&b.1));
-    best.map_or(end, |(day, _)| day * DAY_MS)
-}
-
-fn slot_means(values: &[(i64, f64)], slots: &[usize]) -> Vec<f64> {
-    let mut sums = vec![(0.0, 0.0_f64); slots.iter().max().map_or(1, |s| s + 1)];
-    for (i, (_, value)) in values.iter().enumerate() {
-        if value.is_finite() {
-            let sum = &mut sums[slots.get(i).copied().unwrap_or(0)];
-            *sum = (sum.0 + value, sum.1 + 1.0);
-        }
-    }
-    sums.into_iter().map(|(sum, n)| sum / n.max(1.0)).collect()
-}
-
-/// The day of `since` from which on days differ most from all before, and by how many standard errors.
-fn parted(before: &[(i64, f64)], since: &[(i64, f64)]) -> Option<(i64, f64)> {
-    let n = before.len() as f64;
-    let mean = before.iter().map(|d| d.1).sum::<f64>() / n;
-    let std = (before.iter().map(|d| (d.1 - mean).powi(2)).sum::<f64>() / n).sqrt();
-    let total: f64 = since.iter().map(|d| d.1).sum();
-    let (mut passed, mut best) = (0.0, None::<(i64, f64)>);
-    for (i, (day, value)) in since.iter().enumerate() {
-        let (earlier, later) = (n + i as f64, (since.len() - i) as f64);
-        let gap = (total - passed) / later - (mean * n + passed) / earlier;
-        let t = gap.abs() / (std.max(f64::MIN_POSITIVE) * (1.0 / earlier + 1.0 / later).sqrt());
-        if t.is_finite() && best.is_none_or(|b| t > b.1) {
-            best = Some((*day, t));
-        }
-        passed += value;
-    }
-    best
+/// Since which day the last half year is other than the reference.
+fn began(series: &Series, end: i64) -> i64 {
+    let span = end - ONSET_DAYS * DAY_MS + 1..=end;
+    let recent = series.recent.iter().filter(|(time, _)| span.contains(time));
+    let recent: Vec<(i64, f64)> = recent.copied().collect();
+    onset(&series.reference, &recent, DAY_MS).unwrap_or(end)
 }
 
 #[cfg(test)]

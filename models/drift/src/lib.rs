@@ -11,6 +11,7 @@ pub mod inputs;
 pub mod kolmogorov;
 pub mod ks;
 pub mod monitor;
+pub mod onset;
 pub mod paired;
 pub mod preset;
 pub mod reference;

@@ -114,7 +114,7 @@ pub enum Fault {
     Noise,
     /// The values of before in another unit.
     Unit,
-    /// Times that cannot be true: ahead of the true time, or standing still.
+    /// Times that cannot be true: ahead of the true time, standing still, or gone back.
     Clock,
 }
 
