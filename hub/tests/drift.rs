@@ -182,13 +182,61 @@ fn usual(hour: i64) -> f64 {
 /// Version 1 of `f` knows three devices and how wrong it is on them.
 fn promise(bed: &Bed) {
     let levels = json!({"a": 0.0, "b": 0.0, "c": 0.0});
+    let bias = json!({"std": 0.1, "lag1": 0.0, "fleet_std": 0.1, "levels": levels});
     let daily = json!({"mean": 0.0, "between": 0.1, "std": 0.2, "lag1": 0.0, "fleet_std": 0.1, "days": 60,
-        "levels": levels});
+        "levels": levels, "bias": bias});
     let manifest = json!({"calibration": {"daily": daily}});
+    let lineage = json!({"data_until": JAN_2026});
     psql(
         bed,
-        &format!("UPDATE model_versions SET manifest = '{manifest}'"),
+        &format!("UPDATE model_versions SET manifest = '{manifest}', lineage = '{lineage}'"),
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forecasts_that_are_too_high_for_good_retrain_though_their_errors_are_no_larger() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "f", json!({})).await;
+    register(store, "f", 1).await;
+    promise(&bed);
+    // Too high and too low in turn by as much, then by more and by less.
+    let error = |hour: i64| {
+        let side = if hour % 2 == 0 { 1.0 } else { -1.0 };
+        let shift = if hour >= 25 * 24 { 0.7 } else { 0.0 };
+        side * usual(hour) + shift
+    };
+    for device in ["a", "b", "c"] {
+        add_device(store, device, None).await;
+    }
+    let mut seen = HashMap::new();
+    let mut told = Vec::new();
+    for hours in [0..24 * 24, 24 * 24..50 * 24] {
+        for device in ["a", "b", "c"] {
+            forecast(store, device, hours.clone(), |hour| Some((1, error(hour)))).await;
+        }
+        // Nobody complains.
+        check_all(store, &Rules::default(), &mut seen, true)
+            .await
+            .unwrap();
+        told.push(store.drift_reports(None, None, None, 10).await.unwrap());
+    }
+    assert!(told[0].is_empty(), "{:?}", told[0]);
+    let report = &told[1][0];
+    let onset = (report.onset.timestamp_millis() - JAN_2026) / DAY_MS;
+    assert!(report.confirmed && (24..=26).contains(&onset), "{onset}");
+    let bias = report.report["bias"]["mean"].as_f64().unwrap();
+    assert!((-0.75..-0.65).contains(&bias), "{bias}");
+    let decision = store.decisions(Some("f"), None, 1).await.unwrap().remove(0);
+    assert_eq!(decision.decision, "retrain", "{}", decision.reason);
+    for word in [
+        "forecasts are too high by 0.7",
+        "the error is 1.0",
+        "a, b, c",
+    ] {
+        assert!(decision.reason.contains(word), "{}", decision.reason);
+    }
+    assert_eq!(store.live_jobs().await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,6 +282,52 @@ async fn forecasts_from_windows_that_fill_up_confirm_nothing() {
     }
     let (yes, words) = confirmed().await;
     assert!(yes, "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_broken_sensors_gave_is_no_error_of_the_model() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "f", json!({})).await;
+    register(store, "f", 1).await;
+    promise(&bed);
+    for device in ["a", "b", "c"] {
+        add_device(store, device, None).await;
+        forecast(store, device, 0..40 * 24, |hour| {
+            let side = if hour % 2 == 0 { 1.0 } else { -1.0 };
+            let broken = hour >= 18 * 24;
+            Some((1, side * usual(hour) * if broken { 4.0 } else { 1.0 }))
+        })
+        .await;
+    }
+    psql(
+        &bed,
+        r#"UPDATE forecasters SET retraining = '{"drift": false}'"#,
+    );
+    let raised = signal(pb::DriftKind::Concept, "cusum_log_mae", true);
+    take(store, 30, vec![raised]).await;
+    let confirmed = async || {
+        let rules = Rules::default();
+        check_all(store, &rules, &mut HashMap::new(), false)
+            .await
+            .unwrap();
+        let report = store.drift_reports(None, None, None, 1).await.unwrap();
+        (report[0].confirmed, report[0].report["words"].clone())
+    };
+    let (yes, words) = confirmed().await;
+    assert!(yes, "{words}");
+    let (from, to) = (JAN_2026 + 18 * DAY_MS, JAN_2026 + 40 * DAY_MS);
+    psql(
+        &bed,
+        &format!(
+            "INSERT INTO drift_signals (device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised,
+                model_version, data_count)
+             SELECT d, 'sensor', '', 'demand', 'unit_change', 0, 0, 0, to_timestamp({to} / 1000.0), to_timestamp({from} / 1000.0), false, 0, 0
+             FROM unnest('{{a,b,c}}'::text[]) d"
+        ),
+    );
+    let (yes, words) = confirmed().await;
+    assert!(!yes, "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Confirms the devices' drift signals: owns the loop that checks them against stored forecasts and actuals, never the verdict.
 
+pub mod bias;
 pub mod daily;
 pub mod estimate;
 pub mod fleet;
@@ -195,7 +196,8 @@ async fn check(
         signalled - BEFORE_MS
     };
     let of = (champion.version, promise.least_observed());
-    let mut days = daily_errors(store, spec, of, from).await?;
+    let Daily { errors, means } = daily(store, spec, of, from).await?;
+    let mut days = errors;
     if signals.is_empty() {
         // Of a device that was not learnt from nobody knows what is usual.
         days.retain(|d| promise.levels.contains_key(&d.device));
@@ -210,13 +212,26 @@ async fn check(
     };
     let judged = verdict::verdict(signalled, &days, &promise, &asked_for);
     let judged = later::newest(judged, &days, &promise, &asked_for);
+    let about = (forecaster, champion);
+    if !judged.confirmed
+        && let Some(found) = bias::find(&days, &means, &promise)
+    {
+        let verdict = &found.verdict;
+        let mut report = document(verdict, signals, &promise, rules, &means);
+        report["bias"] = json!(found);
+        // Whether it is more than one device's is decided already, by the bias and not by errors that it hardly changes.
+        let rules = &Rules {
+            min_ratio: 0.0,
+            ..cooled(rules, &policy)
+        };
+        return act(store, rules, about, (trigger, verdict, &report), now).await;
+    }
     // Nobody asked: what is as it should be need not be written down each week.
     if signals.is_empty() && !judged.confirmed {
         return Ok(());
     }
     let rules = &cooled(rules, &policy);
     let report = document(&judged, signals, &promise, rules, &days);
-    let about = (forecaster, champion);
     act(store, rules, about, (trigger, &judged, &report), now).await
 }
 
@@ -358,14 +373,32 @@ pub async fn suspected(
     Ok(judged.confirmed.then_some(judged.words))
 }
 
-/// Mean absolute error by device and UTC day of the origin, over forecasts whose every step has its actual or lies behind
-/// the newest row, made when the device knew the target in at least a share `least` of the lookback.
+/// Errors of closed days by device.
+struct Daily {
+    /// Mean absolute ones.
+    errors: Vec<DeviceDays>,
+    /// Means of actual less forecast.
+    means: Vec<DeviceDays>,
+}
+
+/// The absolute ones of [`daily`].
 async fn daily_errors(
+    store: &Store,
+    spec: &ForecasterSpec,
+    of: (i64, f64),
+    onset: Millis,
+) -> Result<Vec<DeviceDays>> {
+    Ok(daily(store, spec, of, onset).await?.errors)
+}
+
+/// Errors by device and UTC day of the origin, over forecasts whose every step has its actual or lies behind
+/// the newest row, made when the device knew the target in at least a share `least` of the lookback.
+async fn daily(
     store: &Store,
     spec: &ForecasterSpec,
     (version, least): (i64, f64),
     onset: Millis,
-) -> Result<Vec<DeviceDays>> {
+) -> Result<Daily> {
     let period = spec.period_ms();
     let horizon = Millis::try_from(spec.horizon).unwrap_or(1);
     let least = least * spec.lookback as f64;
@@ -374,7 +407,10 @@ async fn daily_errors(
     let mark = features::advance(store, spec).await?;
     let kept = Kept::open(store, spec).await?;
     let span = (before, fieldcast_wire::caps::MAX_TIME_MS);
-    let mut devices: Vec<DeviceDays> = Vec::new();
+    let mut daily = Daily {
+        errors: Vec::new(),
+        means: Vec::new(),
+    };
     for device in features::devices(store, spec).await? {
         // One after the other: a fleet's forecasts are never in memory at once.
         let own = store
@@ -383,7 +419,8 @@ async fn daily_errors(
         if own.is_empty() {
             continue;
         }
-        let rows = kept.rows(&device, span, mark).await?;
+        // What a broken sensor gave is no error of the model's.
+        let rows = kept.rows_to_learn(&device, span, mark).await?;
         let target = spec.target_channel();
         let actual: HashMap<Millis, f64> = rows
             .iter()
@@ -395,7 +432,7 @@ async fn daily_errors(
         known.retain(|origin| actual.contains_key(origin));
         let until = |time: Millis| known.partition_point(|k| *k <= time);
         let full = |origin: Millis| (until(origin) - until(origin - lookback)) as f64 >= least;
-        let mut days: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
+        let mut days: BTreeMap<Millis, [f64; 3]> = BTreeMap::new();
         let due = own.iter().filter(|f| f.origin + horizon * period <= newest);
         for forecast in due.filter(|f| full(f.origin)) {
             for (h, mean) in forecast.mean.iter().enumerate() {
@@ -406,20 +443,21 @@ async fn daily_errors(
                 let day = days
                     .entry(forecast.origin.div_euclid(DAY_MS) * DAY_MS)
                     .or_default();
-                *day = (day.0 + (mean - actual).abs(), day.1 + 1.0);
+                let error = actual - mean;
+                *day = [day[0] + error.abs(), day[1] + error, day[2] + 1.0];
             }
         }
         // The newest day may still be under way.
         let closed = (newest - horizon * period).div_euclid(DAY_MS) * DAY_MS;
-        let whole = days
-            .into_iter()
-            .filter(|(day, _)| *day < closed || period >= DAY_MS);
-        devices.push(DeviceDays {
-            device,
-            days: whole.map(|(day, (sum, n))| (day, sum / n)).collect(),
-        });
+        days.retain(|day, _| *day < closed || period >= DAY_MS);
+        let of = |sum: usize| DeviceDays {
+            device: device.clone(),
+            days: days.iter().map(|(day, s)| (*day, s[sum] / s[2])).collect(),
+        };
+        daily.errors.push(of(0));
+        daily.means.push(of(1));
     }
-    Ok(devices)
+    Ok(daily)
 }
 
 fn document(
@@ -441,7 +479,7 @@ fn panels(judged: &Verdict, days: &[DeviceDays]) -> Vec<Panel> {
             name: device.device.clone(),
             drift: device.drifted,
             words: format!(
-                "mean absolute error of a day: {:.2} times the usual one over {} days (t = {:.1})",
+                "absolute error: {:.2} times the usual one over {} days (t = {:.1})",
                 device.ratio, device.days, device.t
             ),
             bars: None,

@@ -104,33 +104,42 @@ pub struct Verdict {
     pub devices: Vec<DeviceVerdict>,
 }
 
-/// ln of the error over what was promised, by day.
-type Days = BTreeMap<Millis, f64>;
+/// What is judged over what was promised, by day: ln of the error, or its mean.
+pub(super) type Days = BTreeMap<Millis, f64>;
 
 /// What is known of the days before a change.
-struct Before<'a> {
-    promise: &'a DailyErrors,
-    std: f64,
+pub(super) struct Before {
+    /// Days of the calibration.
+    pub(super) days: usize,
+    /// Their lag-1 autocorrelation.
+    pub(super) lag1: f64,
+    /// Their deviation.
+    pub(super) std: f64,
 }
 
 /// A change of the mean at one day.
 #[derive(Clone, Copy)]
-struct Shift {
-    at: Millis,
-    after: usize,
-    mean: f64,
-    t: f64,
-    above: f64,
+pub(super) struct Shift {
+    /// First day of it.
+    pub(super) at: Millis,
+    /// Days from there on.
+    pub(super) after: usize,
+    /// By how much.
+    pub(super) mean: f64,
+    /// In standard errors.
+    pub(super) t: f64,
+    /// Share of those days above the mean of before.
+    pub(super) above: f64,
 }
 
-impl Before<'_> {
+impl Before {
     /// t of the mean shift at `at`: the days from there on against the earlier ones, with which the calibration's days
     /// count (their mean is 0 here). Neighbouring days are alike, so each counts for less than one.
-    fn shift(&self, days: &Days, at: Millis) -> Shift {
+    pub(super) fn shift(&self, days: &Days, at: Millis) -> Shift {
         let (mut before, mut after) = (Moments::default(), Moments::default());
         days.range(..at).for_each(|(_, y)| before.add(*y));
         days.range(at..).for_each(|(_, y)| after.add(*y));
-        let calibrated = self.promise.days.max(1) as f64;
+        let calibrated = self.days.max(1) as f64;
         let known = calibrated + before.n;
         let reference = before.sum / known;
         let scatter =
@@ -138,7 +147,7 @@ impl Before<'_> {
         let degrees =
             (calibrated - 1.0).max(1.0) + (before.n - 1.0).max(0.0) + (after.n - 1.0).max(0.0);
         let std = (scatter / degrees).sqrt().max(0.05);
-        let alike = self.promise.lag1.clamp(0.0, 0.9);
+        let alike = self.lag1.clamp(0.0, 0.9);
         let inflation = (1.0 + alike) / (1.0 - alike);
         let mean = after.mean() - reference;
         let above = days.range(at..).filter(|(_, y)| **y > reference).count() as f64;
@@ -191,27 +200,13 @@ pub fn verdict(
         .filter(|d| !d.days.is_empty())
         .map(|d| (d.device.as_str(), relative(d, signalled, promise, rules)))
         .collect();
-    // Devices share their weather: a day over all of them is one observation, not many.
-    let mut sums: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
-    for (day, y) in relative.iter().flat_map(|(_, days)| days) {
-        let sum = sums.entry(*day).or_default();
-        *sum = (sum.0 + y, sum.1 + 1.0);
-    }
-    let fleet: Days = sums
-        .into_iter()
-        .map(|(day, (sum, n))| (day, sum / n))
-        .collect();
-    let before = Before {
-        promise,
-        std: promise.fleet_std,
+    let fleet = fleet(&relative);
+    let before = |std: f64| Before {
+        days: promise.days,
+        lag1: promise.lag1,
+        std,
     };
-    let onsets = fleet.len().saturating_sub(rules.min_days.saturating_sub(1));
-    let found = fleet
-        .keys()
-        .take(onsets)
-        .map(|day| before.shift(&fleet, *day))
-        .max_by(|a, b| a.t.total_cmp(&b.t));
-    let Some(shift) = found else {
+    let Some(shift) = most_likely(&before(promise.fleet_std), &fleet, rules.min_days) else {
         return Verdict {
             confirmed: false,
             enough: false,
@@ -222,10 +217,7 @@ pub fn verdict(
             devices: Vec::new(),
         };
     };
-    let alone = Before {
-        promise,
-        std: promise.std,
-    };
+    let alone = before(promise.std);
     let each: Vec<DeviceVerdict> = relative
         .iter()
         .map(|(name, days)| {
@@ -253,6 +245,25 @@ pub fn verdict(
         t: shift.t,
         devices: each,
     }
+}
+
+/// Devices share their weather: a day over all of them is one observation, not many.
+pub(super) fn fleet(devices: &[(&str, Days)]) -> Days {
+    let mut sums: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();
+    for (day, y) in devices.iter().flat_map(|(_, days)| days) {
+        let sum = sums.entry(*day).or_default();
+        *sum = (sum.0 + y, sum.1 + 1.0);
+    }
+    let mean = |(day, (sum, n))| (day, sum / n);
+    sums.into_iter().map(mean).collect()
+}
+
+/// The change that explains the days best, with `min_days` of them from there on.
+pub(super) fn most_likely(before: &Before, fleet: &Days, min_days: usize) -> Option<Shift> {
+    let onsets = fleet.len().saturating_sub(min_days.saturating_sub(1));
+    let each = fleet.keys().take(onsets);
+    each.map(|day| before.shift(fleet, *day))
+        .max_by(|a, b| a.t.total_cmp(&b.t))
 }
 
 /// A device's days against its level: the bundle's, else what its days before the signal say, else that of the others.

@@ -15,7 +15,8 @@ pub use container::{PART_ONNX, PART_REFERENCE, Part, seal};
 pub use error::{OrderError, SignatureError, VerifyError};
 pub use keys::{KeyListChange, KeyRing};
 pub use manifest::{
-    Calibration, DailyErrors, GoldenVector, Learnt, LevelCoverage, Manifest, ModelScore, Training,
+    Calibration, DailyBias, DailyErrors, GoldenVector, Learnt, LevelCoverage, Manifest, ModelScore,
+    Training,
 };
 pub use order::{Me, OrderedModel, VerifiedCommand, VerifiedOrder, verify_command, verify_order};
 pub use signed::Kind;

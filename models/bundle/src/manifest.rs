@@ -102,6 +102,22 @@ pub struct DailyErrors {
     /// Levels of devices that were learnt from, at most [`MAX_LEVELS`]; any other device begins at `mean`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub levels: BTreeMap<String, f64>,
+    /// What the mean errors of the same days were like; none in bundles that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias: Option<DailyBias>,
+}
+
+/// The mean error of a UTC day (actual less forecast) over the device's usual absolute error, while the model is right.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DailyBias {
+    /// Standard deviation of one device's days around its level.
+    pub std: f64,
+    /// Lag-1 autocorrelation of the same, 0 to 0.95.
+    pub lag1: f64,
+    /// Standard deviation of the days after averaging over devices.
+    pub fleet_std: f64,
+    /// Levels of the devices that [`DailyErrors::levels`] names.
+    pub levels: BTreeMap<String, f64>,
 }
 
 /// A window with the target in so much of its lookback is a full one, however full those of the calibration were.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fieldcast_bundle::manifest::MAX_LEVELS;
-use fieldcast_bundle::{Calibration, DailyErrors, LevelCoverage};
+use fieldcast_bundle::{Calibration, DailyBias, DailyErrors, LevelCoverage};
 
 use crate::baselines::Outcome;
 
@@ -112,11 +112,19 @@ fn daily_errors(outcomes: &[Outcome], period: i64, names: &[String]) -> DailyErr
     days.errors(names)
 }
 
+/// Sums over the errors of a day.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sums {
+    absolute: f64,
+    signed: f64,
+    count: f64,
+}
+
 /// Sums behind [`DailyErrors`].
 #[derive(Debug, Default)]
 pub(crate) struct Days {
-    /// Sum and count of absolute errors of each series' day.
-    sums: BTreeMap<(usize, i64), (f64, f64)>,
+    /// Of the errors of each series' day.
+    sums: BTreeMap<(usize, i64), Sums>,
     /// How full the windows were.
     observed: Vec<f64>,
 }
@@ -132,13 +140,15 @@ impl Days {
     ) {
         self.observed.push(observed);
         for (h, (mean, actual)) in mean.iter().zip(actual).enumerate() {
-            let error = (actual - mean).abs();
+            let error = actual - mean;
             if error.is_finite() {
                 let time = time + (h as i64 + 1) * period;
                 // A day ends with the row at its midnight, which holds what was measured before it.
                 let day = (series, (time - 1).div_euclid(DAY_MS));
                 let day = self.sums.entry(day).or_default();
-                *day = (day.0 + error, day.1 + 1.0);
+                day.absolute += error.abs();
+                day.signed += error;
+                day.count += 1.0;
             }
         }
     }
@@ -147,58 +157,92 @@ impl Days {
     /// autocorrelation are those of the days around it. The autocorrelation takes neighbouring days of one device and Kendall's
     /// (1954) correction. Of a fleet too large to name no level is told: each device then learns its own.
     pub(crate) fn errors(mut self, names: &[String]) -> DailyErrors {
-        let mut devices: BTreeMap<usize, Vec<(i64, f64)>> = BTreeMap::new();
-        for ((series, day), (sum, count)) in self.sums {
-            if sum > 0.0 {
-                let logs = devices.entry(series).or_default();
-                logs.push((day, (sum / count).ln()));
+        let by_device = |value: &dyn Fn(usize, &Sums) -> Option<f64>| {
+            let mut devices: BTreeMap<usize, Vec<(i64, f64)>> = BTreeMap::new();
+            for ((series, day), sums) in self.sums.iter().filter(|(_, s)| s.absolute > 0.0) {
+                if let Some(value) = value(*series, sums) {
+                    devices.entry(*series).or_default().push((*day, value));
+                }
             }
+            Around::of(&devices)
+        };
+        let errors = by_device(&|_, s| Some((s.absolute / s.count).ln()));
+        let bias =
+            by_device(&|series, s| Some(s.signed / s.count / errors.levels.get(&series)?.exp()));
+        let shares = &mut self.observed;
+        shares.sort_unstable_by(f64::total_cmp);
+        let n = errors.levels.len().max(1) as f64;
+        let mean = errors.levels.values().sum::<f64>() / n;
+        let apart: f64 = errors.levels.values().map(|l| (l - mean).powi(2)).sum();
+        DailyErrors {
+            mean,
+            between: (apart / (n - 1.0).max(1.0)).sqrt(),
+            std: errors.std,
+            lag1: errors.lag1,
+            fleet_std: errors.fleet_std,
+            days: errors.days,
+            observed: (!shares.is_empty()).then(|| order_statistic(shares, LEAST_FULL)),
+            levels: errors.named(names),
+            bias: Some(DailyBias {
+                std: bias.std,
+                lag1: bias.lag1,
+                fleet_std: bias.fleet_std,
+                levels: bias.named(names),
+            }),
         }
+    }
+}
+
+/// What days of devices are like around each one's level.
+struct Around {
+    levels: BTreeMap<usize, f64>,
+    std: f64,
+    lag1: f64,
+    fleet_std: f64,
+    days: usize,
+}
+
+impl Around {
+    fn of(devices: &BTreeMap<usize, Vec<(i64, f64)>>) -> Self {
         let (mut squares, mut products, mut count) = (0.0, 0.0, 0.0_f64);
-        let mut levels = Vec::with_capacity(devices.len());
+        let mut levels = BTreeMap::new();
         let mut fleet: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
-        for (series, logs) in &devices {
-            let level = logs.iter().map(|(_, l)| l).sum::<f64>() / logs.len() as f64;
-            levels.push((*series, level));
-            squares += logs.iter().map(|(_, l)| (l - level).powi(2)).sum::<f64>();
-            let neighbours = logs.windows(2).filter(|w| w[1].0 == w[0].0 + 1);
+        for (series, days) in devices {
+            let level = days.iter().map(|(_, v)| v).sum::<f64>() / days.len() as f64;
+            levels.insert(*series, level);
+            squares += days.iter().map(|(_, v)| (v - level).powi(2)).sum::<f64>();
+            let neighbours = days.windows(2).filter(|w| w[1].0 == w[0].0 + 1);
             products += neighbours
                 .map(|w| (w[0].1 - level) * (w[1].1 - level))
                 .sum::<f64>();
-            count += logs.len() as f64;
-            for (day, log) in logs {
+            count += days.len() as f64;
+            for (day, value) in days {
                 let sum = fleet.entry(*day).or_default();
-                *sum = (sum.0 + log - level, sum.1 + 1.0);
+                *sum = (sum.0 + value - level, sum.1 + 1.0);
             }
         }
-        let n = levels.len().max(1) as f64;
-        let mean = levels.iter().map(|(_, l)| l).sum::<f64>() / n;
-        let apart: f64 = levels.iter().map(|(_, l)| (l - mean).powi(2)).sum();
         let raw = if squares > 0.0 {
             products / squares
         } else {
             0.0
         };
-        let shares = &mut self.observed;
-        shares.sort_unstable_by(f64::total_cmp);
         let own = fleet.len().max(1) as f64;
         let together: f64 = fleet.values().map(|(sum, n)| (sum / n).powi(2)).sum();
-        let named = |(series, level): (usize, f64)| Some((names.get(series)?.clone(), level));
-        let named = if levels.len() <= MAX_LEVELS {
-            levels.into_iter().filter_map(named).collect()
-        } else {
-            BTreeMap::new()
-        };
-        DailyErrors {
-            mean,
-            between: (apart / (n - 1.0).max(1.0)).sqrt(),
-            std: (squares / (count - n).max(1.0)).sqrt(),
+        Self {
+            std: (squares / (count - levels.len().max(1) as f64).max(1.0)).sqrt(),
             lag1: shrunk(raw + (1.0 + 4.0 * raw) / own, own).clamp(0.0, 0.95),
             fleet_std: (together / (own - 1.0).max(1.0)).sqrt(),
             days: fleet.len(),
-            observed: (!shares.is_empty()).then(|| order_statistic(shares, LEAST_FULL)),
-            levels: named,
+            levels,
         }
+    }
+
+    fn named(&self, names: &[String]) -> BTreeMap<String, f64> {
+        if self.levels.len() > MAX_LEVELS {
+            return BTreeMap::new();
+        }
+        let named = |(series, level): (&usize, &f64)| Some((names.get(*series)?.clone(), *level));
+        self.levels.iter().filter_map(named).collect()
     }
 }
 
@@ -243,6 +287,7 @@ fn crossed_coverage(outcomes: &[Outcome], horizon: usize, levels: &[f64]) -> Vec
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -329,6 +374,22 @@ mod tests {
         assert_eq!(both.days, one.days);
         assert!((both.levels["large"] - both.levels["small"] - 20.0_f64.ln()).abs() < 1e-9);
         assert!((both.between - 20.0_f64.ln() / 2.0_f64.sqrt()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn mean_errors_are_told_in_usual_ones_around_each_devices_own() {
+        let mut list = outcomes(4_000);
+        let unbiased = daily_errors(&list, DAY_MS / 24, &devices()).bias.unwrap();
+        assert!(unbiased.levels["large"].abs() < 0.05, "{unbiased:?}");
+        // Forecasts that are too low by half of the mean absolute error, which that hardly changes.
+        list.iter_mut()
+            .flat_map(|o| &mut o.actual)
+            .for_each(|a| *a += 1.6);
+        let all = daily_errors(&list, DAY_MS / 24, &devices());
+        let bias = all.bias.unwrap();
+        let level = 1.6 / all.levels["large"].exp();
+        assert!((bias.levels["large"] - level).abs() < 0.05, "{bias:?}");
+        assert!((bias.std / unbiased.std - 1.0).abs() < 0.1 && bias.std < 0.5);
     }
 
     #[test]
