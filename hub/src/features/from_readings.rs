@@ -63,7 +63,7 @@ impl<'a> Made<'a> {
     ///
     /// # Errors
     /// The database.
-    pub(super) async fn to_learn(mut self) -> Result<Self> {
+    pub(super) async fn with_faults(mut self) -> Result<Self> {
         let span = (self.after, self.rows.1);
         self.faults = self
             .store

@@ -159,7 +159,7 @@ async fn one(
 ) -> Result<()> {
     for span in &due.spans {
         let made = Made::new(store, spec, device, *span, Some(mark));
-        let mut made = made.to_learn().await?;
+        let mut made = made.with_faults().await?;
         while let Some(rows) = made.next().await? {
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
                 continue;
@@ -237,7 +237,7 @@ impl<'a> Kept<'a> {
         mark: DateTime<Utc>,
     ) -> Result<Vec<FeatureRow>> {
         let (rows, made) = self.parts(device, span, mark).await?;
-        made.to_learn().await?.all(rows, KeptRow::learnt).await
+        made.with_faults().await?.all(rows, KeptRow::learnt).await
     }
 
     /// What is kept, and what is still to be made.

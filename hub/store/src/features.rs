@@ -282,7 +282,8 @@ impl Store {
         (from, to): (Millis, Millis),
         known: DateTime<Utc>,
     ) -> Result<Vec<KeptRow>> {
-        let rows: Vec<(DateTime<Utc>, Vec<f64>, Option<Vec<f64>>)> = sqlx::query_as(
+        type Row = (DateTime<Utc>, Vec<f64>, Option<Vec<f64>>);
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT DISTINCT ON (time) time, values, learnt FROM feature_rows
              WHERE feature_set = $1 AND device = $2 AND time > $3 AND time <= $4 AND known_at <= $5
              ORDER BY time, known_at DESC",
