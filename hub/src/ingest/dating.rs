@@ -1,6 +1,7 @@
 //! Whether a batch's readings carry the right time (P9): pure functions of its clocks and its boot's anchors, no I/O.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use fieldcast_features::Millis;
 use fieldcast_store::clocks::Anchor;
@@ -65,25 +66,39 @@ pub fn date(clock: &pb::ClockStamp, anchors: &[Anchor]) -> Dating {
     }
 }
 
-/// The job with the times of its device-dated readings put right.
+/// The job with the times of its device-dated readings put right, and those of what was found in them.
 #[must_use]
 pub fn corrected<'a>(job: &'a Job, dating: Dating) -> Cow<'a, Job> {
     let Dating::Off(offset) = dating else {
         return Cow::Borrowed(job);
     };
     let mut job = job.clone();
+    let mut dated = BTreeSet::new();
     for record in &mut job.batch.records {
         if let RecordBody::Reading(r) = &mut record.body
             && r.time_source == pb::TimeSource::Device
         {
             r.time = r.time.saturating_add(offset);
+            dated.insert(r.sensor.clone());
+        }
+    }
+    for record in &mut job.batch.records {
+        if let RecordBody::Drift(m) = &mut record.body
+            && m.kind() == pb::DriftKind::Sensor
+            && dated.contains(&m.sensor)
+        {
+            m.time_ms = m.time_ms.saturating_add(offset);
+            m.onset_ms = m.onset_ms.saturating_add(offset);
         }
     }
     Cow::Owned(job)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use fieldcast_wire::{Batch, DeviceId, Epoch, Reading, Record, Sha256};
+
     use super::*;
 
     fn clock(monotonic_ms: i64, wall_ms: i64) -> pb::ClockStamp {
@@ -120,6 +135,56 @@ mod tests {
             ..clock(0, 0)
         };
         assert_eq!(date(&vouched, &[]), Dating::Right);
+    }
+
+    #[test]
+    fn what_was_found_in_a_sensors_readings_moves_with_them() {
+        let reading = |sensor: &str, time_source| {
+            RecordBody::Reading(Reading {
+                sensor: sensor.into(),
+                time: 1_000,
+                value: 1.0,
+                quality: 0,
+                time_source,
+            })
+        };
+        let fault = |sensor: &str| {
+            RecordBody::Drift(pb::DriftSignal {
+                kind: pb::DriftKind::Sensor as i32,
+                sensor: sensor.into(),
+                time_ms: 1_000,
+                onset_ms: 400,
+                ..pb::DriftSignal::default()
+            })
+        };
+        let bodies = [
+            fault("live"),
+            reading("live", pb::TimeSource::Device),
+            reading("replayed", pb::TimeSource::External),
+            fault("replayed"),
+        ];
+        let records = (1..).zip(bodies).map(|(seq, body)| Record { seq, body });
+        let job = Job {
+            device: DeviceId::new("a").unwrap(),
+            batch: Batch {
+                epoch: Epoch::from_slice(&[1; 16]).unwrap(),
+                number: 1,
+                first_seq: 1,
+                last_seq: 4,
+                clock: clock(0, 0),
+                records: records.collect(),
+            },
+            bytes: Vec::new(),
+            digest: Sha256::of(b""),
+            rejected: Vec::new(),
+            live: true,
+        };
+        let moved = corrected(&job, Dating::Off(50));
+        let spans = moved.batch.records.iter().filter_map(|r| match &r.body {
+            RecordBody::Drift(m) => Some((m.onset_ms, m.time_ms)),
+            _ => None,
+        });
+        assert_eq!(spans.collect::<Vec<_>>(), [(450, 1_050), (400, 1_000)]);
     }
 
     #[test]
