@@ -289,6 +289,7 @@ async fn what_a_fault_spoilt_before_it_was_found_is_forecast_from_and_not_learnt
     }
     let last = marks.last().unwrap().0;
     let learnt = take(store, &f, MIN_TIME_MS, last).await.unwrap();
+    let told = learnt[0].spoilt;
     let learnt = there(&learnt[0].rows);
     let wrong: Vec<&i64> = learnt.iter().filter(|h| spoilt(**h)).collect();
     assert_eq!(wrong, Vec::<&i64>::new(), "spoilt, and learnt from");
@@ -297,6 +298,7 @@ async fn what_a_fault_spoilt_before_it_was_found_is_forecast_from_and_not_learnt
     let forecast = there(&rows.unwrap());
     let early = forecast.difference(&learnt).count();
     assert!(early > 80, "{early}: what devices had before they knew");
+    assert_eq!(told, early);
     assert!(forecast.difference(&learnt).all(|h| spoilt(*h)));
     // The day on which the sensor stuck nobody knew of it, and that stays what was known then.
     for (mark, then) in &marks {

@@ -420,7 +420,7 @@ async fn daily(
             continue;
         }
         // What a broken sensor gave is no error of the model's.
-        let rows = kept.rows_to_learn(&device, span, mark).await?;
+        let (rows, _) = kept.rows_to_learn(&device, span, mark).await?;
         let target = spec.target_channel();
         let actual: HashMap<Millis, f64> = rows
             .iter()

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use fieldcast_features::grid::floor_of;
-use fieldcast_features::resample::{completed, resample_sparse};
+use fieldcast_features::resample::resample_sparse;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Quality, Sample};
 use fieldcast_store::features::KeptRow;
 use fieldcast_store::readings::StoredReading;
@@ -114,19 +114,15 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// All that are left behind `rows`, with those of NaN between them; of each what `side` takes.
+    /// Those behind `rows` too.
     ///
     /// # Errors
     /// The database.
-    pub(super) async fn all(
-        mut self,
-        mut rows: Vec<KeptRow>,
-        side: fn(KeptRow) -> FeatureRow,
-    ) -> Result<Vec<FeatureRow>> {
+    pub(super) async fn all(mut self, mut rows: Vec<KeptRow>) -> Result<Vec<KeptRow>> {
         while let Some(more) = self.next().await? {
             rows.extend(more);
         }
-        Ok(completed(self.spec, rows.into_iter().map(side).collect()))
+        Ok(rows)
     }
 }
 

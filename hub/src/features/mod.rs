@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use fieldcast_features::resample::completed;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, PIPELINE_VERSION};
 use fieldcast_store::features::{Arrived, FeatureSet, KeptRow};
 use fieldcast_store::{Result, Store, StoreError};
@@ -222,11 +223,11 @@ impl<'a> Kept<'a> {
         mark: DateTime<Utc>,
     ) -> Result<Vec<FeatureRow>> {
         let (rows, made) = self.parts(device, span, mark).await?;
-        made.all(rows, |kept| kept.row).await
+        Ok(forecast_from(self.spec, made.all(rows).await?))
     }
 
     /// As [`Self::rows`], without the readings that faults of sensors had spoilt, as far as the device had told by then: what a
-    /// device forecast from before it knew is nothing to learn from.
+    /// device forecast from before it knew is nothing to learn from. And in how many rows that makes a difference.
     ///
     /// # Errors
     /// The database.
@@ -235,9 +236,12 @@ impl<'a> Kept<'a> {
         device: &str,
         span: (Millis, Millis),
         mark: DateTime<Utc>,
-    ) -> Result<Vec<FeatureRow>> {
+    ) -> Result<(Vec<FeatureRow>, usize)> {
         let (rows, made) = self.parts(device, span, mark).await?;
-        made.with_faults().await?.all(rows, KeptRow::learnt).await
+        let all = made.with_faults().await?.all(rows).await?;
+        let spoilt = all.iter().filter(|kept| kept.learnt.is_some()).count();
+        let rows = all.into_iter().map(KeptRow::learnt).collect();
+        Ok((completed(self.spec, rows), spoilt))
     }
 
     /// What is kept, and what is still to be made.
@@ -273,9 +277,13 @@ pub async fn newest_rows(
     device: &str,
     span: (Millis, Millis),
 ) -> Result<Vec<FeatureRow>> {
-    Made::new(store, spec, device, span, None)
-        .all(Vec::new(), |kept| kept.row)
-        .await
+    let made = Made::new(store, spec, device, span, None);
+    Ok(forecast_from(spec, made.all(Vec::new()).await?))
+}
+
+/// The rows as a device has them, with those of NaN between them.
+fn forecast_from(spec: &ForecasterSpec, kept: Vec<KeptRow>) -> Vec<FeatureRow> {
+    completed(spec, kept.into_iter().map(|kept| kept.row).collect())
 }
 
 /// Makes the rows of all forecasters, each minute while this hub leads, until cancelled.

@@ -29,6 +29,7 @@ fn device(
     DeviceRows {
         device: name.into(),
         rows: rows.collect(),
+        spoilt: 0,
     }
 }
 

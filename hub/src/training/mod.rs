@@ -166,6 +166,12 @@ pub async fn run(
         &hex(&digest)[..12],
         data.len()
     ));
+    let spoilt: usize = data.iter().map(|d| d.spoilt).sum();
+    if spoilt > 0 {
+        handle.line(format!(
+            "in {spoilt} of the rows what sensors' faults had spoilt before they were found is left out"
+        ));
+    }
     if let Some(earlier) = &again {
         earlier.check(&hex(&digest))?;
     }

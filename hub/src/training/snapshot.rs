@@ -13,6 +13,8 @@ pub struct DeviceRows {
     pub device: String,
     /// Rows by time.
     pub rows: Vec<FeatureRow>,
+    /// Of how many of them something is left out that a sensor's fault had spoilt.
+    pub spoilt: usize,
 }
 
 /// The rows of every selected device that has some, of the readings received until a mark of [`features::advance`], but for what
@@ -30,9 +32,13 @@ pub async fn take(
     let mut all = Vec::new();
     let span = (from, fieldcast_wire::caps::MAX_TIME_MS);
     for device in features::devices(store, spec).await? {
-        let rows = kept.rows_to_learn(&device, span, mark).await?;
+        let (rows, spoilt) = kept.rows_to_learn(&device, span, mark).await?;
         if !rows.is_empty() {
-            all.push(DeviceRows { device, rows });
+            all.push(DeviceRows {
+                device,
+                rows,
+                spoilt,
+            });
         }
     }
     Ok(all)
