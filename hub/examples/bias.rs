@@ -43,7 +43,7 @@ const DRAWN: usize = 60;
 const AHEAD: usize = 24;
 const WEEK: usize = 168;
 const DAY_MS: i64 = 86_400_000;
-/// What one miss widens an interval by, and what lies inside narrows it by a quarter of (the rate of decision 0009, near ends).
+/// What one miss widens an interval by, and a quarter of it what lies inside narrows it by: about the rate of decision 0009.
 const WIDENS: f64 = 0.011;
 
 #[derive(Clone, Copy, Default)]
