@@ -18,6 +18,7 @@ use fieldcast_wire::caps::MAX_NAME;
 use fieldcast_wire::{Batch, BatchError, DeviceId, DeviceTopic, Epoch, SCHEMA, Sha256, batch, pb};
 use prost::Message as _;
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::downlink::Downlink;
@@ -31,6 +32,8 @@ pub use writer::{Ingestor, Written};
 /// Most batches that share a transaction, and most bytes of them.
 const GROUP: usize = 64;
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Transactions begin so far apart, so that batches of many devices share one; a batch that comes alone does not wait.
+const APART: Duration = Duration::from_millis(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// A batch on its way into the tables.
@@ -110,6 +113,7 @@ pub async fn run(
     events: broadcast::Sender<HubEvent>,
     end: CancellationToken,
 ) {
+    let mut gathered_until = Instant::now();
     loop {
         let first = tokio::select! {
             first = telemetry.recv() => first,
@@ -119,12 +123,13 @@ pub async fn run(
         let mut bytes = first.payload.len();
         let mut group = vec![first];
         while group.len() < GROUP && bytes < GROUP_BYTES {
-            let Ok(next) = telemetry.try_recv() else {
+            let Ok(Some(next)) = timeout_at(gathered_until, telemetry.recv()).await else {
                 break;
             };
             bytes += next.payload.len();
             group.push(next);
         }
+        gathered_until = Instant::now() + APART;
         tokio::select! {
             () = take(&mut ingestor, group, &downlink, &out, &events) => {}
             () = end.cancelled() => return,

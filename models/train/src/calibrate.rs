@@ -8,6 +8,8 @@ use fieldcast_bundle::{Calibration, DailyBias, DailyErrors, LevelCoverage};
 use crate::baselines::Outcome;
 
 const DAY_MS: i64 = 86_400_000;
+/// What a side of an interval has of the other at least.
+const LEAST_SIDE: f64 = 0.1;
 /// So many of the least full windows do not say how full windows are.
 const LEAST_FULL: f64 = 0.05;
 
@@ -47,16 +49,29 @@ pub(crate) fn conformal_offsets(outcomes: &[Outcome], horizon: usize, levels: &[
 
 /// Offsets `[H, Q]` made to lead outward from the median: none at 0.5, none above 0 below it, none below 0 above it.
 ///
-/// The median is the model's own: moving it to the calibration part's would take a season's bias for a lasting one.
+/// The median is the model's own: moving it to the calibration part's would take a season's bias for a lasting one. The side that such
+/// a bias leaves empty keeps a share of the other: a device widens sides by factors, and no factor would open a shut one.
 pub(crate) fn outward(offsets: &[f64], levels: &[f64]) -> Vec<f64> {
-    let pairs = offsets.iter().zip(levels.iter().cycle());
-    pairs
-        .map(|(offset, level)| match level.total_cmp(&0.5) {
-            std::cmp::Ordering::Less => offset.min(0.0),
-            std::cmp::Ordering::Equal => 0.0,
-            std::cmp::Ordering::Greater => offset.max(0.0),
-        })
-        .collect()
+    let side = |offset: f64, level: f64| match level.total_cmp(&0.5) {
+        std::cmp::Ordering::Less => (-offset).max(0.0),
+        std::cmp::Ordering::Equal => 0.0,
+        std::cmp::Ordering::Greater => offset.max(0.0),
+    };
+    let of_step = |offsets: &[f64]| {
+        let sides: Vec<f64> = offsets
+            .iter()
+            .zip(levels)
+            .map(|(o, l)| side(*o, *l))
+            .collect();
+        let opposite = |level: f64| levels.iter().position(|l| (l + level - 1.0).abs() < 1e-9);
+        let open = |(i, level): (usize, &f64)| {
+            let other = opposite(*level).map_or(0.0, |other| sides[other]);
+            (level - 0.5).signum() * sides[i].max(LEAST_SIDE * other)
+        };
+        levels.iter().enumerate().map(open).collect::<Vec<f64>>()
+    };
+    let steps = offsets.chunks_exact(levels.len().max(1));
+    steps.flat_map(of_step).collect()
 }
 
 /// The order statistic of split conformal at `level`; 0 without any residual.
@@ -337,6 +352,18 @@ mod tests {
                 .chunks(5)
                 .all(|row| row.windows(2).all(|w| w[0] <= w[1]))
         );
+    }
+
+    #[test]
+    fn a_side_that_a_bias_leaves_empty_stays_open() {
+        let levels = [0.025, 0.1, 0.5, 0.9, 0.975];
+        let low = outward(&[-4.0, -3.0, -1.0, -0.2, 1.0], &levels);
+        assert_eq!(low, [-4.0, -3.0, 0.0, 3.0 * LEAST_SIDE, 1.0]);
+        let two_steps = [0.5, 1.0, 2.0, 5.0, 8.0, -2.0, -1.0, 0.0, 1.0, 2.0];
+        let high = outward(&two_steps, &levels);
+        assert_eq!(high[..5], [-0.8, -0.5, 0.0, 5.0, 8.0]);
+        assert_eq!(high[5..], two_steps[5..]);
+        assert_eq!(outward(&[0.3], &[0.9]), [0.3]);
     }
 
     #[test]

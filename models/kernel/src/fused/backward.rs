@@ -73,16 +73,28 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
                                 }
                             }
                             if (n + 1) * block < 4 * hidden {
-                                let sums =
-                                    product::<S, V, N, 0>(simd, weights, rows, from, [], sums);
+                                let [sums] = product::<S, V, N, 1, 0>(
+                                    simd,
+                                    [weights],
+                                    rows,
+                                    from,
+                                    [],
+                                    [sums],
+                                );
                                 for (kept, sum) in d_hidden.chunks_exact_mut(V).zip(&sums) {
                                     kept[from..from + N].copy_from_slice(sum);
                                 }
                                 continue;
                             }
                             let ahead = [bytemuck::cast_slice(gates)];
-                            let sums =
-                                product::<S, V, N, 1>(simd, weights, rows, from, ahead, sums);
+                            let [sums] = product::<S, V, N, 1, 1>(
+                                simd,
+                                [weights],
+                                rows,
+                                from,
+                                ahead,
+                                [sums],
+                            );
                             let units = gates
                                 .chunks_exact_mut(4 * V)
                                 .zip(before.chunks_exact(V))

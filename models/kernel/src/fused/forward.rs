@@ -9,9 +9,9 @@ use super::{Shape, Shard, gates};
 /// a row overlap, where the products in between would keep them apart.
 const GROUP: usize = 8;
 
-/// `V` vectors side by side, `N` of them at a time: 4 x `N` sums stay in registers over the whole product.
+/// `V` vectors side by side, `N` of them and `U` units at a time: 4 x `N` x `U` sums stay in registers over the whole product.
 #[inline(always)]
-pub(super) fn run<S: Simd, const V: usize, const N: usize>(
+pub(super) fn run<S: Simd, const V: usize, const N: usize, const U: usize>(
     simd: S,
     shape: Shape,
     weights: &[f32],
@@ -45,17 +45,18 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
                     .zip(before.chunks(GROUP * V).zip(after.chunks_mut(GROUP * V)))
                     .zip(next.chunks_mut(GROUP * V));
                 for ((((gates, weights), tanh_cell), (before, after)), next) in groups {
-                    let units = gates
-                        .chunks_exact_mut(4 * V)
-                        .zip(weights.chunks_exact(4 * shape.rows()));
+                    let width = 4 * shape.rows();
+                    let units = gates.chunks_mut(U * 4 * V).zip(weights.chunks(U * width));
                     for (gates, weights) in units {
-                        for from in (0..V).step_by(N) {
-                            let none = [[simd.splat_f32s(0.0); N]; 4];
-                            let weights = &weights[..4 * rows];
-                            let sums = product::<S, V, N, 0>(simd, weights, now, from, [], none);
-                            for (gate, sums) in gates.chunks_exact_mut(V).zip(&sums) {
-                                gate[from..from + N].copy_from_slice(sums);
-                            }
+                        if gates.len() == U * 4 * V {
+                            let weights =
+                                std::array::from_fn(|u| &weights[u * width..][..4 * rows]);
+                            sums::<S, V, N, U>(simd, weights, now, gates);
+                            continue;
+                        }
+                        let units = gates.chunks_exact_mut(4 * V).zip(weights.chunks(width));
+                        for (gates, weights) in units {
+                            sums::<S, V, N, 1>(simd, [&weights[..4 * rows]], now, gates);
                         }
                     }
                     let units = gates
@@ -82,4 +83,21 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize>(
             }
         },
     );
+}
+
+/// Gates of `U` units before activation.
+#[inline(always)]
+fn sums<S: Simd, const V: usize, const N: usize, const U: usize>(
+    simd: S,
+    weights: [&[f32]; U],
+    rows: &[S::f32s],
+    gates: &mut [S::f32s],
+) {
+    for from in (0..V).step_by(N) {
+        let none = [[[simd.splat_f32s(0.0); N]; 4]; U];
+        let sums = product::<S, V, N, U, 0>(simd, weights, rows, from, [], none);
+        for (gate, sums) in gates.chunks_exact_mut(V).zip(sums.as_flattened()) {
+            gate[from..from + N].copy_from_slice(sums);
+        }
+    }
 }

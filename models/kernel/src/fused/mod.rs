@@ -249,10 +249,11 @@ impl WithSimd for ForwardPass<'_> {
             let x = &self.x[begin * shape.steps * shape.input..];
             shard.load(shape, vectors * S::F32_LANES, x);
             match (vectors, S::REGISTER_COUNT >= 32) {
-                (1, _) => forward::run::<S, 1, 1>(simd, shape, packed, shard),
-                (2, _) => forward::run::<S, 2, 2>(simd, shape, packed, shard),
-                (_, false) => forward::run::<S, 4, 2>(simd, shape, packed, shard),
-                (_, true) => forward::run::<S, 4, 4>(simd, shape, packed, shard),
+                (1, _) => forward::run::<S, 1, 1, 2>(simd, shape, packed, shard),
+                (2, false) => forward::run::<S, 2, 2, 1>(simd, shape, packed, shard),
+                (2, true) => forward::run::<S, 2, 2, 2>(simd, shape, packed, shard),
+                (_, false) => forward::run::<S, 4, 2, 1>(simd, shape, packed, shard),
+                (_, true) => forward::run::<S, 4, 4, 1>(simd, shape, packed, shard),
             }
             shard.store_last(
                 shape,
