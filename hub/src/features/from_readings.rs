@@ -107,7 +107,9 @@ impl<'a> Made<'a> {
                 self.span = self.span.saturating_mul(2).min(SPAN.1.max(period));
             }
             self.after = until;
-            let made = || kept(self.spec, &self.sensors, &readings, &self.faults);
+            let near = |f: &&SensorFault| f.to > span.0 && f.from <= span.1;
+            let faults: Vec<_> = self.faults.iter().filter(near).collect();
+            let made = || kept(self.spec, &self.sensors, &readings, &faults);
             let mut rows = tokio::task::block_in_place(made);
             rows.retain(|r| r.row.time > from && r.row.time <= to);
             return Ok(Some(rows));
@@ -130,7 +132,7 @@ fn kept(
     spec: &ForecasterSpec,
     sensors: &[String],
     readings: &[StoredReading],
-    faults: &[SensorFault],
+    faults: &[&SensorFault],
 ) -> Vec<KeptRow> {
     let spoilt = |r: &StoredReading| faults.iter().any(|f| f.holds(&r.sensor, r.time));
     let rows = made(spec, sensors, readings, |_| false);

@@ -28,11 +28,7 @@ impl SensorFault {
 }
 
 /// Silence spoils no reading, and a time that cannot be true is no bound of a span.
-macro_rules! spoilt {
-    () => {
-        "kind = 'sensor' AND detector NOT IN ('missing', 'clock') AND onset < time"
-    };
-}
+const SPOILT: &str = "kind = 'sensor' AND detector NOT IN ('missing', 'clock') AND onset < time";
 
 impl Store {
     /// The faults of some sensors of a device with spoilt readings in `(from, to]`, as far as the device had told of them by `known`.
@@ -46,20 +42,20 @@ impl Store {
         (from, to): (Millis, Millis),
         known: Option<DateTime<Utc>>,
     ) -> Result<Vec<SensorFault>> {
-        let rows: Vec<(String, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(concat!(
-            "SELECT sensor, onset, time FROM drift_signals
+        let rows: Vec<(String, DateTime<Utc>, DateTime<Utc>)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!(
+                "SELECT sensor, onset, time FROM drift_signals
              WHERE device = $1 AND sensor = ANY($2) AND time > $3 AND onset <= $4
-               AND ($5::timestamptz IS NULL OR received_at <= $5) AND ",
-            spoilt!()
-        ))
-        .bind(device)
-        .bind(sensors)
-        .bind(timestamp(from))
-        .bind(timestamp(to))
-        .bind(known)
-        .fetch_all(self.pool())
-        .await
-        .during(format!("read the sensor faults of device {device}"))?;
+               AND ($5::timestamptz IS NULL OR received_at <= $5) AND {SPOILT}"
+            )))
+            .bind(device)
+            .bind(sensors)
+            .bind(timestamp(from))
+            .bind(timestamp(to))
+            .bind(known)
+            .fetch_all(self.pool())
+            .await
+            .during(format!("read the sensor faults of device {device}"))?;
         let fault = |(sensor, from, to)| SensorFault {
             sensor,
             from: millis(from),
@@ -75,11 +71,10 @@ impl Store {
         sensors: &[String],
         (after, until): (DateTime<Utc>, DateTime<Utc>),
     ) -> Result<Vec<Arrived>> {
-        let rows: Vec<(String, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(concat!(
+        let rows: Vec<(String, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT device, onset, time FROM drift_signals
-             WHERE received_at > $1 AND received_at <= $2 AND device = ANY($3) AND sensor = ANY($4) AND ",
-            spoilt!()
-        ))
+             WHERE received_at > $1 AND received_at <= $2 AND device = ANY($3) AND sensor = ANY($4) AND {SPOILT}"
+        )))
         .bind(after)
         .bind(until)
         .bind(devices)
