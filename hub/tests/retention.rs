@@ -60,8 +60,8 @@ async fn which_readings_a_fault_spoilt_is_known_for_as_long_as_the_readings() {
         &bed,
         "INSERT INTO drift_signals (device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised,
             model_version, data_count, received_at)
-         SELECT 'a', kind, '', 's', 'stuck', 0, 0, 0, t, t, true, 0, 0, '2026-01-02' FROM unnest('{sensor,covariate}'::text[]) kind,
-            unnest('{2026-01-01,2026-01-03}'::timestamptz[]) t",
+         SELECT 'a', kind, '', 's', 'stuck', 0, 0, 0, t - spoilt, t, true, 0, 0, '2026-01-02' FROM unnest('{sensor,covariate}'::text[]) kind,
+            unnest('{2026-01-20,2026-02-03}'::timestamptz[]) t, unnest('{0,1 day}'::interval[]) spoilt",
     );
     let left = |kinds: &str| {
         let kinds =
@@ -73,10 +73,15 @@ async fn which_readings_a_fault_spoilt_is_known_for_as_long_as_the_readings() {
             .forget_records(at(JAN_2026 + 9 * DAY))
             .await
             .unwrap(),
-        2
+        6
     );
     left("sensor sensor");
-    bed.store.forget_readings(at(JAN_2026 + DAY)).await.unwrap();
+    // The month's readings are still there.
+    let within = at(JAN_2026 + 25 * DAY);
+    bed.store.forget_readings(within).await.unwrap();
+    left("sensor sensor");
+    let behind = at(JAN_2026 + 40 * DAY);
+    bed.store.forget_readings(behind).await.unwrap();
     left("sensor");
 }
 

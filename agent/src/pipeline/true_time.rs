@@ -10,61 +10,56 @@ const MEANT_MS: Millis = 2 * 3_600_000;
 /// Follows the wall clock of one process by the monotonic one, which nobody can set.
 ///
 /// ```text
-///   unknown ──synchronised──► followed ──step──► set elsewhere ──back──► followed
-///                                 ▲                    └──synchronised for two hours──► followed, from there
+///   unknown ──synchronised──► followed ──set back──► set back ──right again, or for two hours──► followed
+///      ▲                         │                      │
+///      └─────────────────────nobody vouches─────────────┘
 /// ```
-#[derive(Debug, Clone, Default, PartialEq)]
+/// A clock that is set forward is believed: so a time source puts right what stood still while a machine slept.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) enum TrueTime {
-    /// Nobody has vouched for the clock yet.
+    /// Nobody vouches for the clock.
     #[default]
     Unknown,
     /// Wall time less monotonic time.
     Followed(Millis),
-    /// The clock was set: what it was before, what it is, and since when by the monotonic clock.
-    SetElsewhere {
+    /// The clock was set back.
+    SetBack {
         /// Wall time less monotonic time before.
         before: Millis,
-        /// The same now.
-        after: Millis,
-        /// Monotonic time.
+        /// By the monotonic clock.
         since: Millis,
     },
 }
 
 impl TrueTime {
-    /// The true time by the machine's clocks, where somebody has vouched for the wall clock.
+    /// The true time by the machine's clocks, where somebody vouches for the wall clock.
     pub(super) fn now(
         &mut self,
         (wall, monotonic): (Millis, Millis),
         synchronised: bool,
     ) -> Option<Millis> {
+        if !synchronised {
+            *self = Self::Unknown;
+            return None;
+        }
         let offset = wall.saturating_sub(monotonic);
-        let near = |other: Millis| (offset - other).abs() <= STEP_MS;
-        let set = |before| Self::SetElsewhere {
-            before,
-            after: offset,
-            since: monotonic,
-        };
+        let back = |from: Millis| offset < from.saturating_sub(STEP_MS);
         *self = match *self {
-            Self::Unknown if synchronised => Self::Followed(offset),
-            Self::Unknown => Self::Unknown,
-            // Both clocks drift apart, slowly.
-            Self::Followed(known) if near(known) && synchronised => Self::Followed(offset),
-            Self::Followed(known) if near(known) => Self::Followed(known),
-            Self::Followed(known) => set(known),
-            Self::SetElsewhere { before, .. } if near(before) => Self::Followed(before),
-            Self::SetElsewhere { before, after, .. } if !near(after) || !synchronised => {
-                set(before)
+            Self::Followed(before) if back(before) => Self::SetBack {
+                before,
+                since: monotonic,
+            },
+            Self::SetBack { before, since }
+                if back(before) && monotonic.saturating_sub(since) <= MEANT_MS =>
+            {
+                Self::SetBack { before, since }
             }
-            Self::SetElsewhere { since, .. } if monotonic - since > MEANT_MS => {
-                Self::Followed(offset)
-            }
-            ref waits => waits.clone(),
+            // The two clocks drift apart, slowly.
+            Self::Unknown | Self::Followed(_) | Self::SetBack { .. } => Self::Followed(offset),
         };
         match *self {
-            Self::Unknown => None,
-            Self::Followed(_) => Some(wall),
-            Self::SetElsewhere { before, .. } => Some(monotonic.saturating_add(before)),
+            Self::SetBack { before, .. } => Some(monotonic.saturating_add(before)),
+            Self::Unknown | Self::Followed(_) => Some(wall),
         }
     }
 }
@@ -132,8 +127,17 @@ mod tests {
         time.now((9 * HOUR, 0), true);
         let set = |t: Millis| (2 * HOUR + t, t);
         assert_eq!(time.now(set(1), true), Some(9 * HOUR + 1));
-        assert_eq!(time.now(set(HOUR), false), Some(10 * HOUR));
         assert_eq!(time.now(set(2 * HOUR), true), Some(11 * HOUR));
-        assert_eq!(time.now(set(4 * HOUR), true), Some(6 * HOUR));
+        assert_eq!(time.now(set(2 * HOUR + 2), true), Some(4 * HOUR + 2));
+    }
+
+    #[test]
+    fn nothing_is_judged_while_nobody_vouches_and_a_step_forward_is_right() {
+        let mut time = TrueTime::default();
+        time.now((9 * HOUR, 0), true);
+        assert_eq!(time.now((2 * HOUR, 1), false), None);
+        assert_eq!(time.now((2 * HOUR, 2), true), Some(2 * HOUR));
+        assert_eq!(time.now((7 * HOUR, 3), true), Some(7 * HOUR));
+        assert_eq!(time, TrueTime::Followed(7 * HOUR - 3));
     }
 }

@@ -292,10 +292,11 @@ fn since(pair: &Pair, column: &Column) -> Option<Since> {
     } else {
         ((last - first) / PARTS).max(1)
     };
-    let began = onset(&before, &after, part_ms)?.max(first);
+    let began = onset(&before, &after, part_ms)?;
     Some(Since {
-        began,
-        from_first: began < first + part_ms,
+        began: began.max(first),
+        // The part that the first row lies in began before it.
+        from_first: began < first,
         to_the_day: part_ms == DAY_MS,
     })
 }

@@ -31,6 +31,8 @@ pub struct Bias {
     pub mean: f64,
     /// The same of each device.
     pub devices: BTreeMap<String, f64>,
+    /// Its mean errors of days, in the target's unit: what was judged.
+    pub daily: Vec<DeviceDays>,
 }
 
 /// Judges the mean errors of all closed days (`mean`: actual less forecast) beside the absolute ones (`errors`); none where they go on as
@@ -72,7 +74,7 @@ fn towards(
         let own = errors.iter().find(|d| d.device == device)?;
         let since = own.days.iter().filter(|(day, _)| *day >= shift.at);
         let logs: Vec<f64> = since.map(|(_, e)| e.max(1e-12).ln()).collect();
-        let level = promise.levels.get(device)?;
+        let level = promise.levels.get(device).filter(|_| !logs.is_empty())?;
         Some((logs.iter().sum::<f64>() / logs.len().max(1) as f64 - level).exp())
     };
     let mut means = BTreeMap::new();
@@ -91,11 +93,14 @@ fn towards(
             }
         })
         .collect();
-    let logs: f64 = each.iter().map(|d| d.ratio.ln()).sum();
-    let ratio = (logs / each.len().max(1) as f64).exp();
+    // One that was away since then says nothing.
+    let heard = each.iter().filter(|d| d.days > 0);
+    let (logs, count) = heard.fold((0.0, 0.0_f64), |(s, n), d| (s + d.ratio.ln(), n + 1.0));
+    let ratio = (logs / count.max(1.0)).exp();
     Some(Bias {
         mean: side * shift.mean,
         devices: means,
+        daily: mean.to_vec(),
         verdict: Verdict {
             confirmed: true,
             enough: true,
@@ -219,6 +224,29 @@ mod tests {
                 "{words}"
             );
         }
+    }
+
+    #[test]
+    fn a_device_that_was_away_since_then_says_nothing_of_the_errors() {
+        let [mut absolute, mut mean] = fleet_of(5, 4, 90, 60, &[0.9]);
+        let all = find(&absolute, &mean, &promise(4, 0.0)).unwrap().verdict;
+        for devices in [&mut absolute, &mut mean] {
+            devices[3].days.truncate(30);
+            for (_, error) in &mut devices[2].days {
+                *error *= 1e-3;
+            }
+        }
+        let mut promise = promise(4, 0.0);
+        promise.levels.insert("d2".into(), 2e-3_f64.ln());
+        promise.levels.insert("d3".into(), 1e-2_f64.ln());
+        let found = find(&absolute, &mean, &promise).unwrap().verdict;
+        assert!(
+            (found.ratio / all.ratio - 1.0).abs() < 0.1,
+            "{} {}",
+            found.ratio,
+            all.ratio
+        );
+        assert_eq!((found.devices[3].days, found.devices[3].ratio), (0, 1.0));
     }
 
     #[test]

@@ -303,7 +303,7 @@ impl Watched {
                 from - steps(2 * spec.lookback + spec.season_steps()),
                 until + horizon,
             );
-            let rows = kept.rows(&device, span, mark).await?;
+            let (rows, _) = kept.rows_to_learn(&device, span, mark).await?;
             let through = rows.last().map_or(from, |r| complete(r.time).min(until));
             if through <= from {
                 continue;

@@ -33,7 +33,7 @@ use crate::features::{self, Kept};
 use crate::page::{Course, Panel};
 use crate::training::{self, Request, admit};
 use crate::triggers::{self, policy::Policy};
-use verdict::{Decision, DeviceDays, LastRetrain, Rules, Verdict, decide};
+use verdict::{Decision, DeviceDays, DeviceVerdict, LastRetrain, Rules, Verdict, decide};
 
 const DAY_MS: Millis = 86_400_000;
 /// How far before the devices' estimate of the onset the hub looks for a better one.
@@ -217,8 +217,19 @@ async fn check(
         && let Some(found) = bias::find(&days, &means, &promise)
     {
         let verdict = &found.verdict;
-        let mut report = document(verdict, signals, &promise, rules, &means);
+        let mut report = document(verdict, signals, &promise, rules, &days);
         report["bias"] = json!(found);
+        let mean = |device: &DeviceVerdict| {
+            let mean = found.devices.get(&device.device).copied();
+            format!(
+                "mean error: {:.2} of the usual one over {} days (t = {:.1}); absolute error: {:.2} times the usual one",
+                mean.unwrap_or_default(),
+                device.days,
+                device.t,
+                device.ratio
+            )
+        };
+        report["panels"] = json!(panels(verdict, &found.daily, mean));
         // Whether it is more than one device's is decided already, by the bias and not by errors that it hardly changes.
         let rules = &Rules {
             min_ratio: 0.0,
@@ -467,21 +478,28 @@ fn document(
     rules: &Rules,
     days: &[DeviceDays],
 ) -> Value {
+    let absolute = |device: &DeviceVerdict| {
+        format!(
+            "absolute error: {:.2} times the usual one over {} days (t = {:.1})",
+            device.ratio, device.days, device.t
+        )
+    };
     json!({"words": judged.words, "verdict": judged, "signals": signals, "calibration": promise, "rules": rules,
-        "daily_errors": days, "panels": panels(judged, days)})
+        "daily_errors": days, "panels": panels(judged, days, absolute)})
 }
 
-/// Each device's daily errors as a time line.
-fn panels(judged: &Verdict, days: &[DeviceDays]) -> Vec<Panel> {
+/// Each device's daily errors as a time line, and what is said of it.
+fn panels(
+    judged: &Verdict,
+    days: &[DeviceDays],
+    words: impl Fn(&DeviceVerdict) -> String,
+) -> Vec<Panel> {
     let drawn = judged.devices.iter().take(DRAWN).filter_map(|device| {
         let own = days.iter().find(|d| d.device == device.device)?;
         Some(Panel {
             name: device.device.clone(),
             drift: device.drifted,
-            words: format!(
-                "absolute error: {:.2} times the usual one over {} days (t = {:.1})",
-                device.ratio, device.days, device.t
-            ),
+            words: words(device),
             bars: None,
             course: Course::of(&own.days, judged.onset - 1, Some(judged.onset)),
         })

@@ -6,7 +6,7 @@ use fieldcast_features::resample::resample_sparse;
 use fieldcast_features::{FeatureRow, ForecasterSpec, Millis, Quality, Sample};
 use fieldcast_store::features::KeptRow;
 use fieldcast_store::readings::StoredReading;
-use fieldcast_store::sensor_faults::SensorFault;
+use fieldcast_store::sensor_faults::Spoilt;
 use fieldcast_store::{Result, Store};
 
 /// Readings that are wanted at a time, and how many are taken at most unless one slot has more.
@@ -31,7 +31,7 @@ pub(super) struct Made<'a> {
     after: Millis,
     span: Millis,
     /// What is not learnt from, where somebody asks for that.
-    faults: Vec<SensorFault>,
+    faults: Spoilt,
 }
 
 impl<'a> Made<'a> {
@@ -55,7 +55,7 @@ impl<'a> Made<'a> {
             // The first row takes in readings from before `from` where that lies between two grid times.
             after: floor_of(rows.0, period),
             span: SPAN.0.max(period),
-            faults: Vec::new(),
+            faults: Spoilt::default(),
         }
     }
 
@@ -107,9 +107,7 @@ impl<'a> Made<'a> {
                 self.span = self.span.saturating_mul(2).min(SPAN.1.max(period));
             }
             self.after = until;
-            let near = |f: &&SensorFault| f.to > span.0 && f.from <= span.1;
-            let faults: Vec<_> = self.faults.iter().filter(near).collect();
-            let made = || kept(self.spec, &self.sensors, &readings, &faults);
+            let made = || kept(self.spec, &self.sensors, &readings, &self.faults);
             let mut rows = tokio::task::block_in_place(made);
             rows.retain(|r| r.row.time > from && r.row.time <= to);
             return Ok(Some(rows));
@@ -132,9 +130,9 @@ fn kept(
     spec: &ForecasterSpec,
     sensors: &[String],
     readings: &[StoredReading],
-    faults: &[&SensorFault],
+    faults: &Spoilt,
 ) -> Vec<KeptRow> {
-    let spoilt = |r: &StoredReading| faults.iter().any(|f| f.holds(&r.sensor, r.time));
+    let spoilt = |r: &StoredReading| faults.holds(&r.sensor, r.time);
     let rows = made(spec, sensors, readings, |_| false);
     if !readings.iter().any(spoilt) {
         let as_it_is = |row| KeptRow { row, learnt: None };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use fieldcast_features::Millis;
 use fieldcast_store::clocks::Anchor;
-use fieldcast_wire::{RecordBody, pb};
+use fieldcast_wire::{Reading, RecordBody, pb};
 
 use super::Job;
 
@@ -66,29 +66,46 @@ pub fn date(clock: &pb::ClockStamp, anchors: &[Anchor]) -> Dating {
     }
 }
 
-/// The job with the times of its device-dated readings put right, and those of what was found in them.
+/// The job with the times of its device-dated readings put right, and those of what was found in them. As long as nobody knows how far
+/// they are off, what was found is about no other readings.
 #[must_use]
 pub fn corrected<'a>(job: &'a Job, dating: Dating) -> Cow<'a, Job> {
-    let Dating::Off(offset) = dating else {
-        return Cow::Borrowed(job);
+    let offset = match dating {
+        Dating::Right => return Cow::Borrowed(job),
+        Dating::Unknown => None,
+        Dating::Off(offset) => Some(offset),
     };
-    let mut job = job.clone();
-    let mut dated = BTreeSet::new();
-    for record in &mut job.batch.records {
-        if let RecordBody::Reading(r) = &mut record.body
-            && r.time_source == pb::TimeSource::Device
-        {
-            r.time = r.time.saturating_add(offset);
-            dated.insert(r.sensor.clone());
-        }
+    let records = &job.batch.records;
+    let dated = |r: &Reading| r.time_source == pb::TimeSource::Device;
+    let elsewhere: BTreeSet<String> = records
+        .iter()
+        .filter_map(|record| match &record.body {
+            RecordBody::Reading(r) if !dated(r) => Some(r.sensor.clone()),
+            _ => None,
+        })
+        .collect();
+    let found =
+        |m: &pb::DriftSignal| m.kind() == pb::DriftKind::Sensor && !elsewhere.contains(&m.sensor);
+    let concerns = |body: &RecordBody| match body {
+        RecordBody::Reading(r) => offset.is_some() && dated(r),
+        RecordBody::Drift(m) => found(m),
+        _ => false,
+    };
+    if !records.iter().any(|record| concerns(&record.body)) {
+        return Cow::Borrowed(job);
     }
+    let mut job = job.clone();
     for record in &mut job.batch.records {
-        if let RecordBody::Drift(m) = &mut record.body
-            && m.kind() == pb::DriftKind::Sensor
-            && dated.contains(&m.sensor)
-        {
-            m.time_ms = m.time_ms.saturating_add(offset);
-            m.onset_ms = m.onset_ms.saturating_add(offset);
+        match (&mut record.body, offset) {
+            (RecordBody::Reading(r), Some(offset)) if dated(r) => {
+                r.time = r.time.saturating_add(offset);
+            }
+            (RecordBody::Drift(m), Some(offset)) if found(m) => {
+                m.time_ms = m.time_ms.saturating_add(offset);
+                m.onset_ms = m.onset_ms.saturating_add(offset);
+            }
+            (RecordBody::Drift(m), None) if found(m) => m.onset_ms = m.time_ms,
+            _ => {}
         }
     }
     Cow::Owned(job)
@@ -97,7 +114,7 @@ pub fn corrected<'a>(job: &'a Job, dating: Dating) -> Cow<'a, Job> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use fieldcast_wire::{Batch, DeviceId, Epoch, Reading, Record, Sha256};
+    use fieldcast_wire::{Batch, DeviceId, Epoch, Record, Sha256};
 
     use super::*;
 
@@ -162,6 +179,7 @@ mod tests {
             reading("live", pb::TimeSource::Device),
             reading("replayed", pb::TimeSource::External),
             fault("replayed"),
+            fault("cut"),
         ];
         let records = (1..).zip(bodies).map(|(seq, body)| Record { seq, body });
         let job = Job {
@@ -170,7 +188,7 @@ mod tests {
                 epoch: Epoch::from_slice(&[1; 16]).unwrap(),
                 number: 1,
                 first_seq: 1,
-                last_seq: 4,
+                last_seq: 5,
                 clock: clock(0, 0),
                 records: records.collect(),
             },
@@ -179,12 +197,20 @@ mod tests {
             rejected: Vec::new(),
             live: true,
         };
-        let moved = corrected(&job, Dating::Off(50));
-        let spans = moved.batch.records.iter().filter_map(|r| match &r.body {
-            RecordBody::Drift(m) => Some((m.onset_ms, m.time_ms)),
-            _ => None,
-        });
-        assert_eq!(spans.collect::<Vec<_>>(), [(450, 1_050), (400, 1_000)]);
+        let spans = |dating| {
+            let job = corrected(&job, dating);
+            let spans = job.batch.records.iter().filter_map(|r| match &r.body {
+                RecordBody::Drift(m) => Some((m.onset_ms, m.time_ms)),
+                _ => None,
+            });
+            spans.collect::<Vec<_>>()
+        };
+        // The reading that "cut" was found in went with the batch before.
+        let found = [(450, 1_050), (400, 1_000), (450, 1_050)];
+        assert_eq!(spans(Dating::Off(50)), found);
+        let nobody_knows = [(1_000, 1_000), (400, 1_000), (1_000, 1_000)];
+        assert_eq!(spans(Dating::Unknown), nobody_knows);
+        assert_eq!(spans(Dating::Right), [(400, 1_000); 3]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::Store;
 use crate::error::{Context as _, Result};
 use crate::partitions::Month;
+use crate::sensor_faults::SPOILT;
 use crate::time::millis;
 
 /// Rows deleted in one statement: short enough to be in nobody's way.
@@ -64,9 +65,10 @@ impl Store {
         self.delete("readings_early", "time", before).await?;
         self.delete("readings_late", "received_at", before).await?;
         self.delete("json_readings", "time", before).await?;
-        self.delete("drift_signals", "kind = 'sensor' AND time", before)
-            .await?;
         if let Some(month) = Month::of(millis(before)).and_then(Month::begin) {
+            // Readings go by whole months.
+            let spoilt = format!("{SPOILT} AND time");
+            self.delete("drift_signals", &spoilt, month).await?;
             self.forget_feature_rows(month).await?;
         }
         Ok(removed)
@@ -82,14 +84,14 @@ impl Store {
             deleted += self.delete(table, "received_at", before).await?;
         }
         // Which readings faults spoilt is known for as long as the readings.
-        let signals = ("drift_signals", "kind <> 'sensor' AND received_at");
-        Ok(deleted + self.delete(signals.0, signals.1, before).await?)
+        let others = format!("NOT ({SPOILT}) AND received_at");
+        Ok(deleted + self.delete("drift_signals", &others, before).await?)
     }
 
     async fn delete(
         &self,
         table: &'static str,
-        column: &'static str,
+        column: &str,
         before: DateTime<Utc>,
     ) -> Result<u64> {
         let sql = format!(

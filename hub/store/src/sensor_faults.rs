@@ -1,5 +1,8 @@
 //! Spans of readings that sensors' faults spoilt: owns reading them from table `drift_signals`, never what is made of them.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 use fieldcast_features::Millis;
 
@@ -8,30 +11,42 @@ use crate::features::Arrived;
 use crate::time::{millis, timestamp};
 use crate::{Result, Store};
 
-/// Readings of a sensor that are not to be learnt from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SensorFault {
-    /// Sensor name.
-    pub sensor: String,
-    /// Data time of the first one.
-    pub from: Millis,
-    /// Data time of the first one behind them.
-    pub to: Millis,
-}
+/// Readings of a device that are not to be learnt from: spans of data time by sensor, apart from one another and ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spoilt(BTreeMap<String, Vec<Range<Millis>>>);
 
-impl SensorFault {
-    /// Whether it spoilt a reading.
+impl Spoilt {
+    /// Of spans that may overlap.
+    #[must_use]
+    pub fn new(mut spans: Vec<(String, Range<Millis>)>) -> Self {
+        spans.sort_unstable_by_key(|(_, span)| span.start);
+        let mut by_sensor: BTreeMap<String, Vec<Range<Millis>>> = BTreeMap::new();
+        for (sensor, span) in spans {
+            let own = by_sensor.entry(sensor).or_default();
+            match own.last_mut() {
+                Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+                _ => own.push(span),
+            }
+        }
+        Self(by_sensor)
+    }
+
+    /// Whether a reading is one of them.
     #[must_use]
     pub fn holds(&self, sensor: &str, time: Millis) -> bool {
-        self.sensor == sensor && (self.from..self.to).contains(&time)
+        self.0.get(sensor).is_some_and(|own| {
+            let begun = own.partition_point(|span| span.start <= time);
+            begun > 0 && own[begun - 1].contains(&time)
+        })
     }
 }
 
 /// Silence spoils no reading, and a time that cannot be true is no bound of a span.
-const SPOILT: &str = "kind = 'sensor' AND detector NOT IN ('missing', 'clock') AND onset < time";
+pub(crate) const SPOILT: &str =
+    "kind = 'sensor' AND detector NOT IN ('missing', 'clock') AND onset < time";
 
 impl Store {
-    /// The faults of some sensors of a device with spoilt readings in `(from, to]`, as far as the device had told of them by `known`.
+    /// What faults of some sensors of a device spoilt in `(from, to]`, as far as the device had told of them by `known`.
     ///
     /// # Errors
     /// The database.
@@ -41,7 +56,7 @@ impl Store {
         sensors: &[String],
         (from, to): (Millis, Millis),
         known: Option<DateTime<Utc>>,
-    ) -> Result<Vec<SensorFault>> {
+    ) -> Result<Spoilt> {
         let rows: Vec<(String, DateTime<Utc>, DateTime<Utc>)> =
             sqlx::query_as(sqlx::AssertSqlSafe(format!(
                 "SELECT sensor, onset, time FROM drift_signals
@@ -56,12 +71,8 @@ impl Store {
             .fetch_all(self.pool())
             .await
             .during(format!("read the sensor faults of device {device}"))?;
-        let fault = |(sensor, from, to)| SensorFault {
-            sensor,
-            from: millis(from),
-            to: millis(to),
-        };
-        Ok(rows.into_iter().map(fault).collect())
+        let span = |(sensor, from, to)| (sensor, millis(from)..millis(to));
+        Ok(Spoilt::new(rows.into_iter().map(span).collect()))
     }
 
     /// The spans of the faults of some sensors of some devices that were told in `(after, until]`.
@@ -89,5 +100,25 @@ impl Store {
             newest: None,
         };
         Ok(rows.into_iter().map(span).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_that_overlap_are_one_and_each_sensor_has_its_own() {
+        let span = |sensor: &str, from, to| (sensor.to_owned(), from..to);
+        let spans = [(50, 60), (10, 30), (20, 25), (28, 40)];
+        let mut all: Vec<_> = spans.map(|(from, to)| span("a", from, to)).into();
+        all.push(span("b", 45, 46));
+        let spoilt = Spoilt::new(all);
+        let held = |sensor: &str| -> Vec<Millis> {
+            (0..70).filter(|t| spoilt.holds(sensor, *t)).collect()
+        };
+        assert_eq!(held("a"), (10..40).chain(50..60).collect::<Vec<_>>());
+        assert_eq!(held("b"), [45]);
+        assert!(held("c").is_empty());
     }
 }

@@ -210,10 +210,12 @@ impl Manifest {
         if !(self.train_dev.is_finite() && self.train_dev >= 0.0) {
             return Err("the training deviation is not a finite number from 0".into());
         }
-        if self.calibration.daily.levels.len() > MAX_LEVELS {
+        let daily = &self.calibration.daily;
+        let bias = daily.bias.as_ref().map_or(0, |bias| bias.levels.len());
+        let levels = daily.levels.len().max(bias);
+        if levels > MAX_LEVELS {
             return Err(format!(
-                "{} error levels, at most {MAX_LEVELS} are allowed",
-                self.calibration.daily.levels.len()
+                "{levels} error levels, at most {MAX_LEVELS} are allowed"
             ));
         }
         let f = &self.forecaster;

@@ -460,9 +460,13 @@ impl SensorMonitor {
         }
     }
 
-    /// When a fault began that is seen at `time`.
+    /// When a fault began that is seen at `time`. What lies between two readings that were judged is spoilt as the later one is.
     fn first_spoilt(&self, fault: Fault, time: i64) -> i64 {
-        let paced = |ago: usize| self.paced_times.iter().rev().nth(ago).copied();
+        let paced = |ago: usize| {
+            let mut times = self.paced_times.iter().rev().skip(ago);
+            let judged = times.next().copied();
+            times.next().map_or(judged, |sound| Some(sound + 1))
+        };
         match fault {
             Fault::Stuck => self.repeats_since.unwrap_or(time),
             Fault::Noise => paced(self.noise.began()).unwrap_or(time),

@@ -116,6 +116,31 @@ fn a_fault_tells_since_when_readings_are_spoilt_and_a_step_spoils_none() {
 }
 
 #[test]
+fn what_came_between_two_judged_readings_is_spoilt_as_the_later_one_is() {
+    let mut m = SensorMonitor::new(SensorLimits::default()).unwrap();
+    let minute = 60_000;
+    let celsius = |i: i64| {
+        let noise = (i as f64 * 0.618_033_988_749_895).fract() - 0.5;
+        18.0 + 5.0 * (i as f64 / 360.0 * std::f64::consts::TAU).sin() + noise
+    };
+    for i in 0..12_000 {
+        m.update(i * minute, celsius(i));
+    }
+    let fahrenheit = |i: i64| 32.0 + 1.8 * celsius(i);
+    let changed = 12_001;
+    let found = (changed..changed + 3_000)
+        .flat_map(|i| m.update(i * minute, fahrenheit(i)).1)
+        .find(|e| e.fault == Fault::Unit && e.raised)
+        .unwrap();
+    let from = (changed - 14) * minute..=changed * minute;
+    assert!(
+        from.contains(&found.onset),
+        "{}",
+        found.onset / minute - changed
+    );
+}
+
+#[test]
 fn new_limits_end_a_fault_of_the_old_ones() {
     let mut m = monitor();
     m.update(0, 99.0);
