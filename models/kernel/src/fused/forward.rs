@@ -59,12 +59,11 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize, const U: usize>(
                             sums::<S, V, N, 1>(simd, [&weights[..4 * rows]], now, gates);
                         }
                     }
+                    // Two loops: one would wait at each unit for the cell before its tanh.
                     let units = gates
                         .chunks_exact_mut(4 * V)
-                        .zip(tanh_cell.chunks_exact_mut(V))
-                        .zip(before.chunks_exact(V).zip(after.chunks_exact_mut(V)))
-                        .zip(next.chunks_exact_mut(V));
-                    for (((gates, tanh_cell), (before, after)), next) in units {
+                        .zip(before.chunks_exact(V).zip(after.chunks_exact_mut(V)));
+                    for (gates, (before, after)) in units {
                         for v in 0..V {
                             let sums = [gates[v], gates[V + v], gates[2 * V + v], gates[3 * V + v]];
                             let [i, f, g, o] = gates::activate(simd, sums);
@@ -74,6 +73,13 @@ pub(super) fn run<S: Simd, const V: usize, const N: usize, const U: usize>(
                             gates[2 * V + v] = g;
                             gates[3 * V + v] = o;
                         }
+                    }
+                    let units = gates
+                        .chunks_exact(4 * V)
+                        .zip(tanh_cell.chunks_exact_mut(V))
+                        .zip(after.chunks_exact(V))
+                        .zip(next.chunks_exact_mut(V));
+                    for (((gates, tanh_cell), after), next) in units {
                         gates::tanh::<S, V>(simd, after, tanh_cell);
                         for v in 0..V {
                             next[v] = simd.mul_f32s(gates[3 * V + v], tanh_cell[v]);
