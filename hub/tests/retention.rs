@@ -60,7 +60,7 @@ async fn which_readings_a_fault_spoilt_is_known_for_as_long_as_the_readings() {
         &bed,
         "INSERT INTO drift_signals (device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised,
             model_version, data_count, received_at)
-         SELECT 'a', kind, '', 's', 'stuck', 0, 0, 0, t - spoilt, t, true, 0, 0, '2026-01-02' FROM unnest('{sensor,covariate}'::text[]) kind,
+         SELECT 'a', kind, '', 's', 'stuck', 0, 0, 0, t, t - spoilt, true, 0, 0, '2026-01-02' FROM unnest('{sensor,covariate}'::text[]) kind,
             unnest('{2026-01-20,2026-02-03}'::timestamptz[]) t, unnest('{0,1 day}'::interval[]) spoilt",
     );
     let left = |kinds: &str| {
