@@ -1,5 +1,7 @@
 //! Adam and gradient clipping: owns the optimiser's moments, never a layer.
 
+use pulp::Arch;
+
 /// First and second moment of a tensor's gradient.
 pub type Moments = (Vec<f32>, Vec<f32>);
 
@@ -98,11 +100,13 @@ impl Adam {
             };
             let moments = first.iter_mut().zip(second.iter_mut());
             let tensors = parameter.value.iter_mut().zip(parameter.grad.iter());
-            for ((p, g), (m, v)) in tensors.zip(moments) {
-                *m = beta1 * *m + (1.0 - beta1) * g;
-                *v = beta2 * *v + (1.0 - beta2) * g * g;
-                *p = *p * keep - rate * *m / (v.sqrt() * root + epsilon);
-            }
+            Arch::new().dispatch(|| {
+                for ((p, g), (m, v)) in tensors.zip(moments) {
+                    *m = beta1 * *m + (1.0 - beta1) * g;
+                    *v = beta2 * *v + (1.0 - beta2) * g * g;
+                    *p = *p * keep - rate * *m / (v.sqrt() * root + epsilon);
+                }
+            });
         }
     }
 }
