@@ -235,6 +235,24 @@ async fn only_the_worker_that_holds_the_job_stores_a_model_and_only_once() {
     let late = conclude(store, &fourth.claim(), "f", 2).await;
     assert!(late.is_none(), "a cancelled job stores nothing");
     assert_eq!(store.model_versions(None, 0, 10).await.unwrap().len(), 1);
+    let stopped = Err(("told to stop".to_owned(), None));
+    let ended = store.finish_job(&fourth, "four", stopped).await.unwrap();
+    assert_eq!(ended.as_deref(), Some("cancelled"));
+    // The last worker that may try stores everything, and dies before its last word.
+    let id = enqueue(store, json!({})).await;
+    let fifth = store
+        .claim_job("five", 0.0, Some(id))
+        .await
+        .unwrap()
+        .unwrap();
+    psql(
+        &bed,
+        &format!("UPDATE jobs SET max_attempts = attempts WHERE id = {id}"),
+    );
+    conclude(store, &fifth.claim(), "f", 2).await.unwrap();
+    assert_eq!(store.requeue_expired().await.unwrap(), 1);
+    let ended = store.job(id).await.unwrap().unwrap();
+    assert_eq!((ended.status.as_str(), ended.error), ("succeeded", None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,9 +127,9 @@ fn why(r: &Rollout, stage: usize) -> String {
     }
 }
 
-/// What the current stage must show, where there is a running model to compare with.
+/// What the current stage must show, where there is a running model to compare with and somebody to compare them.
 pub(super) fn proof(r: &Rollout) -> Option<&Proof> {
-    r.back_to()?;
+    r.back_to().filter(|_| !r.devices.is_empty())?;
     let proof = r.current()?.evidence.as_ref()?;
     (proof.need != Need::None).then_some(proof)
 }

@@ -304,7 +304,12 @@ fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Ve
         d.back = back;
         return;
     }
+    let was = d.state;
     settle(d, report);
+    if was == DeviceState::Healthy && d.state == DeviceState::Active {
+        // It started again and has not forecast since: its order may be older than a deadline by now.
+        d.restart_clock(now);
+    }
     if d.state.failed() && below && !d.stripped {
         // What it fell back to by itself must not run any more.
         r.generation += 1;

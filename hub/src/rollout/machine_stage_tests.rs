@@ -76,6 +76,32 @@ fn a_stage_that_allows_fewer_failures_than_there_were_orders_nobody_forward() {
 }
 
 #[test]
+fn a_healthy_device_that_starts_again_in_a_later_stage_has_a_deadline_anew() {
+    let plan = Plan {
+        stages: vec![
+            Stage::usual("canary", Mode::Active, 50, DEADLINE),
+            Stage {
+                soak_ms: 10 * DEADLINE,
+                ..Stage::usual("all", Mode::Active, 100, DEADLINE)
+            },
+        ],
+        floor: 0,
+    };
+    let mut r = online(rollout(plan, 2));
+    step(&mut r, Event::Tick, 0);
+    tell(&mut r, "d0", DeviceState::Healthy, true, 1);
+    tell(&mut r, "d1", DeviceState::Healthy, true, 3);
+    // It has forecast nothing yet when it first speaks again.
+    let again = DEADLINE + 5;
+    tell(&mut r, "d0", DeviceState::Healthy, false, again);
+    step(&mut r, Event::Tick, again + DEADLINE - 1);
+    assert_eq!(r.devices["d0"].state, DeviceState::Active);
+    assert_eq!(r.status, Status::Running, "{}", r.reason);
+    step(&mut r, Event::Tick, again + DEADLINE);
+    assert_eq!(r.devices["d0"].state, DeviceState::TimedOut);
+}
+
+#[test]
 fn a_stage_without_anyone_new_needs_no_time() {
     let stage = |percent| Stage {
         soak_ms: 1_000,

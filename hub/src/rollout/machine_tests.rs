@@ -306,6 +306,8 @@ fn few_failures_count_by_their_share_once_everyone_has_been_heard() {
 fn a_fleet_without_devices_promotes_at_once() {
     let mut r = fleet(0);
     assert_eq!(step(&mut r, Event::Tick, 0), vec![Action::Promote]);
+    let mut r = rollout(shadowed(Need::Better).plan, 0);
+    assert_eq!(step(&mut r, Event::Tick, 0), vec![Action::Promote]);
 }
 
 #[test]

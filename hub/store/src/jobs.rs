@@ -214,15 +214,17 @@ impl Store {
         Ok((job, new))
     }
 
-    /// Queues again, or fails, the running jobs whose lease has passed. Returns how many.
+    /// Queues again the running jobs whose lease has passed; without another attempt they fail, or have succeeded where their result is
+    /// stored. Returns how many.
     ///
     /// # Errors
     /// The database.
     pub async fn requeue_expired(&self) -> Result<u64> {
         let done = sqlx::query(
             "UPDATE jobs SET lease_until = NULL,
-                status = CASE WHEN cancel THEN 'cancelled' WHEN attempts >= max_attempts THEN 'failed' ELSE 'queued' END,
-                error = CASE WHEN attempts >= max_attempts THEN 'its worker stopped without a word' ELSE error END,
+                status = CASE WHEN cancel THEN 'cancelled' WHEN attempts < max_attempts THEN 'queued'
+                    WHEN result IS NULL THEN 'failed' ELSE 'succeeded' END,
+                error = CASE WHEN attempts >= max_attempts AND result IS NULL THEN 'its worker stopped without a word' ELSE error END,
                 finished_at = CASE WHEN cancel OR attempts >= max_attempts THEN now() END
              WHERE status = 'running' AND lease_until < now()",
         )
