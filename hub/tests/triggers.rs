@@ -209,8 +209,15 @@ async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
     let (id, _) = request::start(store, &asked, ann).await.unwrap();
     reach(store, 424).await;
     let mut said = Said::default();
-    look(store, &mut said).await.unwrap();
-    assert!(decisions(store).await.is_empty());
+    for _ in 0..2 {
+        look(store, &mut said).await.unwrap();
+    }
+    let told = decisions(store).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    let waits = told[0]
+        .1
+        .contains("an experiment of this forecaster is under way");
+    assert!(told[0].0 == "wait" && waits, "{told:?}");
     // Its time is over: what waited is looked at again.
     psql(
         &bed,

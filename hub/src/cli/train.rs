@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::tables::read_config;
+use super::who::user;
 use crate::features;
 use crate::jobs::Worker;
 use crate::training::{KIND, Request};
@@ -59,13 +60,14 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         );
     };
     let newest = features::newest(store, &forecaster.spec).await?;
+    let person = user();
     // A word of its own: what a person asks for spends no budget and starts no cool-down.
     let decision = NewDecision {
         forecaster: &name,
         decision: "train",
         reason: &reason,
         data_time: newest.and_then(chrono::DateTime::from_timestamp_millis),
-        decided_by: "person",
+        decided_by: &person,
         ..NewDecision::default()
     };
     let request = json!(request);

@@ -59,20 +59,25 @@ pub async fn look(store: &Store, said: &mut Said) -> Result<()> {
     let jobs = store.live_jobs().await?;
     for forecaster in store.forecasters().await? {
         let name = &forecaster.name;
-        let busy = rollouts.iter().any(|r| r.forecaster == *name)
-            || jobs.iter().any(|j| j.subject == *name)
-            || store.holding_experiment(name).await?.is_some();
-        if busy {
+        if jobs.iter().any(|j| j.subject == *name) {
             continue;
         }
-        if let Err(e) = look_at(store, &forecaster, said).await {
+        let tried = rollouts.iter().any(|r| r.forecaster == *name)
+            || store.holding_experiment(name).await?.is_some();
+        if let Err(e) = look_at(store, &forecaster, tried, said).await {
             tracing::warn!("triggers of retraining {name}: {e:#}");
         }
     }
     Ok(())
 }
 
-async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> Result<()> {
+/// `tried`: whether versions of it are being compared on devices.
+async fn look_at(
+    store: &Store,
+    forecaster: &ForecasterRow,
+    tried: bool,
+    said: &mut Said,
+) -> Result<()> {
     let name = &forecaster.name;
     let Some(champion) = store.champion(name).await? else {
         return Ok(());
@@ -85,7 +90,10 @@ async fn look_at(store: &Store, forecaster: &ForecasterRow, said: &mut Said) -> 
         said.told.remove(name);
         return Ok(());
     };
-    let held = if store.training_failed_lately(name).await? {
+    let held = if tried {
+        let wait = "a rollout or an experiment of this forecaster is under way";
+        Some(("wait", wait.to_owned()))
+    } else if store.training_failed_lately(name).await? {
         let wait =
             "a training failed or was cancelled within the last day; see `fieldcast-hub run list`";
         Some(("wait", wait.to_owned()))
