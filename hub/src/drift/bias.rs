@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use fieldcast_bundle::DailyErrors;
 use serde::Serialize;
 
-use super::verdict::{Before, Days, DeviceDays, DeviceVerdict, Shift, Verdict, fleet, most_likely};
+use super::verdict::{
+    Before, Days, DeviceDays, DeviceVerdict, Shift, Verdict, day_of, drifted, fleet, most_likely,
+};
 
 /// Smallest lasting mean error, in usual absolute errors.
 const LEAST: f64 = 0.5;
@@ -133,23 +135,15 @@ fn rests_on_one(devices: &[(&str, Days)], shift: &Shift, before: &Before) -> boo
 }
 
 fn words(side: f64, shift: &Shift, ratio: f64, each: &[DeviceVerdict]) -> String {
-    let since = chrono::DateTime::from_timestamp_millis(shift.at)
-        .map_or_else(String::new, |d| d.format("%Y-%m-%d").to_string());
     let way = if side > 0.0 { "low" } else { "high" };
-    let names: Vec<&str> = each
-        .iter()
-        .filter(|d| d.drifted)
-        .map(|d| d.device.as_str())
-        .collect();
-    let who = if names.is_empty() {
-        "all together, none by itself".to_owned()
-    } else {
-        names.join(", ")
-    };
     format!(
-        "since {since} forecasts are too {way} by {:.2} of the usual error over {} days (t = {:.1}), the error is {ratio:.2} times the \
-         usual one; devices: {who}",
-        shift.mean, shift.after, shift.t
+        "since {} forecasts are too {way} by {:.2} of the usual error over {} days (t = {:.1}), the error is {ratio:.2} times the \
+         usual one; devices: {}",
+        day_of(shift),
+        shift.mean,
+        shift.after,
+        shift.t,
+        drifted(each)
     )
 }
 

@@ -286,9 +286,28 @@ fn relative(d: &DeviceDays, signalled: Millis, promise: &DailyErrors, rules: &Ru
     d.days.iter().map(|(t, e)| (*t, log(e) - level)).collect()
 }
 
+/// Its first day, in words.
+pub(super) fn day_of(shift: &Shift) -> String {
+    chrono::DateTime::from_timestamp_millis(shift.at)
+        .map_or_else(String::new, |d| d.format("%Y-%m-%d").to_string())
+}
+
+/// The devices that show it by themselves, in words.
+pub(super) fn drifted(each: &[DeviceVerdict]) -> String {
+    let names: Vec<&str> = each
+        .iter()
+        .filter(|d| d.drifted)
+        .map(|d| d.device.as_str())
+        .collect();
+    if names.is_empty() {
+        "all together, none by itself".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
 fn words(confirmed: bool, shift: &Shift, each: &[DeviceVerdict], rules: &Rules) -> String {
-    let since = chrono::DateTime::from_timestamp_millis(shift.at)
-        .map_or_else(String::new, |d| d.format("%Y-%m-%d").to_string());
+    let since = day_of(shift);
     let (ratio, t) = (shift.mean.exp(), shift.t);
     if !confirmed {
         return format!(
@@ -296,16 +315,7 @@ fn words(confirmed: bool, shift: &Shift, each: &[DeviceVerdict], rules: &Rules) 
             rules.min_ratio, rules.min_t
         );
     }
-    let names: Vec<&str> = each
-        .iter()
-        .filter(|d| d.drifted)
-        .map(|d| d.device.as_str())
-        .collect();
-    let who = if names.is_empty() {
-        "all together, none by itself".to_owned()
-    } else {
-        names.join(", ")
-    };
+    let who = drifted(each);
     format!(
         "since {since} the error is {ratio:.2} times the usual one over {} days (t = {t:.1}); devices: {who}",
         shift.after

@@ -57,8 +57,11 @@ impl KeptRow {
     /// Whether both are the same, bit for bit.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        let learnt = |kept: &Self| kept.clone().learnt().bits().collect::<Vec<u64>>();
-        self.row.bits().eq(other.row.bits()) && learnt(self) == learnt(other)
+        fn learnt(kept: &KeptRow) -> impl Iterator<Item = u64> + '_ {
+            let values = kept.learnt.as_ref().unwrap_or(&kept.row.values);
+            values.iter().map(|v| v.to_bits())
+        }
+        self.row.bits().eq(other.row.bits()) && learnt(self).eq(learnt(other))
     }
 }
 

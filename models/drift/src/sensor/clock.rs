@@ -7,35 +7,19 @@ const STANDS_MS: i64 = 120_000;
 /// How far ahead of true time a reading may lie: clocks tremble.
 const AHEAD_MS: i64 = 300_000;
 
-/// Times that went back keep pace with the true one by this share of it, or they are old readings that come late.
-const PACE: i64 = 4;
-
-/// After so long a time that is behind is believed.
-const MEANT_MS: i64 = 86_400_000;
-
-/// Where times that went back began.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Behind {
-    time: i64,
-    /// True time then.
-    now: i64,
-}
-
 /// Watches one sensor's times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Clock {
     /// The last time, the value that came first with it, and the true time then.
     last: Option<(i64, f64, i64)>,
-    /// The furthest time of all, since one was right.
+    /// True time since which its times lie behind.
     #[serde(default)]
-    furthest: Option<i64>,
-    #[serde(default)]
-    behind: Option<Behind>,
+    behind: Option<i64>,
 }
 
 impl Clock {
-    /// Takes a reading's time; tells whether it cannot be true. `now` is true time; where nobody vouches for one, nothing is
-    /// told.
+    /// Takes a reading's time; tells whether it cannot be true. `now` is true time, of a clock that dates readings as they come; where
+    /// nobody vouches for one, nothing is told.
     pub(super) fn update(&mut self, time: i64, value: f64, now: Option<i64>) -> bool {
         let Some(now) = now else {
             *self = Self::default();
@@ -44,14 +28,18 @@ impl Clock {
         if time > now.saturating_add(AHEAD_MS) {
             return true;
         }
+        // The same reading twice is a repetition, not a clock.
+        if self
+            .last
+            .is_some_and(|(last, first, _)| last == time && first == value)
+        {
+            return false;
+        }
         if self.is_set_back(time, now) {
             return true;
         }
         match self.last {
-            // The same reading twice is a repetition, not a clock.
-            Some((last, first, since)) if last == time => {
-                value != first && now.saturating_sub(since) > STANDS_MS
-            }
+            Some((last, _, since)) if last == time => now.saturating_sub(since) > STANDS_MS,
             _ => {
                 self.last = Some((time, value, now));
                 false
@@ -59,32 +47,14 @@ impl Clock {
         }
     }
 
-    /// Behind where the sensor's time has been, and going on from there as fast as true time does: a clock that was set back, until it is
-    /// right or for a day, after which it is meant. What is only late comes together, or goes on behind what came before.
+    /// Behind the true time for longer than a reading may wait: the clock that dates them was set back.
     fn is_set_back(&mut self, time: i64, now: i64) -> bool {
-        let right = time >= now.saturating_sub(AHEAD_MS);
-        let again = self.behind.filter(|_| !right).and_then(|began| {
-            let went = time.saturating_sub(began.time);
-            let passed = now.saturating_sub(began.now);
-            let pace = passed / PACE;
-            let most = passed.saturating_add(pace).saturating_add(STANDS_MS);
-            let keeps = (0..=most).contains(&went) && passed < MEANT_MS;
-            keeps.then_some(passed > STANDS_MS && went >= passed - pace)
-        });
-        if let Some(wrong) = again {
-            return wrong;
+        if time >= now.saturating_sub(AHEAD_MS) {
+            self.behind = None;
+            return false;
         }
-        let on = right || self.furthest.is_none_or(|furthest| time >= furthest) || self.meant(now);
-        self.behind = (!on).then_some(Behind { time, now });
-        if on {
-            self.furthest = Some(time);
-        }
-        false
-    }
-
-    fn meant(&self, now: i64) -> bool {
-        self.behind
-            .is_some_and(|began| now.saturating_sub(began.now) >= MEANT_MS)
+        let since = *self.behind.get_or_insert(now);
+        now.saturating_sub(since) > STANDS_MS
     }
 }
 
@@ -110,23 +80,20 @@ mod tests {
         assert!(back[3..].iter().all(|wrong| *wrong));
         let right = told(&mut clock, (130..140).map(|t| (t, t)));
         assert!(!right.contains(&true));
-        // One reading an hour: for a day, after which that is how it is.
+        // One reading an hour: from the second one on.
         let hourly = told(&mut clock, (3..40).map(|h| (h * 60 - 120, h * 60)));
-        let wrong: Vec<usize> = (0..hourly.len()).filter(|i| hourly[*i]).collect();
-        assert_eq!(wrong, (1..24).collect::<Vec<usize>>());
+        assert!(!hourly[0] && hourly[1..].iter().all(|wrong| *wrong));
     }
 
     #[test]
-    fn readings_that_come_late_are_of_no_wrong_clock() {
+    fn readings_that_waited_a_little_are_of_no_wrong_clock() {
         let mut clock = Clock::default();
         told(&mut clock, (0..100).map(|t| (t, t)));
-        // A day that was stored elsewhere, at once and over some minutes; then a sensor that is always late.
-        let stored = told(&mut clock, (0..100).map(|t| (t - 1_000, 100)));
-        let slowly = told(&mut clock, (0..600).map(|t| (t - 1_000, 100 + t / 60)));
-        let live = told(&mut clock, (110..120).map(|t| (t, t)));
         let late = told(&mut clock, (120..400).map(|t| (t - 4, t)));
-        let backwards = told(&mut clock, (400..500).map(|t| (800 - 2 * t - 400, t)));
-        for all in [stored, slowly, live, late, backwards] {
+        // What lay in a queue comes at once.
+        let queued = told(&mut clock, (400..460).map(|t| (t, 460)));
+        let live = told(&mut clock, (461..500).map(|t| (t, t)));
+        for all in [late, queued, live] {
             assert!(!all.contains(&true), "{all:?}");
         }
         // Behind a clock that ran ahead before anybody vouched for the time nothing is behind.
