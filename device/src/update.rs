@@ -106,16 +106,24 @@ impl Machine {
         self.target.as_ref().map_or(0, |t| t.generation)
     }
 
-    /// Bundles that must stay on disk.
-    #[must_use]
-    pub fn needed(&self) -> Vec<&str> {
-        let target = self.target.as_ref().map(|t| t.bundle.as_ref());
+    fn bundles(&self) -> impl Iterator<Item = &Installed> {
+        let target = self.target.as_ref().and_then(|t| t.bundle.as_ref());
         [&self.active, &self.last_good, &self.before, &self.shadow]
             .into_iter()
             .flatten()
-            .chain(target.flatten())
-            .map(|i| i.sha.as_str())
-            .collect()
+            .chain(target)
+    }
+
+    /// Bundles that must stay on disk.
+    #[must_use]
+    pub fn needed(&self) -> Vec<&str> {
+        self.bundles().map(|i| i.sha.as_str()).collect()
+    }
+
+    /// Highest of the versions that were ordered, are kept or watch; 0 for none.
+    #[must_use]
+    pub fn newest_version(&self) -> u64 {
+        self.bundles().map(|i| i.version).max().unwrap_or(0)
     }
 
     /// All that is to be told about it, in words; empty where all is well.

@@ -438,6 +438,9 @@ pub struct ForecasterState {
     /// the bundle that had proved itself before `last_good`, where that is kept to go back to
     #[prost(bytes = "vec", tag = "11")]
     pub before: ::prost::alloc::vec::Vec<u8>,
+    /// highest of the versions that it was ordered, keeps or watches, known before the first forecast
+    #[prost(uint64, tag = "12")]
+    pub newest_version: u64,
 }
 /// Payload of `up/blob`: blocks of 32 KiB that are still missing.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

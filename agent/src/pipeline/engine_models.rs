@@ -456,6 +456,7 @@ impl Engine {
                 forecasts: machine.forecasts,
                 last_good: sha(&machine.last_good),
                 before: sha(&machine.before),
+                newest_version: machine.newest_version(),
             });
             let f = self.forecasters.get(name);
             let budget_us = self.terms(name).budget_us;

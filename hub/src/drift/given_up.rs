@@ -60,10 +60,12 @@ fn word((device, online): (String, bool), state: &pb::ForecasterState, champion:
         state.phase(),
         pb::ModelPhase::RolledBack | pb::ModelPhase::Failed
     );
+    // Since its start it has forecast: before that it does not say what it runs.
+    let forecast = state.last_forecast_ms > 0;
     Word {
         device,
         online,
-        gave_up: (back && !runs).then(|| state.reason.clone()),
+        gave_up: (back && forecast && !runs).then(|| state.reason.clone()),
         runs,
     }
 }
@@ -160,6 +162,7 @@ mod tests {
             running: running.map_or_else(Vec::new, |sha| sha.0.to_vec()),
             phase: phase as i32,
             reason: "worse than the device's own naive forecast".into(),
+            last_forecast_ms: 1,
             ..Default::default()
         };
         word((device.to_owned(), true), &state, &Sha256::of(b"champion"))
@@ -185,6 +188,13 @@ mod tests {
         );
         assert_eq!(all(&[say("a", RolledBack, Some(&champion))]), None);
         assert!(all(&[say("a", Failed, None), say("b", Downloading, None)]).is_some());
+        // One that has just started does not know yet what makes its forecasts.
+        let state = pb::ForecasterState {
+            phase: RolledBack as i32,
+            ..Default::default()
+        };
+        let started = word(("c".into(), true), &state, &champion);
+        assert_eq!(all(&[started]), None);
         // Those that are away for a moment are of the fleet all the same: one of three is not half of them.
         let away = |device| Word {
             online: false,

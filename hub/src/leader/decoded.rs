@@ -32,6 +32,7 @@ pub fn state(m: &pb::State) -> Value {
                 "phase": phase(f.phase()), "reason": f.reason, "generation": f.generation, "attempt": f.attempt,
                 "last_forecast": (f.last_forecast_ms > 0).then(|| timestamp(f.last_forecast_ms)), "forecasts": f.forecasts,
                 "last_good": hex(&f.last_good), "before": hex(&f.before),
+                "newest_version": f.newest_version,
             })
         })
         .collect();

@@ -280,11 +280,11 @@ fn read(said: Vec<Said>) -> (Newest, Vec<Refusal>) {
 /// The state, where it names only numbers that a hub can have given.
 fn within(state: pb::State) -> Result<pb::State, String> {
     let given = |n: u64| i64::try_from(n).is_ok();
-    match state
-        .forecasters
-        .iter()
-        .find(|f| !given(f.model_version) || !given(f.generation))
-    {
+    match state.forecasters.iter().find(|f| {
+        [f.model_version, f.newest_version, f.generation]
+            .into_iter()
+            .any(|n| !given(n))
+    }) {
         Some(f) => Err(format!(
             "a version or generation of `{}` that no hub gives; set the agent up anew",
             f.forecaster

@@ -47,11 +47,12 @@ const DATA: [&str; 6] = [
     "snapshot",
     "snapshot_at",
 ];
-const TRAINING: [&str; 8] = [
+const TRAINING: [&str; 9] = [
     "training_run",
     "spec_version",
     "seed",
     "code_version",
+    "simd",
     "config",
     "split",
     "chosen",

@@ -122,13 +122,14 @@ pub async fn next_version(store: &Store, forecaster: &str) -> Result<i64, NoVers
     let fleet = store.fleet(&serde_json::json!({}), forecaster).await?;
     let said = fleet.iter().filter_map(|device| {
         let state = reported(device.raw.as_deref(), forecaster)?;
-        Some((device.device.as_str(), state.model_version))
+        let newest = state.newest_version.max(state.model_version);
+        Some((device.device.as_str(), newest))
     });
     let (next, far) = above(u64::try_from(highest).unwrap_or(0), said);
     if !far.is_empty() {
         tracing::warn!(
             forecaster,
-            "{} devices ({}) say they run a version far above any that was made, and are not believed; set their agents up anew",
+            "{} devices ({}) say they know a version far above any that was made, and are not believed; set their agents up anew",
             far.len(),
             far.into_iter().take(10).collect::<Vec<_>>().join(", ")
         );
@@ -137,7 +138,7 @@ pub async fn next_version(store: &Store, forecaster: &str) -> Result<i64, NoVers
     next.ok_or_else(|| NoVersion::UsedUp(forecaster.to_owned(), highest))
 }
 
-/// The version after the database's highest and those that devices say they run, and the devices that are not believed.
+/// The version after the database's highest and those that devices say they know, and the devices that are not believed.
 fn above<'d>(
     highest: u64,
     said: impl Iterator<Item = (&'d str, u64)>,

@@ -400,6 +400,20 @@ pub async fn rollouts(
     Ok(page(rows, read, |r| r.id.to_string()))
 }
 
+/// Open rollouts, oldest first, each with what it waits for: what `rollout status` shows.
+///
+/// # Errors
+/// The database, or a state that a newer hub wrote.
+#[utoipa::path(get, path = "/v1/open-rollouts", responses((status = 200, body = Items)))]
+pub async fn open_rollouts(State(rest): State<Rest>) -> Answer {
+    let now = crate::clock::now().timestamp_millis();
+    let open = rollout::overview::open(&rest.hub.store, now).await?;
+    Ok(Json(Items {
+        items: open.iter().map(|o| json!(o)).collect(),
+        next: None,
+    }))
+}
+
 /// One rollout with how many devices are how far and what it waits for, and what the new model showed beside the old one: in numbers (`machine.evidence`) and in words.
 ///
 /// # Errors

@@ -129,6 +129,7 @@ fn documented() -> (Router<Rest>, utoipa::openapi::OpenApi) {
         .routes(routes!(commands::commands, commands::give))
         .routes(routes!(commands::command))
         .routes(routes!(lists::rollouts, steer::start))
+        .routes(routes!(lists::open_rollouts))
         .routes(routes!(lists::rollout))
         .routes(routes!(lists::rollout_devices))
         .routes(routes!(steer::steer))

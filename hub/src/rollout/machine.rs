@@ -468,9 +468,13 @@ fn begin_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
     r.passed_since = (ordered == 0).then_some(now - stage.soak_ms);
     r.reason = format!("stage {} began", stage.name);
     if r.unmatched.contains(&index) {
+        let or = if judge::proof(r).is_some() {
+            ": it is to show how the model does, and nobody can"
+        } else {
+            ", or resume to go on without the stage"
+        };
         let reason = format!(
-            "stage {}: none of {} devices carries {}; abort and start anew with labels that some carry, or resume to go on without \
-             the stage",
+            "stage {}: none of {} devices carries {}; abort and start anew with labels that some carry{or}",
             stage.name,
             r.devices.len(),
             labelled(&stage.labels)

@@ -134,6 +134,7 @@ impl Models {
             forecasts: slot.machine.forecasts,
             last_good: sha(&slot.machine.last_good),
             before: sha(&slot.machine.before),
+            newest_version: slot.machine.newest_version(),
         };
         pb::State {
             forecasters: self.slots.iter().map(of).collect(),
@@ -289,6 +290,10 @@ impl Models {
         self.starts += 1;
         let names: Vec<String> = self.slots.keys().cloned().collect();
         for name in names {
+            // Who makes the forecasts is known again with the first of them, as on a device.
+            if let Some(slot) = self.slots.get_mut(&name) {
+                slot.running = None;
+            }
             self.feed(&name, Event::Started(death.clone()), wall, out)
                 .await;
         }

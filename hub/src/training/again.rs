@@ -114,9 +114,11 @@ impl Earlier {
             (true, true) => "model and reference are the same, bit for bit".to_owned(),
             (true, false) => "the model is the same, its reference is not".to_owned(),
             _ => format!(
-                "the model is another one (program {} then, {} now)",
+                "the model is another one (program {} on {} then, {} on {} now)",
                 self.run.code_version.as_deref().unwrap_or("unknown"),
-                crate::CODE_VERSION
+                model.lineage["simd"].as_str().unwrap_or("unknown vectors"),
+                crate::CODE_VERSION,
+                fieldcast_train::simd_path(),
             ),
         };
         Some(json!({

@@ -370,6 +370,7 @@ pub async fn run(
         "training_run": job.id, "snapshot": hex(&digest), "snapshot_at": snapshot_at, "rows": count,
         "again": request.again,
         "spec_version": forecaster.version, "seed": request.seed, "code_version": crate::CODE_VERSION,
+        "simd": fieldcast_train::simd_path(),
         "data_from": first, "data_until": cut.train_until, "onset": request.onset, "config": cut.config,
         "unseen": cut.config.unseen, "split": trained.split, "chosen": trained.chosen,
         "warm": warm::document(begun.as_ref(), trained.warm.as_ref()), "known": taken,

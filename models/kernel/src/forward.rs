@@ -155,6 +155,13 @@ pub fn lanes() -> usize {
     Arch::new().dispatch(Vectors).0
 }
 
+/// What the last bits of a training depend on beside its seed: kind of processor and lanes of its vectors of f32, as
+/// `x86_64 8`.
+#[must_use]
+pub fn simd_path() -> String {
+    format!("{} {}", std::env::consts::ARCH, lanes())
+}
+
 /// Lanes of this machine's vectors, and how many vectors of units a block has at most.
 struct Vectors;
 

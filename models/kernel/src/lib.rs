@@ -17,7 +17,7 @@ mod rng;
 mod wide;
 
 pub use activation::{sigmoid, tanh};
-pub use forward::{ForwardTape, LstmForward, lanes};
+pub use forward::{ForwardTape, LstmForward, lanes, simd_path};
 pub use linear::{Linear, LinearGrads};
 pub use lstm::{Lstm, LstmGrads, LstmTape};
 pub use matrix::{Layout, gemm};

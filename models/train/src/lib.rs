@@ -48,6 +48,7 @@ pub use data::{Series, TrainingData};
 pub use diebold_mariano::{DieboldMariano, diebold_mariano};
 pub use error::TrainError;
 pub use fieldcast_bundle::{Calibration, DailyErrors, LevelCoverage};
+pub use fieldcast_kernel::simd_path;
 pub use fit::{fit, fit_kept, fit_warm};
 pub use predict::{Prediction, predict};
 pub use trained::{ModelScore, Split, Trained};
