@@ -310,7 +310,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
         there.sort_unstable();
         there
     };
-    let rollout = roll_out(store, 6, Plan::all_at_once()).await;
+    let rollout = roll_out(store, 6, Plan::all_at_once(0)).await;
     // A rollout names its own challenger, which takes 5's place.
     KEEP.apply(store, now).await.unwrap();
     assert_eq!(held().await, [1, 2, 3, 4, 6, 7, 9, 10]);

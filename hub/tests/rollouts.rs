@@ -29,7 +29,7 @@ use fieldcast_hub::rollout::state::Operator;
 use fieldcast_hub::signing::Signer;
 use fieldcast_store::Store;
 use fieldcast_store::decisions::NewDecision;
-use fieldcast_store::desired::NewOrder;
+use fieldcast_store::desired::{NewOrder, UnpublishedRow};
 use fieldcast_store::rollouts::NewRollout;
 use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
@@ -96,7 +96,9 @@ async fn say_of(
     let new = NewState {
         device,
         state: &state,
-        decoded: json!({}),
+        decoded: json!({"forecasters": [
+            {"forecaster": "f", "model_version": running.1, "generation": generation},
+        ]}),
         raw: &raw,
     };
     let stored = store.put_states(&[new]).await.unwrap();
@@ -139,7 +141,7 @@ async fn created(store: &Store, new: &NewRollout<'_>) -> i64 {
 }
 
 async fn start(store: &Store, version: i64) -> i64 {
-    roll_out(store, version, Plan::all_at_once()).await
+    roll_out(store, version, Plan::all_at_once(0)).await
 }
 
 const ANN: Person<'static> = Person {
@@ -156,7 +158,7 @@ async fn steer(store: &Store, rollout: i64, what: Operator) {
 async fn what_a_state_does_not_take_is_refused_with_what_it_takes_and_unknown_words_do_nothing() {
     let (bed, driver) = one().await;
     let (store, mut rounds) = (&bed.store, Rounds::default());
-    let mut plan = Plan::all_at_once();
+    let mut plan = Plan::all_at_once(0);
     plan.stages[0].approval = true;
     let rollout = roll_out(store, 1, plan).await;
     driver.tick(&mut rounds).await;
@@ -317,10 +319,61 @@ async fn a_rollout_that_cannot_be_read_holds_up_no_other_and_orders_wait_for_a_c
     driver.tick(&mut rounds).await;
     assert_eq!(order(store, "a").await.unwrap().forecaster, "f");
     driver.tick(&mut rounds).await;
-    assert!(
-        rounds.unpublished.contains("a"),
-        "it is still to be published"
-    );
+    // Whoever gave it may be gone: it is the database that knows what is still to be published.
+    let waiting = store.unpublished_orders().await.unwrap();
+    assert_eq!(waiting.len(), 1, "it is still to be published");
+    assert_eq!(waiting[0].device, "a");
+    let older = UnpublishedRow {
+        generation: waiting[0].generation - 1,
+        ..waiting[0].clone()
+    };
+    store.published_orders(&[older]).await.unwrap();
+    assert_eq!(store.unpublished_orders().await.unwrap(), waiting);
+    store.published_orders(&waiting).await.unwrap();
+    assert_eq!(store.unpublished_orders().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn who_knows_a_newer_order_than_a_restored_database_is_called_in() {
+    let (bed, driver) = one().await;
+    let store = &bed.store;
+    crown(store, "f", 1).await;
+    driver.tick(&mut Rounds::default()).await;
+    let lost = [9; 32];
+    say_of(store, "a", 2, pb::ModelPhase::Healthy, (&lost, 7), 12).await;
+    driver.tick(&mut Rounds::default()).await;
+    let anew = order(store, "a").await.unwrap();
+    assert_eq!((anew.model_version, anew.generation), (1, 13));
+    driver.tick(&mut Rounds::default()).await;
+    assert_eq!(order(store, "a").await.unwrap().generation, 13);
+}
+
+#[tokio::test]
+async fn who_goes_back_below_the_floor_outside_a_rollout_is_called_in() {
+    let (bed, driver) = one().await;
+    let store = &bed.store;
+    register(store, "f", 2).await;
+    crown(store, "f", 2).await;
+    driver.tick(&mut Rounds::default()).await;
+    let row = store.forecaster("f").await.unwrap().unwrap();
+    let own = json!({"floor": 2});
+    let applied = store.apply_forecaster(&row.spec, &row.retraining, &own);
+    applied.await.unwrap();
+    let old = [9; 32];
+    // Gave version 2 up for the one before.
+    say_of(store, "a", 2, pb::ModelPhase::RolledBack, (&old, 1), 1).await;
+    // It is to let go of version 1 before it tries the champion once more: otherwise it would go back to it again.
+    for _ in 0..2 {
+        driver.tick(&mut Rounds::default()).await;
+        let none = order(store, "a").await.unwrap();
+        assert_eq!((none.model_version, none.generation), (0, 2));
+    }
+    say_of(store, "a", 3, pb::ModelPhase::None, (&[], 0), 2).await;
+    for _ in 0..2 {
+        driver.tick(&mut Rounds::default()).await;
+        let once_more = order(store, "a").await.unwrap();
+        assert_eq!((once_more.model_version, once_more.generation), (2, 3));
+    }
 }
 
 #[tokio::test]
@@ -372,7 +425,7 @@ async fn a_rollout_orders_above_what_was_ordered_while_it_was_prepared_and_ends_
     let older = start(store, 1).await;
     driver.tick(&mut rounds).await;
     register(store, "f", 2).await;
-    let new = rows::prepare(store, "f", 2, Plan::all_at_once(), "ann")
+    let new = rows::prepare(store, "f", 2, Plan::all_at_once(0), "ann")
         .await
         .unwrap();
     let mut orders = store.lock_orders("f").await.unwrap();
@@ -407,7 +460,7 @@ async fn a_champion_that_is_rolled_out_once_more_holds_its_title_since_it_got_it
         &bed,
         "UPDATE champions SET since = '2020-01-01 00:00:00+00'",
     );
-    let id = roll_out(store, 1, Plan::all_at_once()).await;
+    let id = roll_out(store, 1, Plan::all_at_once(0)).await;
     let mut locked = store.lock_rollout(id).await.unwrap().unwrap();
     locked.promote().await.unwrap();
     locked.commit().await.unwrap();

@@ -135,7 +135,7 @@ async fn a_fleet_obeys_signed_orders_and_misbehaves_as_it_is_told() {
     };
     // All are known before the rollout chooses whom it orders.
     added(1 + 6).await;
-    let rollout = roll_out(store, 1, Plan::all_at_once()).await;
+    let rollout = roll_out(store, 1, Plan::all_at_once(0)).await;
     reach(store, "good-", 6, "healthy").await;
     let until = Instant::now() + LONG;
     while store.rollout(rollout).await.unwrap().unwrap().0.status != "succeeded" {

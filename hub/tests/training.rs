@@ -263,7 +263,7 @@ async fn what_was_judged_against_another_champion_is_not_rolled_out() {
     enqueue(store, json!({})).await;
     let job = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
     let conclude = async |version: i64, champion: Option<i64>| {
-        let plan = Plan::all_at_once();
+        let plan = Plan::all_at_once(0);
         let rollout = rows::prepare(store, "f", version, plan, "run")
             .await
             .unwrap();

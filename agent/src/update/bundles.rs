@@ -289,6 +289,15 @@ impl Bundles {
     }
 }
 
+/// A thread that hangs in a model can only be ended with its process; the next start knows by the mark which model it was.
+pub(super) fn hung(sha: &str) -> ! {
+    tracing::error!(
+        bundle = sha,
+        "loading it does not come to an end; the agent ends, to be started again without it"
+    );
+    std::process::abort()
+}
+
 fn since(began: u64) -> u32 {
     // A forecast below a microsecond was measured all the same.
     let took = clock::processor_us().saturating_sub(began).max(1);

@@ -132,7 +132,9 @@ impl Download {
         if let Some(folder) = to.parent() {
             File::open(folder)?.sync_all()?;
         }
-        std::fs::remove_file(&self.map)
+        // It is in place; what is left of the way there is removed with old bundles.
+        let _ = std::fs::remove_file(&self.map);
+        Ok(())
     }
 }
 

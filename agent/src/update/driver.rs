@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bundles::{Bundles, Loaded, NotLoaded};
+use super::bundles::{self, Bundles, Loaded, NotLoaded};
 use super::commands::AtWork;
 use super::download::{Download, Taken};
 use super::floor;
@@ -28,6 +28,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 const CHECK_AGAIN: Duration = Duration::from_secs(30);
 /// The time floor is kept this often.
 const KEEP_FLOOR: Duration = Duration::from_secs(600);
+/// A bundle that takes longer to load hangs: the comparison of the engines alone may take two minutes.
+const LOAD_WITHIN: Duration = Duration::from_secs(600);
 
 /// Whether a bundle's own expiry counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,9 +248,11 @@ impl Running {
                 let (bundles, ring) = (self.this.bundles.clone(), ring.clone());
                 let (forecaster, installed) = (forecaster.to_owned(), installed.clone());
                 let now = (standing == Standing::New).then_some(now);
-                aside(move || bundles.load(&forecaster, &installed, &ring, now))
-                    .await
-                    .unwrap_or_else(|e| Err(NotLoaded::Refused(e)))
+                let loading = aside(move || bundles.load(&forecaster, &installed, &ring, now));
+                match tokio::time::timeout(LOAD_WITHIN, loading).await {
+                    Ok(done) => done.unwrap_or_else(|e| Err(NotLoaded::Refused(e))),
+                    Err(_) => bundles::hung(&sha),
+                }
             }
             Some(_) => {
                 later("no key list is here yet to check the bundle with; connect to the hub")
@@ -303,22 +307,20 @@ impl Running {
             self.tell(&forecaster, Event::Fetched(sha), None).await;
             return;
         }
+        let Some(digest) = bundle.digest() else {
+            let reason = "the digest of the ordered bundle is none; order it again".to_owned();
+            let event = Event::Unfetchable(sha, reason);
+            return self.tell(&forecaster, event, None).await;
+        };
         if let Err(reason) = self.this.bundles.room(&sha, target.size) {
-            tracing::error!(forecaster, bundle = %sha, "{reason}");
-            self.waiting
-                .for_room(&forecaster, target, &reason, Instant::now());
-            let waiting = Event::Waiting(sha, reason);
-            self.tell(&forecaster, waiting, None).await;
-            return;
+            return self.no_room(&forecaster, sha, target, reason).await;
         }
         // It may have waited, before a restart too.
         let over = Event::Waiting(sha.clone(), String::new());
         self.tell(&forecaster, over, None).await;
         let (folder, size) = (self.this.bundles.folder().to_owned(), target.size);
-        let opened = aside(move || {
-            let digest = bundle.digest().ok_or("its digest is none")?;
-            Download::open(&folder, digest, size).map_err(|e| e.to_string())
-        });
+        let opened =
+            aside(move || Download::open(&folder, digest, size).map_err(|e| e.to_string()));
         match opened.await.and_then(|o| o) {
             Ok(download) => {
                 tracing::info!(forecaster, bundle = %sha, bytes = target.size, "fetching a bundle");
@@ -333,10 +335,18 @@ impl Running {
             }
             Err(e) => {
                 let reason = format!("the bundle cannot be written ({e}); free disk space");
-                self.tell(&forecaster, Event::Unfetchable(sha, reason), None)
-                    .await;
+                self.no_room(&forecaster, sha, target, reason).await;
             }
         }
+    }
+
+    /// The disk takes it later, or the order expires.
+    async fn no_room(&mut self, forecaster: &str, sha: String, target: Target, reason: String) {
+        tracing::error!(forecaster, bundle = %sha, "{reason}");
+        self.waiting
+            .for_room(forecaster, target, &reason, Instant::now());
+        self.tell(forecaster, Event::Waiting(sha, reason), None)
+            .await;
     }
 
     /// Asks (again) for what is missing and gives up what has expired.
@@ -447,7 +457,7 @@ impl Running {
             if matches!(taken, Ok(Taken::Complete)) {
                 return match download.finish(&path) {
                     Ok(()) => Ok(None),
-                    Err(e) => Err(format!("the bundle cannot be kept: {e}")),
+                    Err(e) => Err(format!("the bundle cannot be kept ({e}); free disk space")),
                 };
             }
             Ok(Some((download, taken)))
@@ -460,8 +470,7 @@ impl Running {
                 return false;
             }
             Err(reason) => {
-                self.tell(&forecaster, Event::Unfetchable(name, reason), None)
-                    .await;
+                self.no_room(&forecaster, name, target, reason).await;
                 return false;
             }
         };
@@ -493,10 +502,7 @@ impl Running {
             }
             Err(e) => {
                 let reason = format!("write a block: {e}; free disk space");
-                tracing::warn!(bundle = %name, "{reason}");
-                self.waiting
-                    .for_room(&forecaster, fetching.target, &reason, Instant::now());
-                self.tell(&forecaster, Event::Waiting(name, reason), None)
+                self.no_room(&forecaster, name, fetching.target, reason)
                     .await;
                 return false;
             }

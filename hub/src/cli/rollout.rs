@@ -114,7 +114,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<ExitCode> {
         } => {
             let stages = match plan {
                 Some(file) => Stages::Planned(planned(&file)?),
-                None if all_at_once => Stages::Planned(Plan::all_at_once()),
+                None if all_at_once => Stages::AllAtOnce,
                 None => Stages::AsDefined,
             };
             let id = request::start(store, &forecaster, version, stages, who.person()).await?;

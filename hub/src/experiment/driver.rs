@@ -62,7 +62,7 @@ struct News {
     bundles: [Sha256; 2],
 }
 
-/// Moves one experiment, or has its report made once it has ended; answers whose orders have changed. Devices whose
+/// Moves one experiment, or has its report made once it has ended. Devices whose
 /// generation is not believed are put into `far`.
 ///
 /// # Errors
@@ -72,11 +72,11 @@ pub async fn advance(
     row: &ExperimentRow,
     kept: &mut Seen,
     far: &mut BTreeSet<String>,
-) -> Result<BTreeSet<String>> {
+) -> Result<()> {
     let store = &driver.store;
     if row.finished_at.is_some() {
         kept.report(store, row)?;
-        return Ok(BTreeSet::new());
+        return Ok(());
     }
     let forecaster = row.forecaster.as_str();
     let mut models = Vec::new();
@@ -85,7 +85,7 @@ pub async fn advance(
         models.push(model.with_context(|| format!("version {version} of {forecaster} is gone"))?);
     }
     let [a, b] = models.as_slice() else {
-        return Ok(BTreeSet::new());
+        return Ok(());
     };
     let members = store
         .experiment(row.id)
@@ -124,14 +124,14 @@ pub async fn advance(
     }
     if seen != before {
         let Some(locked) = store.lock_experiment(row.id).await? else {
-            return Ok(BTreeSet::new());
+            return Ok(());
         };
-        let changed = act(driver, locked, &news, (&Model::of(a)?, &Model::of(b)?)).await?;
+        act(driver, locked, &news, (&Model::of(a)?, &Model::of(b)?)).await?;
         kept.heard.extend(newest.map(|at| (row.id, at)));
-        return Ok(changed);
+        return Ok(());
     }
     kept.heard.extend(newest.map(|at| (row.id, at)));
-    Ok(BTreeSet::new())
+    Ok(())
 }
 
 /// Devices that join at once.
@@ -170,7 +170,7 @@ async fn act(
     mut locked: LockedExperiment,
     news: &News,
     (a, b): (&Model<'_>, &Model<'_>),
-) -> Result<BTreeSet<String>> {
+) -> Result<()> {
     let row = locked.row.clone();
     let before = rows::read(&row, &locked.members)?;
     let mut e = before.clone();
@@ -232,5 +232,5 @@ async fn act(
             "experiment"
         );
     }
-    Ok(orders.into_iter().map(|o| o.device).collect())
+    Ok(())
 }

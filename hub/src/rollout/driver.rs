@@ -57,12 +57,12 @@ pub(crate) const OVERLAP: chrono::Duration = chrono::Duration::seconds(2);
 /// What one round leaves to the next.
 #[derive(Debug, Default)]
 pub struct Rounds {
-    /// Devices whose orders are stored and not yet published.
-    pub unpublished: BTreeSet<String>,
     /// Open rollouts as this hub last saw them, by number.
     known: BTreeMap<i64, Known>,
     /// When experiments were looked at last, and what was seen of them.
     experiments: (Option<Instant>, Seen),
+    /// When devices that strayed from their orders were looked for last.
+    strays: Option<Instant>,
     /// What fails, by what it is, so that it is said once and not every second.
     failing: BTreeMap<String, String>,
 }
@@ -138,8 +138,7 @@ impl Driver {
         for row in open {
             let known = rounds.known.remove(&row.id);
             let done = self.advance(&row, known, &mut rounds.known).await;
-            let changed = rounds.took(&format!("move rollout {}", row.id), done);
-            rounds.unpublished.extend(changed.unwrap_or_default());
+            rounds.took(&format!("move rollout {}", row.id), done);
         }
         if rounds
             .experiments
@@ -148,18 +147,24 @@ impl Driver {
         {
             self.experiments(rounds).await;
         }
+        let stray = rounds.strays.is_none_or(|at| at.elapsed() >= ANEW);
+        if stray {
+            rounds.strays = Some(Instant::now());
+        }
         let forecasters = self.store.forecasters().await;
         let forecasters = rounds.took("list forecasters", forecasters.map_err(Into::into));
         for forecaster in forecasters.unwrap_or_default() {
             let mut far = BTreeSet::new();
+            if stray {
+                let done = self.call_in(&forecaster, &mut far).await;
+                rounds.took(&format!("call in strays of {}", forecaster.name), done);
+            }
             let done = self.welcome(&forecaster, &mut far).await;
             let what = format!("order the champion of {}", forecaster.name);
-            let changed = rounds.took(&what, done);
-            rounds.unpublished.extend(changed.unwrap_or_default());
+            rounds.took(&what, done);
             rounds.left_out(&forecaster.name, &far);
         }
-        // A broker that takes nothing must not keep rollouts from moving.
-        let _ = tokio::time::timeout(PUBLISH_FOR, self.publish(rounds)).await;
+        self.publish(rounds).await;
     }
 
     /// One round over all experiments.
@@ -171,22 +176,32 @@ impl Driver {
             let mut far = BTreeSet::new();
             let seen = &mut rounds.experiments.1;
             let done = experiment::driver::advance(self, &row, seen, &mut far).await;
-            let changed = rounds.took(&format!("move experiment {}", row.id), done);
-            rounds.unpublished.extend(changed.unwrap_or_default());
+            rounds.took(&format!("move experiment {}", row.id), done);
             rounds.left_out(&format!("experiment {}", row.id), &far);
         }
     }
 
+    /// Publishes what nobody has published yet, whoever ordered it: the hub that did may have died since.
     async fn publish(&self, rounds: &mut Rounds) {
-        if rounds.unpublished.is_empty() || !self.downlink.connected() {
+        if !self.downlink.connected() {
             return;
         }
-        let waiting: Vec<String> = rounds.unpublished.iter().cloned().collect();
-        let told = |device: &str| {
-            rounds.unpublished.remove(device);
-        };
-        let done = self.downlink.refresh(&waiting, told).await;
-        rounds.took("publish orders", done);
+        let waiting = self.store.unpublished_orders().await;
+        let waiting = rounds.took("list orders to be published", waiting.map_err(Into::into));
+        let mut waiting = waiting.unwrap_or_default();
+        let mut devices: Vec<String> = waiting.iter().map(|o| o.device.clone()).collect();
+        devices.dedup();
+        let mut told = BTreeSet::new();
+        let publishing = self.downlink.refresh(&devices, |device| {
+            told.insert(device.to_owned());
+        });
+        // A broker that takes nothing must not keep rollouts from moving.
+        if let Ok(done) = tokio::time::timeout(PUBLISH_FOR, publishing).await {
+            rounds.took("publish orders", done);
+        }
+        waiting.retain(|o| told.contains(&o.device));
+        let done = self.store.published_orders(&waiting).await;
+        rounds.took("note that orders were published", done.map_err(Into::into));
     }
 
     /// Moves one rollout; leaves what it knows of it for the next round.
@@ -195,15 +210,14 @@ impl Driver {
         row: &RolloutRow,
         known: Option<Known>,
         keep: &mut BTreeMap<i64, Known>,
-    ) -> Result<BTreeSet<String>> {
-        let mut changed = BTreeSet::new();
+    ) -> Result<()> {
         let forecaster = row.forecaster.as_str();
         let Some(target) = self
             .store
             .model_version(forecaster, row.model_version)
             .await?
         else {
-            return Ok(changed);
+            return Ok(());
         };
         let previous = match row.previous_version {
             Some(version) => self.store.model_version(forecaster, version).await?,
@@ -218,10 +232,10 @@ impl Driver {
         let since = known.as_ref().and_then(|k| Some(k.heard? - OVERLAP));
         let fleet = self.store.fleet_of(row.id, since).await?;
         let Some(mut locked) = self.store.lock_rollout(row.id).await? else {
-            return Ok(changed);
+            return Ok(());
         };
         if locked.row.updated_at != row.updated_at {
-            return Ok(changed);
+            return Ok(());
         }
         let newest = fleet.iter().filter_map(|d| d.received_at).max();
         let heard = newest.max(known.as_ref().and_then(|k| k.heard));
@@ -275,7 +289,7 @@ impl Driver {
                     whole,
                 },
             );
-            return Ok(changed);
+            return Ok(());
         }
         // What is ordered last counts.
         let mut orders = BTreeMap::new();
@@ -305,7 +319,6 @@ impl Driver {
             orders.insert(device.clone(), order);
         }
         give(&mut locked, &orders).await?;
-        changed.extend(orders.into_keys());
         let moved = rollout.devices.iter();
         let moved = moved.filter(|(name, d)| before.devices.get(*name) != Some(*d));
         let moved: Vec<(String, Value)> = moved.map(|(n, d)| (n.clone(), json!(d))).collect();
@@ -338,7 +351,7 @@ impl Driver {
                 },
             );
         }
-        Ok(changed)
+        Ok(())
     }
 
     pub(crate) fn writer(&self) -> Writer<'_> {
@@ -348,16 +361,47 @@ impl Driver {
         }
     }
 
+    /// Devices that know a newer order than the database get theirs anew, and those that went back below the floor by themselves are
+    /// ordered to run no model, then as everyone.
+    async fn call_in(&self, forecaster: &ForecasterRow, far: &mut BTreeSet<String>) -> Result<()> {
+        let name = forecaster.name.as_str();
+        let renewed = self.store.renew_forgotten(name).await?;
+        if renewed > 0 {
+            tracing::info!(
+                forecaster = name,
+                "{renewed} devices know orders that this database does not; theirs are given anew"
+            );
+        }
+        let floor = i64::try_from(floor_of(Some(forecaster)))?;
+        let below = self.store.devices_below(name, floor).await?;
+        if below.is_empty() {
+            return Ok(());
+        }
+        let mut orders = self.store.lock_orders(name).await?;
+        let (database, now) = (u64::try_from(orders.highest)?, crate::clock::now());
+        let (none, writer) = (Model::none(name), self.writer());
+        let mut given = Vec::new();
+        for (device, raw) in &below {
+            let known = reported(Some(raw.as_slice()), name).map_or(0, |f| f.generation);
+            match next_above(database, known) {
+                Some(generation) => {
+                    given.push(writer.order(device, &none, Mode::Active, generation, now)?);
+                }
+                None => {
+                    far.insert(device.clone());
+                }
+            }
+        }
+        let given: Vec<NewOrder<'_>> = given.iter().map(Order::as_new).collect();
+        orders.put(&given).await?;
+        orders.commit().await
+    }
+
     /// Devices that the forecaster selects get the champion where they are ordered something else, nothing yet, or
     /// something that soon expires. Without a champion, or with one below the floor or on trial, those that are ordered a model
     /// are ordered to run none.
     /// Devices whose generation is not believed are put into `far` and ordered nothing.
-    async fn welcome(
-        &self,
-        forecaster: &ForecasterRow,
-        far: &mut BTreeSet<String>,
-    ) -> Result<BTreeSet<String>> {
-        let mut changed = BTreeSet::new();
+    async fn welcome(&self, forecaster: &ForecasterRow, far: &mut BTreeSet<String>) -> Result<()> {
         let spec = &forecaster.spec;
         let labels = json!(spec.selector.labels);
         let now = crate::clock::now();
@@ -369,7 +413,7 @@ impl Driver {
             .await?
             .is_empty()
         {
-            return Ok(changed);
+            return Ok(());
         }
         let mut orders = self.store.lock_orders(&spec.name).await?;
         let late = orders.late_devices(&labels, floor, renew).await?;
@@ -389,12 +433,11 @@ impl Driver {
             };
             let writer = self.writer();
             given.push(writer.order(&device.device, &model, Mode::Active, generation, now)?);
-            changed.insert(device.device.clone());
         }
         let given: Vec<NewOrder<'_>> = given.iter().map(Order::as_new).collect();
         orders.put(&given).await?;
         orders.commit().await?;
-        Ok(changed)
+        Ok(())
     }
 }
 

@@ -310,6 +310,13 @@ fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Ve
         // It started again and has not forecast since: its order may be older than a deadline by now.
         d.restart_clock(now);
     }
+    if below && d.state == DeviceState::Shadowing {
+        let reason = format!(
+            "the champion that {name} runs beside it is below the floor, and there is nothing to compare it with; start it again"
+        );
+        go_back(r, &reason, now, actions);
+        return;
+    }
     if d.state.failed() && below && !d.stripped {
         // What it fell back to by itself must not run any more.
         r.generation += 1;

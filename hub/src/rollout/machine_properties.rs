@@ -189,6 +189,7 @@ fn evidence(blocks: u32, says: u8) -> Event {
         devices: 2,
         better: says == 1,
         harmful: says == 2,
+        bet_better: f64::from(says),
         span_ms: i64::from(blocks) * 86_400_000,
         ..Evidence::default()
     })
@@ -311,7 +312,7 @@ proptest! {
                 let known = r.evidence.clone().unwrap_or_default();
                 let shown = match proof.need {
                     Need::Better => known.better,
-                    Need::NotHarmful => known.blocks >= proof.min_blocks && !known.harmful,
+                    Need::NotHarmful => known.blocks >= proof.min_blocks && !known.harmful && known.gain >= 0.0 && known.bet_better >= 2.0,
                     Need::None => true,
                 };
                 prop_assert!(shown, "passed without evidence: {known:?}");

@@ -35,7 +35,7 @@ pub(super) fn rollout(plan: Plan, n: u32) -> Rollout {
 }
 
 fn fleet(n: u32) -> Rollout {
-    rollout(Plan::all_at_once(), n)
+    rollout(Plan::all_at_once(0), n)
 }
 
 /// Everyone is connected from the beginning.
@@ -288,7 +288,7 @@ fn one_failure_of_many_stops_nothing_and_one_of_one_does() {
 
 #[test]
 fn few_failures_count_by_their_share_once_everyone_has_been_heard() {
-    let mut plan = Plan::all_at_once();
+    let mut plan = Plan::all_at_once(0);
     plan.stages[0].max_failed_share = 0.1;
     plan.stages[0].min_failed = 4;
     let mut r = rollout(plan, 8);
@@ -346,7 +346,7 @@ fn what_failed_is_told_with_its_commonest_reasons() {
 
 #[test]
 fn below_the_floor_nobody_goes_back_and_nobody_stays() {
-    let mut plan = Plan::all_at_once();
+    let mut plan = Plan::all_at_once(0);
     plan.floor = 2;
     let mut r = online(rollout(plan.clone(), 3));
     step(&mut r, Event::Tick, 0);
@@ -445,7 +445,16 @@ fn a_shadow_passes_when_it_has_been_shown_to_be_better_and_not_before() {
 
     let mut r = shadowed(Need::NotHarmful);
     assert!(step(&mut r, Event::Evidence(blocks(2)), 3).is_empty());
-    step(&mut r, Event::Evidence(blocks(3)), 4);
+    // What is not called worse yet may be worse all the same.
+    let looks = |gain: f64, bet_better: f64| Evidence {
+        gain,
+        bet_better,
+        ..blocks(3)
+    };
+    for (gain, bet_better) in [(-0.1, 0.8), (0.1, 1.9), (-0.1, 2.1)] {
+        assert!(step(&mut r, Event::Evidence(looks(gain, bet_better)), 4).is_empty());
+    }
+    step(&mut r, Event::Evidence(looks(0.1, 2.1)), 5);
     assert_eq!(r.stage, 1);
     assert_eq!(shadowed(Need::None).stage, 1);
 }

@@ -165,15 +165,19 @@ fn running(r: &Rollout, stage: &Stage, since: i64, now: i64) -> String {
         let none = Evidence::default();
         let e = r.evidence.as_ref().unwrap_or(&none);
         match proof.need {
-            Need::Better if !e.better => waits.push(format!(
-                "evidence that it is better, {} of at most {} blocks",
-                e.blocks, proof.max_blocks
-            )),
+            _ if judge::shown(proof, e) => {}
             Need::NotHarmful if e.blocks < proof.min_blocks => waits.push(format!(
                 "evidence that it is not worse, {} of {} blocks",
                 e.blocks, proof.min_blocks
             )),
-            _ => {}
+            Need::NotHarmful => waits.push(format!(
+                "evidence that it is rather better than worse, {} of at most {} blocks",
+                e.blocks, proof.max_blocks
+            )),
+            _ => waits.push(format!(
+                "evidence that it is better, {} of at most {} blocks",
+                e.blocks, proof.max_blocks
+            )),
         }
     }
     match r.passed_since {

@@ -21,7 +21,7 @@ pub enum Need {
     /// That it is better.
     #[default]
     Better,
-    /// That it is not worse, over so many blocks.
+    /// That over so many blocks it was not called worse, and looks rather better.
     NotHarmful,
     /// Nothing.
     None,
@@ -33,7 +33,7 @@ pub enum Need {
 pub struct Proof {
     /// What must be shown.
     pub need: Need,
-    /// Blocks after which `not_harmful` passes.
+    /// Fewest blocks after which `not_harmful` passes.
     pub min_blocks: u32,
     /// Blocks after which a model that has not been shown to be better goes back.
     pub max_blocks: u32,
@@ -153,12 +153,21 @@ impl Stage {
     }
 }
 
+/// Periods in which a device has a row begun, the five forecasts of its probation made, and one of them late.
+const SETTLES_WITHIN: i64 = 8;
+
+/// What a model takes at most until it has proved itself on a grid of `period_ms`, milliseconds.
+pub(super) fn settles_ms(period_ms: i64) -> i64 {
+    period_ms.saturating_mul(SETTLES_WITHIN)
+}
+
 impl Plan {
-    /// All devices at once, active: the plan used where a person gives none.
+    /// All devices at once, active, for a forecaster with a grid of `period_ms`.
     #[must_use]
-    pub fn all_at_once() -> Self {
+    pub fn all_at_once(period_ms: i64) -> Self {
+        let deadline = settles_ms(period_ms).max(30 * 60_000);
         Self {
-            stages: vec![Stage::usual("all", Mode::Active, 100, 30 * 60_000)],
+            stages: vec![Stage::usual("all", Mode::Active, 100, deadline)],
             floor: 0,
         }
     }

@@ -6,12 +6,10 @@ use std::collections::BTreeMap;
 use fieldcast_features::grid::parse_period;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Mode, Need, Plan, Proof, Stage, labelled};
+use super::plan::{Mode, Need, Plan, Proof, Stage, labelled, settles_ms};
 
 const DAY_MS: i64 = 86_400_000;
 const DEADLINE_MS: i64 = 2 * 3_600_000;
-/// Periods in which a device has a row begun, the five forecasts of its probation made, and one of them late.
-const SETTLES_WITHIN: i64 = 8;
 
 /// The `[rollout]` table of a forecaster's definition; what it leaves out keeps its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,7 +71,7 @@ pub struct Evidence {
     pub percent: u8,
     /// At least so many of them, where there are as many.
     pub devices: usize,
-    /// Blocks (each the longer of horizon and season) over which `not_harmful` must hold.
+    /// Fewest blocks (each the longer of horizon and season) for `not_harmful`.
     pub min_blocks: u32,
     /// Blocks after which a challenger that has not been shown to be better goes back.
     pub max_blocks: u32,
@@ -178,8 +176,7 @@ impl Policy {
     pub fn plan(&self, kind: Kind, period_ms: i64) -> Plan {
         let ms = |text: &str| span(text).unwrap_or(DAY_MS);
         let soak = ms(&self.soak);
-        // A model is on probation for its first forecasts, one a period.
-        let settles = DEADLINE_MS.max(period_ms.saturating_mul(SETTLES_WITHIN));
+        let settles = DEADLINE_MS.max(settles_ms(period_ms));
         let deadline = self.deadline.as_deref().map_or(settles, ms);
         let stage = |name: &str, mode, percent| Stage {
             soak_ms: soak,

@@ -111,6 +111,8 @@ impl Person<'_> {
 pub enum Stages {
     /// As the forecaster's definition has them.
     AsDefined,
+    /// Every device at once, without canaries or evidence.
+    AllAtOnce,
     /// These.
     Planned(Plan),
 }
@@ -151,6 +153,7 @@ pub async fn start(
     let row = eligible(store, forecaster, version).await?;
     let plan = match stages {
         Stages::Planned(plan) => plan,
+        Stages::AllAtOnce => Plan::all_at_once(period_of(&row)),
         Stages::AsDefined => as_defined(store, &row).await?,
     };
     plan.validate()?;
@@ -167,14 +170,22 @@ pub async fn start(
     begun.map_err(|experiment| Refusal::Experiment(experiment, forecaster.to_owned()))
 }
 
+fn sealed(row: &ModelVersionRow) -> Option<ForecasterSpec> {
+    serde_json::from_value(row.manifest["forecaster"].clone()).ok()
+}
+
+/// Milliseconds; 0 where the manifest of an older hub does not say it.
+fn period_of(row: &ModelVersionRow) -> i64 {
+    sealed(row).map_or(0, |spec| spec.period_ms())
+}
+
 async fn as_defined(store: &Store, row: &ModelVersionRow) -> Result<Plan, Refusal> {
     let unreadable = |e: String| Refusal::Definition(e);
     let Some(definition) = store.forecaster(&row.forecaster).await? else {
-        return Ok(Plan::all_at_once());
+        return Ok(Plan::all_at_once(period_of(row)));
     };
     let policy = rows::policy_of(&definition).map_err(|e| unreadable(format!("{e:#}")))?;
-    let sealed = serde_json::from_value::<ForecasterSpec>(row.manifest["forecaster"].clone());
-    let spec = sealed.unwrap_or(definition.spec);
+    let spec = sealed(row).unwrap_or(definition.spec);
     let champion = store.champion(&row.forecaster).await?;
     let champion = champion.filter(|c| c.version != row.version);
     let kind = rows::kind_of(champion.as_ref().map(|c| &c.manifest), &spec, false);

@@ -30,6 +30,17 @@ pub struct NewOrder<'a> {
     pub signed: &'a [u8],
 }
 
+/// An order that is stored and not yet published.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct UnpublishedRow {
+    /// To whom.
+    pub device: String,
+    /// For which forecaster.
+    pub forecaster: String,
+    /// Its generation.
+    pub generation: i64,
+}
+
 /// A device that is not ordered what is in force, or not for much longer.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct LateRow {
@@ -94,7 +105,7 @@ pub(crate) async fn put(
             AS o(device, forecaster, bundle, version, stage, generation, expires, signed)
          ON CONFLICT (device, forecaster) DO UPDATE SET bundle = excluded.bundle,
             model_version = excluded.model_version, stage = excluded.stage, generation = excluded.generation,
-            attempt = excluded.attempt, expires_at = excluded.expires_at, signed = excluded.signed, updated_at = now()
+            attempt = excluded.attempt, expires_at = excluded.expires_at, signed = excluded.signed, published = false, updated_at = now()
          WHERE desired.generation < excluded.generation",
     )
     .bind(devices)
@@ -131,7 +142,10 @@ async fn late(
          AND NOT EXISTS (SELECT 1 FROM experiment_devices x JOIN experiments e ON e.id = x.experiment
             WHERE x.device = d.id AND e.forecaster = $1 AND e.status IN ('planned', 'running'))
          AND CASE WHEN c.version IS NULL THEN o.model_version <> 0 OR o.expires_at < $3
-             ELSE o.device IS NULL OR o.model_version <> c.version OR o.stage <> 'active' OR o.expires_at < $3 END
+             ELSE o.device IS NULL OR o.expires_at < $3 OR ((o.model_version <> c.version OR o.stage <> 'active')
+                AND NOT (o.model_version = 0 AND $4 > 1 AND EXISTS (
+                    SELECT FROM jsonb_array_elements(s.state -> 'forecasters') f WHERE f ->> 'forecaster' = $1
+                    AND (f ->> 'model_version')::numeric BETWEEN 1 AND $4 - 1))) END
          ORDER BY d.id LIMIT 1000",
     )
     .bind(forecaster)
@@ -158,6 +172,42 @@ impl Store {
         Ok(rows.into_iter().collect())
     }
 
+    /// Orders that are not published yet, at most ten thousand.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn unpublished_orders(&self) -> Result<Vec<UnpublishedRow>> {
+        sqlx::query_as("SELECT device, forecaster, generation FROM desired WHERE NOT published ORDER BY device LIMIT 10000")
+            .fetch_all(self.pool())
+            .await
+            .during("list orders to be published")
+    }
+
+    /// These were published; what was ordered since is not.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn published_orders(&self, orders: &[UnpublishedRow]) -> Result<()> {
+        if orders.is_empty() {
+            return Ok(());
+        }
+        let devices: Vec<&str> = orders.iter().map(|o| o.device.as_str()).collect();
+        let forecasters: Vec<&str> = orders.iter().map(|o| o.forecaster.as_str()).collect();
+        let generations: Vec<i64> = orders.iter().map(|o| o.generation).collect();
+        sqlx::query(
+            "UPDATE desired d SET published = true
+             FROM unnest($1::text[], $2::text[], $3::int8[]) AS o(device, forecaster, generation)
+             WHERE d.device = o.device AND d.forecaster = o.forecaster AND d.generation = o.generation",
+        )
+        .bind(devices)
+        .bind(forecasters)
+        .bind(generations)
+        .execute(self.pool())
+        .await
+        .during("note that orders were published")
+        .map(drop)
+    }
+
     /// Devices that have orders or open commands; with `all` every one that may connect.
     ///
     /// # Errors
@@ -176,7 +226,7 @@ impl Store {
     /// At most a thousand devices with all of `labels`, or whose newest order is that of an experiment, that may connect and whose order is not the champion of the
     /// forecaster (or, without one of at least version `floor` or with one on trial, not "no model"), or expires before
     /// `renew_before`. While a rollout is open only devices that it has ordered nothing, and only where the champion is what it
-    /// would go back to; never those that an experiment holds.
+    /// would go back to; never those that an experiment holds, nor one that still has to let go of a version below the floor.
     ///
     /// # Errors
     /// The database.
@@ -192,6 +242,52 @@ impl Store {
         late(&mut connection, forecaster, labels, floor, renew_before)
             .await
             .during(failed())
+    }
+
+    /// Has the orders given anew, as if they expired, of devices that say they know a generation above that of their order: after the
+    /// database was restored from a copy they obey an order that it has forgotten. A number out of reach is not believed. How many; never those in an open rollout.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn renew_forgotten(&self, forecaster: &str) -> Result<u64> {
+        let done = sqlx::query(
+            "UPDATE desired o SET expires_at = now() FROM device_states s,
+                jsonb_array_elements(s.state -> 'forecasters') f
+             WHERE o.forecaster = $1 AND s.device = o.device AND f ->> 'forecaster' = $1
+             AND (f ->> 'generation')::numeric > o.generation AND (f ->> 'generation')::numeric < o.generation + 4294967296
+             AND o.expires_at > now()
+             AND NOT EXISTS (SELECT FROM rollouts r JOIN deployments p ON p.rollout = r.id
+                WHERE r.forecaster = $1 AND r.finished_at IS NULL AND p.device = o.device AND p.generation > 0)",
+        );
+        let done = done.bind(forecaster).execute(self.pool()).await;
+        let done = done.during(format!("renew forgotten orders of {forecaster}"))?;
+        Ok(done.rows_affected())
+    }
+
+    /// At most a thousand devices that have answered their newest order and run a version below `floor` all the same, as where a model
+    /// was given up for an older one, each with its last state message; never those in an open rollout.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn devices_below(
+        &self,
+        forecaster: &str,
+        floor: i64,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        sqlx::query_as(
+            "SELECT s.device, s.raw FROM desired o JOIN device_states s ON s.device = o.device,
+                jsonb_array_elements(s.state -> 'forecasters') f
+             WHERE o.forecaster = $1 AND f ->> 'forecaster' = $1 AND (f ->> 'generation')::numeric = o.generation
+             AND (f ->> 'model_version')::numeric BETWEEN 1 AND $2 - 1
+             AND NOT EXISTS (SELECT FROM rollouts r JOIN deployments p ON p.rollout = r.id
+                WHERE r.forecaster = $1 AND r.finished_at IS NULL AND p.device = o.device AND p.generation > 0)
+             ORDER BY s.device LIMIT 1000",
+        )
+        .bind(forecaster)
+        .bind(floor)
+        .fetch_all(self.pool())
+        .await
+        .during(format!("look for devices below the floor of {forecaster}"))
     }
 
     /// The highest generation that the database knows for a forecaster at the moment.

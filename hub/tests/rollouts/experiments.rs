@@ -173,7 +173,7 @@ async fn devices_run_what_they_drew_until_its_time_is_over_and_then_the_champion
 async fn a_rollout_a_title_and_an_experiment_are_in_each_others_way() {
     let (bed, driver, _) = six().await;
     let (store, mut rounds) = (&bed.store, Rounds::default());
-    let stages = || Stages::Planned(Plan::all_at_once());
+    let stages = || Stages::Planned(Plan::all_at_once(0));
     let rollout = rollouts::start(store, "f", 2, stages(), ANN).await.unwrap();
     let refused = request::start(store, &asked(), ANN).await.unwrap_err();
     assert!(
@@ -209,7 +209,7 @@ async fn a_rollout_a_title_and_an_experiment_are_in_each_others_way() {
     // A training that ends meanwhile keeps its version, and its rollout waits for a person.
     store.enqueue("train", "f", &json!({})).await.unwrap();
     let job = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
-    let prepared = rows::prepare(store, "f", 3, Plan::all_at_once(), "run")
+    let prepared = rows::prepare(store, "f", 3, Plan::all_at_once(0), "run")
         .await
         .unwrap();
     let of = ("f", 3, &b"f 3"[..]);
@@ -366,7 +366,7 @@ async fn one_device_that_makes_up_its_generation_keeps_nobody_from_orders() {
     request::stop(store, id, ANN).await.unwrap();
     driver.experiments(&mut rounds).await;
     // Nor does it use up those of a rollout.
-    let stages = Stages::Planned(Plan::all_at_once());
+    let stages = Stages::Planned(Plan::all_at_once(0));
     rollouts::start(store, "f", 2, stages, ANN).await.unwrap();
     driver.tick(&mut rounds).await;
     for name in &names {

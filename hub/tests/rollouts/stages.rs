@@ -150,7 +150,7 @@ async fn a_first_model_on_trial_reaches_nobody_by_way_of_the_next_ones_rollout()
     // One that is rolled out once more keeps the title on trial meanwhile, and success confirms it.
     register(store, "f", 3).await;
     roll_out(store, 3, halves()).await;
-    let again = roll_out(store, 3, Plan::all_at_once()).await;
+    let again = roll_out(store, 3, Plan::all_at_once(0)).await;
     driver.tick(&mut rounds).await;
     assert_eq!(store.champion("f").await.unwrap().unwrap().version, 3);
     n = 100;
@@ -174,7 +174,7 @@ async fn no_device_is_left_below_the_floor() {
     register(store, "f", 2).await;
     let plan = Plan {
         floor: 2,
-        ..Plan::all_at_once()
+        ..Plan::all_at_once(0)
     };
     let rollout = roll_out(store, 2, plan).await;
     driver.tick(&mut rounds).await;
@@ -207,7 +207,7 @@ async fn no_device_is_left_below_the_floor() {
     assert_eq!(order(store, "b").await.unwrap().model_version, 0);
     // A version that was allowed when its rollout began goes back, too.
     floor(0).await;
-    let below = roll_out(store, 1, Plan::all_at_once()).await;
+    let below = roll_out(store, 1, Plan::all_at_once(0)).await;
     floor(2).await;
     driver.tick(&mut rounds).await;
     let row = store.rollout(below).await.unwrap().unwrap().0;

@@ -135,6 +135,9 @@ struct Case {
     harmful_at: f64,
     /// Blocks that a fixed-sample test needs.
     fixed: f64,
+    /// Percent let pass where only no harm is asked for, and median blocks until then.
+    passed: f64,
+    passed_at: f64,
 }
 
 fn cases(
@@ -164,8 +167,18 @@ fn case(row: &str) -> Result<Case> {
                 .with_context(|| format!("read `{w}` of `{row}` as a number"))
         })
         .collect::<Result<Vec<f64>>>()?;
-    let [superior, harmful, promoted_at, harmful_at, fixed, _] = numbers[..] else {
-        bail!("read `{row}` as a case: it has no six numbers");
+    let [
+        superior,
+        harmful,
+        promoted_at,
+        harmful_at,
+        fixed,
+        _,
+        passed,
+        passed_at,
+    ] = numbers[..]
+    else {
+        bail!("read `{row}` as a case: it has no eight numbers");
     };
     Ok(Case {
         name: name.into(),
@@ -174,7 +187,17 @@ fn case(row: &str) -> Result<Case> {
         promoted_at,
         harmful_at,
         fixed,
+        passed,
+        passed_at,
     })
+}
+
+/// What becomes of it as a successor (`need = "not_harmful"`).
+fn successor(case: &Case, goal: &str) {
+    let name = format!("{}_successor", case.name);
+    line(&name, case.passed, "%", None, goal);
+    let name = format!("{name}_median");
+    line(&name, case.passed_at, "blocks", None, "");
 }
 
 fn equal(cases: &[Case]) {
@@ -193,6 +216,7 @@ fn equal(cases: &[Case]) {
             None,
             "",
         );
+        successor(case, "");
     }
 }
 
@@ -214,6 +238,7 @@ fn better(cases: &[Case]) {
             ratio,
             &of,
         );
+        successor(case, "");
     }
 }
 
@@ -240,6 +265,7 @@ fn worse(cases: &[Case]) {
             None,
             "",
         );
+        successor(case, "(at most 1; 0.1)");
     }
 }
 
