@@ -260,7 +260,7 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
             }
         }
         Event::Evidence(evidence) => learnt(r, evidence, now),
-        Event::Floor(floor) => r.plan.floor = r.plan.floor.max(floor),
+        Event::Floor(floor) => raised(r, floor, now, &mut actions),
         Event::Operator(what, who) => operator(r, what, &who, now, &mut actions),
         Event::Outdated(_) if r.status == Status::RollingBack => {}
         Event::Outdated(why) => go_back(r, &why, now, &mut actions),
@@ -268,6 +268,27 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
     }
     advance(r, now, &mut actions);
     actions
+}
+
+fn raised(r: &mut Rollout, floor: u64, now: i64, actions: &mut Vec<Action>) {
+    let champion = r.back_to();
+    r.plan.floor = r.plan.floor.max(floor);
+    let watched = r
+        .devices
+        .values()
+        .any(|d| d.state == DeviceState::Shadowing);
+    if let Some(version) = champion
+        && r.back_to().is_none()
+        && watched
+        && r.status != Status::RollingBack
+    {
+        let reason = format!(
+            "the champion, version {version}, has come to lie below the floor ({}), and devices run it with this version beside it; start the \
+             rollout again",
+            r.plan.floor
+        );
+        go_back(r, &reason, now, actions);
+    }
 }
 
 /// Takes note of whether a device is connected. Said of every device before the first event of a round: otherwise an
@@ -309,13 +330,6 @@ fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Ve
     if was == DeviceState::Healthy && d.state == DeviceState::Active {
         // It started again and has not forecast since: its order may be older than a deadline by now.
         d.restart_clock(now);
-    }
-    if below && d.state == DeviceState::Shadowing {
-        let reason = format!(
-            "the champion that {name} runs beside it is below the floor, and there is nothing to compare it with; start it again"
-        );
-        go_back(r, &reason, now, actions);
-        return;
     }
     if d.state.failed() && below && !d.stripped {
         // What it fell back to by itself must not run any more.

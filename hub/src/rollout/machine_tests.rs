@@ -460,6 +460,18 @@ fn a_shadow_passes_when_it_has_been_shown_to_be_better_and_not_before() {
 }
 
 #[test]
+fn what_watches_beside_a_champion_that_falls_below_the_floor_goes_back() {
+    let mut r = shadowed(Need::Better);
+    assert!(step(&mut r, Event::Floor(1), 2).is_empty());
+    let back = step(&mut r, Event::Floor(2), 3);
+    assert!(
+        matches!(back[..], [Action::OrderBack { to: None, .. }]),
+        "{back:?}"
+    );
+    assert!(r.reason.contains("version 1"), "{}", r.reason);
+}
+
+#[test]
 fn what_is_worse_or_not_better_in_time_goes_back_and_silence_pauses() {
     let harmful = Evidence {
         harmful: true,
