@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use fieldcast_features::ForecasterSpec;
 use fieldcast_store::Store;
-use fieldcast_store::desired::NewOrder;
+use fieldcast_store::desired::{NewOrder, UnpublishedRow};
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::rollouts::{FleetRow, LockedRollout, RolloutRow};
@@ -61,6 +61,9 @@ pub struct Rounds {
     known: BTreeMap<i64, Known>,
     /// When experiments were looked at last, and what was seen of them.
     experiments: (Option<Instant>, Seen),
+    /// Orders that were handed to the connection in the last round. They count as published where it still stands in this one: what was
+    /// only handed to it may have died with it.
+    told: Vec<UnpublishedRow>,
     /// When devices that strayed from their orders were looked for last.
     strays: Option<Instant>,
     /// What fails, by what it is, so that it is said once and not every second.
@@ -183,9 +186,12 @@ impl Driver {
 
     /// Publishes what nobody has published yet, whoever ordered it: the hub that did may have died since.
     async fn publish(&self, rounds: &mut Rounds) {
+        let told = std::mem::take(&mut rounds.told);
         if !self.downlink.connected() {
             return;
         }
+        let done = self.store.published_orders(&told).await;
+        rounds.took("note that orders were published", done.map_err(Into::into));
         let waiting = self.store.unpublished_orders().await;
         let waiting = rounds.took("list orders to be published", waiting.map_err(Into::into));
         let mut waiting = waiting.unwrap_or_default();
@@ -200,8 +206,7 @@ impl Driver {
             rounds.took("publish orders", done);
         }
         waiting.retain(|o| told.contains(&o.device));
-        let done = self.store.published_orders(&waiting).await;
-        rounds.took("note that orders were published", done.map_err(Into::into));
+        rounds.told = waiting;
     }
 
     /// Moves one rollout; leaves what it knows of it for the next round.
@@ -394,7 +399,8 @@ impl Driver {
         }
         let given: Vec<NewOrder<'_>> = given.iter().map(Order::as_new).collect();
         orders.put(&given).await?;
-        orders.commit().await
+        orders.commit().await?;
+        Ok(())
     }
 
     /// Devices that the forecaster selects get the champion where they are ordered something else, nothing yet, or
