@@ -117,7 +117,7 @@ async fn a_seed_or_an_onset_that_cannot_be_is_refused_and_breaks_no_list() {
     let store = &bed.store;
     feed(store, 1, 0, 60).await;
     let refused = |more: &[&str]| {
-        let all = [&["train", "f", "--detach"], more].concat();
+        let all = [&["train", "f", "--detach"][..], more].concat();
         let refused = || process::refused(bed.dir.path(), &bed.url("t"), &all);
         tokio::task::block_in_place(refused)
     };
