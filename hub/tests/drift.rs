@@ -17,7 +17,8 @@ use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 use support::process::Process;
 use support::{
-    Bed, add_device, bed, deadline, define, epoch, http, job, payload, psql, reading, register,
+    Bed, add_device, bed, deadline, define, epoch, http, job, on_trial, payload, psql, reading,
+    register,
 };
 
 const JAN_2026: i64 = 1_767_225_600_000;
@@ -55,6 +56,7 @@ async fn a_change_of_inputs_is_told_once_and_never_trains() {
     add_device(store, "a", None).await;
     define(store, "f", json!({})).await;
     register(store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     let covariate = pb::DriftKind::Covariate;
     let records = vec![
         reading("demand", JAN_2026 + 30 * DAY_MS, 1.0),
@@ -174,6 +176,14 @@ async fn forecast(
     assert_eq!(written.acks.len(), 1);
 }
 
+/// As if what has been told was told a day of data ago.
+fn a_day_later(bed: &Bed) {
+    psql(
+        bed,
+        "UPDATE drift_reports SET data_time = data_time - interval '1 day'",
+    );
+}
+
 /// An error that is usual on a day.
 fn usual(hour: i64) -> f64 {
     1.0 + 0.05 * (hour / 24 % 3 - 1) as f64
@@ -199,6 +209,7 @@ async fn forecasts_that_are_too_high_for_good_retrain_though_their_errors_are_no
     let store = &bed.store;
     define(store, "f", json!({})).await;
     register(store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     promise(&bed);
     // Too high and too low in turn by as much, then by more and by less.
     let error = |hour: i64| {
@@ -245,6 +256,7 @@ async fn forecasts_from_windows_that_fill_up_confirm_nothing() {
     let store = &bed.store;
     define(store, "f", json!({"lookback": 14 * 24})).await;
     register(store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     promise(&bed);
     // A month of history was imported; the devices begin without it. A week later the model has half of its window, and errs
     // until that is full.
@@ -290,6 +302,7 @@ async fn what_broken_sensors_gave_is_no_error_of_the_model() {
     let store = &bed.store;
     define(store, "f", json!({})).await;
     register(store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     promise(&bed);
     for device in ["a", "b", "c"] {
         add_device(store, device, None).await;
@@ -302,7 +315,7 @@ async fn what_broken_sensors_gave_is_no_error_of_the_model() {
     }
     psql(
         &bed,
-        r#"UPDATE forecasters SET retraining = '{"drift": false}'"#,
+        r#"UPDATE forecasters SET retraining = '{"a_day": 0}'"#,
     );
     let raised = signal(pb::DriftKind::Concept, "cusum_log_mae", true);
     take(store, 30, vec![raised]).await;
@@ -326,6 +339,7 @@ async fn what_broken_sensors_gave_is_no_error_of_the_model() {
              FROM unnest('{{a,b,c}}'::text[]) d"
         ),
     );
+    a_day_later(&bed);
     let (yes, words) = confirmed().await;
     assert!(!yes, "{words}");
 }
@@ -336,6 +350,7 @@ async fn one_device_alone_retrains_nobody_and_is_named() {
     let store = &bed.store;
     define(store, "f", json!({})).await;
     register(store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     promise(&bed);
     for device in ["a", "b", "c"] {
         add_device(store, device, None).await;
@@ -371,6 +386,13 @@ async fn one_device_alone_retrains_nobody_and_is_named() {
     }
     assert!(refused.job.is_none() && refused.drift_report.is_some());
     assert!(store.live_jobs().await.unwrap().is_empty());
+    // A hub that begins anew knows what was told, and tells it again with the next day of data.
+    assert_eq!(checked().await.id, refused.id);
+    let reports = async || store.drift_reports(None, None, None, 10).await.unwrap();
+    assert_eq!(reports().await.len(), 1);
+    a_day_later(&bed);
+    assert_ne!(checked().await.id, refused.id);
+    assert_eq!(reports().await.len(), 2);
     // A fleet for which one device may speak is trained for it.
     psql(
         &bed,
@@ -381,10 +403,50 @@ async fn one_device_alone_retrains_nobody_and_is_named() {
         &bed,
         "ALTER TABLE decisions ADD CONSTRAINT dead CHECK (decision <> 'retrain')",
     );
+    a_day_later(&bed);
     assert_eq!(checked().await.decision, "refused");
     assert!(store.live_jobs().await.unwrap().is_empty());
     psql(&bed, "ALTER TABLE decisions DROP CONSTRAINT dead");
     let retrained = checked().await;
     assert_eq!(retrained.decision, "retrain", "{}", retrained.reason);
     assert_eq!(store.live_jobs().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_shall_not_ask_keep_the_hub_from_finding_nothing() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "f", json!({})).await;
+    register(store, "f", 1).await;
+    on_trial(&bed, "f", 1);
+    promise(&bed);
+    for device in ["a", "b", "c"] {
+        add_device(store, device, None).await;
+        forecast(store, device, 0..40 * 24, |hour| {
+            let side = if hour % 2 == 0 { 1.0 } else { -1.0 };
+            let changed = hour >= 18 * 24;
+            Some((1, side * usual(hour) * if changed { 4.0 } else { 1.0 }))
+        })
+        .await;
+    }
+    psql(
+        &bed,
+        r#"UPDATE forecasters SET retraining = '{"drift": false}'"#,
+    );
+    let raised = signal(pb::DriftKind::Concept, "cusum_log_mae", true);
+    take(store, 30, vec![raised]).await;
+    let checked = async |unasked: bool| {
+        let mut seen = HashMap::new();
+        check_all(store, &Rules::default(), &mut seen, unasked)
+            .await
+            .unwrap();
+    };
+    checked(false).await;
+    let told = store.drift_reports(None, None, None, 10).await.unwrap();
+    assert!(told.is_empty(), "a device asked: {told:?}");
+    checked(true).await;
+    let told = store.decisions(Some("f"), None, 1).await.unwrap().remove(0);
+    assert_eq!(told.decision, "retrain", "{}", told.reason);
+    let jobs = store.live_jobs().await.unwrap();
+    assert_eq!(jobs[0].payload["trigger"], "error");
 }

@@ -16,7 +16,9 @@ use fieldcast_store::Store;
 use fieldcast_wire::{RecordBody, pb};
 use serde_json::json;
 use support::process::Process;
-use support::{Bed, add_device, bed, define, epoch, http, job, payload, psql, reading, register};
+use support::{
+    Bed, add_device, bed, define, epoch, http, job, on_trial, payload, psql, reading, register,
+};
 use tokio_util::sync::CancellationToken;
 
 /// 2025-01-06, a Monday.
@@ -79,6 +81,7 @@ async fn fleet() -> Bed {
     }
     define(&bed.store, "f", json!({})).await;
     register(&bed.store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     let until = START + KNOWN * DAY_MS;
     psql(
         &bed,

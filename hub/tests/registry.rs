@@ -21,7 +21,7 @@ use fieldcast_wire::Sha256;
 use serde_json::{Value, json};
 use support::learning::{enqueue, feed, signer, train};
 use support::process::{Process, refused, run};
-use support::{add_device, bed, define, http, psql, register, shown};
+use support::{add_device, bed, define, http, on_trial, psql, register, shown};
 use tokio_util::sync::CancellationToken;
 
 /// What a command prints as JSON; it must succeed.
@@ -48,6 +48,7 @@ async fn titles_move_by_rollouts_and_named_persons_alone() {
     for version in 1..=3 {
         register(&bed.store, "f", version).await;
     }
+    on_trial(&bed, "f", 1);
     let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
     let (hub, rest) = Process::serve(&dir, &url, &[]).await;
     hub.ready(&rest, 200).await;
@@ -235,6 +236,7 @@ async fn a_run_is_shown_followed_and_cancelled() {
     let bed = bed().await;
     define(&bed.store, "f", json!({})).await;
     register(&bed.store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     let (dir, url) = (bed.dir.path().join("hub"), bed.url("t"));
     let (hub, rest) = Process::serve(&dir, &url, &[]).await;
     hub.ready(&rest, 200).await;
@@ -433,6 +435,12 @@ async fn a_bundle_of_another_hub_is_checked_and_signed_anew() {
     assert!(gone.contains("was removed"), "{gone}");
     assert_eq!(said(&here, &url_here, &import)["restored"], true);
     assert_eq!(store.bundle(&sha).await.unwrap().unwrap(), stored);
+    let told = store.decisions(Some("f"), None, 1).await.unwrap();
+    assert_eq!(
+        (told[0].decision.as_str(), told[0].decided_by.as_str()),
+        ("import", "ann")
+    );
+    assert!(told[0].reason.contains("given back"), "{told:?}");
 
     // As the champion it is judged on what it has not seen, and can be replaced.
     said(

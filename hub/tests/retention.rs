@@ -10,13 +10,15 @@ use fieldcast_hub::retention::Retention;
 use fieldcast_hub::rollout::plan::Plan;
 use fieldcast_hub::rollout::request::{self, Person, Refusal, Stages};
 use fieldcast_store::Store;
+use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::desired::NewOrder;
 use fieldcast_store::states::NewState;
 use fieldcast_wire::caps::PROOF;
 use fieldcast_wire::{Sha256, message, pb};
 use serde_json::json;
 use support::{
-    add_device, bed, define, epoch, job, payload, psql, reading, readings, register, roll_out,
+    add_device, bed, define, epoch, job, on_trial, payload, psql, reading, readings, register,
+    roll_out,
 };
 
 const DAY: i64 = 86_400_000;
@@ -264,6 +266,7 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     for version in 1..=10 {
         register(store, "f", version).await;
     }
+    on_trial(&bed, "f", 1);
     // 1 is the champion, 2 is ordered, 3 runs, 4 is what the device falls back to and 7 where that fails too, 5 is a person's challenger.
     let bundle = |version: i64| Sha256::of(format!("f {version}").as_bytes());
     let mut orders = store.lock_orders("f").await.unwrap();
@@ -351,4 +354,36 @@ async fn bundles_go_that_no_device_runs_or_may_return_to() {
     put_state(store, &state).await;
     KEEP.apply(store, now).await.unwrap();
     assert_eq!(held().await, [1, 2, 9, 10]);
+}
+
+#[tokio::test]
+async fn a_bundle_that_a_person_gave_back_stays_for_a_month() {
+    let bed = bed().await;
+    let store = &bed.store;
+    let now = store.settled_time().await.unwrap();
+    define(store, "f", json!({})).await;
+    for version in 1..=4 {
+        register(store, "f", version).await;
+    }
+    let there = async || {
+        KEEP.apply(store, now).await.unwrap();
+        let bundle = store.bundle(&Sha256::of(b"f 1")).await.unwrap();
+        bundle.is_some()
+    };
+    assert!(!there().await);
+    let ann = NewDecision {
+        forecaster: "f",
+        decision: "import",
+        decided_by: "ann",
+        ..NewDecision::default()
+    };
+    store.restore_bundle(b"f 1", &ann).await.unwrap();
+    let told = store.decisions(Some("f"), None, 1).await.unwrap();
+    assert_eq!(told[0].decided_by, "ann");
+    assert!(there().await);
+    psql(
+        &bed,
+        "UPDATE bundles SET restored_at = restored_at - interval '31 days'",
+    );
+    assert!(!there().await);
 }

@@ -34,7 +34,7 @@ use fieldcast_store::rollouts::NewRollout;
 use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
 use serde_json::json;
-use support::{Bed, add_device, bed, crown, define, psql, register, roll_out};
+use support::{Bed, add_device, bed, crown, define, on_trial, psql, register, roll_out};
 
 fn driver(bed: &Bed) -> Driver {
     let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
@@ -53,6 +53,7 @@ async fn one() -> (Bed, Driver) {
     add_device(&bed.store, "a", Some("secret")).await;
     define(&bed.store, "f", json!({})).await;
     register(&bed.store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     let driver = driver(&bed);
     (bed, driver)
 }
@@ -456,6 +457,7 @@ async fn a_champion_that_is_rolled_out_once_more_holds_its_title_since_it_got_it
     add_device(store, "a", Some("secret")).await;
     define(store, "f", json!({})).await;
     register(store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     psql(
         &bed,
         "UPDATE champions SET since = '2020-01-01 00:00:00+00'",

@@ -8,6 +8,8 @@
 
 #[path = "training/asked.rs"]
 mod asked;
+#[path = "training/kept.rs"]
+mod kept;
 mod support;
 #[path = "training/warm.rs"]
 mod warm;
@@ -15,10 +17,10 @@ mod warm;
 use std::time::Duration;
 
 use fieldcast_hub::features;
-use fieldcast_hub::jobs::{JobHandle, Worker};
+use fieldcast_hub::jobs::Worker;
 use fieldcast_hub::rollout::plan::Plan;
 use fieldcast_hub::rollout::rows;
-use fieldcast_hub::training::{self, KIND, snapshot};
+use fieldcast_hub::training::{KIND, snapshot};
 use fieldcast_hub::{CODE_VERSION, registry};
 use fieldcast_store::decisions::NewDecision;
 use fieldcast_store::jobs::{Claim, JobRow};
@@ -28,7 +30,7 @@ use fieldcast_store::training_runs::NewTrainingRun;
 use serde_json::{Value, json};
 use support::learning::{JAN_2026, begun, enqueue, feed, signer, train};
 use support::{
-    Bed, add_device, bed, conclude, conclude_all, deadline, define, psql, register, shown,
+    Bed, add_device, bed, conclude, conclude_all, deadline, define, on_trial, psql, register, shown,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -219,16 +221,15 @@ async fn only_the_worker_that_holds_the_job_stores_a_model_and_only_once() {
         assert_eq!(checkpoint.unwrap().is_some(), left, "{begun:?}");
     }
     let result = conclude(store, &second.claim(), "f", 1).await.unwrap();
-    // The worker dies before its last word: the next one takes the result over and trains nothing.
+    // The worker dies before its last word: the next one takes the result over and trains nothing, whatever keys it lacks.
     assert_eq!(store.requeue_expired().await.unwrap(), 1);
-    let third = store.claim_job("three", 30.0, None).await.unwrap().unwrap();
-    assert_eq!(third.id, id);
-    let again = training::run(store, &signer(&bed), &third, &JobHandle::default())
-        .await
-        .unwrap();
-    assert_eq!(again, result);
-    let ended = store.finish_job(&third, "three", Ok(again)).await.unwrap();
-    assert_eq!(ended.as_deref(), Some("succeeded"));
+    store.put_key_list(9, b"lost", "ann").await.unwrap();
+    let third = Worker::new(store.clone(), signer(&bed));
+    let done = third.once(None, &CancellationToken::new()).await.unwrap();
+    assert_eq!(done, Some(id));
+    let ended = store.job(id).await.unwrap().unwrap();
+    assert_eq!((ended.status.as_str(), ended.error), ("succeeded", None));
+    assert_eq!(ended.result, Some(result));
     let id = enqueue(store, json!({})).await;
     let fourth = store.claim_job("four", 30.0, None).await.unwrap().unwrap();
     store.cancel_job(id, "enough").await.unwrap();
@@ -260,6 +261,7 @@ async fn what_was_judged_against_another_champion_is_not_rolled_out() {
     let bed = begun().await;
     let store = &bed.store;
     register(store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     enqueue(store, json!({})).await;
     let job = store.claim_job("w", 30.0, None).await.unwrap().unwrap();
     let conclude = async |version: i64, champion: Option<i64>| {

@@ -18,7 +18,9 @@ use fieldcast_store::Store;
 use fieldcast_wire::{RecordBody, pb};
 use serde_json::{Value, json};
 use support::process::refused;
-use support::{Bed, add_device, bed, define, epoch, job, payload, psql, reading, register};
+use support::{
+    Bed, add_device, bed, define, epoch, job, on_trial, payload, psql, reading, register,
+};
 
 const START: i64 = 1_704_067_200_000;
 const DAY_MS: i64 = 86_400_000;
@@ -29,6 +31,7 @@ async fn champion() -> Bed {
     add_device(&bed.store, "a", None).await;
     define(&bed.store, "f", json!({})).await;
     register(&bed.store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     let day = |n: i64| START + n * DAY_MS;
     let lineage = json!({"data_from": day(0), "onset": day(400), "data_until": day(412)});
     psql(
@@ -253,6 +256,9 @@ async fn what_waits_is_told_once_with_its_reason() {
         told[0].0 == "cool_down" && told[0].1.contains("schedule: 21 days"),
         "{told:?}"
     );
+    // A hub that begins anew knows it.
+    look(store, &mut Said::default()).await.unwrap();
+    assert_eq!(decisions(store).await.len(), 2);
     policy(
         &bed,
         &json!({"growth": 0, "every": "20d", "cool_down": "1d", "a_day": 1}),
@@ -268,6 +274,7 @@ async fn what_waits_is_told_once_with_its_reason() {
     policy(&bed, &json!({"later": 1}));
     define(store, "g", json!({})).await;
     register(store, "g", 1).await;
+    on_trial(&bed, "g", 1);
     let day = |n: i64| START + n * DAY_MS;
     let lineage = json!({"data_from": day(0), "data_until": day(200)});
     psql(

@@ -31,10 +31,10 @@ pub struct Args {
     /// Why, for the record.
     #[arg(long, default_value = "asked for by a person")]
     reason: String,
-    /// Seed of the random numbers.
-    #[arg(long, default_value_t = 1)]
+    /// Seed of the random numbers; the database keeps none above 2^63 - 1.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=i64::MAX.unsigned_abs()))]
     seed: u64,
-    /// Since when the world is different (data time, RFC 3339); rows after it count more.
+    /// Since when the world is different (data time, RFC 3339), not after the newest reading; rows after it count more.
     #[arg(long, value_name = "TIME")]
     onset: Option<chrono::DateTime<chrono::Utc>>,
     /// Settings of the training, TOML or JSON, such as `search` found; those it leaves out keep their defaults.
@@ -52,7 +52,7 @@ pub struct Args {
 pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     let database = ctx.database().await?;
     let store = database.store();
-    let (detach, reason) = (args.detach, args.reason.clone());
+    let (detach, reason, onset) = (args.detach, args.reason.clone(), args.onset);
     let (name, request) = request(store, args).await?;
     let Some(forecaster) = store.forecaster(&name).await? else {
         bail!(
@@ -60,13 +60,23 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
         );
     };
     let newest = features::newest(store, &forecaster.spec).await?;
+    let newest = newest.and_then(chrono::DateTime::from_timestamp_millis);
+    // A clock that was ahead may have left readings of a time that has not come.
+    let now = crate::clock::now();
+    let known = newest.map_or(now, |newest| newest.min(now));
+    if let Some(onset) = onset.filter(|onset| *onset > known) {
+        bail!(
+            "--onset {onset} lies after {known}, until when `{name}` has readings: nothing is known yet of a world that begins then; \
+             name an earlier time, or leave --onset out"
+        );
+    }
     let person = user();
     // A word of its own: what a person asks for spends no budget and starts no cool-down.
     let decision = NewDecision {
         forecaster: &name,
         decision: "train",
         reason: &reason,
-        data_time: newest.and_then(chrono::DateTime::from_timestamp_millis),
+        data_time: newest,
         decided_by: &person,
         ..NewDecision::default()
     };

@@ -29,7 +29,7 @@ use super::verdict::Rules;
 use super::{BEFORE_MS, DAY_MS, DRAWN, WEEK_MS, act, given_up};
 use crate::features::{self, Kept};
 use crate::page::{Course, Panel};
-use crate::registry::{self, worlds};
+use crate::registry::{self, OpenError, worlds};
 use crate::signing::Signer;
 use crate::triggers;
 
@@ -261,6 +261,7 @@ impl Watched {
                     versions.push(row.version);
                     models.push(model);
                 }
+                Err(OpenError::Store(e)) => return Err(e.into()),
                 Err(e) => tracing::info!("a version of before is left out: {e}"),
             }
         }

@@ -106,6 +106,10 @@ pub async fn check_all(
         // A signal about a model that no longer runs is answered already.
         let mut signals = open.remove(name).unwrap_or_default();
         signals.retain(|s| s.model_version == champion.version);
+        // Where they shall not ask for a retraining they must not keep the hub from finding by itself what it would without them.
+        if triggers::policy_of(&forecaster).is_ok_and(|policy| !policy.drift) {
+            signals.clear();
+        }
         let mut until = champion.lineage["data_until"].as_i64();
         let open = match rollout {
             Some(rollout) if !busy => outdated::Open::of(store, rollout, &champion).await?,
@@ -137,10 +141,18 @@ pub async fn check_all(
         } else {
             onset
         };
-        let last = seen
-            .get(name)
-            .filter(|(version, _)| *version == champion.version)
-            .map(|(_, at)| *at);
+        let last = match seen.get(name) {
+            Some((version, at)) if *version == champion.version => Some(*at),
+            // A hub that just began to lead goes on from what was told before, whoever told it.
+            _ => store
+                .newest_decided_look(name, champion.version)
+                .await?
+                .map(|at| at.timestamp_millis())
+                .filter(|at| *at <= now),
+        };
+        if let Some(at) = last {
+            seen.insert(name.clone(), (champion.version, at));
+        }
         let wait = if signals.is_empty() { WEEK_MS } else { DAY_MS };
         let since = last.or(until.filter(|_| signals.is_empty()));
         if since.is_some_and(|since| now - since < wait) {
@@ -181,12 +193,9 @@ async fn check(
 ) -> Result<()> {
     let spec = &forecaster.spec;
     let policy = triggers::policy_of(forecaster)?;
-    let (trigger, asked) = if signals.is_empty() {
-        ("error", policy.error)
-    } else {
-        ("drift", policy.drift)
-    };
-    if signals.is_empty() && (!asked || champion.manifest["calibration"]["daily"].is_null()) {
+    let trigger = if signals.is_empty() { "error" } else { "drift" };
+    if signals.is_empty() && (!policy.error || champion.manifest["calibration"]["daily"].is_null())
+    {
         return Ok(());
     }
     let promise = promise_of(champion)?;

@@ -80,8 +80,7 @@ pub(super) async fn look(
     let (spec, row) = (&forecaster.spec, open.row);
     let policy = triggers::policy_of(forecaster)?;
     let unasked = signals.is_empty();
-    let asked = if unasked { policy.error } else { policy.drift };
-    if !asked || champion.manifest["calibration"]["daily"].is_null() {
+    if (unasked && !policy.error) || champion.manifest["calibration"]["daily"].is_null() {
         return Ok(());
     }
     let promise = promise_of(champion)?;

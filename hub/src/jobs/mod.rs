@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::features;
-use crate::registry::NoVersion;
+use crate::registry::{NoVersion, OpenError};
 use crate::signing::Signer;
 use crate::training;
 
@@ -60,6 +60,15 @@ impl From<NoVersion> for JobError {
         match e {
             NoVersion::Store(e) => e.into(),
             used_up @ NoVersion::UsedUp(..) => Self::fatal(used_up.to_string()),
+        }
+    }
+}
+
+impl From<OpenError> for JobError {
+    fn from(e: OpenError) -> Self {
+        match e {
+            OpenError::Store(e) => e.into(),
+            refused @ OpenError::Model { .. } => Self::fatal(refused.to_string()),
         }
     }
 }
@@ -213,6 +222,7 @@ impl Worker {
         let end = self.work(&job, &handle, cancel).await;
         match &end {
             Ok(End::Done(Err(e))) => handle.line(&e.message),
+            Ok(End::Keyless(why)) => handle.line(why),
             Ok(End::WorkerStops) => handle.line("its worker stops; another one begins anew"),
             _ => {}
         }
@@ -223,7 +233,11 @@ impl Worker {
                     .map_err(|e| (e.message, e.retry.then(|| backoff(job.attempts, draw()))));
                 self.store.finish_job(&job, &self.name, outcome).await?
             }
-            End::WorkerStops => self.store.release_job(&job, &self.name).await?,
+            End::Keyless(_) => {
+                let later = backoff(job.attempts, draw());
+                self.store.release_job(&job, &self.name, later).await?
+            }
+            End::WorkerStops => self.store.release_job(&job, &self.name, 0.0).await?,
             End::Lost => None,
         };
         tracing::info!(
@@ -252,7 +266,7 @@ impl Worker {
             handle.clone(),
         ));
         tokio::select! {
-            outcome = self.task(job, handle) => Ok(End::Done(outcome)),
+            end = self.task(job, handle) => Ok(end),
             () = cancel.cancelled() => Ok(End::WorkerStops),
             Some(ended) = beating.join_next() => match ended {
                 Ok(Err(e)) => Err(e),
@@ -263,18 +277,27 @@ impl Worker {
         }
     }
 
-    async fn task(&self, job: &JobRow, handle: &JobHandle) -> Result<Value, JobError> {
-        match job.kind.as_str() {
-            "train" => {
-                // What a worker signs by a key that is no longer on the list, no device takes.
-                let keys = self.signer.refresh(&self.store).await;
-                keys.map_err(|e| JobError::fatal(format!("take up the list of hub keys: {e:#}")))?;
-                training::run(&self.store, &self.signer, job, handle).await
-            }
+    async fn task(&self, job: &JobRow, handle: &JobHandle) -> End {
+        if let Some(result) = &job.result {
+            // An earlier attempt stored all, and its worker died before it could say so: nothing is left to sign.
+            return End::Done(Ok(result.clone()));
+        }
+        // What a worker signs by a key that is no longer on the list, no device takes.
+        if let Err(e) = self.signer.refresh(&self.store).await {
+            return match e.downcast::<StoreError>() {
+                Ok(e) => End::Done(Err(e.into())),
+                Err(e) => End::Keyless(format!(
+                    "this worker cannot take up the list of hub keys: {e:#}; copy the `keys` folder of a hub that has the new key; \
+                     the job is left to other workers, and tried again later"
+                )),
+            };
+        }
+        End::Done(match job.kind.as_str() {
+            "train" => training::run(&self.store, &self.signer, job, handle).await,
             other => Err(JobError::fatal(format!(
                 "job kind `{other}` is unknown to this version; upgrade the hub"
             ))),
-        }
+        })
     }
 }
 
@@ -282,6 +305,8 @@ impl Worker {
 enum End {
     /// The job ended.
     Done(Result<Value, JobError>),
+    /// The worker lacks the keys to sign what the job makes: the job is for another one, or for later.
+    Keyless(String),
     /// The worker is told to stop: the job is for another one.
     WorkerStops,
     /// The lease went to another worker, which now owns the outcome.

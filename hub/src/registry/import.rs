@@ -243,7 +243,15 @@ async fn keep(
             )));
         }
         Some(_) => {
-            store.put_bundle(&bytes).await?;
+            let reason = person.because(&format!("the bundle of version {version} given back"));
+            let decision = NewDecision {
+                forecaster,
+                decision: "import",
+                reason: &reason,
+                decided_by: person.name,
+                ..NewDecision::default()
+            };
+            store.restore_bundle(&bytes, &decision).await?;
             done.restored = true;
         }
         None => record(store, bundle, (&sha, &bytes), version, lineage, person).await?,

@@ -21,13 +21,22 @@ use crate::signing::Signer;
 
 /// A stored model that does not open.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "open model {forecaster} version {version}: {cause}; retrain, or restore the hub's keys and database together"
-)]
-pub struct OpenError {
-    forecaster: String,
-    version: i64,
-    cause: String,
+pub enum OpenError {
+    /// The bundle is missing, or refused.
+    #[error(
+        "open model {forecaster} version {version}: {cause}; retrain, or restore the hub's keys and database together"
+    )]
+    Model {
+        /// Forecaster.
+        forecaster: String,
+        /// Version.
+        version: i64,
+        /// Why.
+        cause: String,
+    },
+    /// The database, which says nothing of the model.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A version's bundle as it is stored.
@@ -54,7 +63,7 @@ pub fn verified(
     row: &ModelVersionRow,
     bytes: &[u8],
 ) -> Result<VerifiedBundle, OpenError> {
-    let fail = |cause: String| OpenError {
+    let fail = |cause: String| OpenError::Model {
         forecaster: row.forecaster.clone(),
         version: row.version,
         cause,
@@ -84,14 +93,14 @@ pub async fn open(
     signer: &Signer,
     row: &ModelVersionRow,
 ) -> Result<Arc<LoadedModel>, OpenError> {
-    let fail = |cause: String| OpenError {
+    let fail = |cause: String| OpenError::Model {
         forecaster: row.forecaster.clone(),
         version: row.version,
         cause,
     };
     let sha =
         Sha256::from_hex(&row.bundle).ok_or_else(|| fail("its digest is malformed".into()))?;
-    let bytes = store.bundle(&sha).await.map_err(|e| fail(e.to_string()))?;
+    let bytes = store.bundle(&sha).await?;
     let bytes = bytes.ok_or_else(|| fail("its bundle is missing".into()))?;
     let bundle = verified(signer, row, &bytes)?;
     let model = tokio::task::spawn_blocking(move || fieldcast_runtime::load(&bundle))

@@ -48,8 +48,8 @@ pub fn unanswered(ordered: &[OrderedRow], devices: &OnDevices) -> BTreeSet<i64> 
         .collect()
 }
 
-/// Versions, newest first, whose bundles nobody needs: beyond the newest, named by no title, order or rollout, and on no
-/// device.
+/// Versions, newest first, whose bundles nobody needs: beyond the newest, named by no title, order, rollout or person who gave
+/// them back, and on no device.
 #[must_use]
 pub fn choose<'a>(
     held: &'a [HeldRow],

@@ -21,7 +21,7 @@ use super::history;
 use super::lists::{text_of, time};
 use super::problem::Problem;
 use crate::features;
-use crate::registry;
+use crate::registry::{self, OpenError};
 
 /// What the replaced system was asked.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -325,7 +325,10 @@ async fn loaded(rest: &Rest, row: &ModelVersionRow) -> Result<Arc<LoadedModel>, 
     }
     let model = registry::open(&rest.hub.store, &rest.hub.signer, row)
         .await
-        .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        .map_err(|e| match e {
+            OpenError::Store(e) => e.into(),
+            e => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
+        })?;
     let mut models = rest.models.lock().unwrap_or_else(PoisonError::into_inner);
     if models.len() >= 16 {
         models.clear();

@@ -20,7 +20,8 @@ use super::plan::{self, Cut};
 use super::{computed, spans};
 use crate::jobs::{JobError, JobHandle};
 use crate::judge::Gate;
-use crate::registry::{self, worlds};
+use crate::registry::{self, OpenError, worlds};
+use crate::rollout::request::Refusal;
 use crate::signing::Signer;
 
 /// What part of a wrong verdict's chance is spent on versions of before, a fifth; the rest is left for the model that is fitted where
@@ -72,6 +73,7 @@ pub(super) async fn find(
                 rows.push(row);
                 models.push(model);
             }
+            Err(OpenError::Store(e)) => return Err(e.into()),
             Err(e) => handle.line(format!("a version of before is left out: {e}")),
         }
     }
@@ -79,8 +81,7 @@ pub(super) async fn find(
         return Ok((None, gate));
     }
     handle.progress(0.03, "asking the versions of before");
-    let open = registry::open(store, signer, champion).await;
-    let own = open.map_err(|e| JobError::fatal(e.to_string()))?;
+    let own = registry::open(store, signer, champion).await?;
     let losses = {
         let (spec, data, models) = (spec.clone(), Arc::clone(data), models.clone());
         let handle = handle.clone();
@@ -141,6 +142,7 @@ pub(super) async fn find(
     };
     match taken(store, signer, &row, cut, (onset, last)).await {
         Ok(known) => Ok((Some(known), gate)),
+        Err(e) if e.retry => Err(e),
         // An imported one, or of another program: then a model is fitted.
         Err(e) => {
             handle.line(e.to_string());
@@ -189,8 +191,10 @@ async fn taken(
             row.version
         ))
     };
-    let bytes = registry::bundle(store, row).await;
-    let bytes = bytes.map_err(|e| gone(e.to_string()))?;
+    let bytes = match registry::bundle(store, row).await {
+        Err(Refusal::Store(e)) => return Err(e.into()),
+        bytes => bytes.map_err(|e| gone(e.to_string()))?,
+    };
     let bundle = registry::verified(signer, row, &bytes).map_err(|e| gone(e.to_string()))?;
     let params = fieldcast_onnx::read(bundle.onnx()).map_err(|e| gone(e.to_string()))?;
     let manifest = bundle.manifest();

@@ -90,7 +90,9 @@ impl Request {
 /// Whether a champion is a first answer to a change: made of a few days of its world, it needs no failure to be followed by one of more.
 fn is_young(lineage: &Value) -> bool {
     let time = |key: &str| lineage[key].as_i64();
-    matches!((time("onset"), time("data_until")), (Some(onset), Some(until)) if until.saturating_sub(onset) < YOUNG_MS)
+    // An onset behind all that it learnt from, which older hubs took from people, says nothing of its age.
+    matches!((time("onset"), time("data_until")),
+        (Some(onset), Some(until)) if (0..YOUNG_MS).contains(&until.saturating_sub(onset)))
 }
 
 fn one() -> u64 {
@@ -107,10 +109,6 @@ pub async fn run(
     job: &JobRow,
     handle: &JobHandle,
 ) -> Result<Value, JobError> {
-    if let Some(result) = &job.result {
-        // An earlier attempt stored its model, and its worker died before it could say so.
-        return Ok(result.clone());
-    }
     let request: Request = serde_json::from_value(job.payload.clone()).map_err(|e| {
         JobError::fatal(format!("the job's payload is not a training request: {e}"))
     })?;
@@ -344,9 +342,7 @@ pub async fn run(
     let comparison = match (&champion, cut.holdout_from) {
         (Some(champion), Some(from)) if repeated.is_none() => {
             let judged = Judged {
-                champion: registry::open(store, signer, champion)
-                    .await
-                    .map_err(|e| JobError::fatal(e.to_string()))?,
+                champion: registry::open(store, signer, champion).await?,
                 champion_spec: serde_json::from_value(champion.manifest["forecaster"].clone()).ok(),
                 challenger: Arc::new(made.model),
                 spec: spec.clone(),
@@ -376,6 +372,8 @@ pub async fn run(
         "warm": warm::document(begun.as_ref(), trained.warm.as_ref()), "known": taken,
     });
     let better = repeated.is_none() && comparison.as_ref().is_none_or(|c| c.verdict.better);
+    let against = champion.as_ref().filter(|_| repeated.is_none());
+    let against = against.map(|c| c.version);
     let document = repeated
         .unwrap_or_else(|| compare::document(champion.as_ref(), version, comparison.as_ref()));
     let reason = document["reason"].as_str().unwrap_or_default().to_owned();
@@ -409,7 +407,7 @@ pub async fn run(
             true => Some(rollout::rows::prepare(store, name, version, plan, &by).await?),
             false => None,
         },
-        champion: champion.as_ref().map(|c| c.version),
+        champion: against,
         result: json!({"model_version": version, "bundle": sha.to_string(), "chosen": trained.chosen,
             "better": better, "reason": reason}),
     };
@@ -574,5 +572,7 @@ mod tests {
         assert_eq!(of("volume", Some(1), &young), Kind::Successor);
         let first = json!({"onset": null, "data_until": 14 * day});
         assert_eq!(of("volume", None, &first), Kind::Challenger);
+        let ahead = json!({"onset": 40 * day, "data_until": 14 * day});
+        assert_eq!(of("volume", None, &ahead), Kind::Challenger);
     }
 }

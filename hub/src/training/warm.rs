@@ -1,8 +1,8 @@
 //! The model that a retraining may begin at: owns finding it and when it is none, never the training.
 
 use fieldcast_features::{ForecasterSpec, Millis};
-use fieldcast_store::Store;
 use fieldcast_store::model_versions::ModelVersionRow;
+use fieldcast_store::{Store, StoreError};
 use fieldcast_train::warm::{Parent, WarmStart};
 use fieldcast_wire::Sha256;
 use serde_json::{Value, json};
@@ -44,9 +44,9 @@ pub(super) async fn beginning(
     let found = match start {
         Start::Nothing => return Ok((None, None)),
         Start::Earlier(earlier) => return Ok((again(store, signer, earlier, spec).await?, None)),
-        Start::Own(row) => open(store, signer, row, spec).await,
+        Start::Own(row) => open(store, signer, row, spec).await?,
         Start::Other(name) => match store.champion(name).await? {
-            Some(row) => open(store, signer, &row, spec).await,
+            Some(row) => open(store, signer, &row, spec).await?,
             None => Err(format!("there is no champion of `{name}` to begin at")),
         },
     };
@@ -73,20 +73,33 @@ async fn again(
     };
     let row = store.model_version(&forecaster, version).await?;
     let row = row.ok_or_else(|| gone("no such version"))?;
-    let found = open(store, signer, &row, spec)
-        .await
-        .map_err(|e| gone(&e))?;
+    let found = open(store, signer, &row, spec).await?;
+    let found = found.map_err(|e| gone(&e))?;
     if found.onnx != onnx {
         return Err(gone("it is another model"));
     }
     Ok(Some(found))
 }
 
+/// The model to begin at; inside, why it is none. That the database does not answer is no reason to begin elsewhere.
 async fn open(
     store: &Store,
     signer: &Signer,
     row: &ModelVersionRow,
     spec: &ForecasterSpec,
+) -> Result<Result<Beginning, String>, StoreError> {
+    let bytes = match Sha256::from_hex(&row.bundle) {
+        Some(sha) => store.bundle(&sha).await?,
+        None => None,
+    };
+    Ok(read(signer, row, spec, bytes))
+}
+
+fn read(
+    signer: &Signer,
+    row: &ModelVersionRow,
+    spec: &ForecasterSpec,
+    bytes: Option<Vec<u8>>,
 ) -> Result<Beginning, String> {
     let had: Option<ForecasterSpec> =
         serde_json::from_value(row.manifest["forecaster"].clone()).ok();
@@ -106,8 +119,6 @@ async fn open(
     let until: Millis = row.lineage["data_until"]
         .as_i64()
         .ok_or("it is not known what data the champion saw")?;
-    let sha = Sha256::from_hex(&row.bundle).ok_or("the champion's digest is malformed")?;
-    let bytes = store.bundle(&sha).await.map_err(|e| e.to_string())?;
     let bytes = bytes.ok_or("the champion's bundle is gone")?;
     let bundle = registry::verified(signer, row, &bytes).map_err(|e| e.to_string())?;
     let params = fieldcast_onnx::read(bundle.onnx()).map_err(|e| e.to_string())?;

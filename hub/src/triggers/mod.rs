@@ -27,7 +27,7 @@ const DAY_MS: Millis = 86_400_000;
 /// What one look leaves to the next.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// The decision that was recorded last, by forecaster: the same one is not recorded over and over.
+    /// The decision that was recorded last, by forecaster: the same one is not recorded over and over. Empty where nothing is due.
     told: HashMap<String, String>,
     /// When a change was suspected last, data time: the forecasts of a fleet are read once a day of data.
     suspected: HashMap<String, (Millis, String)>,
@@ -87,7 +87,7 @@ async fn look_at(
         return Ok(());
     };
     let Some(due) = due(&policy, &facts) else {
-        said.told.remove(name);
+        said.told.insert(name.clone(), String::new());
         return Ok(());
     };
     let held = if tried {
@@ -103,7 +103,11 @@ async fn look_at(
             held => held,
         }
     };
-    let Due { trigger, why, .. } = due;
+    let Due {
+        trigger,
+        why,
+        since,
+    } = due;
     let word = held.as_ref().map_or("retrain", |(word, _)| word);
     let reason = match &held {
         Some((_, wait)) => format!("{}: {why}; {wait}", trigger.name()),
@@ -111,6 +115,18 @@ async fn look_at(
     };
     // The days in a reason change all the time; what is held back is told once.
     let key = format!("{word} {}", trigger.name());
+    if held.is_some() && !said.told.contains_key(name) {
+        // A hub that just began to lead goes on from what was told before of what is due now.
+        let last = store.last_decision_by(name, "triggers").await?;
+        let told = last.filter(|d| {
+            d.decision == word
+                && d.reason.starts_with(&format!("{}: ", trigger.name()))
+                && d.data_time.is_some_and(|at| at.timestamp_millis() >= since)
+        });
+        if told.is_some() {
+            said.told.insert(name.clone(), key.clone());
+        }
+    }
     if held.is_some() && said.told.get(name) == Some(&key) {
         return Ok(());
     }

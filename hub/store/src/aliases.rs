@@ -77,7 +77,7 @@ pub(crate) async fn give(
     Ok(moved > 0)
 }
 
-/// A forecaster's first model has nobody to beat: it is the champion on trial, where there is none.
+/// A forecaster's first model has nobody to beat: where there is no champion, its rollout begins with the title on trial.
 pub(crate) async fn try_first(
     connection: &mut PgConnection,
     forecaster: &str,

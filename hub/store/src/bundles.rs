@@ -3,6 +3,7 @@
 use fieldcast_wire::Sha256;
 use sqlx::{PgConnection, Postgres, Transaction};
 
+use crate::decisions::{self, NewDecision};
 use crate::desired;
 use crate::error::{Context as _, Result};
 use crate::{Store, StoreError};
@@ -45,7 +46,7 @@ pub struct LockedBundles {
     forecaster: String,
     /// Versions whose bundle is there, newest first.
     pub held: Vec<HeldRow>,
-    /// Versions that are champion, challenger, rolled out, gone back to, or ordered of a device.
+    /// Versions that are champion, challenger, rolled out, gone back to, ordered of a device, or lately given back by a person.
     pub named: Vec<i64>,
     /// What devices were ordered in rollouts from or to one of these versions.
     pub ordered: Vec<OrderedRow>,
@@ -61,7 +62,8 @@ pub(crate) async fn put(
 ) -> std::result::Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO bundles (sha, bytes) VALUES ($1, $2)
-         ON CONFLICT (sha) DO UPDATE SET bytes = excluded.bytes, removed_at = NULL WHERE bundles.removed_at IS NOT NULL",
+         ON CONFLICT (sha) DO UPDATE SET bytes = excluded.bytes, removed_at = NULL, restored_at = now()
+         WHERE bundles.removed_at IS NOT NULL",
     )
     .bind(sha)
     .bind(bytes)
@@ -71,16 +73,22 @@ pub(crate) async fn put(
 }
 
 impl Store {
-    /// Stores a bundle under its digest; again is no harm.
+    /// Gives a bundle that was removed back to its version, with the decision that says so, in one transaction.
     ///
     /// # Errors
     /// The database.
-    pub async fn put_bundle(&self, bytes: &[u8]) -> Result<Sha256> {
+    pub async fn restore_bundle(&self, bytes: &[u8], decision: &NewDecision<'_>) -> Result<()> {
         let sha = Sha256::of(bytes);
-        let failed = || format!("store bundle {}", sha.short());
-        let mut connection = self.pool().acquire().await.during(failed())?;
-        put(&mut connection, &sha.0, bytes).await.during(failed())?;
-        Ok(sha)
+        let failed = || format!("give back bundle {}", sha.short());
+        let mut tx = self.pool().begin().await.during(failed())?;
+        desired::lock(&mut tx, decision.forecaster)
+            .await
+            .during(failed())?;
+        put(&mut tx, &sha.0, bytes).await.during(failed())?;
+        decisions::insert(&mut tx, decision)
+            .await
+            .during(failed())?;
+        tx.commit().await.during(failed())
     }
 
     /// A whole bundle; none where there is none, or it was removed.
@@ -129,12 +137,15 @@ impl Store {
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;
-        // Of ended rollouts only the newest that succeeded: what it replaced is what a person would go back to.
+        // Of ended rollouts only the newest that succeeded: what it replaced is what a person would go back to. What a person gave back
+        // is meant to be used: without these days it would be gone within the hour.
         let named = sqlx::query_scalar(
             "SELECT version FROM champions WHERE forecaster = $1
              UNION SELECT version FROM challengers WHERE forecaster = $1
              UNION SELECT model_version FROM desired WHERE forecaster = $1
              UNION SELECT model_version FROM rollouts WHERE forecaster = $1 AND finished_at IS NULL
+             UNION SELECT m.version FROM model_versions m JOIN bundles b ON b.sha = m.bundle
+                WHERE m.forecaster = $1 AND b.restored_at > now() - interval '30 days'
              UNION SELECT unnest(ARRAY[version_a, version_b]) FROM experiments
                 WHERE forecaster = $1 AND status IN ('planned', 'running')
              UNION SELECT previous_version FROM rollouts WHERE forecaster = $1 AND previous_version IS NOT NULL

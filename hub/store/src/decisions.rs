@@ -145,6 +145,26 @@ impl Store {
         .during(format!("read decisions on {}", forecaster))
     }
 
+    /// The newest decision of one who decides, whatever became of it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn last_decision_by(
+        &self,
+        forecaster: &str,
+        decided_by: &str,
+    ) -> Result<Option<DecisionRow>> {
+        sqlx::query_as(
+            "SELECT id, forecaster, decision, reason, drift_report, job, data_time, decided_by, decided_at FROM decisions
+             WHERE forecaster = $1 AND decided_by = $2 ORDER BY id DESC LIMIT 1",
+        )
+        .bind(forecaster)
+        .bind(decided_by)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read decisions on {forecaster}"))
+    }
+
     /// How many decisions of one kind were taken since a time.
     ///
     /// # Errors

@@ -191,6 +191,27 @@ impl Store {
         Ok(id)
     }
 
+    /// The data time of the newest look at a version's errors that a decision came of. A report alone is no end of a look: who wrote it
+    /// died before the decision.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn newest_decided_look(
+        &self,
+        forecaster: &str,
+        model_version: i64,
+    ) -> Result<Option<DateTime<Utc>>> {
+        sqlx::query_scalar(
+            "SELECT data_time FROM drift_reports r WHERE forecaster = $1 AND model_version = $2 AND kind = 'concept'
+             AND EXISTS (SELECT FROM decisions d WHERE d.drift_report = r.id) ORDER BY id DESC LIMIT 1",
+        )
+        .bind(forecaster)
+        .bind(model_version)
+        .fetch_optional(self.pool())
+        .await
+        .during(format!("read the newest drift report of {forecaster}"))
+    }
+
     /// The newest report of the inputs of a forecaster's fleet.
     ///
     /// # Errors

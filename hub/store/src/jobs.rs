@@ -292,7 +292,8 @@ impl Store {
     }
 
     /// Ends a job that this worker holds. An error queues it again after `retry_secs` while attempts are left
-    /// and a retry is given. Returns the job's new status; none where the lease was lost.
+    /// and a retry is given; one that comes after the result was stored changes nothing: the job has succeeded. Returns the job's
+    /// new status; none where the lease was lost.
     ///
     /// # Errors
     /// The database.
@@ -311,12 +312,12 @@ impl Store {
             ),
         };
         let status: Option<(String,)> = sqlx::query_as(
-            "UPDATE jobs SET lease_until = NULL, result = $4, error = $5,
-                status = CASE WHEN $5::text IS NULL THEN 'succeeded' WHEN cancel THEN 'cancelled'
+            "UPDATE jobs SET lease_until = NULL, result = coalesce($4, result), error = CASE WHEN result IS NULL THEN $5::text END,
+                status = CASE WHEN $5 IS NULL OR result IS NOT NULL THEN 'succeeded' WHEN cancel THEN 'cancelled'
                               WHEN $6::float8 IS NULL THEN 'failed' ELSE 'queued' END,
                 run_after = now() + make_interval(secs => coalesce($6, 0)),
-                progress = CASE WHEN $5::text IS NULL THEN 1 ELSE progress END,
-                finished_at = CASE WHEN $5::text IS NULL OR cancel OR $6::float8 IS NULL THEN now() END
+                progress = CASE WHEN $5 IS NULL OR result IS NOT NULL THEN 1 ELSE progress END,
+                finished_at = CASE WHEN $5 IS NULL OR result IS NOT NULL OR cancel OR $6 IS NULL THEN now() END
              WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running' RETURNING status",
         )
         .bind(job.id)
@@ -331,15 +332,20 @@ impl Store {
         Ok(status.map(|(s,)| s))
     }
 
-    /// Gives back a job that this worker holds, because the worker stops: it is queued again at once, and the stop does
-    /// not count among its attempts. Returns the job's new status; none where the lease was lost.
+    /// Gives back a job that this worker holds, because the worker stops or lacks the keys for it: it is queued again for
+    /// `after_secs` later, and this does not count among its attempts. Returns the job's new status; none where the lease was lost.
     ///
     /// # Errors
     /// The database.
-    pub async fn release_job(&self, job: &JobRow, worker: &str) -> Result<Option<String>> {
+    pub async fn release_job(
+        &self,
+        job: &JobRow,
+        worker: &str,
+        after_secs: f64,
+    ) -> Result<Option<String>> {
         // `attempts` tells one claim from the next, so it never goes back.
         sqlx::query_scalar(
-            "UPDATE jobs SET lease_until = NULL, run_after = now(), max_attempts = max_attempts + 1, progress = 0,
+            "UPDATE jobs SET lease_until = NULL, run_after = now() + make_interval(secs => $4), max_attempts = max_attempts + 1, progress = 0,
                 progress_text = '', status = CASE WHEN cancel THEN 'cancelled' ELSE 'queued' END,
                 finished_at = CASE WHEN cancel THEN now() END
              WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running' RETURNING status",
@@ -347,6 +353,7 @@ impl Store {
         .bind(job.id)
         .bind(worker)
         .bind(job.attempts)
+        .bind(after_secs)
         .fetch_optional(self.pool())
         .await
         .during(format!("give back job {}", job.id))

@@ -77,7 +77,8 @@ pub struct Conclusion<'a> {
     pub decision: NewDecision<'a>,
     /// Its rollout, where it is better than the champion or the first.
     pub rollout: Option<NewRollout<'a>>,
-    /// The champion that it was judged against: a rollout begins only while that is the champion.
+    /// The champion that it was judged against: what was judged is stored only while that is the champion. None also where nothing was
+    /// judged, as in a run that is made again.
     pub champion: Option<i64>,
     /// The job's result; the rollout's number is added.
     pub result: Value,
@@ -134,10 +135,9 @@ async fn insert_trained(
     .bind(new.scores)
     .bind(new.verdict)
     .bind(new.version)
-    .execute(&mut *connection)
-    .await?;
-    let by = format!("{BY_TRAINING}{}", claim.job);
-    aliases::try_first(connection, new.forecaster, new.version, &by).await
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 impl Store {
@@ -187,7 +187,9 @@ impl Store {
         .fetch_one(&mut *tx)
         .await
         .map_err(failed)?;
-        if taken || (conclusion.rollout.is_some() && champion != conclusion.champion) {
+        // One that is kept back says nothing either where its champion is gone: it was worse than a model that nobody runs any more.
+        let judged = conclusion.rollout.is_some() || conclusion.champion.is_some();
+        if taken || (judged && champion != conclusion.champion) {
             return Ok(Concluded::Overtaken);
         }
         insert_trained(&mut tx, claim, new).await.map_err(failed)?;
@@ -211,7 +213,14 @@ impl Store {
             .map_err(failed)?;
         let rollout = conclusion.rollout.as_ref().filter(|_| held.is_none());
         let rollout = match rollout {
-            Some(rollout) => Some(rollouts::insert(&mut tx, rollout).await.map_err(failed)?),
+            Some(rollout) => {
+                // Before the rollout, which makes whoever is no champion the challenger.
+                let by = format!("{BY_TRAINING}{}", claim.job);
+                aliases::try_first(&mut tx, new.forecaster, new.version, &by)
+                    .await
+                    .map_err(failed)?;
+                Some(rollouts::insert(&mut tx, rollout).await.map_err(failed)?)
+            }
             None => None,
         };
         // A worker that dies between COMMIT and its last word leaves the result to the next one.

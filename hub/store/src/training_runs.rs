@@ -84,12 +84,14 @@ pub struct Interrupted {
     pub checkpoint: Vec<u8>,
 }
 
-// Also what still waits, and what failed before its snapshot was taken.
+// Also what still waits, and what failed before its snapshot was taken. A payload may hold any number as its seed: the list is read all
+// the same.
 fn select(verdict: &str) -> String {
     format!(
         "SELECT j.id, j.subject AS forecaster, r.spec_version, coalesce(r.trigger, j.payload ->> 'trigger', '') AS trigger, \
     coalesce(r.reason, j.payload ->> 'reason', '') AS reason, r.snapshot_at, encode(r.snapshot_sha, 'hex') AS snapshot_sha, \
-    coalesce(r.snapshot_rows, 0) AS snapshot_rows, coalesce(r.seed, (j.payload ->> 'seed')::bigint, 1) AS seed, r.code_version, \
+    coalesce(r.snapshot_rows, 0) AS snapshot_rows, coalesce(r.seed, CASE jsonb_typeof(j.payload -> 'seed') WHEN 'number' \
+    THEN greatest(0, least(9223372036854775807, (j.payload ->> 'seed')::numeric))::bigint END, 1) AS seed, r.code_version, \
     r.scores, {verdict} AS verdict, r.model_version, j.status, j.progress, j.progress_text, j.error, j.created_at, j.finished_at \
     FROM jobs j LEFT JOIN training_runs r ON r.id = j.id WHERE j.kind = 'train'"
     )

@@ -155,6 +155,11 @@ async fn a_change_after_what_it_learnt_takes_a_rollout_back_once_and_a_retrainin
     assert_eq!(status(store, open).await, "rolled_back");
     assert_eq!(store.champion("f").await.unwrap().unwrap().version, 1);
 
+    // What was told of a version is not looked at again before a week of data, where nobody complains.
+    psql(
+        &bed,
+        "UPDATE drift_reports SET data_time = data_time - interval '7 days'",
+    );
     look(store).await;
     let told = checked(store).await;
     assert_eq!(told[0].decision, "retrain", "{}", told[0].reason);

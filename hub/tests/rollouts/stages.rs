@@ -7,7 +7,7 @@ use fieldcast_store::Store;
 use fieldcast_wire::{Sha256, pb};
 use serde_json::json;
 
-use crate::support::{self, Bed, add_device, bed, define, register, roll_out};
+use crate::support::{self, Bed, add_device, bed, define, on_trial, register, roll_out};
 use crate::{obey, order, say_of, start, status};
 
 /// Devices `a`, `b`, ... with a label `line` that is `x` for the first half and `y` for the second.
@@ -24,6 +24,7 @@ async fn several(names: &[&str]) -> (Bed, Driver) {
     }
     define(&bed.store, "f", json!({})).await;
     register(&bed.store, "f", 1).await;
+    on_trial(&bed, "f", 1);
     let driver = crate::driver(&bed);
     (bed, driver)
 }
@@ -149,6 +150,7 @@ async fn a_first_model_on_trial_reaches_nobody_by_way_of_the_next_ones_rollout()
 
     // One that is rolled out once more keeps the title on trial meanwhile, and success confirms it.
     register(store, "f", 3).await;
+    on_trial(&bed, "f", 3);
     roll_out(store, 3, halves()).await;
     let again = roll_out(store, 3, Plan::all_at_once(0)).await;
     driver.tick(&mut rounds).await;

@@ -228,7 +228,7 @@ pub async fn define(store: &Store, name: &str, other: Value) {
         .unwrap();
 }
 
-/// Concludes a training job with a model version of a few bytes, without a rollout.
+/// Concludes a training job with a model version of a few bytes, without a rollout or a title.
 pub async fn conclude(
     store: &Store,
     claim: &Claim<'_>,
@@ -303,6 +303,16 @@ pub async fn register(store: &Store, forecaster: &str, version: i64) {
     let result = conclude(store, &job.claim(), forecaster, version).await;
     let status = store.finish_job(&job, "w", Ok(result.unwrap())).await;
     assert_eq!(status.unwrap().as_deref(), Some("succeeded"));
+}
+
+/// Gives a version the title on trial, as a first model has it while its rollout is open, without a rollout.
+pub fn on_trial(bed: &Bed, forecaster: &str, version: i64) {
+    psql(
+        bed,
+        &format!(
+            "INSERT INTO champions (forecaster, version, set_by, on_trial) VALUES ('{forecaster}', {version}, 'training run 1', true)"
+        ),
+    );
 }
 
 /// A person names the champion: from now on it is what every device is ordered to run.

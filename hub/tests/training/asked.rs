@@ -110,3 +110,31 @@ async fn a_training_that_brings_no_settings_takes_those_of_the_forecasters_polic
         (&json!(true), &json!([0.5]))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_or_an_onset_that_cannot_be_is_refused_and_breaks_no_list() {
+    let bed = begun().await;
+    let store = &bed.store;
+    feed(store, 1, 0, 60).await;
+    let refused = |more: &[&str]| {
+        let all = [&["train", "f", "--detach"][..], more].concat();
+        let refused = || process::refused(bed.dir.path(), &bed.url("t"), &all);
+        tokio::task::block_in_place(refused)
+    };
+    let seed = refused(&["--seed", "9223372036854775808"]);
+    assert!(seed.contains("9223372036854775807"), "{seed}");
+    // The newest reading is of the first of March.
+    for onset in ["2026-06-01T00:00:00Z", "2999-01-01T00:00:00Z"] {
+        let said = refused(&["--onset", onset]);
+        assert!(said.contains("lies after 2026-03-01"), "{said}");
+    }
+    assert!(store.live_jobs().await.unwrap().is_empty());
+    // What others asked for before is listed all the same.
+    for (seed, shown) in [(json!(u64::MAX), i64::MAX), (json!(-1), 0), (json!("x"), 1)] {
+        let request = json!({"trigger": "person", "reason": "", "seed": seed});
+        store.enqueue(KIND, "f", &request).await.unwrap();
+        let listed = store.training_runs(Some("f"), None, 1).await.unwrap();
+        assert_eq!(listed[0].seed, shown);
+        psql(&bed, "UPDATE jobs SET status = 'failed'");
+    }
+}
