@@ -26,7 +26,7 @@ async fn what_is_kept_back_gets_no_title_and_is_judged_anew_without_its_champion
     assert_eq!(late, Concluded::Overtaken);
     assert!(store.model_version("f", 2).await.unwrap().is_none());
     // Judged anew there is nobody to beat: the title comes with the rollout.
-    let plan = Plan::all_at_once();
+    let plan = Plan::all_at_once(0);
     let rollout = rows::prepare(store, "f", 2, plan, "run").await.unwrap();
     let done = conclude_all(store, &job.claim(), of, Some(rollout), None).await;
     assert!(matches!(done, Concluded::Stored(_)), "{done:?}");
