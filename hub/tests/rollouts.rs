@@ -35,6 +35,7 @@ use fieldcast_store::states::NewState;
 use fieldcast_wire::{Sha256, SiteId, message, pb};
 use serde_json::json;
 use support::{Bed, add_device, bed, crown, define, on_trial, psql, register, roll_out};
+use tokio::sync::watch;
 
 fn driver(bed: &Bed) -> Driver {
     let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
@@ -44,6 +45,7 @@ fn driver(bed: &Bed) -> Driver {
         signer: signer.clone(),
         downlink: Downlink::new(&site, bed.store.clone(), signer),
         site,
+        leads: watch::channel(true).1,
     }
 }
 
@@ -98,7 +100,8 @@ async fn say_of(
         device,
         state: &state,
         decoded: json!({"forecasters": [
-            {"forecaster": "f", "model_version": running.1, "generation": generation},
+            {"forecaster": "f", "model_version": running.1, "generation": generation,
+             "phase": phase.as_str_name().trim_start_matches("MODEL_PHASE_").to_lowercase()},
         ]}),
         raw: &raw,
     };
@@ -321,17 +324,23 @@ async fn a_rollout_that_cannot_be_read_holds_up_no_other_and_orders_wait_for_a_c
     assert_eq!(order(store, "a").await.unwrap().forecaster, "f");
     driver.tick(&mut rounds).await;
     // Whoever gave it may be gone: it is the database that knows what is still to be published.
-    let waiting = store.unpublished_orders().await.unwrap();
-    assert_eq!(waiting.len(), 1, "it is still to be published");
-    assert_eq!(waiting[0].device, "a");
+    let waiting = async || store.unpublished_orders(0.0).await.unwrap();
+    let first = waiting().await;
+    assert_eq!(first.len(), 1, "it is still to be published");
+    assert_eq!(first[0].device, "a");
     let older = UnpublishedRow {
-        generation: waiting[0].generation - 1,
-        ..waiting[0].clone()
+        generation: first[0].generation - 1,
+        ..first[0].clone()
     };
     store.published_orders(&[older]).await.unwrap();
-    assert_eq!(store.unpublished_orders().await.unwrap(), waiting);
-    store.published_orders(&waiting).await.unwrap();
-    assert_eq!(store.unpublished_orders().await.unwrap(), []);
+    assert_eq!(waiting().await, first);
+    store.published_orders(&first).await.unwrap();
+    assert_eq!(waiting().await, []);
+    // The next one is to be published as well.
+    steer(store, rollout, Operator::Abort).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(waiting().await.len(), 1);
+    assert_eq!(store.unpublished_orders(3_600.0).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -363,17 +372,21 @@ async fn who_goes_back_below_the_floor_outside_a_rollout_is_called_in() {
     let old = [9; 32];
     // Gave version 2 up for the one before.
     say_of(store, "a", 2, pb::ModelPhase::RolledBack, (&old, 1), 1).await;
-    // It is to let go of version 1 before it tries the champion once more: otherwise it would go back to it again.
-    for _ in 0..2 {
+    // It is to let go of version 1 before it tries the champion once more: otherwise it would go back to it again. Until its next forecast
+    // it still names version 1.
+    for n in 3..5 {
         driver.tick(&mut Rounds::default()).await;
         let none = order(store, "a").await.unwrap();
         assert_eq!((none.model_version, none.generation), (0, 2));
+        say_of(store, "a", n, pb::ModelPhase::None, (&old, 1), 2).await;
     }
-    say_of(store, "a", 3, pb::ModelPhase::None, (&[], 0), 2).await;
-    for _ in 0..2 {
+    say_of(store, "a", 5, pb::ModelPhase::None, (&[], 0), 2).await;
+    for n in 6..8 {
         driver.tick(&mut Rounds::default()).await;
         let once_more = order(store, "a").await.unwrap();
         assert_eq!((once_more.model_version, once_more.generation), (2, 3));
+        // On the way there it is not called in again.
+        say_of(store, "a", n, pb::ModelPhase::Downloading, (&old, 1), 3).await;
     }
 }
 

@@ -146,6 +146,7 @@ fn spawn_loop(running: &mut app::Running) {
         signer: hub.signer,
         downlink: hub.downlink,
         site: hub.config.site,
+        leads: hub.leads,
     };
     running.spawn(async move { driver.run(hub.end).await });
 }

@@ -17,6 +17,8 @@ use crate::training;
 
 /// A lease lasts this long without a heartbeat.
 const LEASE_SECS: f64 = 30.0;
+/// So long a job waits that a worker without the keys gave back, for one that has them.
+const KEYLESS_SECS: f64 = 30.0;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_secs(1);
 
@@ -234,8 +236,9 @@ impl Worker {
                 self.store.finish_job(&job, &self.name, outcome).await?
             }
             End::Keyless(_) => {
-                let later = backoff(job.attempts, draw());
-                self.store.release_job(&job, &self.name, later).await?
+                self.store
+                    .release_job(&job, &self.name, KEYLESS_SECS)
+                    .await?
             }
             End::WorkerStops => self.store.release_job(&job, &self.name, 0.0).await?,
             End::Lost => None,

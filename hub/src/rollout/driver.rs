@@ -14,6 +14,7 @@ use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::rollouts::{FleetRow, LockedRollout, RolloutRow};
 use fieldcast_wire::{Sha256, SiteId};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::machine::{Action, Event, Operator, Rollout, Status, connected, step};
@@ -45,12 +46,16 @@ pub struct Driver {
     pub downlink: Downlink,
     /// Named in every order.
     pub site: SiteId,
+    /// Whether this hub leads: then it publishes at once what any hub has ordered.
+    pub leads: watch::Receiver<bool>,
 }
 
 /// Experiments take days: their devices are not looked at every second.
 const EXPERIMENTS: Duration = Duration::from_secs(5);
 /// So often every device's report is taken in once more, whether it is new or not.
 const ANEW: Duration = Duration::from_secs(60);
+/// An order that the leader has not published for so many seconds is published by any hub that can: the leader may have lost its broker.
+const OVERDUE_SECS: f64 = 10.0;
 /// A state that another one's transaction overtook is not missed.
 pub(crate) const OVERLAP: chrono::Duration = chrono::Duration::seconds(2);
 
@@ -184,7 +189,8 @@ impl Driver {
         }
     }
 
-    /// Publishes what nobody has published yet, whoever ordered it: the hub that did may have died since.
+    /// Publishes what nobody has published yet, whoever ordered it: the hub that did may have died since. The leader alone, as long as it
+    /// can: two that publish for a device could leave the older order with the broker.
     async fn publish(&self, rounds: &mut Rounds) {
         let told = std::mem::take(&mut rounds.told);
         if !self.downlink.connected() {
@@ -192,7 +198,12 @@ impl Driver {
         }
         let done = self.store.published_orders(&told).await;
         rounds.took("note that orders were published", done.map_err(Into::into));
-        let waiting = self.store.unpublished_orders().await;
+        let overdue = if *self.leads.borrow() {
+            0.0
+        } else {
+            OVERDUE_SECS
+        };
+        let waiting = self.store.unpublished_orders(overdue).await;
         let waiting = rounds.took("list orders to be published", waiting.map_err(Into::into));
         let mut waiting = waiting.unwrap_or_default();
         let mut devices: Vec<String> = waiting.iter().map(|o| o.device.clone()).collect();
@@ -378,11 +389,11 @@ impl Driver {
             );
         }
         let floor = i64::try_from(floor_of(Some(forecaster)))?;
-        let below = self.store.devices_below(name, floor).await?;
-        if below.is_empty() {
+        if floor <= 1 || self.store.devices_below(name, floor).await?.is_empty() {
             return Ok(());
         }
         let mut orders = self.store.lock_orders(name).await?;
+        let below = orders.devices_below(floor).await?;
         let (database, now) = (u64::try_from(orders.highest)?, crate::clock::now());
         let (none, writer) = (Model::none(name), self.writer());
         let mut given = Vec::new();

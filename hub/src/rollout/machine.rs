@@ -273,10 +273,11 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
 fn raised(r: &mut Rollout, floor: u64, now: i64, actions: &mut Vec<Action>) {
     let champion = r.back_to();
     r.plan.floor = r.plan.floor.max(floor);
+    let going = r.since.is_some() && r.current().is_some_and(|s| s.mode == Mode::Shadow);
     let watched = r
         .devices
         .values()
-        .any(|d| d.state == DeviceState::Shadowing);
+        .any(|d| d.state == DeviceState::Shadowing || (going && d.generation > 0));
     if let Some(version) = champion
         && r.back_to().is_none()
         && watched

@@ -156,6 +156,33 @@ async fn late(
     .await
 }
 
+/// A device that runs a version below the floor, and its last state message as it came.
+pub type BelowRow = (String, Vec<u8>);
+
+/// Whoever is only on the way to its order, or has not forecast since it obeyed, still names what ran before: that is no fault.
+async fn below(
+    connection: &mut PgConnection,
+    forecaster: &str,
+    floor: i64,
+) -> std::result::Result<Vec<BelowRow>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT s.device, s.raw FROM desired o JOIN device_states s ON s.device = o.device,
+            jsonb_array_elements(s.state -> 'forecasters') f
+         WHERE o.forecaster = $1 AND o.model_version <> 0 AND f ->> 'forecaster' = $1
+         AND (f ->> 'generation')::numeric = o.generation AND f ->> 'phase' IN ('rolled_back', 'failed', 'rejected')
+         AND (f ->> 'model_version')::numeric BETWEEN 1 AND $2 - 1
+         AND NOT EXISTS (SELECT FROM rollouts r JOIN deployments p ON p.rollout = r.id
+            WHERE r.forecaster = $1 AND r.finished_at IS NULL AND p.device = o.device AND p.generation > 0)
+         AND NOT EXISTS (SELECT FROM experiment_devices x JOIN experiments e ON e.id = x.experiment
+            WHERE x.device = o.device AND e.forecaster = $1 AND e.status IN ('planned', 'running'))
+         ORDER BY s.device LIMIT 1000",
+    )
+    .bind(forecaster)
+    .bind(floor)
+    .fetch_all(connection)
+    .await
+}
+
 impl Store {
     /// The signed orders of those of the devices that have some (each an encoded `pb::Signed`), by forecaster.
     ///
@@ -172,12 +199,16 @@ impl Store {
         Ok(rows.into_iter().collect())
     }
 
-    /// Orders that are not published yet, at most ten thousand.
+    /// Orders that have not been published for `secs` seconds, at most ten thousand.
     ///
     /// # Errors
     /// The database.
-    pub async fn unpublished_orders(&self) -> Result<Vec<UnpublishedRow>> {
-        sqlx::query_as("SELECT device, forecaster, generation FROM desired WHERE NOT published ORDER BY device LIMIT 10000")
+    pub async fn unpublished_orders(&self, secs: f64) -> Result<Vec<UnpublishedRow>> {
+        sqlx::query_as(
+            "SELECT device, forecaster, generation FROM desired
+             WHERE NOT published AND updated_at <= now() - make_interval(secs => $1) ORDER BY device LIMIT 10000",
+        )
+            .bind(secs)
             .fetch_all(self.pool())
             .await
             .during("list orders to be published")
@@ -245,7 +276,7 @@ impl Store {
     }
 
     /// Has the orders given anew, as if they expired, of devices that say they know a generation above that of their order: after the
-    /// database was restored from a copy they obey an order that it has forgotten. A number out of reach is not believed. How many; never those in an open rollout.
+    /// database was restored from a copy they obey an order that it has forgotten. A number out of reach is not believed. How many; never those in an open rollout or experiment.
     ///
     /// # Errors
     /// The database.
@@ -257,37 +288,26 @@ impl Store {
              AND (f ->> 'generation')::numeric > o.generation AND (f ->> 'generation')::numeric < o.generation + 4294967296
              AND o.expires_at > now()
              AND NOT EXISTS (SELECT FROM rollouts r JOIN deployments p ON p.rollout = r.id
-                WHERE r.forecaster = $1 AND r.finished_at IS NULL AND p.device = o.device AND p.generation > 0)",
+                WHERE r.forecaster = $1 AND r.finished_at IS NULL AND p.device = o.device AND p.generation > 0)
+             AND NOT EXISTS (SELECT FROM experiment_devices x JOIN experiments e ON e.id = x.experiment
+                WHERE x.device = o.device AND e.forecaster = $1 AND e.status IN ('planned', 'running'))",
         );
         let done = done.bind(forecaster).execute(self.pool()).await;
         let done = done.during(format!("renew forgotten orders of {forecaster}"))?;
         Ok(done.rows_affected())
     }
 
-    /// At most a thousand devices that have answered their newest order and run a version below `floor` all the same, as where a model
-    /// was given up for an older one, each with its last state message; never those in an open rollout.
+    /// At most a thousand devices that have given up what they were ordered and run a version below `floor` instead, each with its last
+    /// state message; never those in an open rollout or experiment.
     ///
     /// # Errors
     /// The database.
-    pub async fn devices_below(
-        &self,
-        forecaster: &str,
-        floor: i64,
-    ) -> Result<Vec<(String, Vec<u8>)>> {
-        sqlx::query_as(
-            "SELECT s.device, s.raw FROM desired o JOIN device_states s ON s.device = o.device,
-                jsonb_array_elements(s.state -> 'forecasters') f
-             WHERE o.forecaster = $1 AND f ->> 'forecaster' = $1 AND (f ->> 'generation')::numeric = o.generation
-             AND (f ->> 'model_version')::numeric BETWEEN 1 AND $2 - 1
-             AND NOT EXISTS (SELECT FROM rollouts r JOIN deployments p ON p.rollout = r.id
-                WHERE r.forecaster = $1 AND r.finished_at IS NULL AND p.device = o.device AND p.generation > 0)
-             ORDER BY s.device LIMIT 1000",
-        )
-        .bind(forecaster)
-        .bind(floor)
-        .fetch_all(self.pool())
-        .await
-        .during(format!("look for devices below the floor of {forecaster}"))
+    pub async fn devices_below(&self, forecaster: &str, floor: i64) -> Result<Vec<BelowRow>> {
+        let failed = || format!("look for devices below the floor of {forecaster}");
+        let mut connection = self.pool().acquire().await.during(failed())?;
+        below(&mut connection, forecaster, floor)
+            .await
+            .during(failed())
     }
 
     /// The highest generation that the database knows for a forecaster at the moment.
