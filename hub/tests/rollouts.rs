@@ -91,6 +91,7 @@ async fn say_of(
             model_version: running.1,
             phase: phase as i32,
             generation,
+            last_forecast_ms: 1,
             ..Default::default()
         }],
         ..Default::default()

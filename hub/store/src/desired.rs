@@ -356,6 +356,19 @@ impl Orders {
             ))
     }
 
+    /// As [`Store::devices_below`], and nobody changes it before this is committed.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn devices_below(&mut self, floor: i64) -> Result<Vec<BelowRow>> {
+        below(&mut self.tx, &self.forecaster, floor)
+            .await
+            .during(format!(
+                "look for devices below the floor of {}",
+                self.forecaster
+            ))
+    }
+
     /// Stores orders, at most one for each device; how many: not those where one of at least its generation stands.
     ///
     /// # Errors
