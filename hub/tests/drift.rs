@@ -296,6 +296,19 @@ async fn forecasts_from_windows_that_fill_up_confirm_nothing() {
     assert!(yes, "{words}");
 }
 
+/// Forty days of three devices, with errors to both sides that are four times the usual from the nineteenth on.
+async fn three_grow_worse(store: &Store) {
+    for device in ["a", "b", "c"] {
+        add_device(store, device, None).await;
+        forecast(store, device, 0..40 * 24, |hour| {
+            let side = if hour % 2 == 0 { 1.0 } else { -1.0 };
+            let worse = hour >= 18 * 24;
+            Some((1, side * usual(hour) * if worse { 4.0 } else { 1.0 }))
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_broken_sensors_gave_is_no_error_of_the_model() {
     let bed = bed().await;
@@ -304,15 +317,7 @@ async fn what_broken_sensors_gave_is_no_error_of_the_model() {
     register(store, "f", 1).await;
     on_trial(&bed, "f", 1);
     promise(&bed);
-    for device in ["a", "b", "c"] {
-        add_device(store, device, None).await;
-        forecast(store, device, 0..40 * 24, |hour| {
-            let side = if hour % 2 == 0 { 1.0 } else { -1.0 };
-            let broken = hour >= 18 * 24;
-            Some((1, side * usual(hour) * if broken { 4.0 } else { 1.0 }))
-        })
-        .await;
-    }
+    three_grow_worse(store).await;
     psql(
         &bed,
         r#"UPDATE forecasters SET retraining = '{"a_day": 0}'"#,
@@ -420,15 +425,7 @@ async fn devices_that_shall_not_ask_keep_the_hub_from_finding_nothing() {
     register(store, "f", 1).await;
     on_trial(&bed, "f", 1);
     promise(&bed);
-    for device in ["a", "b", "c"] {
-        add_device(store, device, None).await;
-        forecast(store, device, 0..40 * 24, |hour| {
-            let side = if hour % 2 == 0 { 1.0 } else { -1.0 };
-            let changed = hour >= 18 * 24;
-            Some((1, side * usual(hour) * if changed { 4.0 } else { 1.0 }))
-        })
-        .await;
-    }
+    three_grow_worse(store).await;
     psql(
         &bed,
         r#"UPDATE forecasters SET retraining = '{"drift": false}'"#,

@@ -200,22 +200,17 @@ fn successor(case: &Case, goal: &str) {
     line(&name, case.passed_at, "blocks", None, "");
 }
 
+/// How many of those that are no better are called so, each way.
+fn called(case: &Case, goal: &str) {
+    let name = format!("{}_promoted", case.name);
+    line(&name, case.superior, "%", None, goal);
+    let name = format!("{}_harmful", case.name);
+    line(&name, case.harmful, "%", None, "");
+}
+
 fn equal(cases: &[Case]) {
     for case in cases {
-        line(
-            &format!("{}_promoted", case.name),
-            case.superior,
-            "%",
-            None,
-            "(at most 5; 2)",
-        );
-        line(
-            &format!("{}_harmful", case.name),
-            case.harmful,
-            "%",
-            None,
-            "",
-        );
+        called(case, "(at most 5; 2)");
         successor(case, "");
     }
 }
@@ -244,27 +239,9 @@ fn better(cases: &[Case]) {
 
 fn worse(cases: &[Case]) {
     for case in cases {
-        line(
-            &format!("{}_promoted", case.name),
-            case.superior,
-            "%",
-            None,
-            "(at most 1; 0.1)",
-        );
-        line(
-            &format!("{}_harmful", case.name),
-            case.harmful,
-            "%",
-            None,
-            "",
-        );
-        line(
-            &format!("{}_median", case.name),
-            case.harmful_at,
-            "blocks",
-            None,
-            "",
-        );
+        called(case, "(at most 1; 0.1)");
+        let name = format!("{}_median", case.name);
+        line(&name, case.harmful_at, "blocks", None, "");
         successor(case, "(at most 1; 0.1)");
     }
 }
