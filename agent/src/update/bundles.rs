@@ -56,13 +56,21 @@ struct Runs {
 }
 
 impl Runs {
-    /// A panic is the model's failure like any other where the program unwinds; where it aborts, the witness has seen it.
     fn work<T>(&self, work: impl FnOnce(&LoadedModel) -> Result<T, String>) -> Result<T, String> {
-        let work = AssertUnwindSafe(|| work(&self.model));
-        self.witness
-            .during(Doing::Forecasting, self.sha, || catch_unwind(work))
-            .unwrap_or_else(|_| Err("the model panicked".to_owned()))
+        guarded(&self.witness, self.sha, || work(&self.model))
     }
+}
+
+/// A panic is the model's failure like any other where the program unwinds; where it aborts, the witness has seen it.
+fn guarded<T>(
+    witness: &Witness,
+    sha: Sha256,
+    work: impl FnOnce() -> Result<T, String>,
+) -> Result<T, String> {
+    let work = AssertUnwindSafe(work);
+    witness
+        .during(Doing::Forecasting, sha, || catch_unwind(work))
+        .unwrap_or_else(|_| Err("the model panicked".to_owned()))
 }
 
 impl Model for Runs {
@@ -371,9 +379,31 @@ fn loaded(bundle: &VerifiedBundle, runs: Runs, device: &str) -> Loaded {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_that_panics_has_failed_and_ends_nothing_else() {
+        let bundle = Sha256::of(b"bundle");
+        let panics = || -> Result<(), String> { panic!("index out of bounds") };
+        let failed = guarded(&Witness::default(), bundle, panics);
+        assert_eq!(failed, Err("the model panicked".to_owned()));
+        assert_eq!(guarded(&Witness::default(), bundle, || Ok(7)), Ok(7));
+    }
+
+    #[test]
+    fn half_a_bundle_that_is_needed_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundles = Bundles::new(dir.path());
+        std::fs::create_dir(bundles.folder()).unwrap();
+        for file in ["x.part", "x.map", "y.part"] {
+            std::fs::write(bundles.folder().join(file), b"1").unwrap();
+        }
+        bundles.keep_only(&["x".to_owned()]);
+        let there = |file: &str| bundles.folder().join(file).exists();
+        assert!(there("x.part") && there("x.map") && !there("y.part"));
+    }
 
     #[test]
     fn a_bundle_has_room_where_the_reserve_stays_free() {

@@ -10,6 +10,7 @@ use fieldcast_features::ForecasterSpec;
 use fieldcast_store::Store;
 use fieldcast_store::desired::{NewOrder, UnpublishedRow};
 use fieldcast_store::forecasters::ForecasterRow;
+use fieldcast_store::listening::Listening;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::rollouts::{FleetRow, LockedRollout, RolloutRow};
 use fieldcast_wire::{Sha256, SiteId};
@@ -56,6 +57,10 @@ const EXPERIMENTS: Duration = Duration::from_secs(5);
 const ANEW: Duration = Duration::from_secs(60);
 /// An order that the leader has not published for so many seconds is published by any hub that can: the leader may have lost its broker.
 const OVERDUE_SECS: f64 = 10.0;
+/// So often the leader says that it hears devices.
+const LISTENS: Duration = Duration::from_secs(10);
+/// Nobody hears devices where it was not said for so many seconds.
+const UNHEARD_SECS: f64 = 60.0;
 /// A state that another one's transaction overtook is not missed.
 pub(crate) const OVERLAP: chrono::Duration = chrono::Duration::seconds(2);
 
@@ -69,6 +74,8 @@ pub struct Rounds {
     /// Orders that were handed to the connection in the last round. They count as published where it still stands in this one: what was
     /// only handed to it may have died with it.
     told: Vec<UnpublishedRow>,
+    /// When this hub said last that devices are heard.
+    listened: Option<Instant>,
     /// When devices that strayed from their orders were looked for last.
     strays: Option<Instant>,
     /// What fails, by what it is, so that it is said once and not every second.
@@ -137,6 +144,7 @@ impl Driver {
     /// One round over all open rollouts, all late joiners and all orders not yet published. What fails is logged, keeps
     /// nothing else from being done, and is tried again in the next round.
     pub async fn tick(&self, rounds: &mut Rounds) {
+        let heard = self.listen(rounds).await;
         let open = self.store.open_rollouts().await;
         let open = rounds.took("list open rollouts", open.map_err(Into::into));
         let open = open.unwrap_or_default();
@@ -145,7 +153,7 @@ impl Driver {
             .retain(|id, _| open.iter().any(|r| r.id == *id));
         for row in open {
             let known = rounds.known.remove(&row.id);
-            let done = self.advance(&row, known, &mut rounds.known).await;
+            let done = self.advance(&row, known, heard, &mut rounds.known).await;
             rounds.took(&format!("move rollout {}", row.id), done);
         }
         if rounds
@@ -173,6 +181,22 @@ impl Driver {
             rounds.left_out(&forecaster.name, &far);
         }
         self.publish(rounds).await;
+    }
+
+    /// Says that devices are heard, where it is this hub that hears them, and sees whether anybody does.
+    async fn listen(&self, rounds: &mut Rounds) -> Option<Event> {
+        let hears = *self.leads.borrow() && self.downlink.connected();
+        if hears && rounds.listened.is_none_or(|at| at.elapsed() >= LISTENS) {
+            let said = self.store.listens(UNHEARD_SECS).await;
+            let said = rounds.took("note that devices are heard", said.map_err(Into::into));
+            rounds.listened = said.map(|()| Instant::now());
+        }
+        let heard = self.store.listening(UNHEARD_SECS).await;
+        match rounds.took("see whether devices are heard", heard.map_err(Into::into))? {
+            Listening::Unknown => None,
+            Listening::Nobody => Some(Event::Listening(None)),
+            Listening::Since(at) => Some(Event::Listening(Some(at.timestamp_millis()))),
+        }
     }
 
     /// One round over all experiments.
@@ -225,6 +249,7 @@ impl Driver {
         &self,
         row: &RolloutRow,
         known: Option<Known>,
+        heard: Option<Event>,
         keep: &mut BTreeMap<i64, Known>,
     ) -> Result<()> {
         let forecaster = row.forecaster.as_str();
@@ -276,6 +301,7 @@ impl Driver {
         // What a newer hub asks is left for one that knows it.
         locked.commands.retain(|c| understood(&c.command));
         let mut events = events(&rollout, &locked, &fleet, &bundle, floor);
+        events.splice(0..0, heard);
         if let (Some(champion), Some(block_ms)) =
             (&previous, block_ms(&target, definition.as_ref()))
             && judge::gathers(&rollout)

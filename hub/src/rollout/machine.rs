@@ -93,6 +93,8 @@ pub enum Event {
     Outdated(String),
     /// A newer rollout of the forecaster started.
     NewerRollout(u64),
+    /// Since when devices are heard without a break; none: nobody hears them.
+    Listening(Option<i64>),
 }
 
 /// What the driver must do, in the transaction that stores the new state.
@@ -119,6 +121,9 @@ pub enum Action {
     /// The version becomes champion.
     Promote,
 }
+
+/// Devices that are connected have said what they run within this time after they are heard anew, milliseconds.
+const HEARD_WITHIN: i64 = 30_000;
 
 /// A rollout as data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,6 +154,12 @@ pub struct Rollout {
     /// Stages whose labels no device carries.
     #[serde(default)]
     pub unmatched: Vec<usize>,
+    /// Since when devices are heard without a break, as of the last turn.
+    #[serde(default)]
+    pub listening: Option<i64>,
+    /// Process time before which nothing passes and nobody is late, as devices are still to be heard anew.
+    #[serde(default)]
+    pub hears_from: i64,
     /// Devices by name.
     pub devices: BTreeMap<String, Deployment>,
 }
@@ -179,6 +190,8 @@ impl Rollout {
             .collect();
         Self {
             unmatched: plan.unmatched(members),
+            listening: None,
+            hears_from: 0,
             plan,
             version,
             previous: None,
@@ -265,9 +278,33 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
         Event::Outdated(_) if r.status == Status::RollingBack => {}
         Event::Outdated(why) => go_back(r, &why, now, &mut actions),
         Event::NewerRollout(id) => supersede(r, id),
+        Event::Listening(since) => listening(r, since, now),
     }
     advance(r, now, &mut actions);
     actions
+}
+
+/// What was to be seen while nobody listened was not: soak times and deadlines begin anew once devices have had the time to speak.
+fn listening(r: &mut Rollout, since: Option<i64>, now: i64) {
+    let Some(since) = since else {
+        r.hears_from = i64::MAX;
+        return;
+    };
+    let before = r.listening.replace(since);
+    if before.is_none() {
+        r.hears_from = 0;
+    } else if before != Some(since) {
+        r.hears_from = now + HEARD_WITHIN;
+        if r.since.is_some() {
+            r.since = Some(r.hears_from);
+        }
+        r.passed_since = None;
+        for d in r.devices.values_mut() {
+            d.restart_clock(r.hears_from);
+        }
+    } else if r.hears_from == i64::MAX {
+        r.hears_from = now;
+    }
 }
 
 fn raised(r: &mut Rollout, floor: u64, now: i64, actions: &mut Vec<Action>) {
@@ -431,6 +468,9 @@ pub(super) fn go_back(r: &mut Rollout, reason: &str, now: i64, actions: &mut Vec
 }
 
 fn advance(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
+    if now < r.hears_from {
+        return;
+    }
     // Each turn starts one stage, ends one, or ends the rollout, so that it is bounded.
     for _ in 0..=2 * r.plan.stages.len() {
         let before = (r.status, r.stage, r.since);

@@ -1,5 +1,10 @@
 //! Tests of the rollout's stages: in which order devices get a model, and what lets a stage pass.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use super::machine::{Action, DeviceState, Event, Operator, Status, step};
 use super::machine_tests::{DEADLINE, online, rollout, tell};
@@ -143,4 +148,59 @@ fn a_stage_whose_labels_nobody_carries_asks_a_person_and_is_not_skipped() {
     // Without devices there is nobody to carry a label.
     let mut r = rollout(plan, 0);
     assert_eq!(step(&mut r, Event::Tick, 0), vec![Action::Promote]);
+}
+
+#[test]
+fn what_passed_while_nobody_listened_counts_for_nobody() {
+    const SOAK: i64 = 1_000;
+    const AWAY: i64 = 10 * DEADLINE;
+    let plan = Plan {
+        stages: vec![
+            Stage {
+                soak_ms: SOAK,
+                ..Stage::usual("canary", Mode::Active, 50, DEADLINE)
+            },
+            Stage::usual("all", Mode::Active, 100, DEADLINE),
+        ],
+        floor: 0,
+    };
+    let ordered = || {
+        let mut r = online(rollout(plan.clone(), 4));
+        step(&mut r, Event::Listening(Some(-5)), 0);
+        let orders = step(&mut r, Event::Tick, 0);
+        let canaries: Vec<String> = orders
+            .into_iter()
+            .map(|o| match o {
+                Action::Order { device, .. } => device,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        (r, canaries)
+    };
+    // The canaries are well and soak when nobody listens any more. What they say first decides.
+    let (mut r, canaries) = ordered();
+    for d in &canaries {
+        tell(&mut r, d, DeviceState::Healthy, true, 1);
+    }
+    assert!(r.passed_since.is_some());
+    step(&mut r, Event::Listening(None), 2);
+    assert!(step(&mut r, Event::Tick, AWAY).is_empty());
+    step(&mut r, Event::Listening(Some(AWAY)), AWAY);
+    assert!(step(&mut r, Event::Tick, AWAY + 1).is_empty());
+    assert_eq!((r.status, r.stage), (Status::Running, 0));
+    for d in &canaries {
+        tell(&mut r, d, DeviceState::RolledBack, false, AWAY + 2);
+    }
+    step(&mut r, Event::Tick, AWAY + 30_000);
+    assert_eq!(r.status, Status::RollingBack, "{}", r.reason);
+    // Devices on their way are not late for what nobody heard.
+    let (mut r, canaries) = ordered();
+    for d in &canaries {
+        tell(&mut r, d, DeviceState::Downloading, false, 1);
+    }
+    step(&mut r, Event::Listening(Some(AWAY)), AWAY);
+    step(&mut r, Event::Tick, AWAY + 30_000 + DEADLINE - 1);
+    assert_eq!((r.status, r.stage), (Status::Running, 0), "{}", r.reason);
+    step(&mut r, Event::Tick, AWAY + 30_000 + DEADLINE);
+    assert_eq!(r.status, Status::RollingBack, "{}", r.reason);
 }

@@ -469,6 +469,13 @@ fn what_watches_beside_a_champion_that_falls_below_the_floor_goes_back() {
         "{back:?}"
     );
     assert!(r.reason.contains("version 1"), "{}", r.reason);
+    // One that is only on its way to watching does not begin any more.
+    let mut r = shadowed(Need::Better);
+    if let Some(d) = r.devices.get_mut("d0") {
+        d.state = DeviceState::Downloading;
+    }
+    step(&mut r, Event::Floor(2), 2);
+    assert_eq!(r.status, Status::RollingBack);
 }
 
 #[test]

@@ -110,6 +110,9 @@ pub async fn open(store: &Store, now: i64) -> Result<Vec<Overview>> {
 /// What must happen before the rollout goes on.
 #[must_use]
 pub fn waits_for(r: &Rollout, id: i64, now: i64) -> String {
+    if now < r.hears_from && matches!(r.status, Status::Running | Status::RollingBack) {
+        return "devices to be heard anew: a hub that leads must be connected to the broker".into();
+    }
     match r.status {
         Status::Awaiting => {
             format!(

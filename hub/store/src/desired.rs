@@ -159,7 +159,8 @@ async fn late(
 /// A device that runs a version below the floor, and its last state message as it came.
 pub type BelowRow = (String, Vec<u8>);
 
-/// Whoever is only on the way to its order, or has not forecast since it obeyed, still names what ran before: that is no fault.
+/// Whoever is only on the way to its order, or has not forecast since it obeyed, still names what ran before: that is no fault, where it
+/// does not take a week.
 async fn below(
     connection: &mut PgConnection,
     forecaster: &str,
@@ -169,7 +170,8 @@ async fn below(
         "SELECT s.device, s.raw FROM desired o JOIN device_states s ON s.device = o.device,
             jsonb_array_elements(s.state -> 'forecasters') f
          WHERE o.forecaster = $1 AND o.model_version <> 0 AND f ->> 'forecaster' = $1
-         AND (f ->> 'generation')::numeric = o.generation AND f ->> 'phase' IN ('rolled_back', 'failed', 'rejected')
+         AND (f ->> 'generation')::numeric = o.generation
+         AND (f ->> 'phase' IN ('rolled_back', 'failed', 'rejected') OR s.received_at > o.updated_at + interval '7 days')
          AND (f ->> 'model_version')::numeric BETWEEN 1 AND $2 - 1
          AND NOT EXISTS (SELECT FROM rollouts r JOIN deployments p ON p.rollout = r.id
             WHERE r.forecaster = $1 AND r.finished_at IS NULL AND p.device = o.device AND p.generation > 0)

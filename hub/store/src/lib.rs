@@ -24,6 +24,7 @@ pub mod jobs;
 pub mod key_lists;
 pub mod ledger;
 mod ledger_group;
+pub mod listening;
 pub mod listing;
 pub mod locks;
 pub mod means;
