@@ -144,7 +144,7 @@ impl Driver {
     /// One round over all open rollouts, all late joiners and all orders not yet published. What fails is logged, keeps
     /// nothing else from being done, and is tried again in the next round.
     pub async fn tick(&self, rounds: &mut Rounds) {
-        let heard = self.listen(rounds).await;
+        let listening = self.listen(rounds).await;
         let open = self.store.open_rollouts().await;
         let open = rounds.took("list open rollouts", open.map_err(Into::into));
         let open = open.unwrap_or_default();
@@ -153,7 +153,8 @@ impl Driver {
             .retain(|id, _| open.iter().any(|r| r.id == *id));
         for row in open {
             let known = rounds.known.remove(&row.id);
-            let done = self.advance(&row, known, heard, &mut rounds.known).await;
+            let done = self.advance(&row, known, listening.clone(), &mut rounds.known);
+            let done = done.await;
             rounds.took(&format!("move rollout {}", row.id), done);
         }
         if rounds
@@ -249,7 +250,7 @@ impl Driver {
         &self,
         row: &RolloutRow,
         known: Option<Known>,
-        heard: Option<Event>,
+        listening: Option<Event>,
         keep: &mut BTreeMap<i64, Known>,
     ) -> Result<()> {
         let forecaster = row.forecaster.as_str();
@@ -301,7 +302,7 @@ impl Driver {
         // What a newer hub asks is left for one that knows it.
         locked.commands.retain(|c| understood(&c.command));
         let mut events = events(&rollout, &locked, &fleet, &bundle, floor);
-        events.splice(0..0, heard);
+        events.splice(0..0, listening);
         if let (Some(champion), Some(block_ms)) =
             (&previous, block_ms(&target, definition.as_ref()))
             && judge::gathers(&rollout)

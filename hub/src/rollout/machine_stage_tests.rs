@@ -166,8 +166,7 @@ fn what_passed_while_nobody_listened_counts_for_nobody() {
     };
     let ordered = || {
         let mut r = online(rollout(plan.clone(), 4));
-        step(&mut r, Event::Listening(Some(-5)), 0);
-        let orders = step(&mut r, Event::Tick, 0);
+        let orders = step(&mut r, Event::Listening(Some(-5)), 0);
         let canaries: Vec<String> = orders
             .into_iter()
             .map(|o| match o {
@@ -175,6 +174,7 @@ fn what_passed_while_nobody_listened_counts_for_nobody() {
                 other => panic!("{other:?}"),
             })
             .collect();
+        assert_eq!(canaries.len(), 2);
         (r, canaries)
     };
     // The canaries are well and soak when nobody listens any more. What they say first decides.
