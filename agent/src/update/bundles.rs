@@ -301,7 +301,7 @@ impl Bundles {
 pub(super) fn hung(sha: &str) -> ! {
     tracing::error!(
         bundle = sha,
-        "loading it does not come to an end; the agent ends, to be started again without it"
+        "loading it does not come to an end; the agent ends, and the bundle is given up where the next start hangs as well"
     );
     std::process::abort()
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{Action, Event, Operator, Rollout, Status, connected, step};
+use super::machine::{Action, Event, Operator, Rollout, Status, connected, listening, step};
 use super::numbers::next_above;
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
@@ -144,7 +144,7 @@ impl Driver {
     /// One round over all open rollouts, all late joiners and all orders not yet published. What fails is logged, keeps
     /// nothing else from being done, and is tried again in the next round.
     pub async fn tick(&self, rounds: &mut Rounds) {
-        let listening = self.listen(rounds).await;
+        let heard = self.listen(rounds).await;
         let open = self.store.open_rollouts().await;
         let open = rounds.took("list open rollouts", open.map_err(Into::into));
         let open = open.unwrap_or_default();
@@ -153,8 +153,7 @@ impl Driver {
             .retain(|id, _| open.iter().any(|r| r.id == *id));
         for row in open {
             let known = rounds.known.remove(&row.id);
-            let done = self.advance(&row, known, listening.clone(), &mut rounds.known);
-            let done = done.await;
+            let done = self.advance(&row, known, heard, &mut rounds.known).await;
             rounds.took(&format!("move rollout {}", row.id), done);
         }
         if rounds
@@ -185,7 +184,7 @@ impl Driver {
     }
 
     /// Says that devices are heard, where it is this hub that hears them, and sees whether anybody does.
-    async fn listen(&self, rounds: &mut Rounds) -> Option<Event> {
+    async fn listen(&self, rounds: &mut Rounds) -> Listening {
         let hears = *self.leads.borrow() && self.downlink.connected();
         if hears && rounds.listened.is_none_or(|at| at.elapsed() >= LISTENS) {
             let said = self.store.listens(UNHEARD_SECS).await;
@@ -193,11 +192,9 @@ impl Driver {
             rounds.listened = said.map(|()| Instant::now());
         }
         let heard = self.store.listening(UNHEARD_SECS).await;
-        match rounds.took("see whether devices are heard", heard.map_err(Into::into))? {
-            Listening::Unknown => None,
-            Listening::Nobody => Some(Event::Listening(None)),
-            Listening::Since(at) => Some(Event::Listening(Some(at.timestamp_millis()))),
-        }
+        rounds
+            .took("see whether devices are heard", heard.map_err(Into::into))
+            .unwrap_or(Listening::Unknown)
     }
 
     /// One round over all experiments.
@@ -250,7 +247,7 @@ impl Driver {
         &self,
         row: &RolloutRow,
         known: Option<Known>,
-        listening: Option<Event>,
+        listens: Listening,
         keep: &mut BTreeMap<i64, Known>,
     ) -> Result<()> {
         let forecaster = row.forecaster.as_str();
@@ -299,10 +296,14 @@ impl Driver {
         for device in &fleet {
             connected(&mut rollout, &device.device, device.online, at);
         }
+        match listens {
+            Listening::Unknown => {}
+            Listening::Nobody => listening(&mut rollout, None, at),
+            Listening::Since(since) => listening(&mut rollout, Some(since.timestamp_millis()), at),
+        }
         // What a newer hub asks is left for one that knows it.
         locked.commands.retain(|c| understood(&c.command));
         let mut events = events(&rollout, &locked, &fleet, &bundle, floor);
-        events.splice(0..0, listening);
         if let (Some(champion), Some(block_ms)) =
             (&previous, block_ms(&target, definition.as_ref()))
             && judge::gathers(&rollout)

@@ -93,8 +93,6 @@ pub enum Event {
     Outdated(String),
     /// A newer rollout of the forecaster started.
     NewerRollout(u64),
-    /// Since when devices are heard without a break; none: nobody hears them.
-    Listening(Option<i64>),
 }
 
 /// What the driver must do, in the transaction that stores the new state.
@@ -278,14 +276,15 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
         Event::Outdated(_) if r.status == Status::RollingBack => {}
         Event::Outdated(why) => go_back(r, &why, now, &mut actions),
         Event::NewerRollout(id) => supersede(r, id),
-        Event::Listening(since) => listening(r, since, now),
     }
     advance(r, now, &mut actions);
     actions
 }
 
-/// What was to be seen while nobody listened was not: soak times and deadlines begin anew once devices have had the time to speak.
-fn listening(r: &mut Rollout, since: Option<i64>, now: i64) {
+/// Takes note of since when devices are heard without a break; none: nobody hears them. What was to be seen while nobody listened was
+/// not: soak times and deadlines begin anew once devices have had the time to speak. Said before the first event of a round, which
+/// must not find the time of a break gone by.
+pub fn listening(r: &mut Rollout, since: Option<i64>, now: i64) {
     let Some(since) = since else {
         r.hears_from = i64::MAX;
         return;

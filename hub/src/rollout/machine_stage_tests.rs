@@ -6,7 +6,7 @@
     reason = "tests"
 )]
 
-use super::machine::{Action, DeviceState, Event, Operator, Status, step};
+use super::machine::{Action, DeviceState, Event, Operator, Status, listening, step};
 use super::machine_tests::{DEADLINE, online, rollout, tell};
 use super::plan::{Mode, Plan, Stage};
 
@@ -166,7 +166,8 @@ fn what_passed_while_nobody_listened_counts_for_nobody() {
     };
     let ordered = || {
         let mut r = online(rollout(plan.clone(), 4));
-        let orders = step(&mut r, Event::Listening(Some(-5)), 0);
+        listening(&mut r, Some(-5), 0);
+        let orders = step(&mut r, Event::Tick, 0);
         let canaries: Vec<String> = orders
             .into_iter()
             .map(|o| match o {
@@ -183,9 +184,9 @@ fn what_passed_while_nobody_listened_counts_for_nobody() {
         tell(&mut r, d, DeviceState::Healthy, true, 1);
     }
     assert!(r.passed_since.is_some());
-    step(&mut r, Event::Listening(None), 2);
+    listening(&mut r, None, 2);
     assert!(step(&mut r, Event::Tick, AWAY).is_empty());
-    step(&mut r, Event::Listening(Some(AWAY)), AWAY);
+    listening(&mut r, Some(AWAY), AWAY);
     assert!(step(&mut r, Event::Tick, AWAY + 1).is_empty());
     assert_eq!((r.status, r.stage), (Status::Running, 0));
     for d in &canaries {
@@ -198,7 +199,7 @@ fn what_passed_while_nobody_listened_counts_for_nobody() {
     for d in &canaries {
         tell(&mut r, d, DeviceState::Downloading, false, 1);
     }
-    step(&mut r, Event::Listening(Some(AWAY)), AWAY);
+    listening(&mut r, Some(AWAY), AWAY);
     step(&mut r, Event::Tick, AWAY + 30_000 + DEADLINE - 1);
     assert_eq!((r.status, r.stage), (Status::Running, 0), "{}", r.reason);
     step(&mut r, Event::Tick, AWAY + 30_000 + DEADLINE);
