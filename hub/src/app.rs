@@ -290,7 +290,13 @@ impl Running {
             end.clone(),
         ));
         tasks.spawn(out::run(waiting.out, downlink.clone(), end.clone()));
-        tasks.spawn(leader::elect(store.clone(), waiting.leads, end.clone()));
+        tasks.spawn(leader::elect(
+            store.clone(),
+            downlink.clone(),
+            connections.clone(),
+            waiting.leads,
+            end.clone(),
+        ));
         tasks.spawn(leader::attend(
             downlink.clone(),
             connections,

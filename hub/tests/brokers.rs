@@ -84,7 +84,13 @@ async fn hub_of(bed: &Bed, site: &SiteId, link: Link, end: &CancellationToken) -
         end.clone(),
     ));
     tokio::spawn(out::run(out_rx, downlink.clone(), end.clone()));
-    tokio::spawn(leader::elect(bed.store.clone(), leads_tx, end.clone()));
+    tokio::spawn(leader::elect(
+        bed.store.clone(),
+        downlink.clone(),
+        connections.clone(),
+        leads_tx,
+        end.clone(),
+    ));
     let attended = downlink.clone();
     tokio::spawn(leader::attend(attended, connections, leads, end.clone()));
     tokio::spawn(leader::run(desk, leader_rx, end.clone()));
@@ -260,6 +266,51 @@ async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_on
     end.cancel();
     shutdown.shutdown();
     running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_leader_that_loses_its_broker_lets_a_hub_lead_that_has_one() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", Some("secret")).await;
+    let (end, log) = (CancellationToken::new(), Log::capture());
+    let config = BrokerConfig::default()
+        .with_bind_address("127.0.0.1:0".parse::<SocketAddr>().unwrap())
+        .with_max_packet_size(1 << 20);
+    let mut lost = MqttBroker::with_config(config).await.unwrap();
+    let address = lost.local_addr().unwrap();
+    let shutdown = lost.shutdown_handle();
+    let running = tokio::spawn(async move { lost.run().await });
+    let mark = log.mark();
+    let link = Link::parse(&format!("mqtt://{address}"), None).unwrap();
+    hub(&bed, link, &end).await;
+    log.says(mark, "this hub leads").await;
+    let broker = embedded(&bed, &end).await;
+    let mark = log.mark();
+    shutdown.shutdown();
+    running.await.unwrap().unwrap();
+    log.says(mark, "it lets another hub lead that has one")
+        .await;
+
+    // Only a leader answers.
+    let topics = Topics::new(&site());
+    let (a, mut events) = client(broker.address, "a", "secret");
+    let desired = topics.device(&device("a"), DeviceTopic::Desired);
+    a.subscribe(desired.clone(), QoS::AtLeastOnce)
+        .await
+        .unwrap();
+    let sync = pb::Sync {
+        epoch: epoch(1).to_vec(),
+        next_batch: 1,
+        clock: Some(pb::ClockStamp::default()),
+        ..Default::default()
+    };
+    let sync = (
+        topics.device(&device("a"), DeviceTopic::Sync),
+        message::encode(&sync),
+    );
+    answer(&mut events, &desired, &a, &[sync]).await;
+    end.cancel();
+    broker.stop().await;
 }
 
 #[tokio::test]

@@ -140,13 +140,10 @@ impl Cluster {
     /// # Errors
     /// It does not start.
     pub fn revive(&mut self) -> Result<bool, ClusterError> {
-        if let Some(child) = &mut self.child {
-            // Takes the exit status of a dead child, so that no zombie keeps its pid.
-            let _ = child.try_wait();
-        }
         if running(&self.data()).is_some() {
             return Ok(false);
         }
+        self.reap();
         let _turn = turn(&self.root)?;
         if running(&self.data()).is_none() {
             self.child = Some(self.start()?);
@@ -185,6 +182,22 @@ impl Cluster {
         Ok(stopped)
     }
 
+    /// Waits until a server that this process started and that no longer runs has ended, and takes its exit status: until
+    /// then its pid looks alive, and a new server refuses the directory.
+    fn reap(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        let since = Instant::now();
+        while matches!(child.try_wait(), Ok(None)) {
+            if since.elapsed() > STOP_WITHIN {
+                self.child = Some(child);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn stop(&mut self, status: &Status) -> Result<(), ClusterError> {
         if let Some(pid) = Pid::from_raw(status.pid) {
             // SIGINT is the fast shutdown: sessions end, nothing is lost, no recovery at the next start.
@@ -192,11 +205,8 @@ impl Cluster {
         }
         let since = Instant::now();
         while since.elapsed() < STOP_WITHIN {
-            if let Some(child) = &mut self.child {
-                let _ = child.try_wait();
-            }
             if running(&self.data()).is_none() {
-                self.child = None;
+                self.reap();
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -40,6 +40,23 @@ fn the_last_user_stops_the_server_and_a_killed_one_is_revived() {
 }
 
 #[test]
+fn a_server_that_is_just_dying_is_revived_too() {
+    let dir = root();
+    let mut cluster = Cluster::open(&dir.path().join("pg"), QUICK).unwrap();
+    for round in 0..10 {
+        let pid = cluster.pid().expect("running");
+        let raw = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
+        // Its memory is gone before its pid is: what asks in between must not start a second server too early.
+        while cluster.pid().is_some() {
+            std::hint::spin_loop();
+        }
+        assert!(cluster.revive().unwrap(), "round {round}");
+        assert_ne!(cluster.pid().expect("revived"), pid);
+    }
+}
+
+#[test]
 fn a_second_start_keeps_cluster_and_password() {
     let dir = root();
     let pg = dir.path().join("pg");

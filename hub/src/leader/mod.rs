@@ -2,6 +2,7 @@
 
 mod blob;
 mod decoded;
+mod elect;
 mod greet;
 mod refusals;
 
@@ -28,34 +29,7 @@ use crate::ingest::{self, out};
 use crate::mqtt::Delivery;
 
 pub use decoded::state as state_json;
-
-const LOOK: Duration = Duration::from_secs(2);
-
-/// Tries to lead and says whether it does, until cancelled.
-pub async fn elect(store: Store, leads: watch::Sender<bool>, end: CancellationToken) {
-    while !end.is_cancelled() {
-        match store.try_lead().await {
-            Ok(Some(mut leadership)) => {
-                tracing::info!("this hub leads");
-                leads.send_replace(true);
-                while leadership.alive().await && !end.is_cancelled() {
-                    tokio::select! {
-                        () = tokio::time::sleep(LOOK) => {}
-                        () = end.cancelled() => {}
-                    }
-                }
-                leads.send_replace(false);
-                leadership.release().await;
-            }
-            Ok(None) => {}
-            Err(error) => tracing::debug!(%error, "cannot lead without a database"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = end.cancelled() => {}
-        }
-    }
-}
+pub use elect::elect;
 
 /// What is due on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
