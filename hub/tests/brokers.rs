@@ -468,7 +468,10 @@ async fn a_device_that_comes_while_the_database_is_away_is_told_its_orders_witho
     add_device(&bed.store, "a", Some("secret")).await;
     let end = CancellationToken::new();
     let log = Log::capture();
+    let mark = log.mark();
     let broker = embedded(&bed, &end).await;
+    // It tells every device then; what is told later is told to who comes.
+    log.says(mark, "devices told what they shall do").await;
     let (a, mut events) = client(broker.address, "a", "secret");
     let topics = Topics::new(&site());
     let desired = topics.device(&device("a"), DeviceTopic::Desired);

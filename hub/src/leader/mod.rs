@@ -69,7 +69,12 @@ pub async fn attend(
                     Ok(()) => downlink.refresh_all().await,
                     Err(error) => Err(error),
                 }
-                .map(|()| took_over = Some(connection))
+                .map(|()| {
+                    tracing::info!(
+                        "the leader's topics are taken over, and devices told what they shall do"
+                    );
+                    took_over = Some(connection);
+                })
             }
             Duty::HandOver => downlink
                 .unsubscribe(filters)
