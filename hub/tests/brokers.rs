@@ -208,19 +208,28 @@ async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
     broker
 }
 
-#[tokio::test]
-async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_once() {
-    let bed = bed().await;
-    add_device(&bed.store, "a", None).await;
+/// A broker that is not the hub's own, and keeps nothing; ends when what is returned with its address is awaited.
+async fn other_broker(shared_subscriptions: bool) -> (SocketAddr, impl Future<Output = ()>) {
     let mut config = BrokerConfig::default()
         .with_bind_address("127.0.0.1:0".parse::<SocketAddr>().unwrap())
         .with_max_packet_size(1 << 20);
     config.storage_config = StorageConfig::default().with_persistence(false);
-    config.shared_subscription_available = false;
+    config.shared_subscription_available = shared_subscriptions;
     let mut broker = MqttBroker::with_config(config).await.unwrap();
-    let address = broker.local_addr().unwrap();
-    let shutdown = broker.shutdown_handle();
+    let (address, shutdown) = (broker.local_addr().unwrap(), broker.shutdown_handle());
     let running = tokio::spawn(async move { broker.run().await });
+    let stop = async move {
+        shutdown.shutdown();
+        running.await.unwrap().unwrap();
+    };
+    (address, stop)
+}
+
+#[tokio::test]
+async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_once() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let (address, stop) = other_broker(false).await;
     let (end, log) = (CancellationToken::new(), Log::capture());
     let mark = log.mark();
     let link = Link::parse(&format!("mqtt://{address}"), None).unwrap();
@@ -264,8 +273,7 @@ async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_on
     let stored = readings(&bed.store, "a").await;
     assert_eq!(stored.iter().filter(|(s, ..)| s == "u").count(), 20);
     end.cancel();
-    shutdown.shutdown();
-    running.await.unwrap().unwrap();
+    stop.await;
 }
 
 #[tokio::test]
@@ -273,21 +281,14 @@ async fn a_leader_that_loses_its_broker_lets_a_hub_lead_that_has_one() {
     let bed = bed().await;
     add_device(&bed.store, "a", Some("secret")).await;
     let (end, log) = (CancellationToken::new(), Log::capture());
-    let config = BrokerConfig::default()
-        .with_bind_address("127.0.0.1:0".parse::<SocketAddr>().unwrap())
-        .with_max_packet_size(1 << 20);
-    let mut lost = MqttBroker::with_config(config).await.unwrap();
-    let address = lost.local_addr().unwrap();
-    let shutdown = lost.shutdown_handle();
-    let running = tokio::spawn(async move { lost.run().await });
+    let (address, stop) = other_broker(true).await;
     let mark = log.mark();
     let link = Link::parse(&format!("mqtt://{address}"), None).unwrap();
     hub(&bed, link, &end).await;
     log.says(mark, "this hub leads").await;
     let broker = embedded(&bed, &end).await;
     let mark = log.mark();
-    shutdown.shutdown();
-    running.await.unwrap().unwrap();
+    stop.await;
     log.says(mark, "it lets another hub lead that has one")
         .await;
 
@@ -470,7 +471,6 @@ async fn a_device_that_comes_while_the_database_is_away_is_told_its_orders_witho
     let log = Log::capture();
     let mark = log.mark();
     let broker = embedded(&bed, &end).await;
-    // It tells every device then; what is told later is told to who comes.
     log.says(mark, "devices told what they shall do").await;
     let (a, mut events) = client(broker.address, "a", "secret");
     let topics = Topics::new(&site());

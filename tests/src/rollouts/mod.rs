@@ -6,6 +6,7 @@ mod bad;
 mod bed;
 mod cycles;
 mod forge;
+mod half;
 mod kills;
 mod whole;
 
@@ -56,6 +57,14 @@ pub fn back(times: u32) -> Result<()> {
 /// The testbed cannot be had, or a bad model comes past them, or goes back for another reason than its own.
 pub fn bad(times: u32) -> Result<u32> {
     kept(|bed| bad::measure(bed, times))
+}
+
+/// Cuts a device's power while it fetches a bundle; how many blocks it had then and needs, when it runs the model.
+///
+/// # Errors
+/// The testbed cannot be had, or the device asks again for what it had.
+pub fn half_a_bundle() -> Result<(usize, usize)> {
+    kept(half::measure)
 }
 
 /// How many times the loop closes by itself over made years, and what the forecasts were worth.
