@@ -22,6 +22,8 @@ const PORT: u16 = 5432;
 /// Recovery after a crash may take its time.
 const START_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
+/// What is left of a server that was killed is gone by then.
+const DIES_WITHIN: Duration = Duration::from_secs(5);
 /// A socket's path may have 107 bytes, `/.s.PGSQL.5432` among them.
 const MAX_SOCKET_DIR: usize = 90;
 
@@ -135,15 +137,15 @@ impl Cluster {
         running(&self.data()).and_then(|s| u32::try_from(s.pid).ok())
     }
 
-    /// Starts the server again where it has died; returns whether that was so.
+    /// Starts the server again where it has died; returns whether that was so. One that does not end within seconds is left to the
+    /// next call.
     ///
     /// # Errors
     /// It does not start.
     pub fn revive(&mut self) -> Result<bool, ClusterError> {
-        if running(&self.data()).is_some() {
+        if running(&self.data()).is_some() || !self.reap() {
             return Ok(false);
         }
-        self.reap();
         let _turn = turn(&self.root)?;
         if running(&self.data()).is_none() {
             self.child = Some(self.start()?);
@@ -176,26 +178,29 @@ impl Cluster {
                 self.stop(&status)?;
                 true
             }
-            None => false,
+            None => {
+                let _ = self.reap();
+                false
+            }
         };
         let _ = flock(&self.users, FlockOperation::Unlock);
         Ok(stopped)
     }
 
     /// Waits until a server that this process started and that no longer runs has ended, and takes its exit status: until
-    /// then its pid looks alive, and a new server refuses the directory.
-    fn reap(&mut self) {
-        let Some(mut child) = self.child.take() else {
-            return;
-        };
+    /// then its pid looks alive, and a new server refuses the directory. Returns whether there is none any more.
+    fn reap(&mut self) -> bool {
         let since = Instant::now();
-        while matches!(child.try_wait(), Ok(None)) {
-            if since.elapsed() > STOP_WITHIN {
-                self.child = Some(child);
-                return;
+        while let Some(child) = &mut self.child
+            && matches!(child.try_wait(), Ok(None))
+        {
+            if since.elapsed() > DIES_WITHIN {
+                return false;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(5));
         }
+        self.child = None;
+        true
     }
 
     fn stop(&mut self, status: &Status) -> Result<(), ClusterError> {
@@ -206,7 +211,7 @@ impl Cluster {
         let since = Instant::now();
         while since.elapsed() < STOP_WITHIN {
             if running(&self.data()).is_none() {
-                self.reap();
+                let _ = self.reap();
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -261,7 +266,6 @@ impl Cluster {
 
     fn wait_ready(&mut self) -> Result<(), ClusterError> {
         let since = Instant::now();
-        let mut restarted = false;
         loop {
             if running(&self.data()).is_some_and(|s| s.ready && s.port == PORT) {
                 return Ok(());
@@ -269,9 +273,9 @@ impl Cluster {
             if let Some(child) = &mut self.child {
                 let ended = file("wait for", &self.root, child.try_wait())?;
                 match ended {
-                    // A server that was just being shut down by its last user leaves its file for a moment.
-                    Some(_) if !restarted && since.elapsed() < Duration::from_secs(5) => {
-                        restarted = true;
+                    // A server that was just being shut down by its last user leaves its file for a moment, and the children of a
+                    // killed one its memory.
+                    Some(_) if since.elapsed() < Duration::from_secs(5) => {
                         std::thread::sleep(Duration::from_millis(200));
                         self.child = Some(self.start()?);
                     }

@@ -58,6 +58,8 @@ pub async fn run(
                 Ok(looked) => found = looked,
                 Err(e) => tracing::warn!("the daily look at champions: {e:#}"),
             }
+        } else {
+            seen = Seen::default();
         }
         wait = match found {
             true => EVERY,

@@ -42,9 +42,9 @@ pub type Seen = HashMap<String, (i64, Millis)>;
 pub async fn run(store: Store, leads: watch::Receiver<bool>, cancel: CancellationToken) {
     let mut seen = Seen::new();
     while !cancel.is_cancelled() {
-        if *leads.borrow()
-            && let Err(e) = check_all(&store, &mut seen, &cancel).await
-        {
+        if !*leads.borrow() {
+            seen.clear();
+        } else if let Err(e) = check_all(&store, &mut seen, &cancel).await {
             tracing::warn!("inputs of the fleet: {e:#}");
         }
         tokio::select! {

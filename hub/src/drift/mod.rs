@@ -67,6 +67,9 @@ pub async fn run(
                 tracing::warn!("drift of inputs: {e:#}");
             }
             turn = turn.wrapping_add(1);
+        } else {
+            // Whoever leads meanwhile tells on.
+            seen.clear();
         }
         tokio::select! {
             () = cancel.cancelled() => return,

@@ -17,12 +17,12 @@ const AFTER_YOU: Duration = Duration::from_secs(6);
 /// A leader that hears no broker lets go after so long,
 const DEAF: Duration = Duration::from_secs(10);
 /// and after so long where nobody else took the lead when it was free.
-const DEAF_ALONE: Duration = Duration::from_secs(120);
+const DEAF_ALONE: Duration = Duration::from_secs(40);
 
 /// Tries to lead and says whether it does, until cancelled.
 ///
 /// A leader without a connection to the broker takes no states and serves no blocks, so it lets hubs with one lead;
-/// where there is none it goes on, for what needs no broker.
+/// where there is none it leads again a few seconds later, for what needs no broker, and offers the lead from time to time.
 pub async fn elect(
     store: Store,
     downlink: Downlink,
@@ -31,15 +31,20 @@ pub async fn elect(
     end: CancellationToken,
 ) {
     while !end.is_cancelled() {
-        let hears = downlink.connected();
-        if !hears {
+        if !downlink.connected() {
             pause(AFTER_YOU, &mut connections, &end).await;
+            if end.is_cancelled() {
+                return;
+            }
         }
         match store.try_lead().await {
             Ok(Some(leadership)) => {
                 tracing::info!("this hub leads");
                 leads.send_replace(true);
-                let patience = if hears { DEAF } else { DEAF_ALONE };
+                let patience = match downlink.connected() {
+                    true => DEAF,
+                    false => DEAF_ALONE,
+                };
                 lead(leadership, patience, &downlink, &leads, &end).await;
             }
             Ok(None) => {}
@@ -63,7 +68,7 @@ async fn lead(
             (patience, heard) = (DEAF, Instant::now());
         } else if heard.elapsed() > patience {
             tracing::warn!(
-                "this hub leads and has no connection to the broker; it lets another hub lead that has one"
+                "this hub leads and has no connection to the broker; it lets another hub lead, if there is one that has"
             );
             break;
         }

@@ -37,9 +37,10 @@ pub struct Said {
 pub async fn run(store: Store, leads: watch::Receiver<bool>, cancel: CancellationToken) {
     let mut said = Said::default();
     while !cancel.is_cancelled() {
-        if *leads.borrow()
-            && let Err(e) = look(&store, &mut said).await
-        {
+        if !*leads.borrow() {
+            // Whoever leads meanwhile tells on.
+            said = Said::default();
+        } else if let Err(e) = look(&store, &mut said).await {
             tracing::warn!("triggers of retraining: {e:#}");
         }
         tokio::select! {

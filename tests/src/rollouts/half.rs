@@ -1,12 +1,12 @@
 //! A bundle that a power cut stops half way: owns the proof that what was there is not fetched again, never a figure.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::bed::{Bed, FORECASTER, LONG, stage, text};
 use super::forge::{Forge, Harm};
-use crate::scenario::wait_for;
 
 /// How long a forecast takes is not what the model is on trial for.
 const PATIENT: &str = "[latency]\nfloor_ms = 60000\n";
@@ -26,9 +26,11 @@ pub(super) fn measure(bed: &mut Bed) -> Result<(usize, usize)> {
     bed.roll_out(FORECASTER, 2, &stage("all", 100, 600))?;
     let folder = bed.dir.join("agent-0/data/bundles");
     let map = folder.join(format!("{}.map", bed.digest(FORECASTER, 2)?));
-    wait_for("some blocks to be there", LONG, || {
-        Ok((blocks(&map).0 >= BLOCKS).then_some(()))
-    })?;
+    let since = Instant::now();
+    while blocks(&map).0 < BLOCKS {
+        ensure!(since.elapsed() < LONG, "no bundle is fetched");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     bed.kill_agent(0)?;
     let (here, all) = blocks(&map);
     ensure!(here < all, "the bundle was there before the process ended");

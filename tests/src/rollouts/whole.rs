@@ -6,11 +6,13 @@ use anyhow::{Context, Result, bail};
 
 use super::bed::{Bed, FORECASTER, stage};
 use super::{Scale, line};
-use crate::scenario::wait_for;
+use crate::scenario::wait_calmly;
 
 /// Linux tells processor times in hundredths of a second, whatever its own clock is.
 const USER_HZ: f64 = 100.0;
 const LONG: Duration = Duration::from_secs(1_200);
+/// Between two questions: each is a process and a session of its own.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Our own questions, which are asked with COPY, do not count.
 const STATEMENTS: &str = "pg_stat_statements WHERE query NOT LIKE 'COPY%'";
 
@@ -34,7 +36,7 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
         devices.div_ceil(100)
     ))?;
     let mut before = 0;
-    wait_for("the fleet to run the champion", LONG, || {
+    wait_calmly("the fleet to run the champion", LONG, PAUSE, || {
         bed.check()?;
         let healthy = bed.healthy(FORECASTER, 1)?;
         let all = bed
@@ -57,7 +59,7 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
     ]
     .concat();
     let rollout = bed.roll_out(FORECASTER, 2, &plan)?;
-    wait_for("the rollout to end", LONG, || {
+    wait_calmly("the rollout to end", LONG, PAUSE, || {
         bed.check()?;
         Ok(matches!(
             bed.status(rollout)?.as_str(),

@@ -55,6 +55,19 @@ pub fn program(name: &str) -> Result<PathBuf> {
 pub fn wait_for<T>(
     what: &str,
     within: Duration,
+    ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    wait_calmly(what, within, Duration::from_millis(100), ask)
+}
+
+/// The same with a pause of that length between two questions, where they cost what is measured.
+///
+/// # Errors
+/// As above.
+pub fn wait_calmly<T>(
+    what: &str,
+    within: Duration,
+    pause: Duration,
     mut ask: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let start = Instant::now();
@@ -71,6 +84,6 @@ pub fn wait_for<T>(
                 None => bail!("waited {within:?} in vain for {what}"),
             };
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(pause);
     }
 }
