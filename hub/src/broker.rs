@@ -15,7 +15,7 @@ use mqtt5::QoS;
 use mqtt5::broker::auth::{AuthProvider, AuthResult};
 use mqtt5::broker::config::{BrokerConfig, StorageConfig};
 use mqtt5::broker::router::MessageRouter;
-use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
+use mqtt5::broker::{BrokerShutdownHandle, MqttBroker, ResourceLimits};
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::packet::publish::PublishPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
@@ -29,6 +29,10 @@ pub const HUB_USER: &str = "fieldcast-hub";
 pub const CONSUMER: &str = "consumer:";
 /// Files and sockets beside the broker's connections.
 const BESIDE: u64 = 500;
+/// Connections of one address: a whole fleet may come by way of one router.
+const OF_ONE_ADDRESS: usize = 10_000;
+/// A connection that has not said who it is by then is closed.
+const INTRODUCED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a token's hash is believed without asking the database again.
 const TOKEN_KEPT: Duration = Duration::from_secs(5);
 
@@ -62,7 +66,8 @@ impl Broker {
             ));
         }
         let needed = connections as u64 + BESIDE;
-        let files = sockets::make_room(needed)?;
+        // As many again for those who knock: half a fleet may wait for its turn while the other half is in.
+        let files = sockets::make_room(needed + connections as u64)?;
         if files < needed {
             tracing::warn!(
                 "this process may open {files} files, {connections} connections to the broker need {needed}; raise the \
@@ -98,6 +103,9 @@ impl Broker {
         let address = broker
             .local_addr()
             .context("the embedded broker has no address")?;
+        broker
+            .resource_monitor()
+            .update_limits(admission(files, connections));
         let shutdown = broker.shutdown_handle();
         let direct = Direct(broker.router());
         let task = tokio::spawn(async move {
@@ -160,6 +168,23 @@ pub fn random_token() -> Result<String> {
         .fill(&mut bytes)
         .map_err(|_| anyhow!("make a token: the system gives no randomness; try again"))?;
     Ok(crate::signing::hex(&bytes))
+}
+
+/// How many may knock. More than there are files for until they have said who they are would use them all up: then nobody gets in,
+/// not even the hub, and no other part of it can open a file.
+fn admission(files: u64, connections: usize) -> ResourceLimits {
+    let spare = files
+        .saturating_sub(connections as u64 + BESIDE)
+        .max(BESIDE);
+    ResourceLimits {
+        max_connections: connections,
+        max_connections_per_ip: OF_ONE_ADDRESS,
+        // No limit of their own.
+        max_message_rate_per_client: 0,
+        max_bandwidth_per_client: 0,
+        max_connection_rate: u32::try_from(spare).unwrap_or(u32::MAX),
+        rate_limit_window: INTRODUCED_WITHIN,
+    }
 }
 
 /// When the database was asked for a token's hash, and what it said; none where it has none or could not say.
@@ -359,6 +384,16 @@ impl AuthProvider for Gate {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_may_knock_than_there_are_files_for_while_they_do() {
+        let knocks = |files, connections| admission(files, connections).max_connection_rate;
+        assert_eq!(knocks(20_500, 10_000), 10_000);
+        assert_eq!(knocks(11_500, 10_000), 1_000);
+        // What the rest of the hub needs is not given away, but somebody must get in.
+        assert_eq!(knocks(1_024, 10_000), 500);
+        assert_eq!(admission(20_500, 10_000).max_connections, 10_000);
+    }
 
     #[test]
     fn a_device_reaches_only_its_own_topics() {
