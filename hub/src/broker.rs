@@ -29,9 +29,7 @@ pub const HUB_USER: &str = "fieldcast-hub";
 pub const CONSUMER: &str = "consumer:";
 /// Files and sockets beside the broker's connections.
 const BESIDE: u64 = 500;
-/// Connections of one address: a whole fleet may come by way of one router.
-const OF_ONE_ADDRESS: usize = 10_000;
-/// A connection that has not said who it is by then is closed.
+/// The library closes a connection that has not said who it is by then.
 const INTRODUCED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a token's hash is believed without asking the database again.
 const TOKEN_KEPT: Duration = Duration::from_secs(5);
@@ -49,7 +47,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Binds and starts the broker; it takes so many connections, of one address at most 10,000.
+    /// Binds and starts the broker; it takes so many connections, all of one address if need be.
     ///
     /// # Errors
     /// An address that is in use or not this machine's.
@@ -66,7 +64,7 @@ impl Broker {
             ));
         }
         let needed = connections as u64 + BESIDE;
-        // As many again for those who knock: half a fleet may wait for its turn while the other half is in.
+        // As many again for those who knock, where the system gives them.
         let files = sockets::make_room(needed + connections as u64)?;
         if files < needed {
             tracing::warn!(
@@ -178,7 +176,8 @@ fn admission(files: u64, connections: usize) -> ResourceLimits {
         .max(BESIDE);
     ResourceLimits {
         max_connections: connections,
-        max_connections_per_ip: OF_ONE_ADDRESS,
+        // A whole fleet may come by way of one router.
+        max_connections_per_ip: connections,
         // No limit of their own.
         max_message_rate_per_client: 0,
         max_bandwidth_per_client: 0,

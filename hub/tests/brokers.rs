@@ -208,6 +208,19 @@ async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
     broker
 }
 
+/// What device `a` says when it has come.
+fn sync(topics: &Topics) -> (String, Vec<u8>) {
+    let sync = pb::Sync {
+        schema: 1,
+        epoch: epoch(1).to_vec(),
+        next_batch: 1,
+        clock: Some(pb::ClockStamp::default()),
+        ..Default::default()
+    };
+    let topic = topics.device(&device("a"), DeviceTopic::Sync);
+    (topic, message::encode(&sync))
+}
+
 /// A broker that is not the hub's own, and keeps nothing; ends when what is returned with its address is awaited.
 async fn other_broker(shared_subscriptions: bool) -> (SocketAddr, impl Future<Output = ()>) {
     let mut config = BrokerConfig::default()
@@ -299,17 +312,7 @@ async fn a_leader_that_loses_its_broker_lets_a_hub_lead_that_has_one() {
     a.subscribe(desired.clone(), QoS::AtLeastOnce)
         .await
         .unwrap();
-    let sync = pb::Sync {
-        epoch: epoch(1).to_vec(),
-        next_batch: 1,
-        clock: Some(pb::ClockStamp::default()),
-        ..Default::default()
-    };
-    let sync = (
-        topics.device(&device("a"), DeviceTopic::Sync),
-        message::encode(&sync),
-    );
-    answer(&mut events, &desired, &a, &[sync]).await;
+    answer(&mut events, &desired, &a, &[sync(&topics)]).await;
     end.cancel();
     broker.stop().await;
 }
@@ -488,17 +491,7 @@ async fn a_device_that_comes_while_the_database_is_away_is_told_its_orders_witho
     let pid = bed.cluster.pid().unwrap().to_string();
     let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
     assert!(killed.success());
-    let sync = pb::Sync {
-        schema: 1,
-        epoch: epoch(1).to_vec(),
-        next_batch: 1,
-        clock: Some(pb::ClockStamp::default()),
-        ..Default::default()
-    };
-    let sync = (
-        topics.device(&device("a"), DeviceTopic::Sync),
-        message::encode(&sync),
-    );
+    let sync = sync(&topics);
     let told = tokio::spawn(async move { answer(&mut events, &desired, &a, &[sync]).await });
     log.says(mark, "orders not sent to devices that came; trying again")
         .await;

@@ -275,7 +275,7 @@ impl Cluster {
                 match ended {
                     // A server that was just being shut down by its last user leaves its file for a moment, and the children of a
                     // killed one its memory.
-                    Some(_) if since.elapsed() < Duration::from_secs(5) => {
+                    Some(_) if since.elapsed() < DIES_WITHIN => {
                         std::thread::sleep(Duration::from_millis(200));
                         self.child = Some(self.start()?);
                     }

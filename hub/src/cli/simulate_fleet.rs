@@ -19,7 +19,7 @@ use crate::simulate::{fleet, verify};
 /// Options of `simulate fleet`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Devices. The embedded broker takes at most 9,999 from one address.
+    /// Devices. The embedded broker takes 9,999 unless told otherwise.
     #[arg(long, default_value_t = 100)]
     devices: u32,
     /// Names of devices begin so.

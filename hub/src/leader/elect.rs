@@ -41,9 +41,10 @@ pub async fn elect(
             Ok(Some(leadership)) => {
                 tracing::info!("this hub leads");
                 leads.send_replace(true);
-                let patience = match downlink.connected() {
-                    true => DEAF,
-                    false => DEAF_ALONE,
+                let patience = if downlink.connected() {
+                    DEAF
+                } else {
+                    DEAF_ALONE
                 };
                 lead(leadership, patience, &downlink, &leads, &end).await;
             }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use fieldcast_wire::caps::BLOCK;
 
 use super::bed::{Bed, FORECASTER, LONG, stage, text};
 use super::forge::{Forge, Harm};
@@ -13,8 +14,8 @@ const PATIENT: &str = "[latency]\nfloor_ms = 60000\n";
 /// Of more than two hundred.
 const BLOCKS: usize = 16;
 
-/// Blocks (of 32 KiB) that were there when the process ended, and in all.
-pub(super) fn measure(bed: &mut Bed) -> Result<(usize, usize)> {
+/// Fails where the agent asks again for what it had.
+pub(super) fn prove(bed: &mut Bed) -> Result<()> {
     bed.versions(FORECASTER, 1)?;
     bed.start_agents(1, &[FORECASTER], PATIENT)?;
     bed.wait("the agent to run the champion", |bed| {
@@ -40,7 +41,7 @@ pub(super) fn measure(bed: &mut Bed) -> Result<(usize, usize)> {
     let file = bed.dir.join("second-half.bundle");
     let kept = std::fs::read(&map)?;
     let mut rest = large;
-    for (block, here) in rest.chunks_mut(32 * 1024).zip(kept) {
+    for (block, here) in rest.chunks_mut(BLOCK).zip(kept) {
         if here == 1 {
             block.fill(0);
         }
@@ -57,10 +58,10 @@ pub(super) fn measure(bed: &mut Bed) -> Result<(usize, usize)> {
     bed.wait("the agent to run what it began to fetch", |bed| {
         Ok(bed.healthy(FORECASTER, 2)? == 1)
     })
-    .context("it fetched anew what it had, or did not go on")?;
-    Ok((here, all))
+    .context("it fetched anew what it had, or did not go on")
 }
 
+/// How many are there, and how many there are; none where the download has ended.
 fn blocks(map: &Path) -> (usize, usize) {
     let map = std::fs::read(map).unwrap_or_default();
     (map.iter().filter(|here| **here == 1).count(), map.len())
