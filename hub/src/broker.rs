@@ -14,6 +14,7 @@ use fieldcast_wire::{DeviceId, Sha256, SiteId, Topics};
 use mqtt5::QoS;
 use mqtt5::broker::auth::{AuthProvider, AuthResult};
 use mqtt5::broker::config::{BrokerConfig, StorageConfig};
+use mqtt5::broker::events::BrokerEventHandler;
 use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::{BrokerShutdownHandle, MqttBroker, ResourceLimits};
 use mqtt5::packet::connect::ConnectPacket;
@@ -21,6 +22,7 @@ use mqtt5::packet::publish::PublishPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::task::JoinHandle;
 
+use crate::door::Door;
 use crate::sockets;
 
 /// MQTT user name of the hub itself.
@@ -73,6 +75,7 @@ impl Broker {
             );
         }
         let password = random_token()?;
+        let door = Arc::new(Door::new());
         let config = BrokerConfig {
             max_clients: connections,
             // What must be retained is republished from the database; nothing else may outlive the process.
@@ -83,7 +86,8 @@ impl Broker {
             ..BrokerConfig::default()
         }
         .with_bind_address(listen)
-        .with_max_packet_size(MAX_PAYLOAD + 4_096);
+        .with_max_packet_size(MAX_PAYLOAD + 4_096)
+        .with_event_handler(Arc::clone(&door) as Arc<dyn BrokerEventHandler>);
         let gate = Gate {
             topics: Topics::new(site),
             hub: Sha256::of(password.as_bytes()),
@@ -92,6 +96,7 @@ impl Broker {
             asking: Mutex::new(HashSet::new()),
             turn: tokio::sync::Mutex::new(()),
             consumers: tokio::sync::Mutex::new(()),
+            door,
         };
         let mut broker = MqttBroker::with_config(config)
             .await
@@ -201,6 +206,7 @@ struct Gate {
     turn: tokio::sync::Mutex<()>,
     /// Consumers ask one after the other, and keep no device from asking.
     consumers: tokio::sync::Mutex<()>,
+    door: Arc<Door>,
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -350,13 +356,16 @@ impl AuthProvider for Gate {
         _from: SocketAddr,
     ) -> Answer<'a, mqtt5::error::Result<AuthResult>> {
         Box::pin(async move {
-            if self.admits(connect).await {
-                let user = connect.username.clone().unwrap_or_default();
-                Ok(AuthResult::success_with_user(user))
-            } else {
+            if !self.admits(connect).await {
                 tracing::warn!(client = %connect.client_id, "connection refused: unknown device or consumer, wrong token, or the client id of another");
-                Ok(AuthResult::fail(ReasonCode::BadUsernameOrPassword))
+                return Ok(AuthResult::fail(ReasonCode::BadUsernameOrPassword));
             }
+            let user = connect.username.clone().unwrap_or_default();
+            // The hub waits for nobody.
+            if user != HUB_USER && !self.door.enter(&connect.client_id).await {
+                return Ok(AuthResult::fail(ReasonCode::ServerBusy));
+            }
+            Ok(AuthResult::success_with_user(user))
         })
     }
 

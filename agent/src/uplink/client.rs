@@ -176,6 +176,7 @@ fn explain(error: &ConnectionError) -> String {
                 "the broker does not take this device's name and token; have the hub write the identity again with \
                  `fieldcast-hub device add`"
             }
+            ConnectReturnCode::ServerBusy => "this device comes again by itself",
             _ => "see the broker's log for its reason",
         },
         ConnectionError::Tls(TlsError::Io(io)) | ConnectionError::Io(io) => {

@@ -223,8 +223,9 @@ pub fn main() -> ExitCode {
 }
 
 fn start_log(serving: bool) {
+    // The broker's library warns of each client that is refused; the hub itself says why.
     let default = if serving {
-        "info,mqtt5=warn,rumqttc=warn,sqlx=warn,tract=warn"
+        "info,mqtt5=error,rumqttc=warn,sqlx=warn,tract=warn"
     } else {
         "warn"
     };
