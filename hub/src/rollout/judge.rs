@@ -153,9 +153,32 @@ pub(super) fn stop_if_harmful(r: &mut Rollout, now: i64, actions: &mut Vec<Actio
     }
 }
 
+/// The floor has come to lie here: nothing below it may run on, also not as what a shadow watches beside.
+pub(super) fn raised(r: &mut Rollout, floor: u64, now: i64, actions: &mut Vec<Action>) {
+    let champion = r.back_to();
+    r.plan.floor = r.plan.floor.max(floor);
+    let going = r.since.is_some() && r.current().is_some_and(|s| s.mode == Mode::Shadow);
+    let watched = r
+        .devices
+        .values()
+        .any(|d| d.state == DeviceState::Shadowing || (going && d.generation > 0));
+    if let Some(version) = champion
+        && r.back_to().is_none()
+        && watched
+        && r.status != Status::RollingBack
+    {
+        let reason = format!(
+            "the champion, version {version}, has come to lie below the floor ({}), and devices run it with this version beside it; start the \
+             rollout again",
+            r.plan.floor
+        );
+        go_back(r, &reason, now, actions);
+    }
+}
+
 /// What the bet on a model being better must have grown to where only no harm is asked for. Harm itself takes 17 to 148 blocks until it
 /// is called: a model a fifth worse would be through long before (docs/benchmarks.md has how many pass).
-const LIKELY: f64 = 2.0;
+pub const LIKELY: f64 = 2.0;
 
 /// What the evidence of a stage asks for.
 enum Ruling {

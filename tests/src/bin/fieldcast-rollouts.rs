@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use fieldcast_tests::rollouts::{Kills, Scale, Years, back, bad, cycles, kills, whole};
 
-const USAGE: &str = "fieldcast-rollouts whole|back|bad|kills|cycles [--devices N] [--idle SECONDS] [--times N] [--rollouts N] [--seed S] \
+const USAGE: &str = "fieldcast-rollouts whole|back|bad|kills|cycles [--devices N] [--mosquitto] [--idle SECONDS] [--times N] [--rollouts N] [--seed S] \
                      [--days N] [--change-every DAYS] [--epochs N] [--talk]";
 
 fn main() -> ExitCode {
@@ -23,6 +23,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
     let figure = args.next().context(USAGE)?;
     let mut scale = Scale {
         devices: 10_000,
+        mosquitto: false,
         idle: Duration::from_secs(60),
         talk: false,
     };
@@ -51,6 +52,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
             "--days" => years.days = value()?.parse()?,
             "--change-every" => years.change_every = value()?.parse()?,
             "--epochs" => years.epochs = value()?.parse()?,
+            "--mosquitto" => scale.mosquitto = true,
             "--talk" => scale.talk = true,
             _ => bail!("unknown option {name}; {USAGE}"),
         }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::agents::{Agent, Device};
 use crate::faults::hub::Hub;
 use crate::faults::postgres::Postgres;
+use crate::scenario::Mosquitto;
 use crate::scenario::process::Process;
 use crate::scenario::wait_for;
 
@@ -30,6 +31,8 @@ pub(super) struct Bed {
     worker: Option<Process>,
     pub(super) hub: Hub,
     pub(super) postgres: Postgres,
+    /// In place of the hub's own.
+    pub(super) broker: Option<Mosquitto>,
     pub(super) dir: PathBuf,
 }
 
@@ -50,14 +53,16 @@ fn definition(name: &str) -> String {
 }
 
 impl Bed {
-    /// Starts PostgreSQL and a hub below `dir`, and imports two months from which models are learnt.
-    pub(super) fn start(dir: &Path) -> Result<Self> {
+    /// Starts PostgreSQL and a hub below `dir`, and imports two months from which models are learnt. Without a broker it takes
+    /// the hub's own.
+    pub(super) fn start(dir: &Path, broker: Option<Mosquitto>) -> Result<Self> {
         let postgres = Postgres::make(
             &dir.join("pg"),
             &["shared_preload_libraries=pg_stat_statements"],
         )?;
         let mut hub = Hub::make(&dir.join("hub"), (postgres.port, postgres.port))?;
         hub.url = Some(postgres.socket_url());
+        hub.other_broker = broker.as_ref().map(|broker| broker.port);
         hub.start()?;
         hub.wait_ready()?;
         let bed = Self {
@@ -66,6 +71,7 @@ impl Bed {
             worker: None,
             hub,
             postgres,
+            broker,
             dir: dir.to_path_buf(),
         };
         let data = dir.join("data");
@@ -151,7 +157,8 @@ impl Bed {
     pub(super) fn start_fleet(&mut self, options: &str) -> Result<()> {
         let mut command = self.hub.command(self.postgres.port)?;
         command.args(["simulate", "fleet", "--duration", "24h", "--broker"]);
-        command.arg(format!("mqtt://127.0.0.1:{}", self.hub.broker));
+        let port = self.hub.other_broker.unwrap_or(self.hub.broker);
+        command.arg(format!("mqtt://127.0.0.1:{port}"));
         command.args(options.split_whitespace());
         self.fleet = Some(Process::start(&mut command, &self.dir.join("fleet.log"))?);
         Ok(())

@@ -10,6 +10,7 @@ mod half;
 mod kills;
 mod whole;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,6 +18,7 @@ use anyhow::{Context as _, Result};
 pub use cycles::Years;
 pub use kills::{Kills, Report, kills};
 
+use crate::scenario::Mosquitto;
 use bed::Bed;
 
 /// What a figure is measured with.
@@ -24,6 +26,8 @@ use bed::Bed;
 pub struct Scale {
     /// Devices of the fleet.
     pub devices: u32,
+    /// Over a Mosquitto in place of the hub's own broker.
+    pub mosquitto: bool,
     /// How long a fleet that nobody rolls anything out to is watched.
     pub idle: Duration,
     /// Say which statements were sent most.
@@ -40,7 +44,15 @@ fn line(name: &str, value: f64, unit: &str, of: &str) {
 /// # Errors
 /// The testbed cannot be had, or the rollout does not succeed.
 pub fn whole(scale: Scale) -> Result<()> {
-    kept(|bed| whole::measure(bed, scale))
+    let broker = |dir: &Path| {
+        let program = Mosquitto::program()
+            .context("mosquitto is not installed; install it (apt-get install mosquitto)")?;
+        Mosquitto::make(program, &dir.join("mosquitto"))
+    };
+    kept_with(
+        |dir| scale.mosquitto.then(|| broker(dir)).transpose(),
+        |bed| whole::measure(bed, scale),
+    )
 }
 
 /// How long canaries of a bad model take to be back.
@@ -75,14 +87,23 @@ pub fn cycles(years: Years) -> Result<()> {
     kept(|bed| cycles::measure(bed, years))
 }
 
-/// Runs on a testbed of its own; what its processes wrote stays where it fails.
 fn kept<T>(run: impl FnOnce(&mut Bed) -> Result<T>) -> Result<T> {
+    kept_with(|_| Ok(None), run)
+}
+
+/// Runs on a testbed of its own, with a broker of its own or the hub's; what its processes wrote stays where it fails.
+fn kept_with<T>(
+    broker: impl FnOnce(&Path) -> Result<Option<Mosquitto>>,
+    run: impl FnOnce(&mut Bed) -> Result<T>,
+) -> Result<T> {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::Builder::new()
         .prefix("fieldcast-rollouts-")
         .tempdir()?;
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
-    let done = Bed::start(dir.path()).and_then(|mut bed| run(&mut bed));
+    let done = broker(dir.path())
+        .and_then(|broker| Bed::start(dir.path(), broker))
+        .and_then(|mut bed| run(&mut bed));
     done.or_else(|error| {
         let kept = dir.keep();
         Err(error).with_context(|| format!("logs and database are kept in {}", kept.display()))

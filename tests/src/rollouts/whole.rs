@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::bed::{Bed, FORECASTER, stage};
 use super::{Scale, line};
-use crate::scenario::wait_calmly;
+use crate::scenario::{Mosquitto, wait_calmly};
 
 /// Linux tells processor times in hundredths of a second, whatever its own clock is.
 const USER_HZ: f64 = 100.0;
@@ -22,6 +22,8 @@ struct Used {
     at: Instant,
     hub: f64,
     postgres: f64,
+    /// Of a broker that is not the hub's own.
+    broker: f64,
     queries: f64,
 }
 
@@ -96,6 +98,14 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
         "ms",
         "a device",
     );
+    if scale.mosquitto {
+        line(
+            "rollout_broker_cpu",
+            each(took.broker, rest.broker) * 1e3,
+            "ms",
+            "a device",
+        );
+    }
     line(
         "rollout_queries",
         each(took.queries, rest.queries),
@@ -118,7 +128,11 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
         "rollout_bundle",
         size as f64 / 1e3,
         "kB",
-        "to each connected device, by the hub's own broker",
+        if scale.mosquitto {
+            "to each connected device, by Mosquitto"
+        } else {
+            "to each connected device, by the hub's own broker"
+        },
     );
     Ok(())
 }
@@ -128,6 +142,7 @@ struct Between {
     seconds: f64,
     hub: f64,
     postgres: f64,
+    broker: f64,
     queries: f64,
 }
 
@@ -144,6 +159,7 @@ impl Between {
             seconds: self.seconds + other.seconds,
             hub: self.hub + other.hub,
             postgres: self.postgres + other.postgres,
+            broker: self.broker + other.broker,
             queries: self.queries + other.queries,
         }
     }
@@ -155,6 +171,7 @@ impl Used {
             seconds: (self.at - begin.at).as_secs_f64(),
             hub: self.hub - begin.hub,
             postgres: self.postgres - begin.postgres,
+            broker: self.broker - begin.broker,
             queries: self.queries - begin.queries,
         }
     }
@@ -165,6 +182,11 @@ fn used(bed: &Bed) -> Result<Used> {
         at: Instant::now(),
         hub: cpu_s(bed.hub.pid()?)?,
         postgres: cpu_s(bed.postgres.pid()?)?,
+        broker: bed
+            .broker
+            .as_ref()
+            .and_then(Mosquitto::pid)
+            .map_or(Ok(0.0), cpu_s)?,
         queries: bed.postgres.number(&format!(
             "SELECT coalesce(sum(calls), 0)::bigint FROM {STATEMENTS}"
         ))? as f64,

@@ -1,10 +1,10 @@
-//! `cargo xtask bench rollout`: owns which figures of rollouts there are and the goals of verdicts, never a test; it runs an
-//! example of `models/drift`, and `fieldcast-rollouts` of the testbed.
+//! `cargo xtask bench rollout`: owns which figures of rollouts there are and the goals of verdicts, never a test; it runs
+//! examples of `models/drift` and the hub, and `fieldcast-rollouts` of the testbed.
 
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::command::{cargo, execute, output, target_dir};
 use crate::install::{self, Need};
@@ -18,12 +18,15 @@ const WATCHED: u32 = 180;
 /// Options of `bench rollout`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RolloutArgs {
-    /// Only these figures: evidence, whole, back, bad, kills, cycles; by default all. May be given again.
+    /// Only these figures: evidence, successors, whole, back, bad, kills, cycles; by default all. May be given again.
     #[arg(long = "figure", value_name = "NAME")]
     figures: Vec<String>,
     /// Devices of `whole`.
     #[arg(long, default_value_t = 10_000)]
     devices: u32,
+    /// Measure `whole` over a Mosquitto in place of the hub's own broker.
+    #[arg(long)]
+    mosquitto: bool,
     /// Rollouts of `kills`.
     #[arg(long, default_value_t = 200)]
     rollouts: u32,
@@ -50,18 +53,22 @@ pub(crate) struct RolloutArgs {
 /// Figures that `fieldcast-rollouts` measures.
 const PROCESSES: [&str; 5] = ["whole", "back", "bad", "kills", "cycles"];
 const EVIDENCE: &str = "evidence";
+const SUCCESSORS: &str = "successors";
 
 pub(crate) fn run(args: &RolloutArgs) -> Result<()> {
     for name in &args.figures {
         ensure!(
-            name == EVIDENCE || PROCESSES.contains(&name.as_str()),
-            "there is no figure `{name}`; there are {EVIDENCE}, {}",
+            [EVIDENCE, SUCCESSORS].contains(&name.as_str()) || PROCESSES.contains(&name.as_str()),
+            "there is no figure `{name}`; there are {EVIDENCE}, {SUCCESSORS}, {}",
             PROCESSES.join(", ")
         );
     }
     let asked = |name: &str| args.figures.is_empty() || args.figures.iter().any(|f| f == name);
     if asked(EVIDENCE) {
         verdicts(args)?;
+    }
+    if asked(SUCCESSORS) {
+        successors(args)?;
     }
     let figures: Vec<&str> = PROCESSES.into_iter().filter(|f| asked(f)).collect();
     processes(args, &figures)
@@ -72,6 +79,9 @@ fn processes(args: &RolloutArgs, figures: &[&str]) -> Result<()> {
         return Ok(());
     }
     install::ensure(&[Need::Postgres])?;
+    if args.mosquitto {
+        install::ensure(&[Need::Mosquitto])?;
+    }
     // With the features of the whole workspace, so that nothing is built twice.
     let mut build = cargo()?;
     build.args(["build", "--workspace", "--bins"]);
@@ -88,6 +98,9 @@ fn processes(args: &RolloutArgs, figures: &[&str]) -> Result<()> {
         measure.args(["--seed", &args.seed.to_string()]);
         measure.args(["--change-every", &args.change_every.to_string()]);
         measure.args(["--epochs", &args.epochs.to_string()]);
+        if args.mosquitto {
+            measure.arg("--mosquitto");
+        }
         execute(&mut measure)?;
     }
     Ok(())
@@ -105,10 +118,7 @@ fn verdicts(args: &RolloutArgs) -> Result<()> {
         "--example=paired",
     ]))?;
     let release = target_dir()?.join("release");
-    println!(
-        "{:34}{:>10} {:8}{:>10} to what (goal; aim)",
-        "figure", "value", "unit", "ratio"
-    );
+    head();
     for (fleet, blocks) in FLEETS {
         equal(&cases(&release, args, args.runs, WATCHED, "equal_", fleet)?);
         better(&cases(
@@ -135,9 +145,6 @@ struct Case {
     harmful_at: f64,
     /// Blocks that a fixed-sample test needs.
     fixed: f64,
-    /// Percent let pass where only no harm is asked for, and median blocks until then.
-    passed: f64,
-    passed_at: f64,
 }
 
 fn cases(
@@ -156,7 +163,40 @@ fn cases(
         .collect()
 }
 
-fn case(row: &str) -> Result<Case> {
+/// Successors of a failing champion (`need = "not_harmful"`), by the hub's judge and by the shadow behind it.
+fn successors(args: &RolloutArgs) -> Result<()> {
+    // With the features of the whole workspace, so that nothing is built twice.
+    execute(cargo()?.args([
+        "build",
+        "--release",
+        "--workspace",
+        "--bins",
+        "--example=successors",
+    ]))?;
+    let mut command = Command::new(target_dir()?.join("release/examples/successors"));
+    let told = output(command.args([args.seed.to_string(), args.runs.to_string()]))?;
+    head();
+    for row in told.lines() {
+        let (name, [judge, shadow, both, median]) = numbers(row)?;
+        let goal = if name.starts_with("worse") {
+            "(at most 1; 0.1)"
+        } else {
+            ""
+        };
+        for (of, value, unit, goal) in [
+            ("judge", judge, "%", ""),
+            ("shadow", shadow, "%", ""),
+            ("both", both, "%", goal),
+            ("median", median, "blocks", ""),
+        ] {
+            line(&format!("{name}_{of}"), value, unit, None, goal);
+        }
+    }
+    Ok(())
+}
+
+/// A row's name and numbers.
+fn numbers<const N: usize>(row: &str) -> Result<(&str, [f64; N])> {
     let (name, numbers) = row
         .split_once(' ')
         .with_context(|| format!("read `{row}` as a case: it has no numbers"))?;
@@ -167,19 +207,14 @@ fn case(row: &str) -> Result<Case> {
                 .with_context(|| format!("read `{w}` of `{row}` as a number"))
         })
         .collect::<Result<Vec<f64>>>()?;
-    let [
-        superior,
-        harmful,
-        promoted_at,
-        harmful_at,
-        fixed,
-        _,
-        passed,
-        passed_at,
-    ] = numbers[..]
-    else {
-        bail!("read `{row}` as a case: it has no eight numbers");
-    };
+    let numbers = numbers[..]
+        .try_into()
+        .with_context(|| format!("read `{row}` as a case: it has no {N} numbers"))?;
+    Ok((name, numbers))
+}
+
+fn case(row: &str) -> Result<Case> {
+    let (name, [superior, harmful, promoted_at, harmful_at, fixed, _]) = numbers(row)?;
     Ok(Case {
         name: name.into(),
         superior,
@@ -187,17 +222,14 @@ fn case(row: &str) -> Result<Case> {
         promoted_at,
         harmful_at,
         fixed,
-        passed,
-        passed_at,
     })
 }
 
-/// What becomes of it as a successor (`need = "not_harmful"`).
-fn successor(case: &Case, goal: &str) {
-    let name = format!("{}_successor", case.name);
-    line(&name, case.passed, "%", None, goal);
-    let name = format!("{name}_median");
-    line(&name, case.passed_at, "blocks", None, "");
+fn head() {
+    println!(
+        "{:34}{:>10} {:8}{:>10} to what (goal; aim)",
+        "figure", "value", "unit", "ratio"
+    );
 }
 
 /// How many of those that are no better are called so, each way.
@@ -211,7 +243,6 @@ fn called(case: &Case, goal: &str) {
 fn equal(cases: &[Case]) {
     for case in cases {
         called(case, "(at most 5; 2)");
-        successor(case, "");
     }
 }
 
@@ -233,7 +264,6 @@ fn better(cases: &[Case]) {
             ratio,
             &of,
         );
-        successor(case, "");
     }
 }
 
@@ -242,7 +272,6 @@ fn worse(cases: &[Case]) {
         called(case, "(at most 1; 0.1)");
         let name = format!("{}_median", case.name);
         line(&name, case.harmful_at, "blocks", None, "");
-        successor(case, "(at most 1; 0.1)");
     }
 }
 

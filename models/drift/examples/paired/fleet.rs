@@ -12,7 +12,7 @@ use fieldcast_drift::special::gamma_q;
 use crate::splitmix::Random;
 
 /// Steps of a season, of the horizon and of a block.
-const DAY: usize = 24;
+pub(crate) const DAY: usize = 24;
 pub(crate) const BLOCK_MS: i64 = 86_400_000;
 /// Weight of an error's past.
 const PAST: f64 = 0.9;
@@ -183,6 +183,16 @@ impl Fleet {
 
     /// What its devices report over so many blocks.
     pub(crate) fn rows(&self, seed: u64, blocks: usize) -> Vec<Row<usize>> {
+        self.made(seed, blocks, |_, _| {})
+    }
+
+    /// The same; each device's level is shown with the champion's and the challenger's losses by time.
+    pub(crate) fn made(
+        &self,
+        seed: u64,
+        blocks: usize,
+        mut show: impl FnMut(f64, &[Vec<f64>; 2]),
+    ) -> Vec<Row<usize>> {
         let mut random = Random(seed.wrapping_mul(0x9E6C_63D0_876A_3F6B));
         let steps = (blocks + 1) * DAY;
         let heavy = matches!(self.pair, Pair::Heavy | Pair::Light);
@@ -191,13 +201,17 @@ impl Fleet {
         for device in 0..self.devices {
             let alone = Common::new(steps, heavy, &mut random);
             let level = Self::level(device);
-            let losses = [0, 1].map(|model| self.losses(model, level, &shared, &alone));
+            let mut losses = [0, 1].map(|model| self.losses(model, level, &shared, &alone));
+            for loss in &mut losses[1] {
+                *loss *= self.factor;
+            }
+            show(level, &losses);
             for block in 0..blocks {
                 rows.push(Row {
                     from_ms: block as i64 * BLOCK_MS,
                     device,
                     running: mean(&losses[0], block),
-                    watching: self.factor * mean(&losses[1], block),
+                    watching: mean(&losses[1], block),
                     steps: (DAY * DAY) as u32,
                 });
             }

@@ -2,8 +2,8 @@
 //!
 //! `paired SEED RUNS BLOCKS [BEGIN [END]]` prints, for each factor of the challenger's loss, pair of models and fleet whose name
 //! begins and ends so: name, shares called superior and harmful, median blocks until each, the blocks that a fixed-sample test
-//! needs, the long-run variance of block differences over their variance, and share and median blocks of those that are let pass where
-//! only no harm is asked for. A challenger is watched for BLOCKS blocks, and its test is looked at after each.
+//! needs, and the long-run variance of block differences over their variance. A challenger is watched for BLOCKS blocks, and its test
+//! is looked at after each.
 
 mod fleet;
 #[path = "../../src/window/random.rs"]
@@ -19,18 +19,12 @@ use fleet::{Fleet, Pair};
 const LAGS: usize = 6;
 /// Normal quantile of a power of 95 %.
 const POWER: f64 = 1.644_854;
-/// Blocks within which a successor is let pass or goes back, as `evidence.max_blocks` has it where nothing else is asked for.
-const WITHIN: usize = 60;
-/// What the bet on it must have grown to meanwhile, as the hub's gate has it (`hub/src/rollout/judge.rs`).
-const LIKELY: f64 = 2.0;
 
 /// What was counted over the runs of a case.
 #[derive(Default)]
 struct Counts {
     superior: Vec<f64>,
     harmful: Vec<f64>,
-    /// Where only no harm is asked for.
-    passed: Vec<f64>,
     /// Of the block means over all runs: sum of differences, autocovariances, blocks.
     gain: f64,
     covariances: [f64; LAGS + 1],
@@ -57,18 +51,6 @@ impl Counts {
             let sum: f64 = pairs.map(|(a, b)| (a - mean) * (b - mean)).sum();
             self.covariances[lag] += sum;
         }
-        let least = Settings::default().least_blocks as usize + 1;
-        for seen in least..=WITHIN.min(blocks) {
-            let until = seen as i64 * fleet::BLOCK_MS;
-            let verdict = test.verdict(rows.iter().filter(|r| r.from_ms < until).cloned());
-            if verdict.harmful {
-                break;
-            }
-            if verdict.gain.is_some_and(|g| g.estimate >= 0.0) && verdict.e_superior >= LIKELY {
-                self.passed.push(seen as f64);
-                break;
-            }
-        }
         let verdict = test.verdict(rows);
         if let Some(at) = verdict.decided_ms {
             let waited = (at / fleet::BLOCK_MS + 1) as f64;
@@ -84,7 +66,6 @@ impl Counts {
     fn merge(&mut self, other: Self) {
         self.superior.extend(other.superior);
         self.harmful.extend(other.harmful);
-        self.passed.extend(other.passed);
         self.gain += other.gain;
         self.blocks += other.blocks;
         for (a, b) in self.covariances.iter_mut().zip(other.covariances) {
@@ -181,11 +162,9 @@ fn main() {
                 let (superior, harmful) = (share(&counts.superior), share(&counts.harmful));
                 let (ratio, fixed) = counts.fixed(quantile(settings.alpha));
                 println!(
-                    "{name} {superior} {harmful} {} {} {fixed:.1} {ratio:.3} {} {}",
+                    "{name} {superior} {harmful} {} {} {fixed:.1} {ratio:.3}",
                     median(&mut counts.superior, runs as usize),
                     median(&mut counts.harmful, runs as usize),
-                    share(&counts.passed),
-                    median(&mut counts.passed, runs as usize),
                 );
             }
         }
