@@ -82,6 +82,31 @@ async fn a_signed_bundle_is_fetched_in_blocks_verified_and_proves_itself_by_fore
 }
 
 #[tokio::test]
+async fn a_bundle_that_the_disk_has_damaged_is_fetched_again_when_it_is_ordered_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut device = Device::start(dir.path()).await;
+    let bytes = bundle(&naive(0.0), 1, 0.0);
+    device.hours(0..60).await;
+    device.order(&bytes, 1, 1, pb::Stage::Active).await;
+    device.hours(60..66).await;
+    device.phase(pb::ModelPhase::Healthy).await;
+    device.stop().await;
+
+    let sha = Sha256::of(&bytes);
+    let file = dir.path().join(format!("bundles/{sha}.bundle"));
+    let mut damaged = std::fs::read(&file).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    let mut again = Device::start(dir.path()).await;
+    let refused = again.until(|s| s.reason.contains("damaged")).await;
+    assert!(refused.running.is_empty(), "{refused:?}");
+    again.order(&bytes, 1, 2, pb::Stage::Active).await;
+    again.until_running(&bytes, 66).await;
+    again.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_bundle_is_refused_and_the_last_good_one_stays_or_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut device = Device::start(dir.path()).await;
@@ -98,6 +123,8 @@ async fn what_is_wrong_with_a_bundle_is_refused_and_the_last_good_one_stays_or_c
     tampered[last] ^= 1;
     device.order(&tampered, 2, 2, pb::Stage::Active).await;
     assert_eq!(device.state().phase(), pb::ModelPhase::Rejected);
+    let refused = device.state().reason.clone();
+    assert!(refused.starts_with("V7"), "{refused}");
 
     // Signed, but this machine computes something else.
     let golden = bundle(&naive(2.0), 3, 1.0);

@@ -235,6 +235,15 @@ impl Bundles {
                 _ => NotLoaded::Unchecked(format!("{why}; it is tried again")),
             }
         })?;
+        if Sha256::of(&bytes) != digest {
+            // Otherwise it would be taken for here whenever it is ordered.
+            let gone = std::fs::remove_file(self.path(sha));
+            let why = match gone {
+                Ok(()) => "the bundle's file was damaged and is removed; ordered again, it is fetched again".to_owned(),
+                Err(e) => format!("the bundle's file is damaged and cannot be removed: {e}"),
+            };
+            return Err(refused("V7", why));
+        }
         let expected = Expected {
             sha256: digest,
             forecaster,

@@ -160,7 +160,8 @@ async fn look_at(
         return Ok(());
     };
     watched.follow(store, now).await?;
-    let Some(beaten) = judge(&watched.losses, &watched.versions, rules) else {
+    let pairs = spec.block_steps().saturating_mul(spec.horizon);
+    let Some(beaten) = judge(&watched.losses, &watched.versions, pairs, rules) else {
         return Ok(());
     };
     let report = watched.document(&beaten, rules);

@@ -54,10 +54,11 @@ pub struct Beaten {
 /// Judges the champion beside these versions; none where nothing is shown.
 ///
 /// It may be asked after each block: false alarms are paid for by the sum of bets behind [`better_since`], and the number of versions by
-/// its mean over them. The best one must do better by as much as errors must grow elsewhere, over as many days.
+/// its mean over them. The best one must do better by as much as errors must grow elsewhere, over as many days. A block has so many
+/// `pairs` of a forecast's steps and actual values at most.
 #[must_use]
-pub fn judge(losses: &[Loss], versions: &[i64], rules: &Rules) -> Option<Beaten> {
-    let settings = Settings::default();
+pub fn judge(losses: &[Loss], versions: &[i64], pairs: usize, rules: &Rules) -> Option<Beaten> {
+    let settings = Settings::default().with_pairs(pairs);
     let rivals: Vec<Rival> = versions
         .iter()
         .enumerate()
@@ -177,7 +178,7 @@ mod tests {
 
     fn first(losses: &[Loss]) -> Option<(i64, Beaten)> {
         (1..=losses.len() / 2).find_map(|days| {
-            let beaten = judge(&losses[..2 * days], &[1, 2], &Rules::default())?;
+            let beaten = judge(&losses[..2 * days], &[1, 2], 192, &Rules::default())?;
             Some((days as i64, beaten))
         })
     }
@@ -204,8 +205,8 @@ mod tests {
         assert!(first(&history(&[(200, 0.8, 0.9)])).is_none());
         let little = history(&[(200, 0.8, 1.1)]);
         assert!(first(&little).is_none());
-        assert!(judge(&[], &[1, 2], &Rules::default()).is_none());
-        assert!(judge(&little, &[], &Rules::default()).is_none());
+        assert!(judge(&[], &[1, 2], 192, &Rules::default()).is_none());
+        assert!(judge(&little, &[], 192, &Rules::default()).is_none());
     }
 
     #[test]

@@ -18,13 +18,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::evidence::{self, Blocks};
+use super::judge;
 use super::machine::{Action, Event, Operator, Rollout, Status, connected, listening, step};
 use super::numbers::next_above;
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
 use super::request::Person;
 use super::rows::{decode, encode, floor_of, report_of, reported};
-use super::{evidence, judge};
 use crate::downlink::Downlink;
 use crate::experiment::{self, driver::Seen};
 use crate::signing::Signer;
@@ -289,6 +290,10 @@ impl Driver {
                 decode(&locked.row, &devices, &fleet)?
             }
         };
+        if locked.older && before.begins_in_shadow() {
+            // Until the older one's devices are back: a shadow is to watch beside the champion.
+            return Ok(());
+        }
         let mut rollout = before.clone();
         rollout.generation = rollout.generation.max(u64::try_from(locked.highest)?);
         let now = locked.now;
@@ -304,8 +309,11 @@ impl Driver {
         // What a newer hub asks is left for one that knows it.
         locked.commands.retain(|c| understood(&c.command));
         let mut events = events(&rollout, &locked, &fleet, &bundle, floor);
-        if let (Some(champion), Some(block_ms)) =
-            (&previous, block_ms(&target, definition.as_ref()))
+        if since.is_none() {
+            let expiring = locked.expiring(now + chrono::Duration::days(RENEW_DAYS));
+            events.push(Event::Expiring(expiring.await?));
+        }
+        if let (Some(champion), Some(blocks)) = (&previous, blocks_of(&target, definition.as_ref()))
             && judge::gathers(&rollout)
         {
             let look = evidence::look(
@@ -314,7 +322,7 @@ impl Driver {
                 &rollout,
                 &target,
                 champion,
-                block_ms,
+                blocks,
             );
             events.extend(look.await?.map(Event::Evidence));
         }
@@ -500,7 +508,10 @@ fn events(
 ) -> Vec<Event> {
     let mut events = Vec::new();
     if let Some(newer) = locked.newer {
-        events.push(Event::NewerRollout(u64::try_from(newer).unwrap_or(0)));
+        events.push(Event::NewerRollout {
+            id: u64::try_from(newer).unwrap_or(0),
+            watches: locked.newer_watches,
+        });
     }
     events.push(Event::Floor(floor));
     // Before what devices say: what is sent back must not succeed in the same round.
@@ -540,14 +551,14 @@ fn events(
 /// What the hub itself asks.
 const OUTDATE: &str = "outdate";
 
-/// Length of the blocks that devices compare models over.
-fn block_ms(target: &ModelVersionRow, definition: Option<&ForecasterRow>) -> Option<i64> {
+/// The blocks that devices compare models over.
+fn blocks_of(target: &ModelVersionRow, definition: Option<&ForecasterRow>) -> Option<Blocks> {
     let sealed = serde_json::from_value::<ForecasterSpec>(target.manifest["forecaster"].clone());
     let spec = sealed
         .as_ref()
         .ok()
         .or_else(|| definition.map(|d| &d.spec))?;
-    Some(spec.block_ms())
+    Some(Blocks::of(spec))
 }
 
 async fn give(locked: &mut LockedRollout, orders: &BTreeMap<String, Order<'_>>) -> Result<()> {

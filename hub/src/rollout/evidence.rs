@@ -12,12 +12,14 @@
 //! close them all before the others are heard. Where only one is left that sends, the rollout pauses for want of evidence.
 //! The champion is what a new model is compared with. A device may have given it up by itself, for being far worse than nothing:
 //! in a block in which it ran nowhere, what devices run instead takes its place, as nobody would ever be shown anything otherwise.
+//! A version that devices still run and nobody has accepted stands in for nothing.
 //! Data time passes with what is sent, not with what counts: a rollout none of whose blocks counts ends by its plan, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use fieldcast_drift::paired::{Row, Settings, Test, Verdict};
+use fieldcast_features::ForecasterSpec;
 use fieldcast_store::Store;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::paired_losses::{Pair, PairedRow};
@@ -25,6 +27,24 @@ use fieldcast_store::rollouts::RolloutRow;
 use fieldcast_wire::Sha256;
 
 use super::machine::{Evidence, Rollout};
+
+/// What devices compare models over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Blocks {
+    /// Length, milliseconds.
+    pub(super) ms: i64,
+    /// Pairs of a forecast's steps and actual values in one, at most.
+    pub(super) pairs: usize,
+}
+
+impl Blocks {
+    pub(super) fn of(spec: &ForecasterSpec) -> Self {
+        Self {
+            ms: spec.block_ms(),
+            pairs: spec.block_steps().saturating_mul(spec.horizon),
+        }
+    }
+}
 
 /// Blocks by which half of the reporters must be ahead for a block to close without the others.
 const AHEAD: i64 = 2;
@@ -43,7 +63,7 @@ pub(super) async fn look(
     rollout: &Rollout,
     target: &ModelVersionRow,
     champion: &ModelVersionRow,
-    block_ms: i64,
+    blocks: Blocks,
 ) -> Result<Option<Evidence>> {
     let digest = |hex: &str| Sha256::from_hex(hex).context("the bundle's digest is malformed");
     let (running, watching) = (digest(&champion.bundle)?, digest(&target.bundle)?);
@@ -65,7 +85,7 @@ pub(super) async fn look(
     let watchers = watchers.filter(|(_, d)| d.generation > 0 && d.stages.contains(&stage));
     let watchers: BTreeSet<&str> = watchers.map(|(name, _)| name.as_str()).collect();
     let challenger = u32::try_from(store.challenger_number(row).await?)?.max(1);
-    let mut known = judge(&rows, &watchers, block_ms, challenger)?;
+    let mut known = judge(&rows, &watchers, blocks, challenger)?;
     known.newest = newest;
     Ok(Some(known))
 }
@@ -74,11 +94,12 @@ pub(super) async fn look(
 fn judge(
     rows: &[PairedRow],
     watchers: &BTreeSet<&str>,
-    block_ms: i64,
+    blocks: Blocks,
     challenger: u32,
 ) -> Result<Evidence> {
+    let block_ms = blocks.ms;
     let closed = closed(rows, watchers, block_ms);
-    let settings = Settings::of_challenger(challenger);
+    let settings = Settings::of_challenger(challenger).with_pairs(blocks.pairs);
     let verdict = Test::new(settings)?.verdict(closed.iter().map(|r| losses(r, block_ms)));
     let instead = closed.iter().filter(|r| !r.beside_champion);
     let instead: BTreeSet<i64> = instead.map(|r| block_of(r, block_ms)).collect();
@@ -189,7 +210,9 @@ fn closed<'r>(
             // for long says nothing of where it runs.
             let awaited = until.saturating_sub(FAR_AHEAD.saturating_mul(block_ms));
             if champion || newest.values().all(|(n, beside)| !beside || *n <= awaited) {
-                closed.extend(rows.into_iter().filter(|r| r.beside_champion == champion));
+                let counts =
+                    |r: &&PairedRow| r.beside_champion == champion && (champion || r.stands_in);
+                closed.extend(rows.into_iter().filter(counts));
             }
         }
     }

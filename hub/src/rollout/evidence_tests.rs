@@ -7,6 +7,10 @@ use proptest::prelude::*;
 use super::*;
 
 const DAY: i64 = 86_400_000;
+const BLOCKS: Blocks = Blocks {
+    ms: DAY,
+    pairs: 576,
+};
 
 fn row(id: i64, device: &str, block: i64, watching: f64) -> PairedRow {
     PairedRow {
@@ -15,6 +19,7 @@ fn row(id: i64, device: &str, block: i64, watching: f64) -> PairedRow {
         from_time: DateTime::from_timestamp_millis(block * DAY).unwrap(),
         to_time: DateTime::from_timestamp_millis((block + 1) * DAY).unwrap(),
         beside_champion: true,
+        stands_in: true,
         steps: 576,
         running_abs: 2.0,
         watching_abs: watching,
@@ -97,13 +102,27 @@ fn where_no_device_runs_the_champion_any_more_what_they_run_instead_is_compared(
         instead(8, "b", 4),
     ];
     assert_eq!(ids(&rows, &["a", "b"]), [1, 2, 3, 6, 7, 8]);
-    let known = judge(&rows, &["a", "b"].into(), DAY, 1).unwrap();
+    let known = judge(&rows, &["a", "b"].into(), BLOCKS, 1).unwrap();
     assert_eq!(known.instead, 1);
     let words = Evidence { blocks: 4, ..known }.to_string();
     assert!(
         words.contains("in 1 block no device ran the champion"),
         "{words}"
     );
+}
+
+#[test]
+fn a_version_that_nobody_has_accepted_stands_in_for_nothing() {
+    let left_behind = |id, block| PairedRow {
+        beside_champion: false,
+        stands_in: false,
+        ..row(id, "a", block, 1.0)
+    };
+    let rows: Vec<PairedRow> = (1..9).map(|day| left_behind(day, day)).collect();
+    assert_eq!(ids(&rows, &["a"]), [0_i64; 0]);
+    // Time passes all the same, so that it ends.
+    let known = judge(&rows, &["a"].into(), BLOCKS, 1).unwrap();
+    assert_eq!((known.blocks, known.span_ms), (0, 8 * DAY));
 }
 
 #[test]
@@ -154,13 +173,16 @@ fn time_passes_for_a_rollout_of_which_no_block_counts() {
         }
     }
     let watchers = ["a", "b", "c"].into();
-    let known = judge(&rows, &watchers, DAY, 1).unwrap();
+    let known = judge(&rows, &watchers, BLOCKS, 1).unwrap();
     assert!(known.blocks < 15, "{known:?}");
     assert_eq!(known.span_ms, 120 * DAY);
     // A clock of its own ends nothing.
     rows.push(row(1_000, "c", 9_000, 1.0));
-    assert_eq!(judge(&rows, &watchers, DAY, 1).unwrap().span_ms, 120 * DAY);
-    let ends = judge(&rows[..60], &["a", "b", "c"].into(), DAY, 1).unwrap();
+    assert_eq!(
+        judge(&rows, &watchers, BLOCKS, 1).unwrap().span_ms,
+        120 * DAY
+    );
+    let ends = judge(&rows[..60], &["a", "b", "c"].into(), BLOCKS, 1).unwrap();
     assert!(ends.span_ms < 40 * DAY, "{ends:?}");
 }
 
@@ -172,7 +194,7 @@ fn the_better_model_is_shown_to_be_better_and_the_worse_one_to_be_worse() {
         let rows: Vec<PairedRow> = days
             .map(|d| row(d + 1, "a", d, watching + 0.1 * ((d * 7 % 5) as f64 - 2.0)))
             .collect();
-        judge(&rows, &["a"].into(), DAY, 1).unwrap()
+        judge(&rows, &["a"].into(), BLOCKS, 1).unwrap()
     };
     let better = of(1.4);
     assert!(
@@ -192,7 +214,7 @@ fn the_better_model_is_shown_to_be_better_and_the_worse_one_to_be_worse() {
     let same = of(2.0);
     assert!(!same.harmful && !same.better, "{same:?}");
     assert_eq!(same.span_ms, 40 * DAY);
-    let third = judge(&[], &["a"].into(), DAY, 3).unwrap();
+    let third = judge(&[], &["a"].into(), BLOCKS, 3).unwrap();
     assert!(
         third.needed_better > 8.0 * better.needed_better,
         "a later challenger has less to spend"
@@ -224,5 +246,34 @@ proptest! {
             last = now.iter().map(|r| block_of(r, DAY)).max().unwrap_or(last);
             before = ids;
         }
+    }
+}
+
+#[test]
+fn blocks_of_few_pairs_count_where_there_cannot_be_more() {
+    // A day ahead on a grid of days: seven pairs a week.
+    let rows: Vec<PairedRow> = (0..40)
+        .map(|block| PairedRow {
+            steps: 7,
+            ..row(block + 1, "a", block, 1.0)
+        })
+        .collect();
+    let counted = |pairs| {
+        let blocks = Blocks { ms: DAY, pairs };
+        judge(&rows, &["a"].into(), blocks, 1).unwrap().blocks
+    };
+    // A device's first block is none that is judged.
+    assert_eq!((counted(7), counted(14), counted(16)), (39, 39, 0));
+    assert_eq!(counted(576), 0);
+}
+
+#[test]
+fn the_blocks_of_every_definition_can_hold_what_is_asked_for() {
+    for (period, horizon, pairs) in [("1d", 1, 7), ("6h", 2, 8), ("1h", 1, 24), ("1h", 24, 576)] {
+        let spec: ForecasterSpec = toml::from_str(&format!(
+            "name = \"f\"\ntarget = \"y\"\ninputs = [\"y\"]\nperiod = \"{period}\"\nlookback = 14\nhorizon = {horizon}\n"
+        ))
+        .unwrap();
+        assert_eq!(Blocks::of(&spec).pairs, pairs, "{period}");
     }
 }

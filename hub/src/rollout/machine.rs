@@ -21,12 +21,14 @@
 //!     | failures          | abort, outdated, too many failures, shown to be worse, or not shown to be better in time
 //!     +------------> rolling_back <----+ ----- all back, or deadline --> rolled_back
 //! any of them, when a newer rollout of the forecaster starts ----------> superseded
+//!   (by way of rolling_back where devices got the version active and the newer one begins in shadow)
 //! ```
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::hearing::listening;
 use super::judge;
 use super::numbers::next_above;
 use super::plan::{Member, Mode, Plan, Stage, labelled};
@@ -87,12 +89,19 @@ pub enum Event {
     Evidence(Evidence),
     /// No version below this one may be ordered from now on.
     Floor(u64),
+    /// The orders of these devices hold only for days yet.
+    Expiring(Vec<String>),
     /// A person decided.
     Operator(Operator, String),
     /// The world has changed since the version learnt from it; why this is believed, in words.
     Outdated(String),
     /// A newer rollout of the forecaster started.
-    NewerRollout(u64),
+    NewerRollout {
+        /// Its number.
+        id: u64,
+        /// It begins in shadow: it orders nobody active for a long time.
+        watches: bool,
+    },
 }
 
 /// What the driver must do, in the transaction that stores the new state.
@@ -119,9 +128,6 @@ pub enum Action {
     /// The version becomes champion.
     Promote,
 }
-
-/// Devices that are connected have said what they run within this time after they are heard anew, milliseconds.
-const HEARD_WITHIN: i64 = 30_000;
 
 /// A rollout as data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,6 +158,9 @@ pub struct Rollout {
     /// Stages whose labels no device carries.
     #[serde(default)]
     pub unmatched: Vec<usize>,
+    /// The newer rollout for which this one goes back.
+    #[serde(default)]
+    pub taken_over: Option<u64>,
     /// Since when devices are heard without a break, as of the last turn.
     #[serde(default)]
     pub listening: Option<i64>,
@@ -188,6 +197,7 @@ impl Rollout {
             .collect();
         Self {
             unmatched: plan.unmatched(members),
+            taken_over: None,
             listening: None,
             hears_from: 0,
             plan,
@@ -210,6 +220,14 @@ impl Rollout {
             evidence: None,
             devices,
         }
+    }
+
+    /// It has ordered nobody anything, and will order a shadow first, which leaves what devices run as it is.
+    #[must_use]
+    pub fn begins_in_shadow(&self) -> bool {
+        self.stage == 0
+            && self.since.is_none()
+            && self.current().is_some_and(|s| s.mode == Mode::Shadow)
     }
 
     /// What devices are ordered that go back; none: no model.
@@ -251,7 +269,7 @@ impl Deployment {
         }
     }
 
-    fn restart_clock(&mut self, now: i64) {
+    pub(super) fn restart_clock(&mut self, now: i64) {
         self.waited_ms = 0;
         self.online_since = self.online.then_some(now);
     }
@@ -271,61 +289,15 @@ pub fn step(r: &mut Rollout, event: Event, now: i64) -> Vec<Action> {
             }
         }
         Event::Evidence(evidence) => learnt(r, evidence, now),
-        Event::Floor(floor) => raised(r, floor, now, &mut actions),
+        Event::Floor(floor) => judge::raised(r, floor, now, &mut actions),
+        Event::Expiring(devices) => renew(r, &devices, &mut actions),
         Event::Operator(what, who) => operator(r, what, &who, now, &mut actions),
         Event::Outdated(_) if r.status == Status::RollingBack => {}
         Event::Outdated(why) => go_back(r, &why, now, &mut actions),
-        Event::NewerRollout(id) => supersede(r, id),
+        Event::NewerRollout { id, watches } => supersede(r, id, watches, now, &mut actions),
     }
     advance(r, now, &mut actions);
     actions
-}
-
-/// Takes note of since when devices are heard without a break; none: nobody hears them. What was to be seen while nobody listened was
-/// not: soak times and deadlines begin anew once devices have had the time to speak. Said before the first event of a round, which
-/// must not find the time of a break gone by.
-pub fn listening(r: &mut Rollout, since: Option<i64>, now: i64) {
-    let Some(since) = since else {
-        r.hears_from = i64::MAX;
-        return;
-    };
-    let before = r.listening.replace(since);
-    if before.is_none() {
-        r.hears_from = 0;
-    } else if before != Some(since) {
-        r.hears_from = now + HEARD_WITHIN;
-        if r.since.is_some() {
-            r.since = Some(r.hears_from);
-        }
-        r.passed_since = None;
-        for d in r.devices.values_mut() {
-            d.restart_clock(r.hears_from);
-        }
-    } else if r.hears_from == i64::MAX {
-        r.hears_from = now;
-    }
-}
-
-fn raised(r: &mut Rollout, floor: u64, now: i64, actions: &mut Vec<Action>) {
-    let champion = r.back_to();
-    r.plan.floor = r.plan.floor.max(floor);
-    let going = r.since.is_some() && r.current().is_some_and(|s| s.mode == Mode::Shadow);
-    let watched = r
-        .devices
-        .values()
-        .any(|d| d.state == DeviceState::Shadowing || (going && d.generation > 0));
-    if let Some(version) = champion
-        && r.back_to().is_none()
-        && watched
-        && r.status != Status::RollingBack
-    {
-        let reason = format!(
-            "the champion, version {version}, has come to lie below the floor ({}), and devices run it with this version beside it; start the \
-             rollout again",
-            r.plan.floor
-        );
-        go_back(r, &reason, now, actions);
-    }
 }
 
 /// Takes note of whether a device is connected. Said of every device before the first event of a round: otherwise an
@@ -342,6 +314,7 @@ fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Ve
     }
     let returning = r.status == Status::RollingBack;
     let below = r.below_floor(report.version);
+    let shadow = r.current().is_some_and(|s| s.mode == Mode::Shadow);
     let back = (!report.runs_new || r.back_to() == Some(r.version)) && !below;
     let Some(d) = r.devices.get_mut(name) else {
         return;
@@ -363,7 +336,7 @@ fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Ve
         return;
     }
     let was = d.state;
-    settle(d, report);
+    settle(d, report, shadow);
     if was == DeviceState::Healthy && d.state == DeviceState::Active {
         // It started again and has not forecast since: its order may be older than a deadline by now.
         d.restart_clock(now);
@@ -381,7 +354,7 @@ fn heard(r: &mut Rollout, name: &str, report: Report, now: i64, actions: &mut Ve
     }
 }
 
-fn settle(d: &mut Deployment, report: Report) {
+fn settle(d: &mut Deployment, report: Report, shadow: bool) {
     // What failed stays failed within its order; only a late device may still arrive.
     if d.state.failed() && d.state != DeviceState::TimedOut {
         return;
@@ -391,7 +364,8 @@ fn settle(d: &mut Deployment, report: Report) {
         DeviceState::TimedOut | DeviceState::Superseded => d.state,
         other => other,
     };
-    if d.state == DeviceState::TimedOut && !(state == DeviceState::Healthy || state.failed()) {
+    let arrived = state == DeviceState::Healthy || (shadow && state == DeviceState::Shadowing);
+    if d.state == DeviceState::TimedOut && !(arrived || state.failed()) {
         return;
     }
     d.state = state;
@@ -410,6 +384,32 @@ fn learnt(r: &mut Rollout, mut evidence: Evidence, now: i64) {
     r.evidence = Some(evidence);
 }
 
+/// Orders once more what devices shall do: who has been away for long would refuse an order that has expired, and count as failed.
+fn renew(r: &mut Rollout, devices: &[String], actions: &mut Vec<Action>) {
+    if r.status == Status::RollingBack {
+        return;
+    }
+    let begun = r.stage + usize::from(r.since.is_some());
+    let generation = r.generation + 1;
+    for name in devices {
+        let Some(d) = r.devices.get_mut(name).filter(|d| d.generation > 0) else {
+            continue;
+        };
+        let last = d.stages.iter().filter(|s| **s < begun).max();
+        let stage = last.and_then(|s| r.plan.stages.get(*s));
+        let gone = d.state == DeviceState::Superseded || d.stripped || d.state.failed();
+        if let Some(stage) = stage.filter(|_| !gone || d.state == DeviceState::TimedOut) {
+            r.generation = generation;
+            d.generation = generation;
+            actions.push(Action::Order {
+                device: name.clone(),
+                mode: stage.mode,
+                generation,
+            });
+        }
+    }
+}
+
 fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut Vec<Action>) {
     if !r.status.takes(what) {
         return;
@@ -422,6 +422,8 @@ fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut 
             if r.since.is_some() {
                 r.since = Some(now);
             }
+            // Nobody watched over devices meanwhile.
+            r.passed_since = None;
             for d in r.devices.values_mut() {
                 if d.state == DeviceState::TimedOut {
                     d.state = DeviceState::Pending;
@@ -434,7 +436,17 @@ fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut 
     }
 }
 
-fn supersede(r: &mut Rollout, id: u64) {
+fn supersede(r: &mut Rollout, id: u64, watches: bool, now: i64, actions: &mut Vec<Action>) {
+    let begun = r.stage + usize::from(r.since.is_some());
+    let active = |s: &Stage| s.mode == Mode::Active;
+    // A shadow beside a version that nobody has accepted would leave that in charge for as long as it lasts, and be compared with it.
+    if watches && r.plan.stages.iter().take(begun).any(active) {
+        if r.status != Status::RollingBack {
+            go_back(r, &format!("rollout {id} took over"), now, actions);
+            r.taken_over = Some(id);
+        }
+        return;
+    }
     for d in r.devices.values_mut() {
         if !d.state.failed() && d.state != DeviceState::Healthy {
             d.state = DeviceState::Superseded;
@@ -566,5 +578,9 @@ fn finish_back(r: &mut Rollout, now: i64) {
         }
     }
     let reason = r.reason.clone();
-    r.set(Status::RolledBack, reason);
+    let end = match r.taken_over {
+        Some(_) => Status::Superseded,
+        None => Status::RolledBack,
+    };
+    r.set(end, reason);
 }

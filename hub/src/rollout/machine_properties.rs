@@ -46,7 +46,8 @@ enum Happening {
     Evidence(u32, u8),
     Floor(u64),
     Operator(Operator),
-    Newer,
+    Newer(bool),
+    Expiring,
     Outdated,
 }
 
@@ -61,7 +62,8 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         3 => prop_oneof![
             Just(Operator::Pause), Just(Operator::Resume), Just(Operator::Approve), Just(Operator::Abort)
         ].prop_map(Happening::Operator),
-        1 => Just(Happening::Newer),
+        1 => any::<bool>().prop_map(Happening::Newer),
+        1 => Just(Happening::Expiring),
         1 => Just(Happening::Outdated),
     ]
 }
@@ -206,7 +208,11 @@ fn play(r: &mut Rollout, now: &mut i64, h: &Happening) -> Vec<Action> {
         Happening::Evidence(blocks, says) => evidence(*blocks, *says),
         Happening::Floor(floor) => Event::Floor(*floor),
         Happening::Operator(o) => Event::Operator(*o, "ann".into()),
-        Happening::Newer => Event::NewerRollout(2),
+        Happening::Newer(watches) => Event::NewerRollout {
+            id: 2,
+            watches: *watches,
+        },
+        Happening::Expiring => Event::Expiring(r.devices.keys().cloned().collect()),
         Happening::Outdated => Event::Outdated("the world changed".into()),
     };
     step(r, event, *now)

@@ -205,3 +205,127 @@ fn what_passed_while_nobody_listened_counts_for_nobody() {
     step(&mut r, Event::Tick, AWAY + 30_000 + DEADLINE);
     assert_eq!(r.status, Status::RollingBack, "{}", r.reason);
 }
+
+fn shadow_then_all(soak_ms: i64) -> Plan {
+    let stage = |name: &str, mode, percent| Stage {
+        soak_ms,
+        max_failed_share: 0.5,
+        ..Stage::usual(name, mode, percent, DEADLINE)
+    };
+    Plan {
+        stages: vec![
+            stage("shadow", Mode::Shadow, 100),
+            stage("canary", Mode::Active, 10),
+            stage("all", Mode::Active, 100),
+        ],
+        floor: 0,
+    }
+}
+
+fn newer(watches: bool) -> Event {
+    Event::NewerRollout { id: 9, watches }
+}
+
+#[test]
+fn one_that_somebody_runs_goes_back_before_a_newer_shadow_takes_its_place() {
+    let mut r = online(rollout(shadow_then_all(0), 2));
+    step(&mut r, Event::Tick, 0);
+    let mut watched = r.clone();
+    step(&mut watched, newer(true), 1);
+    assert_eq!(
+        watched.status,
+        Status::Superseded,
+        "every device runs the champion"
+    );
+    for device in ["d0", "d1"] {
+        tell(&mut r, device, DeviceState::Shadowing, false, 1);
+    }
+    tell(&mut r, "d0", DeviceState::Healthy, true, 2);
+    let mut at_once = r.clone();
+    assert!(step(&mut at_once, newer(false), 3).is_empty());
+    assert_eq!(
+        at_once.status,
+        Status::Superseded,
+        "the newer one orders all"
+    );
+
+    let back = step(&mut r, newer(true), 3);
+    assert_eq!((back.len(), r.status), (2, Status::RollingBack));
+    assert!(
+        back.iter()
+            .all(|a| matches!(a, Action::OrderBack { to: Some(1), .. }))
+    );
+    assert!(step(&mut r, newer(true), 4).is_empty());
+    for device in ["d0", "d1"] {
+        assert_eq!(r.status, Status::RollingBack);
+        tell(&mut r, device, DeviceState::Healthy, false, 5);
+    }
+    assert_eq!(r.status, Status::Superseded);
+    assert_eq!(r.reason, "rollout 9 took over");
+    // One that goes back for a reason of its own ends as it would have.
+    let mut aborted = online(rollout(Plan::all_at_once(0), 1));
+    step(&mut aborted, Event::Tick, 0);
+    step(
+        &mut aborted,
+        Event::Operator(Operator::Abort, "ann".into()),
+        1,
+    );
+    step(&mut aborted, newer(true), 2);
+    tell(&mut aborted, "d0", DeviceState::Healthy, false, 3);
+    assert_eq!(aborted.status, Status::RolledBack);
+}
+
+#[test]
+fn a_pause_is_no_soak() {
+    let mut r = online(rollout(shadow_then_all(100), 2));
+    step(&mut r, Event::Tick, 0);
+    for device in ["d0", "d1"] {
+        tell(&mut r, device, DeviceState::Shadowing, false, 1);
+    }
+    step(&mut r, Event::Operator(Operator::Pause, "ann".into()), 2);
+    let resumed = step(&mut r, Event::Operator(Operator::Resume, "ann".into()), 500);
+    assert!(resumed.is_empty() && r.stage == 0);
+    step(&mut r, Event::Tick, 599);
+    assert_eq!(r.stage, 0);
+    step(&mut r, Event::Tick, 600);
+    assert_eq!(r.stage, 1);
+}
+
+#[test]
+fn a_watcher_that_is_late_watches_all_the_same() {
+    let mut r = online(rollout(shadow_then_all(10), 4));
+    step(&mut r, Event::Tick, 0);
+    for device in ["d0", "d1", "d2"] {
+        tell(&mut r, device, DeviceState::Shadowing, false, 1);
+    }
+    step(&mut r, Event::Tick, DEADLINE);
+    assert_eq!(r.devices["d3"].state, DeviceState::TimedOut);
+    tell(&mut r, "d3", DeviceState::Shadowing, false, DEADLINE + 1);
+    assert_eq!(r.devices["d3"].state, DeviceState::Shadowing);
+}
+
+#[test]
+fn an_order_that_soon_expires_is_given_anew_to_whoever_still_needs_it() {
+    let mut r = online(rollout(shadow_then_all(0), 3));
+    step(&mut r, Event::Tick, 0);
+    for device in ["d0", "d1"] {
+        tell(&mut r, device, DeviceState::Shadowing, false, 1);
+    }
+    tell(&mut r, "d2", DeviceState::Rejected, false, 1);
+    assert_eq!(r.stage, 1);
+    let all = ["d0", "d1", "d2"].map(str::to_owned).into();
+    let given = step(&mut r, Event::Expiring(all), 2);
+    // The canary is ordered it active, who watched goes on watching, and what refused it is not asked again.
+    let order = |device: &str, mode| Action::Order {
+        device: device.into(),
+        mode,
+        generation: 10,
+    };
+    assert_eq!(
+        given,
+        [order("d0", Mode::Active), order("d1", Mode::Shadow)]
+    );
+    step(&mut r, Event::Operator(Operator::Abort, "ann".into()), 3);
+    let back = step(&mut r, Event::Expiring(vec!["d0".into()]), 4);
+    assert!(back.is_empty(), "{back:?}");
+}

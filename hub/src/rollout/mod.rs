@@ -2,6 +2,7 @@
 
 pub mod driver;
 mod evidence;
+mod hearing;
 pub mod judge;
 pub mod machine;
 pub mod numbers;

@@ -35,6 +35,8 @@ pub struct PairedRow {
     pub to_time: DateTime<Utc>,
     /// What was in charge is the champion, and not what a device runs that gave it up.
     pub beside_champion: bool,
+    /// What was in charge may stand in for it: not a version whose rollout went back or was overtaken, and that nobody has accepted.
+    pub stands_in: bool,
     /// Pairs of steps behind it.
     pub steps: i64,
     /// Mean absolute error of the model in charge.
@@ -69,8 +71,10 @@ impl Store {
     /// The database.
     pub async fn paired_losses(&self, pair: &Pair<'_>) -> Result<Vec<PairedRow>> {
         sqlx::query_as(
-            "SELECT id, device, from_time, to_time, running_version = $3 AND running = $5 AS beside_champion, steps, running_abs,
-                watching_abs, running_quantile, watching_quantile
+            "SELECT id, device, from_time, to_time, running_version = $3 AND running = $5 AS beside_champion,
+                coalesce((SELECT bool_or(r.status = 'succeeded') FROM rollouts r
+                    WHERE r.forecaster = $1 AND r.model_version = running_version), true) AS stands_in,
+                steps, running_abs, watching_abs, running_quantile, watching_quantile
              FROM paired_losses WHERE forecaster = $1 AND watching_version = $2 AND watching = $4 AND received_at >= $6 ORDER BY id",
         )
         .bind(pair.forecaster)

@@ -125,6 +125,10 @@ pub struct LockedRollout {
     pub highest: i64,
     /// The newest rollout of the forecaster that began after this one.
     pub newer: Option<i64>,
+    /// That one begins with a shadow.
+    pub newer_watches: bool,
+    /// One that began before this one is still open.
+    pub older: bool,
     /// By the database's clock, the one that all hubs share.
     pub now: DateTime<Utc>,
 }
@@ -334,8 +338,11 @@ impl Store {
         let highest = desired::highest(&mut tx, &row.forecaster)
             .await
             .map_err(failed)?;
-        let (newer, now) = sqlx::query_as(
-            "SELECT max(id), clock_timestamp() FROM rollouts WHERE forecaster = $1 AND id > $2",
+        let (newer, newer_watches, older, now) = sqlx::query_as(
+            "SELECT n.id, coalesce(n.machine #>> '{plan,stages,0,mode}' = 'shadow', false),
+                EXISTS (SELECT FROM rollouts o WHERE o.forecaster = $1 AND o.id < $2 AND o.finished_at IS NULL), clock_timestamp()
+             FROM (SELECT) always LEFT JOIN LATERAL (SELECT id, machine FROM rollouts WHERE forecaster = $1 AND id > $2
+                ORDER BY id DESC LIMIT 1) n ON true",
         )
         .bind(&row.forecaster)
         .bind(id)
@@ -355,6 +362,8 @@ impl Store {
             commands,
             highest,
             newer,
+            newer_watches,
+            older,
             now,
         }))
     }
@@ -429,6 +438,24 @@ impl LockedRollout {
             .fetch_all(&mut *self.tx)
             .await
             .map_err(failed)
+    }
+
+    /// Devices of which the rollout's order stands and holds no longer than until then.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn expiring(&mut self, until: DateTime<Utc>) -> Result<Vec<String>> {
+        let failed = self.failed();
+        sqlx::query_scalar(
+            "SELECT p.device FROM deployments p JOIN desired o ON o.device = p.device AND o.forecaster = $2
+             WHERE p.rollout = $1 AND p.generation > 0 AND o.generation = p.generation AND o.expires_at < $3 ORDER BY p.device",
+        )
+        .bind(self.row.id)
+        .bind(&self.row.forecaster)
+        .bind(until)
+        .fetch_all(&mut *self.tx)
+        .await
+        .map_err(failed)
     }
 
     /// Stores the machine's state; answers when that was.

@@ -165,6 +165,68 @@ async fn a_first_model_on_trial_reaches_nobody_by_way_of_the_next_ones_rollout()
 }
 
 #[tokio::test]
+async fn a_newer_shadow_waits_until_the_older_ones_devices_run_the_champion_again() {
+    let names = ["a", "b"];
+    let (bed, driver) = several(&names).await;
+    let (store, mut rounds, mut n) = (&bed.store, Rounds::default(), 0);
+    start(store, 1).await;
+    driver.tick(&mut rounds).await;
+    obey(store, &names, &mut n).await;
+    driver.tick(&mut rounds).await;
+    register(store, "f", 2).await;
+    let older = roll_out(store, 2, halves()).await;
+    driver.tick(&mut rounds).await;
+    obey(store, &names, &mut n).await;
+    driver.tick(&mut rounds).await;
+    assert_eq!(order(store, "a").await.unwrap().model_version, 2);
+    assert_eq!(status(store, older).await, "awaiting");
+
+    register(store, "f", 3).await;
+    let shadow = Stage::usual("shadow", Mode::Shadow, 100, 3_600_000);
+    let mut plan = halves();
+    plan.stages.insert(0, shadow);
+    let newer = roll_out(store, 3, plan).await;
+    for _ in 0..3 {
+        driver.tick(&mut rounds).await;
+        assert_eq!(status(store, older).await, "rolling_back");
+        let back = order(store, "a").await.unwrap();
+        assert_eq!((back.model_version, back.stage()), (1, pb::Stage::Active));
+        assert_ne!(order(store, "b").await.unwrap().model_version, 3);
+    }
+    obey(store, &names, &mut n).await;
+    for _ in 0..2 {
+        driver.tick(&mut rounds).await;
+    }
+    assert_eq!(status(store, older).await, "superseded");
+    for name in names {
+        let watch = order(store, name).await.unwrap();
+        assert_eq!((watch.model_version, watch.stage()), (3, pb::Stage::Shadow));
+    }
+    assert_eq!(status(store, newer).await, "running");
+
+    // Who is away for months finds an order that holds.
+    let given = order(store, "b").await.unwrap();
+    support::psql(
+        &bed,
+        "UPDATE desired SET expires_at = now() + interval '6 days' WHERE device = 'b'",
+    );
+    let mut anew = Rounds::default();
+    driver.tick(&mut anew).await;
+    let again = order(store, "b").await.unwrap();
+    assert_eq!((again.model_version, again.stage()), (3, pb::Stage::Shadow));
+    assert!(again.generation > given.generation);
+    assert_eq!(
+        order(store, "a").await.unwrap().generation,
+        given.generation
+    );
+    driver.tick(&mut anew).await;
+    assert_eq!(
+        order(store, "b").await.unwrap().generation,
+        again.generation
+    );
+}
+
+#[tokio::test]
 async fn no_device_is_left_below_the_floor() {
     let names = ["a", "b"];
     let (bed, driver) = several(&names).await;

@@ -188,10 +188,15 @@ impl ForecasterSpec {
     /// season. Blocks begin at multiples of it.
     #[must_use]
     pub fn block_ms(&self) -> i64 {
-        let steps = self.horizon.max(self.season_steps());
-        i64::try_from(steps)
+        i64::try_from(self.block_steps())
             .unwrap_or(i64::MAX)
             .saturating_mul(self.period_ms())
+    }
+
+    /// The same in steps of the grid.
+    #[must_use]
+    pub fn block_steps(&self) -> usize {
+        self.horizon.max(self.season_steps())
     }
 
     /// Steps of one season: as configured, or a day (a week for periods of a day and more).

@@ -79,6 +79,17 @@ impl Settings {
             dependence: 2.2,
         }
     }
+
+    /// For rows that have so many pairs at most: half of them are asked for where that is less, as a short horizon on a coarse grid
+    /// makes few.
+    #[must_use]
+    pub fn with_pairs(self, most: usize) -> Self {
+        let half = u32::try_from(most / 2).unwrap_or(u32::MAX).max(1);
+        Self {
+            least_steps: self.least_steps.min(half),
+            ..self
+        }
+    }
 }
 
 /// A gain relative to the champion's loss: 0.1 = a tenth less. Below 0 the challenger is worse.
