@@ -103,6 +103,8 @@ pub enum Event {
     },
     /// The buffer applied an acknowledgement.
     Acked(AckOutcome),
+    /// The hub said what this device shall do.
+    Told,
     /// The hub said that it did not take a message, and which batch that is, where it has no room for one.
     NotTaken(Option<BatchKey>),
     /// The client took no message now.
@@ -174,6 +176,8 @@ pub struct State {
     /// When the last answer came over whatever connection; at first, when it first connected.
     heard: Option<i64>,
     sync: Option<Sync>,
+    /// The hub has not said yet what this device shall do: when it is asked again, and how long after that.
+    untold: Option<(i64, i64)>,
     /// When the hub was last asked because it told of less than before.
     doubted_at: Option<i64>,
 }
@@ -188,6 +192,8 @@ struct Sync {
 
 /// Sync deadlines between two questions whether the hub was restored.
 const DOUBT_PAUSE: i64 = 6;
+/// Sync deadlines after which a hub that said nothing of what is to be done is asked again, at first.
+const UNTOLD: i64 = 3;
 const PAGE: usize = 32;
 /// Pause before the buffer is asked again for what it could not read.
 const READ_AGAIN: i64 = 1_000;
@@ -211,6 +217,7 @@ impl State {
             last_answer: 0,
             heard: None,
             sync: None,
+            untold: None,
             doubted_at: None,
         }
     }
@@ -243,6 +250,8 @@ impl State {
             Link::Connecting { deadline } | Link::Syncing { deadline, .. } => Some(deadline),
             Link::Up { .. } => self.sync.map(|s| s.again_at),
         };
+        let untold = self.is_up().then_some(self.untold).flatten();
+        let untold = untold.map(|(at, _)| at);
         let thirsty = self.is_up() && self.budget <= 0 && !self.backlog.waiting.is_empty();
         let budget = thirsty.then(|| self.budget_at + 100);
         let unread = [&self.live, &self.backlog]
@@ -252,7 +261,7 @@ impl State {
             .min();
         let room = self.is_up() && self.backlog.waiting.len() < PAGE / 2;
         let aside = room.then(|| self.aside.due_at()).flatten();
-        [flights, link, budget, unread, aside]
+        [flights, link, untold, budget, unread, aside]
             .into_iter()
             .flatten()
             .min()
@@ -279,6 +288,7 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
             queue.again_at = now + READ_AGAIN;
         }
         Event::Acked(outcome) => acked(s, &outcome, now, &mut out),
+        Event::Told => s.untold = None,
         Event::NotTaken(which) => {
             answered(s, now);
             if let Some(batch) = which.and_then(|key| s.flights.remove(&key)) {
@@ -316,6 +326,8 @@ fn connected(s: &mut State, newest: i64, now: i64, out: &mut Vec<Output>) {
         since: now,
         deadline: now + s.settings.sync_deadline,
     };
+    let wait = s.settings.sync_deadline * UNTOLD;
+    s.untold = Some((now + wait, wait));
     // P4: a hub that knows more of the epoch must be able to say so before the first batch.
     sync(s, now, out);
 }
@@ -348,6 +360,7 @@ fn lost(s: &mut State, now: i64) {
     };
     s.flights.clear();
     s.sync = None;
+    s.untold = None;
     s.live = Queue::default();
     s.backlog = Queue::default();
 }
@@ -502,6 +515,14 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
     if let Some(open) = s.sync.as_mut().filter(|open| now >= open.again_at) {
         open.again_at = now + s.settings.sync_deadline * 3;
         out.push(Output::Sync);
+    }
+    if let Some((at, wait)) = s.untold.filter(|(at, _)| s.is_up() && now >= *at) {
+        // An ack of a batch answers a sync as far as batches go, but only who leads and has the sync itself says what is to be done.
+        let longer = (wait * 2).min(s.settings.state_again.max(wait));
+        s.untold = Some((at.max(now) + longer, longer));
+        if s.sync.is_none() {
+            sync(s, now, out);
+        }
     }
 }
 

@@ -37,6 +37,7 @@ fn what_the_hub_has_no_room_for_holds_nothing_up_and_is_tried_again_every_hour()
     step(&mut s, Event::Tick, 0);
     step(&mut s, Event::Connected { newest: 100 }, 0);
     step(&mut s, acked(), 0);
+    step(&mut s, Event::Told, 0);
     let page = Event::Page {
         lane,
         batches: (1..=30).map(batch).collect(),
@@ -64,6 +65,7 @@ fn what_the_hub_has_no_room_for_holds_nothing_up_and_is_tried_again_every_hour()
     step(&mut s, Event::Tick, at);
     step(&mut s, Event::Connected { newest: 100 }, at);
     step(&mut s, acked(), at);
+    step(&mut s, Event::Told, at);
     assert_eq!(step(&mut s, page, at).len(), 6, "the others");
     step(&mut s, Event::NotTaken(None), at);
     assert_eq!(s.in_flight(), 6, "it was no batch");
@@ -216,4 +218,38 @@ fn a_broker_that_lets_in_and_throws_out_is_left_alone_ever_longer() {
         step(&mut s, Event::Tick, now);
     }
     assert!(longest > 50_000, "{longest}");
+}
+
+#[test]
+fn who_was_not_told_what_to_do_asks_until_it_is() {
+    let mut s = State::new(Settings::default(), 3);
+    step(&mut s, Event::Tick, 0);
+    assert_eq!(
+        step(&mut s, Event::Connected { newest: 0 }, 0),
+        [Output::Sync]
+    );
+    // The sync itself was lost; a batch that was made later is acknowledged.
+    let acked = Event::Acked(AckOutcome {
+        echo: Some(i64::MAX),
+        ..Default::default()
+    });
+    step(&mut s, acked.clone(), 5_000);
+    let mut asked = Vec::new();
+    while s.wake_at() < 3_600_000 {
+        let now = s.wake_at();
+        if step(&mut s, Event::Tick, now).contains(&Output::Sync) {
+            asked.push(now / 1_000);
+            step(&mut s, acked.clone(), now + 1);
+        }
+    }
+    assert_eq!(asked, [30, 90, 210, 450, 930, 1_530, 2_130, 2_730, 3_330]);
+    step(&mut s, Event::Told, 3_600_000);
+    assert_eq!(s.wake_at(), i64::MAX);
+    // A new connection begins anew.
+    step(&mut s, Event::Lost, 3_600_000);
+    let at = s.wake_at();
+    step(&mut s, Event::Tick, at);
+    step(&mut s, Event::Connected { newest: 0 }, at);
+    step(&mut s, acked, at + 1);
+    assert_eq!(s.wake_at(), at + 30_000);
 }

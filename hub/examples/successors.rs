@@ -15,8 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fieldcast_drift::paired::{Row, Settings, Test};
 use fieldcast_hub::judge::{Gate, verdict};
-use fieldcast_hub::rollout::judge::LIKELY;
-use fieldcast_hub::rollout::policy::Evidence;
+use fieldcast_hub::rollout::judge::shown;
+use fieldcast_hub::rollout::plan::{Need, Proof};
+use fieldcast_hub::rollout::policy;
+use fieldcast_hub::rollout::state::Evidence;
 use fleet::{BLOCK_MS, DAY, Fleet, Pair};
 
 /// Days that a training after drift keeps to be judged on, at least, and those whose actual values the last of them wait for.
@@ -31,9 +33,16 @@ struct Fate {
 }
 
 fn live(fleet: &Fleet, seed: u64, test: &Test) -> Fate {
-    let plan = Evidence::default();
+    let limits = policy::Evidence::default();
+    let proof = Proof {
+        need: Need::NotHarmful,
+        min_blocks: limits.min_blocks,
+        max_blocks: limits.max_blocks,
+        max_span_ms: i64::MAX,
+        quiet_ms: i64::MAX,
+    };
     let first = JUDGED + AHEAD;
-    let blocks = plan.max_blocks as usize;
+    let blocks = proof.max_blocks as usize;
     let mut origins = [0, 1].map(|_| vec![0.0; JUDGED * DAY]);
     let rows = fleet.made(seed, first + blocks, |level, losses| {
         for (sums, losses) in origins.iter_mut().zip(losses) {
@@ -49,14 +58,19 @@ fn live(fleet: &Fleet, seed: u64, test: &Test) -> Fate {
         .into_iter()
         .filter(|row| row.from_ms >= first as i64 * BLOCK_MS)
         .collect();
-    // A device's first block is none that is judged.
-    for seen in plan.min_blocks as usize + 1..=blocks {
+    for seen in 1..=blocks {
         let until = (first + seen) as i64 * BLOCK_MS;
         let told = test.verdict(rows.iter().filter(|row| row.from_ms < until).cloned());
         if told.harmful {
             break;
         }
-        if told.gain.is_some_and(|gain| gain.estimate >= 0.0) && told.e_superior >= LIKELY {
+        let known = Evidence {
+            blocks: told.blocks,
+            gain: told.gain.map_or(0.0, |gain| gain.estimate),
+            bet_better: told.e_superior,
+            ..Evidence::default()
+        };
+        if shown(&proof, &known) {
             return Fate {
                 judge,
                 shadow: Some(seen),

@@ -18,7 +18,7 @@ use crate::downlink::Downlink;
 use crate::events::HubEvent;
 use crate::ingest::{self, Ingestor, out};
 use crate::leader::{self, Desk};
-use crate::mqtt::{self, LANE, Lanes, Link};
+use crate::mqtt::{self, LANE, LEADERS_LANE, Lanes, Link};
 use crate::pg::Database;
 use crate::signing::Signer;
 
@@ -259,7 +259,7 @@ impl Running {
         let (store, downlink, events, end) = (&hub.store, &hub.downlink, &hub.events, &hub.end);
         let (connections_tx, connections) = watch::channel(0);
         let (telemetry, telemetry_rx) = mpsc::channel(LANE);
-        let (leader_tx, leader_rx) = mpsc::channel(LANE);
+        let (leader_tx, leader_rx) = mpsc::channel(LEADERS_LANE);
         let lanes = Lanes {
             telemetry,
             leader: leader_tx,

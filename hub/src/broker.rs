@@ -16,7 +16,7 @@ use mqtt5::broker::auth::{AuthProvider, AuthResult};
 use mqtt5::broker::config::{BrokerConfig, StorageConfig};
 use mqtt5::broker::events::BrokerEventHandler;
 use mqtt5::broker::router::MessageRouter;
-use mqtt5::broker::{BrokerShutdownHandle, MqttBroker, ResourceLimits};
+use mqtt5::broker::{BrokerShutdownHandle, MqttBroker, ResourceLimits, ResourceMonitor};
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::packet::publish::PublishPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
@@ -33,6 +33,8 @@ pub const CONSUMER: &str = "consumer:";
 const BESIDE: u64 = 500;
 /// The library closes a connection that has not said who it is by then.
 const INTRODUCED_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at how full the broker is.
+const LOOKS: Duration = Duration::from_secs(10);
 /// How long a token's hash is believed without asking the database again.
 const TOKEN_KEPT: Duration = Duration::from_secs(5);
 
@@ -111,8 +113,13 @@ impl Broker {
             .update_limits(admission(files, connections));
         let shutdown = broker.shutdown_handle();
         let direct = Direct(broker.router());
+        let monitor = broker.resource_monitor();
         let task = tokio::spawn(async move {
-            if let Err(error) = broker.run().await {
+            let ended = tokio::select! {
+                ended = broker.run() => ended,
+                () = tell_when_full(&monitor, connections) => Ok(()),
+            };
+            if let Err(error) = ended {
                 tracing::error!(%error, "the embedded broker ended");
             }
         });
@@ -188,6 +195,22 @@ fn admission(files: u64, connections: usize) -> ResourceLimits {
         max_bandwidth_per_client: 0,
         max_connection_rate: u32::try_from(spare).unwrap_or(u32::MAX),
         rate_limit_window: INTRODUCED_WITHIN,
+    }
+}
+
+/// Whoever comes to a full broker is shut out without a word: says so, each time that it becomes full. Never ends.
+async fn tell_when_full(monitor: &ResourceMonitor, connections: usize) {
+    let mut was = false;
+    loop {
+        tokio::time::sleep(LOOKS).await;
+        let full = monitor.get_stats().await.current_connections >= connections;
+        if full && !was {
+            tracing::warn!(
+                "the embedded broker has {connections} connections and takes no more; ask for more with --broker-connections, or use \
+                 a broker of your own (--broker)"
+            );
+        }
+        was = full;
     }
 }
 

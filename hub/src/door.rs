@@ -6,8 +6,9 @@
 //! costs no walk.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mqtt5::broker::events::{BrokerEventHandler, ClientConnectEvent};
@@ -23,14 +24,32 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// Between two warnings.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
+/// Who waits, and who is on the threshold with whoever is to be told when it is inside.
+type Coming = Arc<Mutex<HashMap<String, Option<oneshot::Sender<()>>>>>;
+
 /// See the module.
 pub(crate) struct Door {
     patience: Duration,
     lost_within: Duration,
     turn: Arc<Semaphore>,
-    /// Who is on the threshold. One that goes away there stays until it comes again: no more than there are devices.
-    coming: Mutex<HashMap<String, oneshot::Sender<()>>>,
+    coming: Coming,
     said: Mutex<Option<Instant>>,
+}
+
+/// One of those who come; forgotten when dropped.
+struct Comer {
+    coming: Coming,
+    client: String,
+}
+
+impl Drop for Comer {
+    fn drop(&mut self) {
+        locked(&self.coming).remove(&self.client);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Door {
@@ -43,27 +62,36 @@ impl Door {
             patience,
             lost_within,
             turn: Arc::new(Semaphore::new(1)),
-            coming: Mutex::new(HashMap::new()),
+            coming: Coming::default(),
             said: Mutex::new(None),
         }
     }
 
-    /// Waits for this client's turn; false where that takes too long.
+    /// Waits for this client's turn; false where that takes too long, or the same client waits already: one that knocks again and again
+    /// must not keep the others out.
     pub(crate) async fn enter(&self, client: &str) -> bool {
+        let comer = match locked(&self.coming).entry(client.to_owned()) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(free) => {
+                free.insert(None);
+                Comer {
+                    coming: Arc::clone(&self.coming),
+                    client: client.to_owned(),
+                }
+            }
+        };
         let turn = Arc::clone(&self.turn).acquire_owned();
         let Ok(Ok(turn)) = timeout(self.patience, turn).await else {
             self.busy();
             return false;
         };
         let (tell, inside) = oneshot::channel();
-        self.coming
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(client.to_owned(), tell);
+        locked(&self.coming).insert(client.to_owned(), Some(tell));
         let (since, lost_within) = (Instant::now(), self.lost_within);
         tokio::spawn(async move {
             // However it ends, the next may come.
             let _ = timeout(lost_within, inside).await;
+            drop(comer);
             let pause = since.elapsed() / 2;
             if pause >= SHORTEST {
                 sleep(pause).await;
@@ -74,11 +102,7 @@ impl Door {
     }
 
     fn inside(&self, client: &str) {
-        let coming = self
-            .coming
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(client);
+        let coming = locked(&self.coming).get_mut(client).and_then(Option::take);
         if let Some(tell) = coming {
             // Lost meanwhile: nobody waits.
             let _ = tell.send(());
@@ -86,7 +110,7 @@ impl Door {
     }
 
     fn busy(&self) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = locked(&self.said);
         if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
             *said = Some(Instant::now());
             tracing::warn!(
@@ -135,10 +159,25 @@ mod tests {
         let door = Door::with(LONG, Duration::from_millis(10));
         assert!(door.enter("a").await);
         assert!(door.enter("b").await);
-        // By a newer connection: the older one is forgotten.
-        assert!(door.enter("b").await);
-        door.inside("b");
-        assert!(door.enter("c").await);
+        assert!(door.enter("a").await, "it comes again");
+        assert_eq!(locked(&door.coming).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_knocks_again_while_it_waits_takes_no_second_place() {
+        let door = Arc::new(Door::with(LONG, LONG));
+        assert!(door.enter("a").await);
+        assert!(!door.enter("a").await, "on the threshold");
+        let next = tokio::spawn({
+            let door = Arc::clone(&door);
+            async move { door.enter("b").await }
+        });
+        while locked(&door.coming).len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!door.enter("b").await, "waiting");
+        door.inside("a");
+        assert!(next.await.unwrap());
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use fieldcast_hub::broker::{Broker, HUB_USER};
 use fieldcast_hub::downlink::Downlink;
 use fieldcast_hub::ingest::{self, Ingestor, out};
 use fieldcast_hub::leader::{self, Desk};
-use fieldcast_hub::mqtt::{self, LANE, Lanes, Link};
+use fieldcast_hub::mqtt::{self, LANE, LEADERS_LANE, Lanes, Link};
 use fieldcast_hub::signing::Signer;
 use fieldcast_wire::{DeviceTopic, SiteId, Topics, message, pb};
 use mqtt5::broker::MqttBroker;
@@ -53,7 +53,7 @@ async fn hub_of(bed: &Bed, site: &SiteId, link: Link, end: &CancellationToken) -
     let (leads_tx, leads) = watch::channel(false);
     let (connected, connections) = watch::channel(0);
     let (telemetry, telemetry_rx) = mpsc::channel(LANE);
-    let (leader_tx, leader_rx) = mpsc::channel(LANE);
+    let (leader_tx, leader_rx) = mpsc::channel(LEADERS_LANE);
     let (out_tx, out_rx) = mpsc::channel(out::QUEUE);
     let ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
     let desk = Desk {

@@ -397,6 +397,7 @@ impl Driver {
                     let desired = Arc::new(desired);
                     self.desired.send_replace(Some(desired.clone()));
                     let _ = self.events.send(UplinkEvent::Desired(desired));
+                    return Some(Event::Told);
                 }
                 Err(e) => tracing::warn!("{e}"),
             },

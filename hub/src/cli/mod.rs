@@ -223,7 +223,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start_log(serving: bool) {
-    // The broker's library warns of each client that is refused; the hub itself says why.
+    // The broker's library warns of each client that is refused; the hub itself says why, and when there are too many.
     let default = if serving {
         "info,mqtt5=error,rumqttc=warn,sqlx=warn,tract=warn"
     } else {

@@ -134,7 +134,7 @@ impl Receipt {
     }
 }
 
-/// Where messages go. Both channels hold more than can be under way, so that neither is ever full.
+/// Where messages go. Both channels hold more than can be under way, so that neither is full while the broker keeps to the rules.
 #[derive(Debug, Clone)]
 pub struct Lanes {
     /// Batches and JSON readings.
@@ -143,8 +143,12 @@ pub struct Lanes {
     pub leader: mpsc::Sender<Delivery>,
 }
 
-/// Capacity that [`Lanes`] need.
+/// Capacity that the lane of telemetry needs.
 pub const LANE: usize = 4 * IN_FLIGHT as usize;
+
+/// Capacity that the leader's lane needs, whose messages are small: Mosquitto 2.0 sends hundreds beyond the receive maximum when a fleet
+/// comes.
+pub const LEADERS_LANE: usize = 16_384;
 
 /// Keeps the connection until cancelled. `connections` counts connections on which telemetry is subscribed.
 pub async fn run(
@@ -297,7 +301,7 @@ fn deliver(client: &AsyncClient, mut publish: Publish, topics: &Topics, lanes: &
         receipt,
     };
     if let Err(error) = lane.try_send(delivery) {
-        // Retained messages come beyond the receive maximum only from a broker that breaks the rules.
+        // Only from a broker that sends more than the receive maximum.
         tracing::warn!(%error, "a message was dropped; its device sends it again");
     }
 }

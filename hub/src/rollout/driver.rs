@@ -290,11 +290,10 @@ impl Driver {
                 decode(&locked.row, &devices, &fleet)?
             }
         };
-        if locked.older && before.begins_in_shadow() {
-            // Until the older one's devices are back: a shadow is to watch beside the champion.
-            return Ok(());
-        }
         let mut rollout = before.clone();
+        // A shadow is to watch beside the champion.
+        let older = locked.older.filter(|_| before.begins_in_shadow());
+        rollout.behind = older.map(u64::try_from).transpose()?;
         rollout.generation = rollout.generation.max(u64::try_from(locked.highest)?);
         let now = locked.now;
         let at = now.timestamp_millis();

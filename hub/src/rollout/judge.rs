@@ -178,7 +178,7 @@ pub(super) fn raised(r: &mut Rollout, floor: u64, now: i64, actions: &mut Vec<Ac
 
 /// What the bet on a model being better must have grown to where only no harm is asked for. Harm itself takes 17 to 148 blocks until it
 /// is called: a model a fifth worse would be through long before (docs/benchmarks.md has how many pass).
-pub const LIKELY: f64 = 2.0;
+const LIKELY: f64 = 2.0;
 
 /// What the evidence of a stage asks for.
 enum Ruling {
@@ -189,7 +189,8 @@ enum Ruling {
 }
 
 /// Whether the evidence is what the stage asks for.
-pub(super) fn shown(proof: &Proof, e: &Evidence) -> bool {
+#[must_use]
+pub fn shown(proof: &Proof, e: &Evidence) -> bool {
     match proof.need {
         Need::Better => e.better,
         Need::NotHarmful => e.blocks >= proof.min_blocks && e.gain >= 0.0 && e.bet_better >= LIKELY,

@@ -161,6 +161,9 @@ pub struct Rollout {
     /// The newer rollout for which this one goes back.
     #[serde(default)]
     pub taken_over: Option<u64>,
+    /// The older rollout whose devices must be back before this one begins.
+    #[serde(default)]
+    pub behind: Option<u64>,
     /// Since when devices are heard without a break, as of the last turn.
     #[serde(default)]
     pub listening: Option<i64>,
@@ -198,6 +201,7 @@ impl Rollout {
         Self {
             unmatched: plan.unmatched(members),
             taken_over: None,
+            behind: None,
             listening: None,
             hears_from: 0,
             plan,
@@ -423,7 +427,9 @@ fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut 
                 r.since = Some(now);
             }
             // Nobody watched over devices meanwhile.
-            r.passed_since = None;
+            if judge::counts(r).members > 0 {
+                r.passed_since = None;
+            }
             for d in r.devices.values_mut() {
                 if d.state == DeviceState::TimedOut {
                     d.state = DeviceState::Pending;
@@ -487,6 +493,7 @@ fn advance(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
         let before = (r.status, r.stage, r.since);
         judge::sink(r, now, actions);
         match r.status {
+            Status::Running if r.since.is_none() && r.behind.is_some() => {}
             Status::Running if r.since.is_none() => {
                 // What failed before may be more than this stage allows: then nobody is ordered forward first.
                 judge::stop_if_failing(r, r.stage, true, now, actions);

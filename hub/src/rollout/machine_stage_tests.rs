@@ -129,6 +129,7 @@ fn a_stage_whose_labels_nobody_carries_asks_a_person_and_is_not_skipped() {
         stages: vec![
             Stage {
                 labels: [("line".to_owned(), "z".to_owned())].into(),
+                soak_ms: 1_000,
                 ..Stage::usual("canary", Mode::Active, 100, DEADLINE)
             },
             Stage::usual("all", Mode::Active, 100, DEADLINE),

@@ -472,6 +472,7 @@ impl Device {
             DeviceTopic::Desired => match message::receive::<pb::Desired>(payload) {
                 Ok(desired) => {
                     self.models.desired(&desired, wall(), &mut effects).await;
+                    self.feed(Event::Told).await;
                 }
                 Err(e) => tracing::warn!(device = %self.id, "{e}"),
             },

@@ -72,10 +72,12 @@ impl Store {
     pub async fn paired_losses(&self, pair: &Pair<'_>) -> Result<Vec<PairedRow>> {
         sqlx::query_as(
             "SELECT id, device, from_time, to_time, running_version = $3 AND running = $5 AS beside_champion,
-                coalesce((SELECT bool_or(r.status = 'succeeded') FROM rollouts r
-                    WHERE r.forecaster = $1 AND r.model_version = running_version), true) AS stands_in,
-                steps, running_abs, watching_abs, running_quantile, watching_quantile
-             FROM paired_losses WHERE forecaster = $1 AND watching_version = $2 AND watching = $4 AND received_at >= $6 ORDER BY id",
+                coalesce(tried.accepted, true) AS stands_in, steps, running_abs, watching_abs, running_quantile, watching_quantile
+             FROM paired_losses LEFT JOIN (
+                SELECT model_version, bool_or(status = 'succeeded') OR EXISTS (SELECT FROM rollouts later
+                    WHERE later.forecaster = $1 AND later.previous_version = r.model_version) AS accepted
+                FROM rollouts r WHERE forecaster = $1 GROUP BY model_version) tried ON tried.model_version = running_version
+             WHERE forecaster = $1 AND watching_version = $2 AND watching = $4 AND received_at >= $6 ORDER BY id",
         )
         .bind(pair.forecaster)
         .bind(pair.watching_version)

@@ -127,8 +127,8 @@ pub struct LockedRollout {
     pub newer: Option<i64>,
     /// That one begins with a shadow.
     pub newer_watches: bool,
-    /// One that began before this one is still open.
-    pub older: bool,
+    /// The newest that began before this one and is still open.
+    pub older: Option<i64>,
     /// By the database's clock, the one that all hubs share.
     pub now: DateTime<Utc>,
 }
@@ -340,7 +340,7 @@ impl Store {
             .map_err(failed)?;
         let (newer, newer_watches, older, now) = sqlx::query_as(
             "SELECT n.id, coalesce(n.machine #>> '{plan,stages,0,mode}' = 'shadow', false),
-                EXISTS (SELECT FROM rollouts o WHERE o.forecaster = $1 AND o.id < $2 AND o.finished_at IS NULL), clock_timestamp()
+                (SELECT max(id) FROM rollouts WHERE forecaster = $1 AND id < $2 AND finished_at IS NULL), clock_timestamp()
              FROM (SELECT) always LEFT JOIN LATERAL (SELECT id, machine FROM rollouts WHERE forecaster = $1 AND id > $2
                 ORDER BY id DESC LIMIT 1) n ON true",
         )

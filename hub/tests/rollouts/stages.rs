@@ -1,6 +1,7 @@
 //! Stages on a real PostgreSQL: labelled groups, late joiners, the floor, and two hubs that drive at once.
 
 use fieldcast_hub::rollout::driver::{Driver, Rounds};
+use fieldcast_hub::rollout::overview::overview;
 use fieldcast_hub::rollout::plan::{Mode, Plan, Stage};
 use fieldcast_hub::rollout::state::Operator;
 use fieldcast_store::Store;
@@ -192,6 +193,9 @@ async fn a_newer_shadow_waits_until_the_older_ones_devices_run_the_champion_agai
         let back = order(store, "a").await.unwrap();
         assert_eq!((back.model_version, back.stage()), (1, pb::Stage::Active));
         assert_ne!(order(store, "b").await.unwrap().model_version, 3);
+        let (row, devices) = store.rollout(newer).await.unwrap().unwrap();
+        let waits = overview(&row, &devices, 0).unwrap().waits_for;
+        assert!(waits.contains(&format!("of rollout {older}")), "{waits}");
     }
     obey(store, &names, &mut n).await;
     for _ in 0..2 {
