@@ -25,7 +25,7 @@ use super::numbers::next_above;
 use super::orders::{Model, Order, Writer};
 use super::plan::Mode;
 use super::request::Person;
-use super::rows::{decode, encode, floor_of, report_of, reported};
+use super::rows::{decode, floor_of, report_of, reported};
 use crate::downlink::Downlink;
 use crate::experiment::{self, driver::Seen};
 use crate::signing::Signer;
@@ -377,7 +377,7 @@ impl Driver {
         if matches!(rollout.status, Status::RolledBack | Status::Superseded) {
             locked.depose().await?;
         }
-        let (machine, _) = encode(&rollout);
+        let machine = json!(rollout);
         let asked = !locked.commands.is_empty();
         let updated_at = locked.save(&machine, rollout.status.is_final()).await?;
         locked.commit().await?;

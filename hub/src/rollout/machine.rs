@@ -170,7 +170,8 @@ pub struct Rollout {
     /// Process time before which nothing passes and nobody is late, as devices are still to be heard anew.
     #[serde(default)]
     pub hears_from: i64,
-    /// Devices by name.
+    /// Devices by name; written row by row, not with the rest.
+    #[serde(serialize_with = "super::rows::apart")]
     pub devices: BTreeMap<String, Deployment>,
 }
 

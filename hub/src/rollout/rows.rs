@@ -1,5 +1,7 @@
 //! Rollouts as rows and devices' messages as reports: owns the translation both ways, never a decision.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use fieldcast_features::ForecasterSpec;
 use fieldcast_store::forecasters::ForecasterRow;
@@ -32,12 +34,13 @@ pub async fn prepare<'a>(
     let members = members(forecaster, version, &fleet);
     let number = u64::try_from(version).unwrap_or(0);
     // The database's highest generation is taken under the lock under which orders are given, what devices know in each round.
-    let (machine, devices) = encode(&Rollout::new(plan, number, &members, 0));
+    let rollout = Rollout::new(plan, number, &members, 0);
+    let devices = rollout.devices.iter();
     Ok(NewRollout {
         forecaster,
         model_version: version,
-        machine,
-        devices,
+        machine: json!(rollout),
+        devices: devices.map(|(name, d)| (name.clone(), json!(d))).collect(),
         by: by.to_owned(),
     })
 }
@@ -119,15 +122,12 @@ fn rank(forecaster: &str, version: i64, device: &str) -> u32 {
     u32::from_le_bytes([digest.0[0], digest.0[1], digest.0[2], digest.0[3]])
 }
 
-pub(super) fn encode(rollout: &Rollout) -> (Value, Vec<(String, Value)>) {
-    let devices = rollout
-        .devices
-        .iter()
-        .map(|(name, d)| (name.clone(), json!(d)))
-        .collect();
-    let mut bare = json!(rollout);
-    bare["devices"] = json!({});
-    (bare, devices)
+/// In place of a rollout's devices, which have rows of their own: there may be thousands, and it is written each second.
+pub(super) fn apart<S: serde::Serializer>(
+    _: &BTreeMap<String, Deployment>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_map(std::iter::empty::<((), ())>())
 }
 
 /// A rollout as its rows have it.
