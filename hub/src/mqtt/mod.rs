@@ -147,7 +147,7 @@ pub struct Lanes {
 pub const LANE: usize = 4 * IN_FLIGHT as usize;
 
 /// Capacity that the leader's lane needs, whose messages are small: Mosquitto 2.0 sends hundreds beyond the receive maximum when a fleet
-/// comes.
+/// comes, and nothing sends a state again within minutes.
 pub const LEADERS_LANE: usize = 16_384;
 
 /// Keeps the connection until cancelled. `connections` counts connections on which telemetry is subscribed.

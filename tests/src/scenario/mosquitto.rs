@@ -49,7 +49,7 @@ impl Mosquitto {
         std::fs::write(
             dir.join("mosquitto.conf"),
             format!(
-                "{user}listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_packet_size 600000\nset_tcp_nodelay true\n",
+                "{user}listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_packet_size 600000\nmax_queued_messages 100000\nset_tcp_nodelay true\n",
                 broker.port
             ),
         )?;
