@@ -160,7 +160,7 @@ async fn look_at(
         return Ok(());
     };
     watched.follow(store, now).await?;
-    let pairs = spec.block_steps().saturating_mul(spec.horizon);
+    let pairs = spec.block_pairs();
     let Some(beaten) = judge(&watched.losses, &watched.versions, pairs, rules) else {
         return Ok(());
     };

@@ -41,7 +41,7 @@ impl Blocks {
     pub(super) fn of(spec: &ForecasterSpec) -> Self {
         Self {
             ms: spec.block_ms(),
-            pairs: spec.block_steps().saturating_mul(spec.horizon),
+            pairs: spec.block_pairs(),
         }
     }
 }

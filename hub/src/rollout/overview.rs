@@ -123,11 +123,12 @@ pub fn waits_for(r: &Rollout, id: i64, now: i64) -> String {
         Status::RollingBack => going_back(r),
         Status::Running => match (r.current(), r.since) {
             (Some(stage), Some(since)) => running(r, stage, since, now),
-            _ if r.behind.is_some() => format!(
-                "the devices of rollout {} to run the champion again",
-                r.behind.unwrap_or_default()
-            ),
-            _ => "the hub (`serve`) to begin the stage".into(),
+            _ => match r.behind {
+                Some(older) => {
+                    format!("the devices of rollout {older} to run the champion again")
+                }
+                None => "the hub (`serve`) to begin the stage".into(),
+            },
         },
         Status::Succeeded | Status::RolledBack | Status::Superseded => {
             "nothing: it has ended".into()

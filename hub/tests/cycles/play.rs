@@ -152,7 +152,7 @@ pub fn play(world: &World, history: i64, end: i64) -> Vec<(i64, Beat)> {
         let versions: Vec<i64> = rivals(&past, onset_of_run)
             .map(|b| b.version as i64)
             .collect();
-        let pairs = world.spec.block_steps() * world.spec.horizon;
+        let pairs = world.spec.block_pairs();
         let beaten = beaten(&losses, &versions, pairs, &rules);
         if let Some(found) = &beaten {
             let onset = (found.verdict.onset - world.start) / DAY_MS;

@@ -194,9 +194,14 @@ impl ForecasterSpec {
     }
 
     /// The same in steps of the grid.
-    #[must_use]
-    pub fn block_steps(&self) -> usize {
+    fn block_steps(&self) -> usize {
         self.horizon.max(self.season_steps())
+    }
+
+    /// Pairs of a forecast's step and its actual value in such a block, at most.
+    #[must_use]
+    pub fn block_pairs(&self) -> usize {
+        self.block_steps().saturating_mul(self.horizon)
     }
 
     /// Steps of one season: as configured, or a day (a week for periods of a day and more).
