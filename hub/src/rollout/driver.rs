@@ -283,16 +283,16 @@ impl Driver {
             (Some(known), Some(_)) => known.whole,
             _ => Instant::now(),
         };
-        let before = match known {
+        let mut rollout = match known {
             Some(known) => known.rollout,
             None => {
                 let devices = locked.deployments().await?;
                 decode(&locked.row, &devices, &fleet)?
             }
         };
-        let mut rollout = before.clone();
+        let before = rollout.head();
         // A shadow is to watch beside the champion.
-        let older = locked.older.filter(|_| before.begins_in_shadow());
+        let older = locked.older.filter(|_| rollout.begins_in_shadow());
         rollout.behind = older.map(u64::try_from).transpose()?;
         rollout.generation = rollout.generation.max(u64::try_from(locked.highest)?);
         let now = locked.now;
@@ -329,7 +329,11 @@ impl Driver {
         for event in events.into_iter().chain([Event::Tick]) {
             actions.extend(step(&mut rollout, event, at));
         }
-        if rollout == before && locked.commands.is_empty() {
+        let moved = rollout.devices.changed();
+        let moved: Vec<(String, Value)> = moved.map(|(n, d)| (n.clone(), json!(d))).collect();
+        rollout.devices.now_stored();
+        let same = moved.is_empty() && rollout.head() == before;
+        if same && locked.commands.is_empty() {
             let updated_at = row.updated_at;
             keep.insert(
                 row.id,
@@ -370,9 +374,6 @@ impl Driver {
             orders.insert(device.clone(), order);
         }
         give(&mut locked, &orders).await?;
-        let moved = rollout.devices.iter();
-        let moved = moved.filter(|(name, d)| before.devices.get(*name) != Some(*d));
-        let moved: Vec<(String, Value)> = moved.map(|(n, d)| (n.clone(), json!(d))).collect();
         locked.save_devices(&moved).await?;
         if matches!(rollout.status, Status::RolledBack | Status::Superseded) {
             locked.depose().await?;

@@ -22,9 +22,8 @@ pub fn listening(r: &mut Rollout, since: Option<i64>, now: i64) {
             r.since = Some(r.hears_from);
         }
         r.passed_since = None;
-        for d in r.devices.values_mut() {
-            d.restart_clock(r.hears_from);
-        }
+        let from = r.hears_from;
+        r.devices.change(|_| true, |_, d| d.restart_clock(from));
     } else if r.hears_from == i64::MAX {
         r.hears_from = now;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::machine::{Action, DeviceState, Rollout, Status, go_back};
+use super::machine::{Action, Deployment, DeviceState, Rollout, Status, go_back};
 use super::plan::{Mode, Need, Proof, Stage};
 use super::state::Evidence;
 
@@ -265,19 +265,20 @@ pub(super) fn stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
 /// Connected devices that had their time and did not settle.
 fn time_out(r: &mut Rollout, stage: &Stage, now: i64) {
     let index = r.stage;
-    for d in r.devices.values_mut() {
+    let too_late = |d: &Deployment| {
         let shadowing = stage.mode == Mode::Shadow && d.state == DeviceState::Shadowing;
         let late = d.online && d.waited(now) >= stage.deadline_ms;
-        if late && d.stages.contains(&index) && !shadowing && !d.settled() {
-            d.reason = format!(
-                "connected for {} s, and still {} in stage {}",
-                d.waited(now) / 1_000,
-                d.state.as_str(),
-                stage.name
-            );
-            d.state = DeviceState::TimedOut;
-        }
-    }
+        late && d.stages.contains(&index) && !shadowing && !d.settled()
+    };
+    r.devices.change(too_late, |_, d| {
+        d.reason = format!(
+            "connected for {} s, and still {} in stage {}",
+            d.waited(now) / 1_000,
+            d.state.as_str(),
+            stage.name
+        );
+        d.state = DeviceState::TimedOut;
+    });
 }
 
 /// The devices are well: what does the evidence say, and has the stage been well for long enough?

@@ -24,10 +24,9 @@
 //!   (by way of rolling_back where devices got the version active and the newer one begins in shadow)
 //! ```
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
+use super::devices::Devices;
 pub use super::hearing::listening;
 use super::judge;
 use super::numbers::next_above;
@@ -170,9 +169,9 @@ pub struct Rollout {
     /// Process time before which nothing passes and nobody is late, as devices are still to be heard anew.
     #[serde(default)]
     pub hears_from: i64,
-    /// Devices by name; written row by row, not with the rest.
-    #[serde(serialize_with = "super::rows::apart")]
-    pub devices: BTreeMap<String, Deployment>,
+    /// Devices by name; they have rows of their own.
+    #[serde(skip)]
+    pub devices: Devices,
 }
 
 impl Rollout {
@@ -235,6 +234,15 @@ impl Rollout {
             && self.current().is_some_and(|s| s.mode == Mode::Shadow)
     }
 
+    /// All but the devices.
+    #[must_use]
+    pub fn head(&mut self) -> Self {
+        let devices = std::mem::take(&mut self.devices);
+        let head = self.clone();
+        self.devices = devices;
+        head
+    }
+
     /// What devices are ordered that go back; none: no model.
     #[must_use]
     pub fn back_to(&self) -> Option<u64> {
@@ -262,6 +270,11 @@ impl Deployment {
 
     pub(super) fn settled(&self) -> bool {
         self.state.failed() || matches!(self.state, DeviceState::Healthy | DeviceState::Superseded)
+    }
+
+    /// It was ordered something, and by nobody else since.
+    fn obeys(&self) -> bool {
+        self.generation > 0 && self.state != DeviceState::Superseded
     }
 
     fn set_online(&mut self, online: bool, now: i64) {
@@ -431,12 +444,13 @@ fn operator(r: &mut Rollout, what: Operator, who: &str, now: i64, actions: &mut 
             if judge::counts(r).members > 0 {
                 r.passed_since = None;
             }
-            for d in r.devices.values_mut() {
+            let again = |_: &str, d: &mut Deployment| {
                 if d.state == DeviceState::TimedOut {
                     d.state = DeviceState::Pending;
                 }
                 d.restart_clock(now);
-            }
+            };
+            r.devices.change(|_| true, again);
         }
         Operator::Approve => r.set(Status::Running, format!("approved by {who}")),
         Operator::Abort => go_back(r, &format!("aborted by {who}"), now, actions),
@@ -454,12 +468,11 @@ fn supersede(r: &mut Rollout, id: u64, watches: bool, now: i64, actions: &mut Ve
         }
         return;
     }
-    for d in r.devices.values_mut() {
-        if !d.state.failed() && d.state != DeviceState::Healthy {
-            d.state = DeviceState::Superseded;
-            d.reason = format!("rollout {id} took over");
-        }
-    }
+    let way = |d: &Deployment| !d.state.failed() && d.state != DeviceState::Healthy;
+    r.devices.change(way, |_, d| {
+        d.state = DeviceState::Superseded;
+        d.reason = format!("rollout {id} took over");
+    });
     r.set(Status::Superseded, format!("rollout {id} took over"));
 }
 
@@ -469,20 +482,18 @@ pub(super) fn go_back(r: &mut Rollout, reason: &str, now: i64, actions: &mut Vec
     r.passed_since = None;
     r.generation += 1;
     let (generation, to) = (r.generation, r.back_to());
-    for (name, d) in &mut r.devices {
-        if d.generation > 0 && d.state != DeviceState::Superseded {
-            d.generation = generation;
-            d.back = false;
-            if !d.state.failed() {
-                d.reason = reason.to_owned();
-            }
-            actions.push(Action::OrderBack {
-                device: name.clone(),
-                to,
-                generation,
-            });
+    r.devices.change(Deployment::obeys, |name, d| {
+        d.generation = generation;
+        d.back = false;
+        if !d.state.failed() {
+            d.reason = reason.to_owned();
         }
-    }
+        actions.push(Action::OrderBack {
+            device: name.to_owned(),
+            to,
+            generation,
+        });
+    });
 }
 
 fn advance(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
@@ -529,10 +540,8 @@ fn begin_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
     r.generation += 1;
     let (generation, index) = (r.generation, r.stage);
     let mut ordered = 0;
-    for (name, d) in &mut r.devices {
-        if d.settled() || !d.stages.contains(&index) {
-            continue;
-        }
+    let due = |d: &Deployment| !d.settled() && d.stages.contains(&index);
+    r.devices.change(due, |name, d| {
         d.state = DeviceState::Pending;
         d.reason = format!("ordered in stage {}", stage.name);
         d.generation = generation;
@@ -540,11 +549,11 @@ fn begin_stage(r: &mut Rollout, now: i64, actions: &mut Vec<Action>) {
         d.restart_clock(now);
         ordered += 1;
         actions.push(Action::Order {
-            device: name.clone(),
+            device: name.to_owned(),
             mode: stage.mode,
             generation,
         });
-    }
+    });
     // Who is in it has shown itself in an earlier stage: there is nothing new to wait for.
     r.passed_since = (ordered == 0).then_some(now - stage.soak_ms);
     r.reason = format!("stage {} began", stage.name);
@@ -569,22 +578,13 @@ fn finish_back(r: &mut Rollout, now: i64) {
         .since
         .zip(r.current())
         .is_some_and(|(t, s)| now - t >= s.deadline_ms);
-    let open = r
-        .devices
-        .values()
-        .any(|d| d.generation > 0 && d.state != DeviceState::Superseded && d.online && !d.back);
+    let open = r.devices.values().any(|d| d.obeys() && d.online && !d.back);
     if open && !overdue {
         return;
     }
-    for d in r
-        .devices
-        .values_mut()
-        .filter(|d| d.generation > 0 && d.back)
-    {
-        if !d.state.failed() && d.state != DeviceState::Superseded {
-            d.state = DeviceState::RolledBack;
-        }
-    }
+    let back = |d: &Deployment| d.obeys() && d.back && !d.state.failed();
+    r.devices
+        .change(back, |_, d| d.state = DeviceState::RolledBack);
     let reason = r.reason.clone();
     let end = match r.taken_over {
         Some(_) => Status::Superseded,

@@ -285,9 +285,13 @@ proptest! {
         let first = step(&mut r, Event::Tick, now);
         told.take(&r, &first)?;
         for h in &happenings {
+            r.devices.now_stored();
             let before = r.clone();
             let actions = play(&mut r, &mut now, h);
             told.take(&r, &actions)?;
+            let changed: Vec<&String> = r.devices.changed().map(|(name, _)| name).collect();
+            let differ = r.devices.iter().filter(|(name, d)| before.devices[*name] != **d);
+            prop_assert_eq!(changed, differ.map(|(name, _)| name).collect::<Vec<_>>());
             if before.status.is_final() {
                 prop_assert_eq!(&before, &r, "a final state changed");
                 prop_assert!(actions.is_empty());

@@ -1,5 +1,6 @@
 //! Rollouts: owns how a model version reaches devices and how it comes back, never how it was made.
 
+pub mod devices;
 pub mod driver;
 mod evidence;
 mod hearing;

@@ -1,15 +1,15 @@
 //! Rollouts as rows and devices' messages as reports: owns the translation both ways, never a decision.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result};
 use fieldcast_features::ForecasterSpec;
 use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::rollouts::{DeploymentRow, FleetRow, NewRollout, RolloutRow};
 use fieldcast_store::{Store, StoreError};
 use fieldcast_wire::{Sha256, message, pb};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+use super::devices::Devices;
 use super::machine::{Deployment, DeviceState, Evidence, Report, Rollout};
 use super::plan::{Member, Plan};
 use super::policy::{Kind, Policy};
@@ -122,14 +122,6 @@ fn rank(forecaster: &str, version: i64, device: &str) -> u32 {
     u32::from_le_bytes([digest.0[0], digest.0[1], digest.0[2], digest.0[3]])
 }
 
-/// In place of a rollout's devices, which have rows of their own: there may be thousands, and it is written each second.
-pub(super) fn apart<S: serde::Serializer>(
-    _: &BTreeMap<String, Deployment>,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    to.collect_map(std::iter::empty::<((), ())>())
-}
-
 /// A rollout as its rows have it.
 ///
 /// # Errors
@@ -139,11 +131,12 @@ pub fn read(row: &RolloutRow, deployments: &[DeploymentRow]) -> Result<Rollout> 
         serde_json::from_value(row.machine.clone()).context("read the rollout's state")?;
     rollout.version = u64::try_from(row.model_version)?;
     rollout.previous = row.previous_version.map(u64::try_from).transpose()?;
-    for row in deployments {
-        let device: Deployment =
-            serde_json::from_value(row.machine.clone()).context("read a deployment's state")?;
-        rollout.devices.insert(row.device.clone(), device);
-    }
+    let device = |row: &DeploymentRow| {
+        let device = Deployment::deserialize(&row.machine).context("read a deployment's state")?;
+        Ok((row.device.clone(), device))
+    };
+    let stored: Result<Devices> = deployments.iter().map(device).collect();
+    rollout.devices = stored?;
     Ok(rollout)
 }
 
