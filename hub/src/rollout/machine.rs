@@ -170,7 +170,7 @@ pub struct Rollout {
     #[serde(default)]
     pub hears_from: i64,
     /// Devices by name; they have rows of their own.
-    #[serde(skip)]
+    #[serde(skip_deserializing, serialize_with = "super::devices::apart")]
     pub devices: Devices,
 }
 
