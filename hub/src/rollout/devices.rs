@@ -19,9 +19,7 @@ impl Devices {
     /// A device to be changed.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Deployment> {
         let device = self.all.get_mut(name)?;
-        if !self.stored.contains_key(name) {
-            self.stored.insert(name.to_owned(), device.clone());
-        }
+        remember(&mut self.stored, name, device);
         Some(device)
     }
 
@@ -32,9 +30,7 @@ impl Devices {
         mut how: impl FnMut(&str, &mut Deployment),
     ) {
         for (name, device) in self.all.iter_mut().filter(|(_, d)| which(d)) {
-            if !self.stored.contains_key(name) {
-                self.stored.insert(name.clone(), device.clone());
-            }
+            remember(&mut self.stored, name, device);
             how(name, device);
         }
     }
@@ -51,6 +47,12 @@ impl Devices {
     /// All are stored as they are.
     pub fn now_stored(&mut self) {
         self.stored.clear();
+    }
+}
+
+fn remember(stored: &mut BTreeMap<String, Deployment>, name: &str, device: &Deployment) {
+    if !stored.contains_key(name) {
+        stored.insert(name.to_owned(), device.clone());
     }
 }
 

@@ -331,6 +331,7 @@ impl Driver {
         }
         let moved = rollout.devices.changed();
         let moved: Vec<(String, Value)> = moved.map(|(n, d)| (n.clone(), json!(d))).collect();
+        // They are about to be: whatever fails below drops the rollout, and all is read anew.
         rollout.devices.now_stored();
         let same = moved.is_empty() && rollout.head() == before;
         if same && locked.commands.is_empty() {

@@ -235,8 +235,7 @@ impl Rollout {
     }
 
     /// All but the devices.
-    #[must_use]
-    pub fn head(&mut self) -> Self {
+    pub(super) fn head(&mut self) -> Self {
         let devices = std::mem::take(&mut self.devices);
         let head = self.clone();
         self.devices = devices;

@@ -275,13 +275,14 @@ impl Device {
 
     async fn carry_out(&mut self, effects: Vec<Effect>) {
         let mut dies = false;
+        let mut records = false;
         for effect in effects {
             match effect {
                 Effect::Ask(request) => {
                     self.publish(DeviceTopic::Blob, false, message::encode(&request));
                 }
-                // It goes with the next batch, as on a device.
                 Effect::Record(body) => {
+                    records = true;
                     let now = self.now();
                     self.buffer.push(body, now);
                 }
@@ -302,6 +303,9 @@ impl Device {
             self.models.restarted(wall(), &mut effects).await;
             effects.retain(|e| !matches!(e, Effect::Die));
             Box::pin(self.carry_out(effects)).await;
+        } else if records && self.online {
+            let now = self.now();
+            Box::pin(self.seal(now)).await;
         }
         if std::mem::take(&mut self.models.changed) {
             self.send_state();

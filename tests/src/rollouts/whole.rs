@@ -79,6 +79,12 @@ pub(super) fn measure(bed: &mut Bed, scale: Scale) -> Result<()> {
     if !reason.starts_with("succeeded") {
         bail!("the rollout did not succeed: {reason}");
     }
+    let arrived = bed.healthy(FORECASTER, 2)?;
+    if arrived < before {
+        bail!(
+            "only {arrived} of {before} connected devices run version 2: what was used is not that of a whole rollout"
+        );
+    }
     say(bed, scale, "during the rollout")?;
     // What the same fleet takes at rest grows with its tables: the rollout lies between two halves of it.
     let rest = resting.and(rest(bed, scale)?);
