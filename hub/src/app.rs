@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, HUB_USER};
+use crate::broker::Broker;
 use crate::config::{Config, ServeConfig};
 use crate::downlink::Downlink;
 use crate::events::HubEvent;
@@ -94,7 +94,7 @@ pub struct Running {
 
 /// What the data path begins with once there is a database.
 struct Waiting {
-    link: Link,
+    site_broker: mqtt::Broker,
     out: mpsc::Receiver<out::Message>,
     prepared: watch::Sender<bool>,
     leads: watch::Sender<bool>,
@@ -115,7 +115,7 @@ pub async fn start(
     let signer = Arc::new(Signer::open(&config.keys_dir())?);
     let database = Database::open(config).await?;
     let store = database.store().clone();
-    let (broker, broker_url, link) = match broker(config, serve, &store).await {
+    let (broker, broker_url, site_broker) = match broker(config, serve, &store).await {
         Ok(found) => found,
         Err(error) => {
             database.close().await?;
@@ -134,13 +134,9 @@ pub async fn start(
             () = keeper.1.cancelled() => {}
         }
     });
-    let mut downlink = Downlink::new(&config.site, store.clone(), Arc::clone(&signer));
-    if let Some(broker) = &broker {
-        downlink = downlink.beside(broker.direct.clone());
-    }
     let hub = Hub {
         config: config.clone(),
-        downlink,
+        downlink: Downlink::new(&config.site, store.clone(), Arc::clone(&signer)),
         store,
         signer,
         events,
@@ -154,7 +150,7 @@ pub async fn start(
         broker_url,
         broker,
         waiting: Some(Waiting {
-            link,
+            site_broker,
             out: out_rx,
             prepared: prepared_tx,
             leads: leads_tx,
@@ -169,7 +165,7 @@ async fn broker(
     config: &Config,
     serve: &ServeConfig,
     store: &Store,
-) -> Result<(Option<Broker>, String, Link)> {
+) -> Result<(Option<Broker>, String, mqtt::Broker)> {
     let Some(url) = &serve.broker else {
         let broker = Broker::start(
             serve.broker_listen,
@@ -178,14 +174,9 @@ async fn broker(
             serve.broker_connections,
         )
         .await?;
-        let link = Link {
-            host: broker.address.ip().to_string(),
-            port: broker.address.port(),
-            tls: None,
-            login: Some((HUB_USER.to_owned(), broker.password.clone())),
-        };
         let url = format!("mqtt://{}", broker.address);
-        return Ok((Some(broker), url, link));
+        let within = broker.direct.clone().into();
+        return Ok((Some(broker), url, within));
     };
     let link = Link::parse(url, serve.broker_ca.clone())?;
     if let Some(tls) = &link.tls {
@@ -194,7 +185,7 @@ async fn broker(
     }
     let scheme = if link.tls.is_some() { "mqtts" } else { "mqtt" };
     let url = format!("{scheme}://{}:{}", link.host, link.port);
-    Ok((None, url, link))
+    Ok((None, url, link.into()))
 }
 
 /// Migrates and checks that the keys are the database's; waits with backoff for a database that is away. Answers the
@@ -274,7 +265,7 @@ impl Running {
         let client_id = format!("fieldcast-hub-{}", uuid::Uuid::new_v4().simple());
         let tasks = &mut self.tasks;
         tasks.spawn(mqtt::run(
-            waiting.link,
+            waiting.site_broker,
             client_id,
             downlink.clone(),
             lanes,

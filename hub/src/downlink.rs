@@ -1,4 +1,4 @@
-//! What goes down to devices and out to consumers: owns publishing through the present connection, never what to say.
+//! What goes down to devices and out to consumers: owns publishing by the present way to the broker, never what to say.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +9,10 @@ use fieldcast_bundle::Kind;
 use fieldcast_store::Store;
 use fieldcast_store::commands::CommandRow;
 use fieldcast_wire::{DeviceId, DeviceTopic, SiteId, Topics, message, pb};
-use rumqttc::v5::AsyncClient;
+use prost::bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
 
-use crate::broker::Direct;
+use crate::mqtt::Way;
 use crate::signing::Signer;
 
 /// Devices whose orders are read at once.
@@ -22,8 +22,7 @@ const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
 /// Handle for publishing; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Downlink {
-    client: Arc<Mutex<Option<AsyncClient>>>,
-    direct: Option<Direct>,
+    way: Arc<Mutex<Option<Way>>>,
     topics: Topics,
     site: SiteId,
     /// What a device shall do is read and published by one at a time: what was read before never follows what was read after.
@@ -33,12 +32,11 @@ pub struct Downlink {
 }
 
 impl Downlink {
-    /// A handle that has no connection yet.
+    /// A handle that has no way to the broker yet.
     #[must_use]
     pub fn new(site: &SiteId, store: Store, signer: Arc<Signer>) -> Self {
         Self {
-            client: Arc::default(),
-            direct: None,
+            way: Arc::default(),
             topics: Topics::new(site),
             site: site.clone(),
             orders: Arc::default(),
@@ -47,57 +45,60 @@ impl Downlink {
         }
     }
 
-    /// Publishes within the process of the broker that the connection is to.
-    #[must_use]
-    pub fn beside(mut self, broker: Direct) -> Self {
-        self.direct = Some(broker);
-        self
-    }
-
     /// Topic names of the site.
     #[must_use]
     pub fn topics(&self) -> &Topics {
         &self.topics
     }
 
-    /// The present connection, or none.
-    pub(crate) fn set_client(&self, client: Option<AsyncClient>) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+    /// The present way to the broker, or none.
+    pub(crate) fn set_way(&self, way: Option<Way>) {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
     }
 
-    fn client(&self) -> Result<AsyncClient> {
-        let client = self
-            .client
+    fn way(&self) -> Result<Way> {
+        let way = self
+            .way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        client.context("publish: there is no connection to the broker; it is made again by itself")
+        way.context("publish: there is no connection to the broker; it is made again by itself, or the log says what to do")
     }
 
     /// Whether there is a connection.
     #[must_use]
     pub fn connected(&self) -> bool {
-        self.client().is_ok()
+        self.way().is_ok()
     }
 
     /// Publishes with QoS 1.
     ///
     /// # Errors
     /// No connection, or it takes nothing for ten seconds.
-    pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) -> Result<()> {
-        let client = self.client()?;
-        if let Some(broker) = &self.direct {
-            return broker.publish(topic, payload, retain).await;
+    pub async fn publish(
+        &self,
+        topic: &str,
+        payload: impl Into<Bytes>,
+        retain: bool,
+    ) -> Result<()> {
+        match self.way()? {
+            Way::Within(broker, _) => broker.publish(topic, payload, retain).await,
+            Way::Connection(client) => {
+                let publish = client.publish(topic, QoS::AtLeastOnce, retain, payload);
+                within(&format!("publish on {topic}"), publish).await
+            }
         }
-        let publish = client.publish(topic, QoS::AtLeastOnce, retain, payload);
-        within(&format!("publish on {topic}"), publish).await
     }
 
     /// Asks for topics, all at once; the connection ends where the broker refuses one.
     pub(crate) async fn subscribe(&self, filters: impl IntoIterator<Item = String>) -> Result<()> {
-        let filters = filters.into_iter().map(crate::mqtt::filter);
-        let asked = self.client()?;
-        within("subscribe", asked.subscribe_many(filters)).await
+        match self.way()? {
+            Way::Within(_, leader) => leader.subscribe(filters).await,
+            Way::Connection(client) => {
+                let filters = filters.into_iter().map(crate::mqtt::filter);
+                within("subscribe", client.subscribe_many(filters)).await
+            }
+        }
     }
 
     /// Gives topics up.
@@ -105,9 +106,13 @@ impl Downlink {
         &self,
         filters: impl IntoIterator<Item = String>,
     ) -> Result<()> {
-        let client = self.client()?;
-        for filter in filters {
-            within("unsubscribe", client.unsubscribe(filter)).await?;
+        match self.way()? {
+            Way::Within(_, leader) => leader.unsubscribe(filters).await,
+            Way::Connection(client) => {
+                for filter in filters {
+                    within("unsubscribe", client.unsubscribe(filter)).await?;
+                }
+            }
         }
         Ok(())
     }

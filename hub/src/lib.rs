@@ -7,7 +7,6 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
-mod door;
 pub mod downlink;
 pub mod drift;
 pub mod events;

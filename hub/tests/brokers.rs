@@ -6,24 +6,24 @@
     reason = "tests"
 )]
 
+#[path = "support/other_broker.rs"]
+mod other_broker;
 mod support;
 #[path = "support/tls_broker.rs"]
 mod tls_broker;
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldcast_hub::broker::{Broker, HUB_USER};
+use fieldcast_hub::broker::Broker;
 use fieldcast_hub::downlink::Downlink;
 use fieldcast_hub::ingest::{self, Ingestor, out};
 use fieldcast_hub::leader::{self, Desk};
 use fieldcast_hub::mqtt::{self, LANE, LEADERS_LANE, Lanes, Link};
 use fieldcast_hub::signing::Signer;
 use fieldcast_wire::{DeviceTopic, SiteId, Topics, message, pb};
-use mqtt5::broker::MqttBroker;
-use mqtt5::broker::config::{BrokerConfig, StorageConfig};
+use other_broker::Reading;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, RetainForwardRule};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -41,14 +41,10 @@ fn site() -> SiteId {
     SiteId::new("s").unwrap()
 }
 
-/// The hub's data path on a link, as `serve` wires it.
-async fn hub(bed: &Bed, link: Link, end: &CancellationToken) -> Downlink {
-    hub_of(bed, &site(), link, end).await
-}
-
-async fn hub_of(bed: &Bed, site: &SiteId, link: Link, end: &CancellationToken) -> Downlink {
+/// The hub's data path at a broker, as `serve` wires it.
+async fn hub(bed: &Bed, broker: impl Into<mqtt::Broker>, end: &CancellationToken) -> Downlink {
     let signer = Arc::new(Signer::open(&bed.dir.path().join("keys")).unwrap());
-    let downlink = Downlink::new(site, bed.store.clone(), signer);
+    let downlink = Downlink::new(&site(), bed.store.clone(), signer);
     let (events, _) = broadcast::channel(16);
     let (leads_tx, leads) = watch::channel(false);
     let (connected, connections) = watch::channel(0);
@@ -68,7 +64,7 @@ async fn hub_of(bed: &Bed, site: &SiteId, link: Link, end: &CancellationToken) -
         leader: leader_tx,
     };
     tokio::spawn(mqtt::run(
-        link,
+        broker.into(),
         format!("hub-{}", uuid::Uuid::new_v4()),
         downlink.clone(),
         lanes,
@@ -181,30 +177,27 @@ async fn the_data_path(bed: &Bed, address: SocketAddr, token: &str) {
     }
 }
 
-/// The embedded broker, and the hub's way to it.
-async fn listening(bed: &Bed) -> (Broker, Link) {
+/// The embedded broker.
+async fn listening(bed: &Bed) -> Broker {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let broker = Broker::start(listen, &site(), bed.store.clone(), 100)
+    Broker::start(listen, &site(), bed.store.clone(), 100)
         .await
-        .unwrap();
-    let link = Link {
-        host: broker.address.ip().to_string(),
-        port: broker.address.port(),
-        tls: None,
-        login: Some((HUB_USER.to_owned(), broker.password.clone())),
-    };
-    (broker, link)
+        .unwrap()
 }
 
-/// The embedded broker, and a hub on it that leads.
-async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
-    let (broker, link) = listening(bed).await;
-    let downlink = hub(bed, link, end).await;
+async fn connected(downlink: &Downlink) {
     let until = deadline();
     while !downlink.connected() {
         assert!(std::time::Instant::now() < until, "not connected");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The embedded broker, and a hub on it that leads.
+async fn embedded(bed: &Bed, end: &CancellationToken) -> Broker {
+    let broker = listening(bed).await;
+    let downlink = hub(bed, broker.direct.clone(), end).await;
+    connected(&downlink).await;
     broker
 }
 
@@ -221,28 +214,11 @@ fn sync(topics: &Topics) -> (String, Vec<u8>) {
     (topic, message::encode(&sync))
 }
 
-/// A broker that is not the hub's own, and keeps nothing; ends when what is returned with its address is awaited.
-async fn other_broker(shared_subscriptions: bool) -> (SocketAddr, impl Future<Output = ()>) {
-    let mut config = BrokerConfig::default()
-        .with_bind_address("127.0.0.1:0".parse::<SocketAddr>().unwrap())
-        .with_max_packet_size(1 << 20);
-    config.storage_config = StorageConfig::default().with_persistence(false);
-    config.shared_subscription_available = shared_subscriptions;
-    let mut broker = MqttBroker::with_config(config).await.unwrap();
-    let (address, shutdown) = (broker.local_addr().unwrap(), broker.shutdown_handle());
-    let running = tokio::spawn(async move { broker.run().await });
-    let stop = async move {
-        shutdown.shutdown();
-        running.await.unwrap().unwrap();
-    };
-    (address, stop)
-}
-
 #[tokio::test]
 async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_once() {
     let bed = bed().await;
     add_device(&bed.store, "a", None).await;
-    let (address, stop) = other_broker(false).await;
+    let (address, stop) = other_broker::start(Reading::Unshared).await;
     let (end, log) = (CancellationToken::new(), Log::capture());
     let mark = log.mark();
     let link = Link::parse(&format!("mqtt://{address}"), None).unwrap();
@@ -250,10 +226,8 @@ async fn two_hubs_on_a_broker_without_shared_subscriptions_store_each_reading_on
         hub(&bed, link.clone(), &end).await,
         hub(&bed, link, &end).await,
     ];
-    let until = deadline();
-    while !hubs.iter().all(Downlink::connected) {
-        assert!(std::time::Instant::now() < until, "not connected");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    for hub in &hubs {
+        connected(hub).await;
     }
     log.says(mark, "each hub of this site reads everything")
         .await;
@@ -294,7 +268,7 @@ async fn a_leader_that_loses_its_broker_lets_a_hub_lead_that_has_one() {
     let bed = bed().await;
     add_device(&bed.store, "a", Some("secret")).await;
     let (end, log) = (CancellationToken::new(), Log::capture());
-    let (address, stop) = other_broker(true).await;
+    let (address, stop) = other_broker::start(Reading::Shared).await;
     let mark = log.mark();
     let link = Link::parse(&format!("mqtt://{address}"), None).unwrap();
     hub(&bed, link, &end).await;
@@ -435,7 +409,7 @@ async fn over_the_embedded_broker_only_the_device_itself_gets_in() {
 #[tokio::test]
 async fn what_a_name_makes_no_topic_of_is_not_published() {
     let bed = bed().await;
-    let (broker, _link) = listening(&bed).await;
+    let broker = listening(&bed).await;
     for name in ["#", "+", "a/#", "\0"] {
         let topic = format!("fieldcast/v1/site/out/a/forecast/{name}");
         let refused = broker.direct.publish(&topic, Vec::new(), false).await;
@@ -455,15 +429,28 @@ async fn a_hub_whose_subscription_is_refused_is_not_connected_and_says_why() {
     let bed = bed().await;
     let log = Log::capture();
     let end = CancellationToken::new();
-    let (broker, link) = listening(&bed).await;
-    // The broker of one site does not let the hub of another read.
-    let other = SiteId::new("other").unwrap();
+    let (address, stop) = other_broker::start(Reading::Refused).await;
+    let link = Link::parse(&format!("mqtt://{address}"), None).unwrap();
     let mark = log.mark();
-    let downlink = hub_of(&bed, &other, link, &end).await;
+    let downlink = hub(&bed, link, &end).await;
     log.says(mark, "let the hub's user read it").await;
     assert!(!downlink.connected());
     end.cancel();
+    stop.await;
+}
+
+#[tokio::test]
+async fn a_hub_whose_own_broker_has_ended_is_not_connected_and_says_so() {
+    let bed = bed().await;
+    let (end, log) = (CancellationToken::new(), Log::capture());
+    let broker = listening(&bed).await;
+    let downlink = hub(&bed, broker.direct.clone(), &end).await;
+    connected(&downlink).await;
+    let mark = log.mark();
     broker.stop().await;
+    log.says(mark, "this hub hears no device").await;
+    assert!(!downlink.connected());
+    end.cancel();
 }
 
 #[tokio::test]
@@ -488,9 +475,7 @@ async fn a_device_that_comes_while_the_database_is_away_is_told_its_orders_witho
         Event::Incoming(Packet::SubAck(_))
     ) {}
     let mark = log.mark();
-    let pid = bed.cluster.pid().unwrap().to_string();
-    let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
-    assert!(killed.success());
+    support::kill_database(&bed);
     let sync = sync(&topics);
     let told = tokio::spawn(async move { answer(&mut events, &desired, &a, &[sync]).await });
     log.says(mark, "orders not sent to devices that came; trying again")
@@ -515,9 +500,7 @@ async fn json_readings_wait_for_a_database_that_is_away() {
         Event::Incoming(Packet::ConnAck(_))
     ) {}
     let mark = log.mark();
-    let pid = bed.cluster.pid().unwrap().to_string();
-    let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
-    assert!(killed.success());
+    support::kill_database(&bed);
     let topics = Topics::new(&site());
     let topic = topics.device(&device("a"), DeviceTopic::Json);
     let receipts = topics.device(&device("a"), DeviceTopic::JsonReceipt);

@@ -279,7 +279,7 @@ async fn consumers_are_let_in_at_the_embedded_broker() {
         events.poll().await.is_err()
     };
     // A device's or a hub's session is not for the taking.
-    for (client, token) in [("any", "wrong"), ("a", token), ("fieldcast-hub-1", token)] {
+    for (client, token) in [("any", "wrong"), ("a", token), ("hub:leader", token)] {
         assert!(
             kept_out(options(client, token)).await,
             "{client} with {token}"
@@ -339,9 +339,7 @@ async fn a_push_that_is_not_stored_says_whose_fault_it_is() {
     support::psql(&bed, "ALTER TABLE json_readings RENAME TO gone");
     assert!(push("a", good, 500).await.contains("defect"));
     support::psql(&bed, "ALTER TABLE gone RENAME TO json_readings");
-    let pid = bed.cluster.pid().unwrap().to_string();
-    let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
-    assert!(killed.success());
+    support::kill_database(&bed);
     assert!(push("a", good, 503).await.contains("PostgreSQL"));
     hub.stop().await;
 }

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS")]
     broker_listen: SocketAddr,
     /// Connections that the embedded broker takes.
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     broker_connections: u32,
     /// A broker to use instead of the embedded one: mqtt://user:password@host:port or mqtts://...
     #[arg(long, value_name = "URL")]

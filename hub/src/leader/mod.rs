@@ -26,7 +26,7 @@ use refusals::{Refusal, Refusals, one_each};
 use crate::downlink::Downlink;
 use crate::events::HubEvent;
 use crate::ingest::{self, out};
-use crate::mqtt::Delivery;
+use crate::mqtt::{Delivery, LEADERS_LANE};
 
 pub use decoded::state as state_json;
 pub use elect::elect;
@@ -128,7 +128,8 @@ type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
 /// what a hub that dies had waiting is retained by the broker, or said again by its device.
 pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: CancellationToken) {
     let (asked, requests) = mpsc::channel(256);
-    let (said, states) = mpsc::channel(WAITING);
+    // Whoever takes over gets those of the whole fleet at once.
+    let (said, states) = mpsc::channel(LEADERS_LANE);
     let (refusals, refused) = Refusals::new();
     let newcomers = Arc::new(Newcomers::default());
     let mut tasks = JoinSet::new();

@@ -1,6 +1,7 @@
-//! The hub's MQTT connection: owns connecting, subscribing and handing messages over, never decodes a payload.
+//! The hub's way to the broker: owns connecting, subscribing and handing messages over, never decodes a payload.
 
 mod offer;
+mod within;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::{Direct, Subscriber};
 use crate::downlink::Downlink;
 use crate::tls::{Tls, explain};
 
@@ -24,6 +26,36 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// An event loop that says nothing for so long (not even a ping) is thrown away.
 const SILENCE: Duration = Duration::from_secs(60);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// The broker of a site.
+#[derive(Debug, Clone)]
+pub enum Broker {
+    /// The hub's own, in its process.
+    Within(Direct),
+    /// Another.
+    At(Link),
+}
+
+impl From<Link> for Broker {
+    fn from(link: Link) -> Self {
+        Self::At(link)
+    }
+}
+
+impl From<Direct> for Broker {
+    fn from(direct: Direct) -> Self {
+        Self::Within(direct)
+    }
+}
+
+/// The present way to the broker.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// Within its process; the leader's subscriptions are those of the second.
+    Within(Direct, Subscriber),
+    /// A connection.
+    Connection(AsyncClient),
+}
 
 /// Where and as whom to connect.
 #[derive(Debug, Clone)]
@@ -120,21 +152,26 @@ pub struct Delivery {
     pub receipt: Receipt,
 }
 
-/// Tells the broker that a message is dealt with.
+/// Tells the broker that a message is dealt with, where it is to be told.
 #[derive(Debug)]
-pub struct Receipt {
-    client: AsyncClient,
-    publish: Publish,
-}
+pub struct Receipt(Option<(AsyncClient, Publish)>);
 
 impl Receipt {
+    /// Of a broker within the process, which has nothing more to do with the message.
+    pub(crate) fn unasked() -> Self {
+        Self(None)
+    }
+
     /// Sends the PUBACK; without effect on a connection that is gone.
     pub async fn done(self) {
-        let _ = self.client.ack(&self.publish).await;
+        if let Some((client, publish)) = self.0 {
+            let _ = client.ack(&publish).await;
+        }
     }
 }
 
-/// Where messages go. Both channels hold more than can be under way, so that neither is full while the broker keeps to the rules.
+/// Where messages go. Over a connection neither is full while the broker keeps to the rules: both hold more than can be under way. What
+/// comes within the process waits for room.
 #[derive(Debug, Clone)]
 pub struct Lanes {
     /// Batches and JSON readings.
@@ -152,6 +189,20 @@ pub const LEADERS_LANE: usize = 16_384;
 
 /// Keeps the connection until cancelled. `connections` counts connections on which telemetry is subscribed.
 pub async fn run(
+    broker: Broker,
+    client_id: String,
+    downlink: Downlink,
+    lanes: Lanes,
+    connections: watch::Sender<u64>,
+    end: CancellationToken,
+) {
+    match broker {
+        Broker::Within(direct) => within::run(direct, downlink, lanes, connections, end).await,
+        Broker::At(link) => connect(link, client_id, downlink, lanes, connections, end).await,
+    }
+}
+
+async fn connect(
     link: Link,
     client_id: String,
     downlink: Downlink,
@@ -169,14 +220,14 @@ pub async fn run(
                 tokio::select! {
                     served = serve(client.clone(), events, &downlink, &lanes, &connections) => served,
                     () = end.cancelled() => {
-                        downlink.set_client(None);
+                        downlink.set_way(None);
                         let _ = client.try_disconnect();
                         return;
                     }
                 }
             }
         };
-        downlink.set_client(None);
+        downlink.set_way(None);
         if lasted > Duration::from_secs(30) {
             backoff = BACKOFF.0;
         }
@@ -254,7 +305,7 @@ async fn serve(
                             "the broker offers no shared subscriptions: each hub of this site reads everything, and each batch is still stored once"
                         );
                     }
-                    downlink.set_client(Some(client.clone()));
+                    downlink.set_way(Some(Way::Connection(client.clone())));
                     connections.send_modify(|n| *n += 1);
                 }
             }
@@ -290,10 +341,7 @@ fn deliver(client: &AsyncClient, mut publish: Publish, topics: &Topics, lanes: &
         DeviceTopic::Live | DeviceTopic::Back | DeviceTopic::Json => &lanes.telemetry,
         _ => &lanes.leader,
     };
-    let receipt = Receipt {
-        client: client.clone(),
-        publish,
-    };
+    let receipt = Receipt(Some((client.clone(), publish)));
     let delivery = Delivery {
         device,
         topic,

@@ -188,6 +188,30 @@ pub fn psql(bed: &Bed, sql: &str) {
     assert!(done.status.success(), "psql: {said}");
 }
 
+/// Kills the database's server and all its processes: one that serves a connection would still answer what is asked at once.
+pub fn kill_database(bed: &Bed) {
+    let server = bed.cluster.pid().unwrap().to_string();
+    let signal = |signal: &str, processes: &[std::ffi::OsString]| {
+        let mut kill = std::process::Command::new("kill");
+        kill.arg(signal).args(processes).output().unwrap()
+    };
+    let processes = [server.clone().into()];
+    // It makes none while we count.
+    assert!(signal("-STOP", &processes).status.success());
+    let serves = |process: &std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // After the name, which may hold anything: the state, then who started it.
+        let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        rest.and_then(|rest| rest.split(' ').nth(1)) == Some(&server)
+    };
+    let serving = std::fs::read_dir("/proc").unwrap().flatten();
+    let serving: Vec<_> = serving.filter(serves).map(|p| p.file_name()).collect();
+    assert!(!serving.is_empty());
+    assert!(signal("-KILL", &processes).status.success());
+    // Whichever of these has ended meanwhile needs no signal.
+    signal("-KILL", &serving);
+}
+
 pub async fn add_device(store: &Store, name: &str, token: Option<&str>) {
     let hash = token.map(|t| fieldcast_wire::Sha256::of(t.as_bytes()).0);
     store

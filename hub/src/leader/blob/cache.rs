@@ -1,9 +1,11 @@
-//! Bundles in memory while they are asked for: owns which stay, within a bound of bytes; never reads the database.
+//! Bundles in memory while they are asked for, block by block as they are sent: owns which stay, within a bound of bytes; never reads
+//! the database.
 
 use std::time::Duration;
 
-use fieldcast_wire::Sha256;
-use fieldcast_wire::caps::MAX_BUNDLE;
+use fieldcast_wire::caps::{BLOCK, MAX_BUNDLE};
+use fieldcast_wire::{Sha256, message, pb};
+use prost::bytes::Bytes;
 use tokio::time::Instant;
 
 /// Bytes of all bundles kept: two of the largest, or two hundred usual ones.
@@ -14,10 +16,41 @@ const MOST_MISSING: usize = 256;
 const BELIEVED: Duration = Duration::from_secs(5);
 const UNUSED: Duration = Duration::from_secs(600);
 
+/// A block of a bundle, made once for all devices that ask for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    framed: Bytes,
+    content: usize,
+}
+
+impl Block {
+    fn new(sha: &Sha256, number: usize, content: &[u8]) -> Self {
+        let block = pb::Block {
+            sha256: sha.to_vec(),
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            content: content.to_vec(),
+        };
+        Self {
+            framed: message::encode(&block).into(),
+            content: content.len(),
+        }
+    }
+
+    /// With the digest of its bundle and its number.
+    pub(super) fn framed(&self) -> Bytes {
+        self.framed.clone()
+    }
+
+    /// By itself: the last field of what is framed.
+    pub(super) fn content(&self) -> Bytes {
+        self.framed.slice(self.framed.len() - self.content..)
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     sha: Sha256,
-    bundle: Option<Vec<u8>>,
+    bundle: Option<Vec<Block>>,
     used: Instant,
     read: Instant,
 }
@@ -30,7 +63,7 @@ pub(super) struct Cache {
 
 impl Cache {
     /// A bundle that is here, or that is known to be nowhere (`Some(None)`); none where the database must be asked.
-    pub(super) fn get(&mut self, sha: &Sha256, now: Instant) -> Option<Option<&[u8]>> {
+    pub(super) fn get(&mut self, sha: &Sha256, now: Instant) -> Option<Option<&[Block]>> {
         let at = self.entries.iter().position(|e| e.sha == *sha)?;
         if self.entries[at].bundle.is_none() && now - self.entries[at].read >= BELIEVED {
             self.entries.remove(at);
@@ -45,16 +78,22 @@ impl Cache {
     pub(super) fn put(&mut self, sha: Sha256, bundle: Option<Vec<u8>>, now: Instant) {
         self.entries
             .retain(|e| e.sha != sha && now - e.used < UNUSED);
+        let blocks = |bundle: Vec<u8>| {
+            let blocks = bundle.chunks(BLOCK).enumerate();
+            blocks
+                .map(|(n, content)| Block::new(&sha, n, content))
+                .collect()
+        };
         let entry = Entry {
             sha,
-            bundle,
+            bundle: bundle.map(blocks),
             used: now,
             read: now,
         };
         self.entries.insert(0, entry);
         let (mut bytes, mut missing) = (0, 0);
         self.entries.retain(|e| {
-            bytes += e.bundle.as_ref().map_or(0, Vec::len);
+            bytes += e.bundle.iter().flatten().map(|b| b.content).sum::<usize>();
             missing += usize::from(e.bundle.is_none());
             match e.bundle {
                 // The newest always stays: it is the one that is asked for.
@@ -66,6 +105,7 @@ impl Cache {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -84,11 +124,30 @@ mod tests {
         cache.put(sha(3), Some(vec![0; third]), now);
         assert!(cache.get(&sha(1), now).is_none(), "used longest ago");
         for n in [0, 2, 3] {
-            let size = cache.get(&sha(n), now).flatten().map(<[u8]>::len);
+            let blocks = cache.get(&sha(n), now).flatten();
+            let size = blocks.map(|blocks| blocks.iter().map(|b| b.content().len()).sum());
             assert_eq!(size, Some(third));
         }
         cache.put(sha(4), Some(vec![1]), now + UNUSED);
         assert_eq!(cache.entries.len(), 1, "unused ones go");
+    }
+
+    #[test]
+    fn each_block_is_there_framed_and_by_itself() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        let bundle: Vec<u8> = (0..2 * BLOCK + 1).map(|n| (n % 251) as u8).collect();
+        cache.put(sha(0), Some(bundle.clone()), now);
+        let blocks = cache.get(&sha(0), now).flatten().unwrap();
+        assert_eq!(blocks.len(), 3);
+        for (number, (block, content)) in blocks.iter().zip(bundle.chunks(BLOCK)).enumerate() {
+            let framed: pb::Block = message::decode("block", &block.framed()).unwrap();
+            assert_eq!(
+                (framed.number as usize, &framed.content[..]),
+                (number, content)
+            );
+            assert_eq!(framed.sha256, sha(0).to_vec());
+            assert_eq!(block.content(), content);
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ mod pace;
 mod queue;
 
 use anyhow::{Context as _, Result};
-use fieldcast_wire::caps::BLOCK;
 use fieldcast_wire::{DeviceId, DeviceTopic, Sha256, message, pb};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -74,22 +73,15 @@ async fn send(
     }
     let bundle = cache.get(&sha, now).flatten();
     let bundle = bundle.with_context(|| format!("there is no bundle {}", sha.short()))?;
-    let offset = usize::try_from(turn.number)?.saturating_mul(BLOCK);
-    let Some(rest) = bundle.get(offset..).filter(|rest| !rest.is_empty()) else {
+    let Some(block) = bundle.get(usize::try_from(turn.number)?) else {
         return Ok(None);
     };
-    let content = rest[..rest.len().min(BLOCK)].to_vec();
-    let size = content.len();
     let (topic, payload) = if turn.framed {
-        let block = pb::Block {
-            sha256: sha.to_vec(),
-            number: turn.number,
-            content,
-        };
-        (DeviceTopic::Blocks, message::encode(&block))
+        (DeviceTopic::Blocks, block.framed())
     } else {
-        (DeviceTopic::Block(sha, turn.number), content)
+        (DeviceTopic::Block(sha, turn.number), block.content())
     };
+    let size = payload.len();
     let topic = desk.downlink.topics().device(&turn.device, topic);
     let began = Instant::now();
     desk.downlink.publish(&topic, payload, false).await?;

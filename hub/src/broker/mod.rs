@@ -1,5 +1,8 @@
 //! The embedded MQTT broker: owns who may connect and what they may publish and read, never what is said.
 
+mod direct;
+mod door;
+
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,22 +14,22 @@ use anyhow::{Context as _, Result, anyhow};
 use fieldcast_store::Store;
 use fieldcast_wire::caps::MAX_PAYLOAD;
 use fieldcast_wire::{DeviceId, Sha256, SiteId, Topics};
-use mqtt5::QoS;
 use mqtt5::broker::auth::{AuthProvider, AuthResult};
 use mqtt5::broker::config::{BrokerConfig, StorageConfig};
 use mqtt5::broker::events::BrokerEventHandler;
-use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::{BrokerShutdownHandle, MqttBroker, ResourceLimits, ResourceMonitor};
 use mqtt5::packet::connect::ConnectPacket;
-use mqtt5::packet::publish::PublishPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::door::Door;
+use door::Door;
+
 use crate::sockets;
 
-/// MQTT user name of the hub itself.
-pub const HUB_USER: &str = "fieldcast-hub";
+pub use direct::Direct;
+pub(crate) use direct::{Inbox, Subscriber};
+
 /// MQTT user names of consumers begin with it; no device's name can.
 pub const CONSUMER: &str = "consumer:";
 /// Files and sockets beside the broker's connections.
@@ -42,9 +45,7 @@ const TOKEN_KEPT: Duration = Duration::from_secs(5);
 pub struct Broker {
     /// Where it listens.
     pub address: SocketAddr,
-    /// The hub's own password, new at every start.
-    pub password: String,
-    /// The hub's own way to subscribers.
+    /// The hub's own way to devices and from them.
     pub direct: Direct,
     shutdown: BrokerShutdownHandle,
     task: JoinHandle<()>,
@@ -76,7 +77,6 @@ impl Broker {
                  limit (LimitNOFILE= or `ulimit -Hn`), or ask for fewer with --broker-connections"
             );
         }
-        let password = random_token()?;
         let door = Arc::new(Door::new());
         let config = BrokerConfig {
             max_clients: connections,
@@ -92,7 +92,6 @@ impl Broker {
         .with_event_handler(Arc::clone(&door) as Arc<dyn BrokerEventHandler>);
         let gate = Gate {
             topics: Topics::new(site),
-            hub: Sha256::of(password.as_bytes()),
             store,
             kept: Mutex::new(HashMap::new()),
             asking: Mutex::new(HashSet::new()),
@@ -112,20 +111,22 @@ impl Broker {
             .resource_monitor()
             .update_limits(admission(files, connections));
         let shutdown = broker.shutdown_handle();
-        let direct = Direct(broker.router());
+        let ended = CancellationToken::new();
+        let direct = Direct::new(broker.router(), ended.clone());
         let monitor = broker.resource_monitor();
         let task = tokio::spawn(async move {
-            let ended = tokio::select! {
-                ended = broker.run() => ended,
+            // However it ends.
+            let _told = ended.drop_guard();
+            let ran = tokio::select! {
+                ran = broker.run() => ran,
                 () = tell_when_full(&monitor, connections) => Ok(()),
             };
-            if let Err(error) = ended {
+            if let Err(error) = ran {
                 tracing::error!(%error, "the embedded broker ended");
             }
         });
         Ok(Self {
             address,
-            password,
             direct,
             shutdown,
             task,
@@ -144,30 +145,7 @@ impl Broker {
     }
 }
 
-/// Publishes in the broker's own process: what went by a connection would be encoded, copied and decoded once more.
-#[derive(Clone)]
-pub struct Direct(Arc<MessageRouter>);
-
-impl std::fmt::Debug for Direct {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Direct")
-    }
-}
-
-impl Direct {
-    /// Publishes with QoS 1. A subscriber that takes nothing is waited for no longer than the broker waits for any.
-    ///
-    /// # Errors
-    /// A topic that is none, as names may make one: subscribers would have to close their connections over it.
-    pub async fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool) -> Result<()> {
-        mqtt5::validate_topic_name(topic).map_err(|e| anyhow!("publish on {topic:?}: {e}"))?;
-        let packet = PublishPacket::new(topic, payload, QoS::AtLeastOnce).with_retain(retain);
-        self.0.route_message(&packet, None).await;
-        Ok(())
-    }
-}
-
-/// 32 random bytes as hexadecimal digits: a device's token, the hub's password.
+/// 32 random bytes as hexadecimal digits: a token.
 ///
 /// # Errors
 /// The system gives no randomness.
@@ -181,7 +159,7 @@ pub fn random_token() -> Result<String> {
 }
 
 /// How many may knock. More than there are files for until they have said who they are would use them all up: then nobody gets in,
-/// not even the hub, and no other part of it can open a file.
+/// and no other part of the hub can open a file.
 fn admission(files: u64, connections: usize) -> ResourceLimits {
     let spare = files
         .saturating_sub(connections as u64 + BESIDE)
@@ -220,7 +198,6 @@ type Kept = (Instant, Option<Vec<u8>>);
 /// Who may do what; everything else is refused.
 struct Gate {
     topics: Topics,
-    hub: Sha256,
     store: Store,
     kept: Mutex<HashMap<String, Kept>>,
     /// Who waits for the database's answer. A whole fleet that comes back at once is a few questions, one after the other:
@@ -286,9 +263,6 @@ impl Gate {
             return false;
         };
         let offered = Sha256::of(password);
-        if user == HUB_USER {
-            return same(&offered.0, &self.hub.0);
-        }
         if let Some(name) = user.strip_prefix(CONSUMER) {
             return self
                 .admits_consumer(name, &connect.client_id, &offered)
@@ -306,7 +280,7 @@ impl Gate {
 
     /// A consumer's client id is its own choice, but not one that would take a device's or a hub's session over.
     async fn admits_consumer(&self, name: &str, client_id: &str, offered: &Sha256) -> bool {
-        if client_id.starts_with(HUB_USER) || DeviceId::new(name).is_err() {
+        if client_id.starts_with(direct::WITHIN) || DeviceId::new(name).is_err() {
             return false;
         }
         let _turn = self.consumers.lock().await;
@@ -333,16 +307,6 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// What a user may publish on.
 #[must_use]
 pub fn may_publish(topics: &Topics, user: &str, topic: &str) -> bool {
-    if user == HUB_USER {
-        let Some(rest) = topic.strip_prefix(topics.root()) else {
-            return false;
-        };
-        let down = rest
-            .strip_prefix("/d/")
-            .and_then(|r| r.split_once('/'))
-            .is_some_and(|(_, leaf)| leaf.starts_with("dn/"));
-        return down || rest.starts_with("/fleet/") || rest.starts_with("/out/");
-    }
     match DeviceId::new(user) {
         Ok(device) => topic.starts_with(&topics.device_up_prefix(&device)),
         Err(_) => false,
@@ -357,9 +321,6 @@ pub fn may_subscribe(topics: &Topics, user: &str, filter: &str) -> bool {
         None => filter,
     };
     let fleet = format!("{}/fleet/", topics.root());
-    if user == HUB_USER {
-        return filter.starts_with(&format!("{}/", topics.root()));
-    }
     if user.starts_with(CONSUMER) {
         return filter.starts_with(&format!("{}/out/", topics.root()));
     }
@@ -384,8 +345,7 @@ impl AuthProvider for Gate {
                 return Ok(AuthResult::fail(ReasonCode::BadUsernameOrPassword));
             }
             let user = connect.username.clone().unwrap_or_default();
-            // The hub waits for nobody.
-            if user != HUB_USER && !self.door.enter(&connect.client_id).await {
+            if !self.door.enter(&connect.client_id).await {
                 return Ok(AuthResult::fail(ReasonCode::ServerBusy));
             }
             Ok(AuthResult::success_with_user(user))
@@ -455,11 +415,6 @@ mod tests {
             "a",
             &format!("$share/g/{root}/d/+/up/t/live")
         ));
-        assert!(may_subscribe(
-            &topics,
-            HUB_USER,
-            &format!("$share/g/{root}/d/+/up/t/live")
-        ));
         assert!(subscribe("consumer:c", "out/#") && subscribe("consumer:c", "out/a/x"));
         for refused in ["#", "d/a/dn/#", "d/+/up/#", "fleet/#", "+/a/x", "out"] {
             assert!(!subscribe("consumer:c", refused), "{refused}");
@@ -467,12 +422,5 @@ mod tests {
         for refused in ["out/a/x", "d/a/up/sync", "d/c/up/sync", "fleet/x"] {
             assert!(!publish("consumer:c", refused), "{refused}");
         }
-        assert!(publish(HUB_USER, "d/a/dn/ack") && publish(HUB_USER, "out/a/x"));
-        assert!(!publish(HUB_USER, "d/a/up/sync"));
-        assert!(!may_publish(
-            &topics,
-            HUB_USER,
-            "fieldcast/v1/other/out/a/x"
-        ));
     }
 }

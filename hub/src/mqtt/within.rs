@@ -1,0 +1,65 @@
+//! The hub at its own broker, in whose process it is: owns subscribing and handing messages over, never decodes a payload.
+
+use anyhow::{Result, bail};
+use fieldcast_wire::Topics;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Delivery, Lanes, Receipt, Way};
+use crate::broker::{Direct, Inbox};
+use crate::downlink::Downlink;
+
+/// Takes what comes until cancelled, or until the broker has ended.
+///
+/// Twice a client: telemetry waits while the database is away, and orders, states and blocks must not wait for it.
+pub(super) async fn run(
+    broker: Direct,
+    downlink: Downlink,
+    lanes: Lanes,
+    connections: watch::Sender<u64>,
+    end: CancellationToken,
+) {
+    let (telemetry, readings) = broker.attach("telemetry").await;
+    let (leader, news) = broker.attach("leader").await;
+    let filters = downlink.topics().telemetry_filters();
+    let heard = async {
+        telemetry.subscribe(filters).await?;
+        downlink.set_way(Some(Way::Within(broker.clone(), leader)));
+        connections.send_modify(|n| *n += 1);
+        let topics = downlink.topics();
+        tokio::select! {
+            () = hand_over(readings, topics, &lanes.telemetry) => bail!("nobody takes telemetry any more"),
+            () = hand_over(news, topics, &lanes.leader) => bail!("nobody takes the leader's messages any more"),
+            () = broker.ended() => bail!("the embedded broker has ended"),
+        }
+    };
+    let deaf: Result<()> = tokio::select! {
+        deaf = heard => deaf,
+        () = end.cancelled() => Ok(()),
+    };
+    downlink.set_way(None);
+    if let Err(error) = deaf
+        && !end.is_cancelled()
+    {
+        tracing::error!("{error:#}: this hub hears no device; restart it");
+    }
+}
+
+/// Ends where the lane does.
+async fn hand_over(mut inbox: Inbox, topics: &Topics, lane: &mpsc::Sender<Delivery>) {
+    loop {
+        let (topic, payload) = inbox.next().await;
+        let Some((device, topic)) = topics.parse(&topic) else {
+            continue;
+        };
+        let delivery = Delivery {
+            device,
+            topic,
+            payload,
+            receipt: Receipt::unasked(),
+        };
+        if lane.send(delivery).await.is_err() {
+            return;
+        }
+    }
+}
