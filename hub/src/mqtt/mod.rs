@@ -3,6 +3,7 @@
 mod offer;
 mod within;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -263,7 +264,14 @@ async fn serve(
             .try_subscribe_many(filters)
             .map_err(anyhow::Error::from)
     };
+    let mut unkept = VecDeque::new();
     loop {
+        // Where there is no room for requests, polling makes some.
+        while let Some(publish) = unkept.front()
+            && client.try_ack(publish).is_ok()
+        {
+            unkept.pop_front();
+        }
         let event = match tokio::time::timeout(SILENCE, events.poll()).await {
             Ok(Ok(event)) => event,
             Ok(Err(error)) => return (since.elapsed(), anyhow::anyhow!(explain(&error))),
@@ -310,7 +318,7 @@ async fn serve(
                 }
             }
             Event::Incoming(Packet::Publish(publish)) => {
-                deliver(&client, publish, downlink.topics(), lanes)
+                unkept.extend(deliver(&client, publish, downlink.topics(), lanes));
             }
             Event::Incoming(Packet::Disconnect(bye)) => {
                 return (
@@ -328,30 +336,37 @@ pub(crate) fn filter(topic: String) -> Filter {
     Filter::new(topic, QoS::AtLeastOnce)
 }
 
-fn deliver(client: &AsyncClient, mut publish: Publish, topics: &Topics, lanes: &Lanes) {
+/// Hands a message over; one that nobody here can keep comes back, and is to be acknowledged all the same: what never is stays under way
+/// for the broker, which sends only so much at once, and of which some (Mosquitto) walk over all of that at each acknowledgement.
+fn deliver(
+    client: &AsyncClient,
+    mut publish: Publish,
+    topics: &Topics,
+    lanes: &Lanes,
+) -> Option<Publish> {
     let payload = std::mem::take(&mut publish.payload);
     let parsed = std::str::from_utf8(&publish.topic)
         .ok()
         .and_then(|topic| topics.parse(topic));
     let Some((device, topic)) = parsed else {
-        let _ = client.try_ack(&publish);
-        return;
+        return Some(publish);
     };
     let lane = match topic {
         DeviceTopic::Live | DeviceTopic::Back | DeviceTopic::Json => &lanes.telemetry,
         _ => &lanes.leader,
     };
-    let receipt = Receipt(Some((client.clone(), publish)));
     let delivery = Delivery {
         device,
         topic,
         payload: payload.to_vec(),
-        receipt,
+        receipt: Receipt(Some((client.clone(), publish))),
     };
-    if let Err(error) = lane.try_send(delivery) {
-        // Only from a broker that sends more than the receive maximum.
-        tracing::warn!(%error, "a message was dropped; its device sends it again");
-    }
+    let Err(error) = lane.try_send(delivery) else {
+        return None;
+    };
+    // Only from a broker that sends more than the receive maximum.
+    tracing::warn!(%error, "a message was dropped; its device sends it again");
+    error.into_inner().receipt.0.map(|(_, publish)| publish)
 }
 
 #[cfg(test)]
@@ -376,5 +391,25 @@ mod tests {
         ] {
             assert!(Link::parse(wrong, None).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_nobody_can_keep_comes_back_to_be_acknowledged() {
+        let (client, _events) = AsyncClient::new(MqttOptions::new("hub", "localhost", 1), 1);
+        let topics = Topics::new(&fieldcast_wire::SiteId::new("s").unwrap());
+        let (telemetry, mut kept) = mpsc::channel(1);
+        let (leader, _asked) = mpsc::channel(1);
+        let lanes = Lanes { telemetry, leader };
+        let live = topics.device(&DeviceId::new("a").unwrap(), DeviceTopic::Live);
+        let give = |topic: &str, number| {
+            let mut publish = Publish::new(topic, QoS::AtLeastOnce, vec![7_u8], None);
+            publish.pkid = number;
+            deliver(&client, publish, &topics, &lanes).map(|publish| publish.pkid)
+        };
+        assert_eq!(give(&live, 1), None);
+        assert_eq!(give(&live, 2), Some(2), "no room");
+        assert_eq!(give("elsewhere", 3), Some(3), "no topic of a device");
+        assert_eq!(kept.try_recv().unwrap().payload, [7]);
+        assert_eq!(give(&live, 4), None);
     }
 }
