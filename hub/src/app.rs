@@ -74,7 +74,8 @@ impl Hub {
             return Some(reason);
         }
         (!self.downlink.connected()).then(|| {
-            "there is no connection to the broker; check that it runs and lets the hub in"
+            "there is no connection to the broker; check that it runs and lets the hub in (where the hub's own has ended, the log \
+             says why: start the hub anew)"
                 .to_owned()
         })
     }

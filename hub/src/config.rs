@@ -24,7 +24,7 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Embedded broker.
     pub broker_listen: SocketAddr,
-    /// Connections that the embedded broker takes, the hub's own among them.
+    /// Connections that the embedded broker takes.
     pub broker_connections: usize,
     /// `mqtt://user:password@host:port` or `mqtts://...` instead of the embedded broker.
     pub broker: Option<String>,

@@ -74,7 +74,7 @@ impl Downlink {
     /// Publishes with QoS 1.
     ///
     /// # Errors
-    /// No connection, or it takes nothing for ten seconds.
+    /// No way to the broker, a topic that is none, or a connection that takes nothing for ten seconds.
     pub async fn publish(
         &self,
         topic: &str,
@@ -90,7 +90,7 @@ impl Downlink {
         }
     }
 
-    /// Asks for topics, all at once; the connection ends where the broker refuses one.
+    /// Asks for topics, all at once; a connection ends where the broker refuses one.
     pub(crate) async fn subscribe(&self, filters: impl IntoIterator<Item = String>) -> Result<()> {
         match self.way()? {
             Way::Within(_, leader) => leader.subscribe(filters).await,

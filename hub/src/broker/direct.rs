@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 pub(super) const WITHIN: &str = "hub:";
 /// Messages that may wait in an inbox. While that is full each publisher waits for up to two seconds, and with it all that its
 /// connection is for; what is beyond waits in the broker's queue.
-const WAITING: usize = 1_000;
+const WAITING: usize = 256;
 /// Taken from the broker's queue at once.
 const AT_ONCE: usize = 64;
 
-/// See the module; cheap to clone.
+/// The hub's way through its own broker; cheap to clone.
 #[derive(Clone)]
 pub struct Direct {
     router: Arc<MessageRouter>,
@@ -124,7 +124,8 @@ impl Subscriber {
                 .subscribe(request)
                 .await
                 .map_err(|e| anyhow!("subscribe to {filter}: {e}"))?;
-            // Put before the rest at once: what comes meanwhile is newer, and must not be followed by what was retained before.
+            // Put before the rest at once: hardly anything can come meanwhile, which is newer and should not be followed by what was
+            // retained before.
             let retained = self.router.get_retained_messages(&filter).await;
             self.retained
                 .lock()

@@ -1,15 +1,15 @@
 //! The hub's way to the broker: owns connecting, subscribing and handing messages over, never decodes a payload.
 
+mod deliver;
 mod offer;
 mod within;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use fieldcast_wire::caps::MAX_PAYLOAD;
-use fieldcast_wire::{DeviceId, DeviceTopic, Topics};
+use fieldcast_wire::{DeviceId, DeviceTopic};
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish};
@@ -188,7 +188,7 @@ pub const LANE: usize = 4 * IN_FLIGHT as usize;
 /// comes, and nothing sends a state again within minutes.
 pub const LEADERS_LANE: usize = 16_384;
 
-/// Keeps the connection until cancelled. `connections` counts connections on which telemetry is subscribed.
+/// Keeps the connection until cancelled, or until the hub's own broker has ended. `connections` counts connections on which telemetry is subscribed.
 pub async fn run(
     broker: Broker,
     client_id: String,
@@ -264,14 +264,9 @@ async fn serve(
             .try_subscribe_many(filters)
             .map_err(anyhow::Error::from)
     };
-    let mut unkept = VecDeque::new();
+    let (unkept_tx, unkept) = mpsc::channel(deliver::UNKEPT);
+    tokio::spawn(deliver::acknowledge(client.clone(), unkept));
     loop {
-        // Where there is no room for requests, polling makes some.
-        while let Some(publish) = unkept.front()
-            && client.try_ack(publish).is_ok()
-        {
-            unkept.pop_front();
-        }
         let event = match tokio::time::timeout(SILENCE, events.poll()).await {
             Ok(Ok(event)) => event,
             Ok(Err(error)) => return (since.elapsed(), anyhow::anyhow!(explain(&error))),
@@ -318,7 +313,9 @@ async fn serve(
                 }
             }
             Event::Incoming(Packet::Publish(publish)) => {
-                unkept.extend(deliver(&client, publish, downlink.topics(), lanes));
+                if let Some(unkept) = deliver::deliver(&client, publish, downlink.topics(), lanes) {
+                    let _ = unkept_tx.try_send(unkept);
+                }
             }
             Event::Incoming(Packet::Disconnect(bye)) => {
                 return (
@@ -334,39 +331,6 @@ async fn serve(
 /// A subscription with QoS 1.
 pub(crate) fn filter(topic: String) -> Filter {
     Filter::new(topic, QoS::AtLeastOnce)
-}
-
-/// Hands a message over; one that nobody here can keep comes back, and is to be acknowledged all the same: what never is stays under way
-/// for the broker, which sends only so much at once, and of which some (Mosquitto) walk over all of that at each acknowledgement.
-fn deliver(
-    client: &AsyncClient,
-    mut publish: Publish,
-    topics: &Topics,
-    lanes: &Lanes,
-) -> Option<Publish> {
-    let payload = std::mem::take(&mut publish.payload);
-    let parsed = std::str::from_utf8(&publish.topic)
-        .ok()
-        .and_then(|topic| topics.parse(topic));
-    let Some((device, topic)) = parsed else {
-        return Some(publish);
-    };
-    let lane = match topic {
-        DeviceTopic::Live | DeviceTopic::Back | DeviceTopic::Json => &lanes.telemetry,
-        _ => &lanes.leader,
-    };
-    let delivery = Delivery {
-        device,
-        topic,
-        payload: payload.to_vec(),
-        receipt: Receipt(Some((client.clone(), publish))),
-    };
-    let Err(error) = lane.try_send(delivery) else {
-        return None;
-    };
-    // Only from a broker that sends more than the receive maximum.
-    tracing::warn!(%error, "a message was dropped; its device sends it again");
-    error.into_inner().receipt.0.map(|(_, publish)| publish)
 }
 
 #[cfg(test)]
@@ -391,25 +355,5 @@ mod tests {
         ] {
             assert!(Link::parse(wrong, None).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn what_nobody_can_keep_comes_back_to_be_acknowledged() {
-        let (client, _events) = AsyncClient::new(MqttOptions::new("hub", "localhost", 1), 1);
-        let topics = Topics::new(&fieldcast_wire::SiteId::new("s").unwrap());
-        let (telemetry, mut kept) = mpsc::channel(1);
-        let (leader, _asked) = mpsc::channel(1);
-        let lanes = Lanes { telemetry, leader };
-        let live = topics.device(&DeviceId::new("a").unwrap(), DeviceTopic::Live);
-        let give = |topic: &str, number| {
-            let mut publish = Publish::new(topic, QoS::AtLeastOnce, vec![7_u8], None);
-            publish.pkid = number;
-            deliver(&client, publish, &topics, &lanes).map(|publish| publish.pkid)
-        };
-        assert_eq!(give(&live, 1), None);
-        assert_eq!(give(&live, 2), Some(2), "no room");
-        assert_eq!(give("elsewhere", 3), Some(3), "no topic of a device");
-        assert_eq!(kept.try_recv().unwrap().payload, [7]);
-        assert_eq!(give(&live, 4), None);
     }
 }
