@@ -24,10 +24,10 @@ pub(super) struct Block {
 }
 
 impl Block {
-    fn new(sha: &Sha256, number: usize, content: &[u8]) -> Self {
+    fn new(sha: &Sha256, number: u32, content: &[u8]) -> Self {
         let block = pb::Block {
             sha256: sha.to_vec(),
-            number: u32::try_from(number).unwrap_or(u32::MAX),
+            number,
             content: content.to_vec(),
         };
         Self {
@@ -79,7 +79,7 @@ impl Cache {
         self.entries
             .retain(|e| e.sha != sha && now - e.used < UNUSED);
         let blocks = |bundle: Vec<u8>| {
-            let blocks = bundle.chunks(BLOCK).enumerate();
+            let blocks = (0..).zip(bundle.chunks(BLOCK));
             blocks
                 .map(|(n, content)| Block::new(&sha, n, content))
                 .collect()
