@@ -18,7 +18,7 @@ use crate::downlink::Downlink;
 use crate::events::HubEvent;
 use crate::ingest::{self, Ingestor, out};
 use crate::leader::{self, Desk};
-use crate::mqtt::{self, LANE, LEADERS_LANE, Lanes, Link};
+use crate::mqtt::{self, Lanes, Link};
 use crate::pg::Database;
 use crate::signing::Signer;
 
@@ -250,12 +250,7 @@ impl Running {
         };
         let (store, downlink, events, end) = (&hub.store, &hub.downlink, &hub.events, &hub.end);
         let (connections_tx, connections) = watch::channel(0);
-        let (telemetry, telemetry_rx) = mpsc::channel(LANE);
-        let (leader_tx, leader_rx) = mpsc::channel(LEADERS_LANE);
-        let lanes = Lanes {
-            telemetry,
-            leader: leader_tx,
-        };
+        let (lanes, readings, news) = Lanes::new();
         let desk = Desk {
             store: store.clone(),
             downlink: downlink.clone(),
@@ -275,7 +270,7 @@ impl Running {
         ));
         tasks.spawn(ingest::run(
             ingestor,
-            telemetry_rx,
+            readings,
             downlink.clone(),
             hub.out.clone(),
             events.clone(),
@@ -295,7 +290,7 @@ impl Running {
             hub.leads.clone(),
             end.clone(),
         ));
-        tasks.spawn(leader::run(desk, leader_rx, end.clone()));
+        tasks.spawn(leader::run(desk, news, end.clone()));
         waiting.prepared.send_replace(true);
         Ok(true)
     }

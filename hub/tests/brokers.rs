@@ -20,7 +20,7 @@ use fieldcast_hub::broker::Broker;
 use fieldcast_hub::downlink::Downlink;
 use fieldcast_hub::ingest::{self, Ingestor, out};
 use fieldcast_hub::leader::{self, Desk};
-use fieldcast_hub::mqtt::{self, LANE, LEADERS_LANE, Lanes, Link};
+use fieldcast_hub::mqtt::{self, Lanes, Link};
 use fieldcast_hub::signing::Signer;
 use fieldcast_wire::{DeviceTopic, SiteId, Topics, message, pb};
 use other_broker::Reading;
@@ -48,8 +48,7 @@ async fn hub(bed: &Bed, broker: impl Into<mqtt::Broker>, end: &CancellationToken
     let (events, _) = broadcast::channel(16);
     let (leads_tx, leads) = watch::channel(false);
     let (connected, connections) = watch::channel(0);
-    let (telemetry, telemetry_rx) = mpsc::channel(LANE);
-    let (leader_tx, leader_rx) = mpsc::channel(LEADERS_LANE);
+    let (lanes, readings, news) = Lanes::new();
     let (out_tx, out_rx) = mpsc::channel(out::QUEUE);
     let ingestor = Ingestor::new(bed.store.clone()).await.unwrap();
     let desk = Desk {
@@ -58,10 +57,6 @@ async fn hub(bed: &Bed, broker: impl Into<mqtt::Broker>, end: &CancellationToken
         events: events.clone(),
         out: out_tx.clone(),
         instance: bed.store.instance().await.unwrap(),
-    };
-    let lanes = Lanes {
-        telemetry,
-        leader: leader_tx,
     };
     tokio::spawn(mqtt::run(
         broker.into(),
@@ -73,7 +68,7 @@ async fn hub(bed: &Bed, broker: impl Into<mqtt::Broker>, end: &CancellationToken
     ));
     tokio::spawn(ingest::run(
         ingestor,
-        telemetry_rx,
+        readings,
         downlink.clone(),
         out_tx,
         events,
@@ -89,7 +84,7 @@ async fn hub(bed: &Bed, broker: impl Into<mqtt::Broker>, end: &CancellationToken
     ));
     let attended = downlink.clone();
     tokio::spawn(leader::attend(attended, connections, leads, end.clone()));
-    tokio::spawn(leader::run(desk, leader_rx, end.clone()));
+    tokio::spawn(leader::run(desk, news, end.clone()));
     downlink
 }
 

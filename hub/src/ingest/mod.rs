@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::downlink::Downlink;
 use crate::events::HubEvent;
-use crate::mqtt::Delivery;
+use crate::mqtt::{Arrivals, Delivery};
 use fieldcast_store::ledger::RejectedRecord;
 
 pub use round::sync;
@@ -107,7 +107,7 @@ fn header(payload: &[u8]) -> Option<Batch> {
 /// Takes telemetry until cancelled or its channel ends; holds at most one group while the database is away.
 pub async fn run(
     mut ingestor: Ingestor,
-    mut telemetry: mpsc::Receiver<Delivery>,
+    mut telemetry: Arrivals,
     downlink: Downlink,
     out: mpsc::Sender<out::Message>,
     events: broadcast::Sender<HubEvent>,

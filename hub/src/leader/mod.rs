@@ -26,7 +26,7 @@ use refusals::{Refusal, Refusals, one_each};
 use crate::downlink::Downlink;
 use crate::events::HubEvent;
 use crate::ingest::{self, out};
-use crate::mqtt::{Delivery, LEADERS_LANE};
+use crate::mqtt::Arrivals;
 
 pub use decoded::state as state_json;
 pub use elect::elect;
@@ -114,6 +114,8 @@ const SIDE_BY_SIDE: usize = 8;
 /// Messages that may wait in a lane.
 const WAITING: usize = 8_192;
 
+/// States that may wait.
+const SAID: usize = 16_384;
 /// States that are stored at once, and how long others are gathered after that.
 const STATES_AT_ONCE: usize = 1_000;
 const GATHER: Duration = Duration::from_millis(100);
@@ -126,10 +128,10 @@ type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
 /// The broker is told at once that a message is here, not when it is dealt with: thousands of devices that connect together
 /// would otherwise fill what the broker may have under way, and no telemetry would come through. None of these is a record:
 /// what a hub that dies had waiting is retained by the broker, or said again by its device.
-pub async fn run(desk: Desk, mut lane: mpsc::Receiver<Delivery>, end: CancellationToken) {
+pub async fn run(desk: Desk, mut lane: Arrivals, end: CancellationToken) {
     let (asked, requests) = mpsc::channel(256);
     // Whoever takes over gets those of the whole fleet at once.
-    let (said, states) = mpsc::channel(LEADERS_LANE);
+    let (said, states) = mpsc::channel(SAID);
     let (refusals, refused) = Refusals::new();
     let newcomers = Arc::new(Newcomers::default());
     let mut tasks = JoinSet::new();

@@ -1,8 +1,11 @@
 //! The hub's way to the broker: owns connecting, subscribing and handing messages over, never decodes a payload.
 
 mod deliver;
+mod lane;
 mod offer;
 mod within;
+
+pub use lane::{Arrivals, Lane, lane};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Direct, Subscriber};
@@ -153,40 +156,72 @@ pub struct Delivery {
     pub receipt: Receipt,
 }
 
-/// Tells the broker that a message is dealt with, where it is to be told.
+/// Tells the broker that a message is dealt with, where it is to be told; until then the message takes room in its lane.
 #[derive(Debug)]
-pub struct Receipt(Option<(AsyncClient, Publish)>);
+pub struct Receipt {
+    asked: Option<(AsyncClient, Publish)>,
+    room: Option<OwnedSemaphorePermit>,
+}
 
 impl Receipt {
+    /// For a message of a connection. Keeps of it only what an acknowledgement needs: the rest would hold the whole frame in memory.
+    fn of(client: &AsyncClient, publish: &Publish) -> Self {
+        let publish = Publish {
+            qos: publish.qos,
+            pkid: publish.pkid,
+            ..Publish::default()
+        };
+        let asked = publish.qos != QoS::AtMostOnce;
+        Self {
+            asked: asked.then(|| (client.clone(), publish)),
+            room: None,
+        }
+    }
+
     /// Of a broker within the process, which has nothing more to do with the message.
     pub(crate) fn unasked() -> Self {
-        Self(None)
+        Self {
+            asked: None,
+            room: None,
+        }
     }
 
     /// Sends the PUBACK; without effect on a connection that is gone.
     pub async fn done(self) {
-        if let Some((client, publish)) = self.0 {
-            let _ = client.ack(&publish).await;
+        self.acknowledge().await;
+    }
+
+    async fn acknowledge(&self) {
+        if let Some((client, publish)) = &self.asked {
+            let _ = client.ack(publish).await;
         }
     }
 }
 
-/// Where messages go. Over a connection neither is full while the broker keeps to the rules: both hold more than can be under way. What
-/// comes within the process waits for room.
+/// Where messages go. What comes over a connection is dropped where there is no room: Mosquitto 2.0 sends hundreds beyond the receive maximum
+/// when a fleet comes. What comes within the process waits for room.
 #[derive(Debug, Clone)]
 pub struct Lanes {
     /// Batches and JSON readings.
-    pub telemetry: mpsc::Sender<Delivery>,
+    pub telemetry: Lane,
     /// Sync, state, presence, block requests.
-    pub leader: mpsc::Sender<Delivery>,
+    pub leader: Lane,
 }
 
-/// Capacity that the lane of telemetry needs.
-pub const LANE: usize = 4 * IN_FLIGHT as usize;
+impl Lanes {
+    /// Both, empty, and where messages of them are taken: telemetry, the leader's.
+    #[must_use]
+    pub fn new() -> (Self, Arrivals, Arrivals) {
+        let (telemetry, readings) = lane("telemetry", TELEMETRY_BYTES);
+        let (leader, news) = lane("leader", LEADER_BYTES);
+        (Self { telemetry, leader }, readings, news)
+    }
+}
 
-/// Capacity that the leader's lane needs, whose messages are small: Mosquitto 2.0 sends hundreds beyond the receive maximum when a fleet
-/// comes, and nothing sends a state again within minutes.
-pub const LEADERS_LANE: usize = 16_384;
+/// What waits longer than devices wait for an answer comes twice: no more than is written in seconds.
+const TELEMETRY_BYTES: usize = 16 * 1024 * 1024;
+/// Nothing says a state again within minutes.
+const LEADER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Keeps the connection until cancelled, or until the hub's own broker has ended. `connections` counts connections on which telemetry is subscribed.
 pub async fn run(
@@ -264,8 +299,6 @@ async fn serve(
             .try_subscribe_many(filters)
             .map_err(anyhow::Error::from)
     };
-    let (unkept_tx, unkept) = mpsc::channel(deliver::UNKEPT);
-    tokio::spawn(deliver::acknowledge(client.clone(), unkept));
     loop {
         let event = match tokio::time::timeout(SILENCE, events.poll()).await {
             Ok(Ok(event)) => event,
@@ -313,9 +346,7 @@ async fn serve(
                 }
             }
             Event::Incoming(Packet::Publish(publish)) => {
-                if let Some(unkept) = deliver::deliver(&client, publish, downlink.topics(), lanes) {
-                    let _ = unkept_tx.try_send(unkept);
-                }
+                deliver::deliver(&client, publish, downlink.topics(), lanes);
             }
             Event::Incoming(Packet::Disconnect(bye)) => {
                 return (

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail};
 use fieldcast_wire::Topics;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, Lanes, Receipt, Way};
+use super::{Delivery, Lane, Lanes, Receipt, Way};
 use crate::broker::{Direct, Inbox};
 use crate::downlink::Downlink;
 
@@ -46,7 +46,7 @@ pub(super) async fn run(
 }
 
 /// Ends where the lane does.
-async fn hand_over(mut inbox: Inbox, topics: &Topics, lane: &mpsc::Sender<Delivery>) {
+async fn hand_over(mut inbox: Inbox, topics: &Topics, lane: &Lane) {
     loop {
         let (topic, payload) = inbox.next().await;
         let Some((device, topic)) = topics.parse(&topic) else {
@@ -58,7 +58,7 @@ async fn hand_over(mut inbox: Inbox, topics: &Topics, lane: &mpsc::Sender<Delive
             payload,
             receipt: Receipt::unasked(),
         };
-        if lane.send(delivery).await.is_err() {
+        if !lane.put(delivery).await {
             return;
         }
     }
