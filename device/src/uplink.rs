@@ -7,8 +7,8 @@
 //!    └─────────────────────┴─────────────────────┴──── Lost, or no ack for too long ◄───┘
 //! ```
 //! In `Up` two lanes send: live (sealed since the connection) and backlog (sealed before, under a byte
-//! budget). A batch in flight leaves it by an ack, or is sent again at its deadline (into a silence, one at a time); one that the hub has no room
-//! for is put aside, and tried again in the backlog every hour. The buffer stays the
+//! budget), as many as the window allows. A batch in flight leaves it by an ack, or is sent again at its deadline (into a silence, one at a
+//! time); one that the hub has no room for is put aside, and tried again in the backlog every hour. The buffer stays the
 //! truth: a machine that is thrown away loses nothing. Numbers `P…` are those of `docs/protocol.md`.
 
 use std::collections::VecDeque;
@@ -16,52 +16,8 @@ use std::collections::VecDeque;
 use crate::aside::Aside;
 use crate::batches::{AckOutcome, BatchKey, SealedInfo};
 use crate::flights::Flights;
-
-/// Limits of the uplink. Times in milliseconds of process time.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Unacknowledged live batches.
-    pub live_inflight: usize,
-    /// Unacknowledged backlog batches.
-    pub backlog_inflight: usize,
-    /// Backlog bytes a second.
-    pub backlog_bytes_per_s: u64,
-    /// No ack after this long: send again.
-    pub ack_deadline: i64,
-    /// Longest wait for a connection.
-    pub connect_deadline: i64,
-    /// No answer to a sync after this long: send it again, and begin with batches all the same.
-    pub sync_deadline: i64,
-    /// First and longest wait before connecting again.
-    pub backoff: (i64, i64),
-    /// Longest wait soon after the last answer, for fresh readings within seconds of a short outage; later it is a
-    /// tenth of the silence.
-    pub backoff_soon: i64,
-    /// A connection that held this long resets the wait.
-    pub stable_after: i64,
-    /// No answer at all for this long with batches in flight: connect anew.
-    pub silence: i64,
-    /// The state is said on change, and anew after this long: an overloaded broker may have lost the last one.
-    pub state_again: i64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            live_inflight: 16,
-            backlog_inflight: 24,
-            backlog_bytes_per_s: 1 << 20,
-            ack_deadline: 15_000,
-            connect_deadline: 20_000,
-            sync_deadline: 10_000,
-            backoff: (500, 60_000),
-            backoff_soon: 10_000,
-            stable_after: 30_000,
-            silence: 90_000,
-            state_again: 600_000,
-        }
-    }
-}
+pub use crate::limits::Settings;
+use crate::window::Window;
 
 /// Which way a batch goes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +122,8 @@ pub struct State {
     attempt: u32,
     random: u64,
     flights: Flights,
+    /// Outlives connections: a new one finds the hub as slow as it was.
+    window: Window,
     live: Queue,
     backlog: Queue,
     aside: Aside,
@@ -194,6 +152,8 @@ struct Sync {
 const DOUBT_PAUSE: i64 = 6;
 /// Sync deadlines after which a hub that said nothing of what is to be done is asked again, at first.
 const UNTOLD: i64 = 3;
+/// What is tried during a silence is tried again after this part of its length.
+const PATIENCE: i64 = 4;
 const PAGE: usize = 32;
 /// Pause before the buffer is asked again for what it could not read.
 const READ_AGAIN: i64 = 1_000;
@@ -204,6 +164,7 @@ impl State {
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
             flights: Flights::new(settings.ack_deadline),
+            window: Window::new(settings.live_inflight + settings.backlog_inflight),
             settings,
             link: Link::Down { retry_at: i64::MIN },
             attempt: 0,
@@ -233,6 +194,17 @@ impl State {
         self.flights
             .since()
             .is_some_and(|since| now - since.max(self.last_answer) >= self.settings.ack_deadline)
+    }
+
+    /// For how long nobody answered, over whatever connection.
+    fn unheard(&self, now: i64) -> i64 {
+        self.heard.map_or(0, |at| now - at)
+    }
+
+    /// How long a connection may bring no answer: a hub that is too slow gets no slower by a fleet that connects anew.
+    fn patience(&self, now: i64) -> i64 {
+        let (least, most) = (self.settings.silence, self.settings.state_again);
+        (self.unheard(now) / PATIENCE).min(most).max(least)
     }
 
     /// Batches in flight.
@@ -292,6 +264,7 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
         Event::NotTaken(which) => {
             answered(s, now);
             if let Some(batch) = which.and_then(|key| s.flights.remove(&key)) {
+                s.window.answered(1);
                 s.aside.put(batch, now);
             }
         }
@@ -450,7 +423,8 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
         return;
     }
     for key in &outcome.done {
-        s.flights.remove(key);
+        let arrived = s.flights.remove(key).is_some();
+        s.window.answered(usize::from(arrived));
         s.aside.done(key);
     }
     let done = |b: &SealedInfo| !outcome.done.contains(&b.key);
@@ -506,7 +480,7 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
             // Telemetry may reach a hub although the leading one, who answers syncs, is away.
             s.link = Link::Up { since };
         }
-        Link::Up { .. } if s.flights.len() > 0 && now - s.last_answer >= s.settings.silence => {
+        Link::Up { .. } if s.flights.len() > 0 && now - s.last_answer >= s.patience(now) => {
             out.push(Output::Disconnect);
             lost(s, now);
         }
@@ -527,12 +501,21 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
 }
 
 fn resend(s: &mut State, now: i64, out: &mut Vec<Output>) {
-    let again = s.flights.again(now, s.is_silent(now));
-    out.extend(
+    let again = if s.is_silent(now) {
+        let asks = s.flights.ask(now, s.unheard(now) / PATIENCE);
+        if asks.is_some() {
+            s.window.silent();
+        }
+        asks.into_iter().collect()
+    } else {
+        let (again, late) = s.flights.again(now, s.window.size());
+        if late {
+            s.window.late(now, s.settings.ack_deadline);
+        }
         again
-            .into_iter()
-            .map(|(key, lane)| Output::Publish { key, lane }),
-    );
+    };
+    let publish = |(key, lane)| Output::Publish { key, lane };
+    out.extend(again.into_iter().map(publish));
 }
 
 fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
@@ -551,12 +534,13 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
             Lane::Backlog => s.settings.backlog_inflight,
         };
         let mut used = s.flights.on(lane);
+        let mut fresh = s.flights.fresh(lane, now);
         let mut contested = s.flights.any_contested();
         let queue = match lane {
             Lane::Live => &mut s.live,
             Lane::Backlog => &mut s.backlog,
         };
-        while used < limit && (lane == Lane::Live || s.budget > 0) {
+        while used < limit && fresh < s.window.size() && (lane == Lane::Live || s.budget > 0) {
             // P4: of contested batches one at a time, so that an ack can name it.
             let Some(at) = queue
                 .waiting
@@ -577,7 +561,7 @@ fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
             }
             out.push(Output::Publish { key: b.key, lane });
             s.flights.add(lane, b, now);
-            used += 1;
+            (used, fresh) = (used + 1, fresh + 1);
         }
         if queue.more && !queue.asked && now >= queue.again_at && queue.waiting.len() < PAGE / 2 {
             (queue.asked, queue.again_at) = (true, 0);

@@ -1,6 +1,8 @@
 //! What is put aside, step by step; the agent's `simulation` drives the machine against hubs.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::{BTreeSet, VecDeque};
+
 use fieldcast_wire::Epoch;
 
 use super::{Event, Lane, Output, Settings, State, step};
@@ -42,6 +44,7 @@ fn what_the_hub_has_no_room_for_holds_nothing_up_and_is_tried_again_every_hour()
         lane,
         batches: (1..=30).map(batch).collect(),
     };
+    s.window.answered(40);
     let sent = step(&mut s, page.clone(), 0);
     assert_eq!(sent.len(), 24, "as many as may be in flight: {sent:?}");
     // None of those is taken: what lies behind them goes up, and the connection stays however long that takes.
@@ -144,7 +147,7 @@ fn wait(s: &mut State, until: i64) -> Vec<BatchKey> {
     again
 }
 
-/// Seals a batch, which goes up; what went again before.
+/// Seals a batch; what went before and with it.
 fn seal(s: &mut State, order: i64, now: i64) -> Vec<BatchKey> {
     let mut sent = wait(s, now);
     sent.extend(published(&step(s, Event::Sealed { newest: order }, now)));
@@ -153,7 +156,6 @@ fn seal(s: &mut State, order: i64, now: i64) -> Vec<BatchKey> {
         batches: vec![batch(order)],
     };
     sent.extend(published(&step(s, page, now)));
-    assert_eq!(sent.pop(), Some(batch(order).key));
     sent
 }
 
@@ -164,32 +166,125 @@ fn acked(order: i64) -> Event {
     })
 }
 
+/// A hub that is back answers after `delay` whatever goes; all that went until `until`.
+fn served(s: &mut State, first: Vec<BatchKey>, delay: i64, now: i64, until: i64) -> Vec<BatchKey> {
+    let mut answers: VecDeque<_> = first.iter().map(|key| (now + delay, *key)).collect();
+    let mut sent = first;
+    loop {
+        let answer = answers.front().map_or(i64::MAX, |(at, _)| *at);
+        let now = answer.min(s.wake_at());
+        if now >= until {
+            return sent;
+        }
+        let done = AckOutcome {
+            done: (now == answer)
+                .then(|| answers.pop_front().map(|(_, key)| key))
+                .flatten()
+                .into_iter()
+                .collect(),
+            ..Default::default()
+        };
+        let event = match done.done.is_empty() {
+            true => Event::Tick,
+            false => Event::Acked(done),
+        };
+        let went = published(&step(s, event, now));
+        answers.extend(went.iter().map(|key| (now + delay, *key)));
+        sent.extend(went);
+    }
+}
+
 #[test]
-fn into_a_silence_one_batch_at_a_time_is_sent_again_and_the_first_answer_sends_all() {
+fn into_a_silence_ever_fewer_ask_and_the_first_answer_sends_all() {
     // The broker takes batches, and no hub is there. However far apart they were sealed, one at a time asks.
     for apart in [0, 50, 1_000, 9_970] {
         let mut s = up();
+        s.window.answered(40);
         let count = (60_000 / apart.max(1)).min(16);
-        let mut asked = Vec::new();
+        let (mut sent, mut sealed_in_time) = (Vec::new(), 0);
         for n in 1..=count {
-            asked.extend(seal(&mut s, n, (n - 1) * apart));
+            sent.extend(seal(&mut s, n, (n - 1) * apart));
+            sealed_in_time += usize::from((n - 1) * apart < 15_000);
         }
-        asked.extend(wait(&mut s, 80_000));
-        assert!(
-            (12..=15).contains(&asked.len()),
-            "{apart} ms apart: {}",
-            asked.len()
-        );
-        step(&mut s, acked(1), 80_000);
-        let again = wait(&mut s, 85_100);
-        let lately: Vec<BatchKey> = asked.split_off(asked.len() - 3);
-        let missed = (2..=count).filter(|n| {
-            let key = batch(*n).key;
-            !again.contains(&key) && !lately.contains(&key)
+        sent.extend(wait(&mut s, 80_000));
+        let asked = sent.len() - sealed_in_time;
+        assert!((6..=13).contains(&asked), "{apart} ms apart: {asked}");
+        // A hub is back that answers one and no more: hardly anything follows.
+        let mut deaf = s.clone();
+        let mut few = published(&step(&mut deaf, acked(1), 80_000));
+        few.extend(wait(&mut deaf, 94_000));
+        assert!((1..=4).contains(&few.len()), "{apart} ms apart: {few:?}");
+        // One that answers gets all of it.
+        let first = published(&step(&mut s, acked(1), 80_000));
+        let went = served(&mut s, first, 100, 80_000, 85_500);
+        let recent = |key: &BatchKey| sent[sent.len() - 3..].contains(key);
+        let missed = (2..=count).map(|n| batch(n).key).filter(|key| {
+            let there = went.contains(key) || recent(key);
+            !there
         });
-        assert_eq!(missed.count(), 0, "{apart} ms apart: {again:?}");
-        assert!(again.len() < usize::try_from(count).unwrap(), "each once");
+        assert_eq!(missed.count(), 0, "{apart} ms apart: {went:?}");
+        assert!(went.len() < usize::try_from(count).unwrap(), "each once");
     }
+}
+
+#[test]
+fn a_silence_of_hours_is_asked_into_once_a_minute_and_ends_within_one() {
+    let mut s = up();
+    seal(&mut s, 1, 0);
+    let (mut sent, mut connected) = (Vec::new(), 0);
+    let mut now = 0;
+    while now < 7_200_000 {
+        now = s.wake_at();
+        let out = step(&mut s, Event::Tick, now);
+        sent.extend(published(&out).iter().map(|_| now));
+        if out.contains(&Output::Connect) {
+            connected += 1;
+            step(&mut s, Event::Connected { newest: 0 }, now);
+            let page = |lane, batches| Event::Page { lane, batches };
+            step(&mut s, page(Lane::Backlog, vec![]), now);
+            step(&mut s, Event::Sealed { newest: 1 }, now);
+            step(&mut s, page(Lane::Live, vec![batch(1)]), now);
+        }
+    }
+    let longest = sent.windows(2).map(|w| w[1] - w[0]).max().unwrap();
+    assert!(longest <= 75_000, "{longest}");
+    assert!(sent.len() < 200, "{}", sent.len());
+    assert!((2..=25).contains(&connected), "{connected} connections");
+}
+
+#[test]
+fn a_slow_hub_gets_ever_less_and_a_quick_one_all_again() {
+    // A batch each ten seconds; each is answered after 40 s, then after a tenth.
+    let mut s = up();
+    s.window.answered(40);
+    let mut answers: BTreeSet<(i64, u64)> = BTreeSet::new();
+    let (mut order, mut slow, mut quick) = (0, 0, 0);
+    for now in (0..1_200_000).step_by(100) {
+        let mut went = Vec::new();
+        while let Some((at, number)) = answers.first().copied().filter(|(at, _)| *at <= now) {
+            answers.remove(&(at, number));
+            went.extend(published(&step(
+                &mut s,
+                acked(i64::try_from(number).unwrap()),
+                now,
+            )));
+        }
+        if now % 10_000 == 0 {
+            order += 1;
+            went.extend(seal(&mut s, order, now));
+        }
+        went.extend(wait(&mut s, now + 1));
+        let delay = if now < 600_000 { 40_000 } else { 100 };
+        answers.extend(went.iter().map(|key| (now + delay, key.number)));
+        match now {
+            300_000..600_000 => slow += went.len(),
+            1_000_000.. => quick += went.len(),
+            _ => {}
+        }
+    }
+    assert!(slow <= 60, "twice in 15 s at most: {slow}");
+    assert!((19..=21).contains(&quick), "{quick}");
+    assert_eq!(s.in_flight(), 0);
 }
 
 #[test]
@@ -201,6 +296,8 @@ fn a_batch_that_is_never_answered_goes_again_ever_more_rarely_while_others_are()
         again.extend(seal(&mut s, n, now));
         step(&mut s, acked(n), now + 100);
     }
+    again.retain(|key| *key == batch(1).key);
+    again.remove(0);
     // Twenty minutes: after 15, 30 and 45 s, then each minute.
     assert!((18..=24).contains(&again.len()), "{}", again.len());
 }

@@ -170,8 +170,12 @@ mod tests {
         lane.offer(message(&client, 7, 3 * PAGE));
         assert!(lane.full.load(Ordering::Relaxed), "not half of it is free");
         for _ in 0..3 {
-            let waited = tokio::time::timeout(std::time::Duration::from_millis(50), arrivals.recv());
-            assert!(waited.await.is_err(), "the client takes one acknowledgement");
+            let waited =
+                tokio::time::timeout(std::time::Duration::from_millis(50), arrivals.recv());
+            assert!(
+                waited.await.is_err(),
+                "the client takes one acknowledgement"
+            );
         }
         assert!(arrivals.dropped.is_some());
         assert_eq!(lane.room.available_permits(), 0);
