@@ -1,14 +1,16 @@
-//! Batches in flight: owns which are unanswered and when each goes again; never which is sent first.
+//! Batches in flight: owns which are unanswered, how long an answer may take and when each goes again; never which is sent first.
 
 use std::collections::BTreeMap;
 
 use crate::batches::{BatchKey, SealedInfo};
 use crate::uplink::Lane;
 
-/// While nobody answers, one batch at a time asks, at first so many times within the wait for an ack.
+/// What goes again after a silence does so within this part of the least wait for an ack; what asks into one, at first, no sooner.
 const PROBES: i64 = 3;
-/// Longest wait before a batch goes again, in waits for an ack.
+/// Longest wait before a batch goes again, in waits for an ack. What was sent so often may never be answered.
 const GROWTH: u32 = 4;
+/// How much longer an ack may take where the hub is slow.
+const SLOWER: i64 = 8;
 /// Wait after the client took no message.
 const REFUSED_WAIT: i64 = 500;
 
@@ -22,6 +24,8 @@ struct Flight {
     tries: u32,
     /// It is due, and has to wait until fewer are under way.
     waits: bool,
+    /// It asked into the present silence.
+    asked: bool,
     /// When it last went again because a silence ended.
     hurried: Option<i64>,
 }
@@ -30,7 +34,8 @@ struct Flight {
 #[derive(Debug, Clone)]
 pub(crate) struct Flights {
     flights: BTreeMap<BatchKey, Flight>,
-    /// How long an ack may take.
+    /// How long an ack may take: at least, and at present. Measured on what was sent once (Karn's rule, RFC 6298).
+    least: i64,
     wait: i64,
 }
 
@@ -39,8 +44,31 @@ impl Flights {
     pub(crate) fn new(wait: i64) -> Self {
         Self {
             flights: BTreeMap::new(),
+            least: wait,
             wait,
         }
+    }
+
+    /// How long an ack may take at present.
+    pub(crate) fn wait(&self) -> i64 {
+        self.wait
+    }
+
+    /// Acks are late: they may take longer.
+    pub(crate) fn slower(&mut self) {
+        self.wait = (self.wait * 2).min(self.least * SLOWER);
+    }
+
+    /// It arrived; false where it was not in flight, or was answered only after a long time.
+    pub(crate) fn arrived(&mut self, key: &BatchKey, now: i64) -> bool {
+        let Some(f) = self.flights.remove(key) else {
+            return false;
+        };
+        let took = now - f.sent;
+        if f.tries == 1 && f.hurried.is_none() {
+            self.wait = (took * 2).clamp(self.least, self.least * SLOWER);
+        }
+        took < self.least
     }
 
     /// A batch was sent the first time.
@@ -53,6 +81,7 @@ impl Flights {
             due: now + self.wait,
             tries: 1,
             waits: false,
+            asked: false,
             batch,
         };
         self.flights.insert(flight.batch.key, flight);
@@ -100,16 +129,22 @@ impl Flights {
         self.flights.values().filter(counts).filter(fresh).count()
     }
 
-    /// When the next one is due.
+    /// When the next one is due, but for those that wait.
     pub(crate) fn due_at(&self) -> Option<i64> {
-        let waiting = self.flights.values().filter(|f| !f.waits);
-        waiting.map(|f| f.due).min()
+        let free = self.flights.values().filter(|f| !f.waits);
+        free.map(|f| f.due).min()
     }
 
-    /// The client took it not: soon again.
+    /// How long nothing more asks into a silence after one did, of which so much is a part of its length.
+    pub(crate) fn pause(&self, part: i64) -> i64 {
+        part.clamp(self.least / PROBES, self.least * i64::from(GROWTH))
+    }
+
+    /// The client took it not: soon again, as if it had not been sent.
     pub(crate) fn refused(&mut self, key: &BatchKey, now: i64) {
         if let Some(f) = self.flights.get_mut(key) {
             (f.due, f.waits) = (now + REFUSED_WAIT, false);
+            f.tries = f.tries.saturating_sub(1);
         }
     }
 
@@ -118,54 +153,61 @@ impl Flights {
     pub(crate) fn silence_ends(&mut self, now: i64, mut share: impl FnMut(i64) -> i64) {
         let (wait, pause) = (self.wait, self.wait * i64::from(GROWTH));
         for f in self.flights.values_mut() {
-            if now - f.sent >= wait && f.hurried.is_none_or(|at| now - at >= pause) {
+            f.waits = false;
+            if std::mem::take(&mut f.asked) && now - f.sent < wait {
+                // It may be lost as well, and is nothing that the others wait for.
+                (f.due, f.hurried) = (f.sent + wait, Some(now));
+            } else if now - f.sent >= wait && f.hurried.is_none_or(|at| now - at >= pause) {
                 f.hurried = Some(now);
-                (f.due, f.waits) = (now + share(wait / PROBES), false);
+                f.due = now + share(self.least / PROBES);
             }
         }
     }
 
     /// What goes again now, longest unsent first, so that no more than `window` of those that went again are under way; and whether
-    /// the first answer to any of them is late.
+    /// the first answer to any of them is late. What was never answered often takes no place from others, nor does what never left.
     pub(crate) fn again(&mut self, now: i64, window: usize) -> (Vec<(BatchKey, Lane)>, bool) {
+        let counts = |f: &Flight| (1..GROWTH).contains(&f.tries);
         let hurries = |f: &Flight| f.hurried.is_some_and(|at| at > f.sent);
-        let under_way = |f: &&Flight| f.tries > 1 && f.due > now && !hurries(f);
-        let room = window.saturating_sub(self.flights.values().filter(under_way).count());
+        let under_way = |f: &&Flight| counts(f) && f.tries > 1 && f.due > now && !hurries(f);
+        let mut room = window.saturating_sub(self.flights.values().filter(under_way).count());
         let (mut again, mut late) = (Vec::new(), false);
-        for (n, key) in self.due(now).into_iter().enumerate() {
-            if let Some(f) = self.flights.get_mut(&key) {
-                f.waits = n >= room;
-                if f.waits {
-                    continue;
-                }
-                late |= f.tries == 1 && f.hurried.is_none();
-                f.tries = (f.tries + 1).min(GROWTH);
-                (f.sent, f.due) = (now, now + self.wait * i64::from(f.tries));
-                again.push((key, f.lane));
+        for key in self.by_age() {
+            let Some(f) = self.flights.get_mut(&key).filter(|f| f.due <= now) else {
+                continue;
+            };
+            f.waits = counts(f) && room == 0;
+            if f.waits {
+                continue;
             }
+            room -= usize::from(counts(f));
+            late |= f.tries == 1 && f.hurried.is_none();
+            f.tries = (f.tries + 1).min(GROWTH);
+            (f.sent, f.due) = (now, now + self.wait * i64::from(f.tries));
+            again.push((key, f.lane));
         }
         (again, late)
     }
 
-    /// While nobody answers: the one sent longest ago of those that are due, and none for a while after it, about `gap`.
-    pub(crate) fn ask(&mut self, now: i64, gap: i64) -> Option<(BatchKey, Lane)> {
-        let first = self.due(now).into_iter().next()?;
-        let gap = gap.clamp(self.wait / PROBES, self.wait * i64::from(GROWTH));
-        // Also those that are not due yet: else each would ask by itself.
-        for f in self.flights.values_mut() {
-            (f.due, f.waits) = (f.due.max(now + gap), false);
-        }
+    /// While nobody answers, this one asks, and not again before `next`: that which was sent longest ago of those that are due.
+    pub(crate) fn ask(&mut self, now: i64, next: i64) -> Option<(BatchKey, Lane)> {
+        let mut aged = self.by_age().into_iter();
+        let first = aged.find(|key| self.flights.get(key).is_some_and(|f| f.due <= now))?;
         let f = self.flights.get_mut(&first)?;
-        // No longer one that was sent but once: others that were not may go beside it.
-        (f.sent, f.tries) = (now, f.tries.max(2));
+        f.sent = now;
+        if f.tries < GROWTH {
+            // Others that were not sent yet may go beside it.
+            (f.tries, f.due, f.asked) = (f.tries.max(2), next, true);
+        } else {
+            f.due = now + self.wait * i64::from(GROWTH);
+        }
         Some((first, f.lane))
     }
 
-    /// Those that are due, longest unsent first.
-    fn due(&self, now: i64) -> Vec<BatchKey> {
-        let due = self.flights.iter().filter(|(_, f)| f.due <= now);
-        let mut due: Vec<_> = due.map(|(key, f)| (f.sent, *key)).collect();
-        due.sort_unstable();
-        due.into_iter().map(|(_, key)| key).collect()
+    /// Longest unsent first.
+    fn by_age(&self) -> Vec<BatchKey> {
+        let mut aged: Vec<_> = self.flights.iter().map(|(k, f)| (f.sent, *k)).collect();
+        aged.sort_unstable();
+        aged.into_iter().map(|(_, key)| key).collect()
     }
 }

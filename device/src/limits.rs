@@ -9,7 +9,7 @@ pub struct Settings {
     pub backlog_inflight: usize,
     /// Backlog bytes a second.
     pub backlog_bytes_per_s: u64,
-    /// No ack after this long: send again.
+    /// No ack after this long: send again; longer where acks take long.
     pub ack_deadline: i64,
     /// Longest wait for a connection.
     pub connect_deadline: i64,
@@ -22,7 +22,7 @@ pub struct Settings {
     pub backoff_soon: i64,
     /// A connection that held this long resets the wait.
     pub stable_after: i64,
-    /// No answer at all for this long with batches in flight: connect anew.
+    /// No answer at all for this long with batches in flight: connect anew; later, after a part of the silence.
     pub silence: i64,
     /// The state is said on change, and anew after this long: an overloaded broker may have lost the last one.
     pub state_again: i64,

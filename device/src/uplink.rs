@@ -11,6 +11,8 @@
 //! time); one that the hub has no room for is put aside, and tried again in the backlog every hour. The buffer stays the
 //! truth: a machine that is thrown away loses nothing. Numbers `P…` are those of `docs/protocol.md`.
 
+mod sending;
+
 use std::collections::VecDeque;
 
 use crate::aside::Aside;
@@ -114,6 +116,13 @@ struct Queue {
     again_at: i64,
 }
 
+impl Queue {
+    /// Whether the buffer is to be asked for more.
+    fn wants(&self) -> bool {
+        self.more && !self.asked && self.waiting.len() < PAGE / 2
+    }
+}
+
 /// State of the uplink.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -136,6 +145,10 @@ pub struct State {
     sync: Option<Sync>,
     /// The hub has not said yet what this device shall do: when it is asked again, and how long after that.
     untold: Option<(i64, i64)>,
+    /// Since when something that was sent has no answer, over whatever connection.
+    owed: Option<i64>,
+    /// During a silence: when the next batch may ask into it.
+    asks_at: Option<i64>,
     /// When the hub was last asked because it told of less than before.
     doubted_at: Option<i64>,
 }
@@ -152,7 +165,7 @@ struct Sync {
 const DOUBT_PAUSE: i64 = 6;
 /// Sync deadlines after which a hub that said nothing of what is to be done is asked again, at first.
 const UNTOLD: i64 = 3;
-/// What is tried during a silence is tried again after this part of its length.
+/// Parts of a silence.
 const PATIENCE: i64 = 4;
 const PAGE: usize = 32;
 /// Pause before the buffer is asked again for what it could not read.
@@ -179,6 +192,8 @@ impl State {
             heard: None,
             sync: None,
             untold: None,
+            owed: None,
+            asks_at: None,
             doubted_at: None,
         }
     }
@@ -189,22 +204,25 @@ impl State {
         matches!(self.link, Link::Up { .. })
     }
 
-    /// Whether an answer is overdue, whoever should have given it.
+    /// When an answer is overdue, whoever should give it.
+    fn silent_at(&self) -> Option<i64> {
+        let since = self.flights.since()?.max(self.last_answer);
+        Some(since + self.flights.wait())
+    }
+
     fn is_silent(&self, now: i64) -> bool {
-        self.flights
-            .since()
-            .is_some_and(|since| now - since.max(self.last_answer) >= self.settings.ack_deadline)
+        self.silent_at().is_some_and(|at| now >= at)
     }
 
-    /// For how long nobody answered, over whatever connection.
-    fn unheard(&self, now: i64) -> i64 {
-        self.heard.map_or(0, |at| now - at)
+    /// What is tried during a silence is tried again after this part of its length.
+    fn part(&self, now: i64) -> i64 {
+        self.owed.map_or(0, |since| (now - since) / PATIENCE)
     }
 
-    /// How long a connection may bring no answer: a hub that is too slow gets no slower by a fleet that connects anew.
+    /// How long a connection may bring no answer: a hub that is too slow gets no quicker by a fleet that connects anew.
     fn patience(&self, now: i64) -> i64 {
-        let (least, most) = (self.settings.silence, self.settings.state_again);
-        (self.unheard(now) / PATIENCE).min(most).max(least)
+        let least = self.settings.silence.max(self.flights.wait() * 2);
+        self.part(now).min(self.settings.state_again).max(least)
     }
 
     /// Batches in flight.
@@ -216,7 +234,14 @@ impl State {
     /// When the next tick is due, at the latest.
     #[must_use]
     pub fn wake_at(&self) -> i64 {
-        let flights = self.flights.due_at();
+        let flights = match self.asks_at {
+            Some(at) => Some(at),
+            None => [self.flights.due_at(), self.silent_at()]
+                .into_iter()
+                .flatten()
+                .min(),
+        };
+        let flights = flights.filter(|_| self.is_up());
         let link = match self.link {
             Link::Down { retry_at } => Some(retry_at),
             Link::Connecting { deadline } | Link::Syncing { deadline, .. } => Some(deadline),
@@ -228,7 +253,7 @@ impl State {
         let budget = thirsty.then(|| self.budget_at + 100);
         let unread = [&self.live, &self.backlog]
             .into_iter()
-            .filter(|q| self.is_up() && q.more && !q.asked && q.again_at > 0)
+            .filter(|q| self.is_up() && q.wants() && q.again_at > 0)
             .map(|q| q.again_at)
             .min();
         let room = self.is_up() && self.backlog.waiting.len() < PAGE / 2;
@@ -264,7 +289,7 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
         Event::NotTaken(which) => {
             answered(s, now);
             if let Some(batch) = which.and_then(|key| s.flights.remove(&key)) {
-                s.window.answered(1);
+                s.window.answered();
                 s.aside.put(batch, now);
             }
         }
@@ -275,8 +300,7 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
     }
     time(s, now, &mut out);
     if s.is_up() {
-        resend(s, now, &mut out);
-        send(s, now, &mut out);
+        sending::go(s, now, &mut out);
     }
     out
 }
@@ -306,6 +330,7 @@ fn connected(s: &mut State, newest: i64, now: i64, out: &mut Vec<Output>) {
 }
 
 fn sync(s: &mut State, now: i64, out: &mut Vec<Output>) {
+    s.owed.get_or_insert(now);
     s.sync = Some(Sync {
         since: now,
         again_at: now + s.settings.sync_deadline,
@@ -332,6 +357,7 @@ fn lost(s: &mut State, now: i64) {
         retry_at: now + wait,
     };
     s.flights.clear();
+    s.asks_at = None;
     s.sync = None;
     s.untold = None;
     s.live = Queue::default();
@@ -407,6 +433,7 @@ fn answered(s: &mut State, now: i64) {
     }
     s.last_answer = now;
     s.heard = Some(now);
+    s.owed = None;
 }
 
 fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
@@ -423,8 +450,9 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
         return;
     }
     for key in &outcome.done {
-        let arrived = s.flights.remove(key).is_some();
-        s.window.answered(usize::from(arrived));
+        if s.flights.arrived(key, now) {
+            s.window.answered();
+        }
         s.aside.done(key);
     }
     let done = |b: &SealedInfo| !outcome.done.contains(&b.key);
@@ -486,8 +514,10 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
         }
         _ => {}
     }
+    let part = s.part(now);
     if let Some(open) = s.sync.as_mut().filter(|open| now >= open.again_at) {
-        open.again_at = now + s.settings.sync_deadline * 3;
+        let (least, most) = (s.settings.sync_deadline * 3, s.settings.state_again);
+        open.again_at = now + part.min(most).max(least);
         out.push(Output::Sync);
     }
     if let Some((at, wait)) = s.untold.filter(|(at, _)| s.is_up() && now >= *at) {
@@ -496,80 +526,6 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
         s.untold = Some((at.max(now) + longer, longer));
         if s.sync.is_none() {
             sync(s, now, out);
-        }
-    }
-}
-
-fn resend(s: &mut State, now: i64, out: &mut Vec<Output>) {
-    let again = if s.is_silent(now) {
-        let asks = s.flights.ask(now, s.unheard(now) / PATIENCE);
-        if asks.is_some() {
-            s.window.silent();
-        }
-        asks.into_iter().collect()
-    } else {
-        let (again, late) = s.flights.again(now, s.window.size());
-        if late {
-            s.window.late(now, s.settings.ack_deadline);
-        }
-        again
-    };
-    let publish = |(key, lane)| Output::Publish { key, lane };
-    out.extend(again.into_iter().map(publish));
-}
-
-fn send(s: &mut State, now: i64, out: &mut Vec<Output>) {
-    let rate = i64::try_from(s.settings.backlog_bytes_per_s).unwrap_or(i64::MAX);
-    let earned = (now - s.budget_at).max(0).saturating_mul(rate) / 1_000;
-    if earned > 0 {
-        s.budget = s.budget.saturating_add(earned).min(rate);
-        s.budget_at = now;
-    }
-    let room = (PAGE / 2).saturating_sub(s.backlog.waiting.len());
-    s.backlog.waiting.extend(s.aside.take(room, now));
-    // P7: live before backlog.
-    for lane in [Lane::Live, Lane::Backlog] {
-        let limit = match lane {
-            Lane::Live => s.settings.live_inflight,
-            Lane::Backlog => s.settings.backlog_inflight,
-        };
-        let mut used = s.flights.on(lane);
-        let mut fresh = s.flights.fresh(lane, now);
-        let mut contested = s.flights.any_contested();
-        let queue = match lane {
-            Lane::Live => &mut s.live,
-            Lane::Backlog => &mut s.backlog,
-        };
-        while used < limit && fresh < s.window.size() && (lane == Lane::Live || s.budget > 0) {
-            // P4: of contested batches one at a time, so that an ack can name it.
-            let Some(at) = queue
-                .waiting
-                .iter()
-                .position(|b| !(b.contested && contested))
-            else {
-                break;
-            };
-            let Some(b) = queue.waiting.remove(at) else {
-                break;
-            };
-            if s.flights.holds(&b.key) {
-                continue;
-            }
-            contested |= b.contested;
-            if lane == Lane::Backlog {
-                s.budget -= i64::try_from(b.bytes).unwrap_or(i64::MAX);
-            }
-            out.push(Output::Publish { key: b.key, lane });
-            s.flights.add(lane, b, now);
-            (used, fresh) = (used + 1, fresh + 1);
-        }
-        if queue.more && !queue.asked && now >= queue.again_at && queue.waiting.len() < PAGE / 2 {
-            (queue.asked, queue.again_at) = (true, 0);
-            out.push(Output::Page {
-                lane,
-                after: queue.after,
-                limit: PAGE,
-            });
         }
     }
 }

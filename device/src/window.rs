@@ -28,17 +28,19 @@ impl Window {
         self.size
     }
 
-    /// Batches were answered: each makes room for one more.
-    pub(crate) fn answered(&mut self, batches: usize) {
-        self.size = self.size.saturating_add(batches).min(self.most);
+    /// A batch was answered in time: room for one more.
+    pub(crate) fn answered(&mut self) {
+        self.size = (self.size + 1).min(self.most);
     }
 
-    /// A batch went unanswered for as long as an answer may take; those of the same time count once.
-    pub(crate) fn late(&mut self, now: i64, wait: i64) {
-        if self.narrowed.is_none_or(|at| now - at >= wait) {
+    /// A batch went unanswered for as long as an answer may take. Those of the same time count once: false for the others.
+    pub(crate) fn late(&mut self, now: i64, wait: i64) -> bool {
+        let counts = self.narrowed.is_none_or(|at| now - at >= wait);
+        if counts {
             self.narrowed = Some(now);
             self.size = (self.size / 2).max(1);
         }
+        counts
     }
 
     /// Nobody answers at all.
@@ -55,18 +57,20 @@ mod tests {
     fn lateness_halves_it_once_a_wait_and_answers_widen_it_to_the_most() {
         let mut w = Window::new(40);
         assert_eq!(w.size(), 4);
-        w.answered(100);
+        for _ in 0..100 {
+            w.answered();
+        }
         assert_eq!(w.size(), 40);
-        w.late(0, 15);
-        w.late(14, 15);
+        assert!(w.late(0, 15));
+        assert!(!w.late(14, 15));
         assert_eq!(w.size(), 20);
-        w.late(15, 15);
+        assert!(w.late(15, 15));
         assert_eq!(w.size(), 10);
         w.silent();
-        w.late(30, 15);
+        assert!(w.late(30, 15));
         assert_eq!(w.size(), 1, "one always");
-        w.answered(2);
-        assert_eq!(w.size(), 3);
+        w.answered();
+        assert_eq!(w.size(), 2);
         assert_eq!(Window::new(0).size(), 1);
     }
 }

@@ -6,7 +6,7 @@ use rumqttc::v5::mqttbytes::v5::Publish;
 
 use super::{Delivery, Lanes, Receipt};
 
-/// Hands a message over, to be acknowledged in its turn, kept or not.
+/// Hands a message over, to be acknowledged about in its turn, kept or not.
 pub(super) fn deliver(client: &AsyncClient, publish: Publish, topics: &Topics, lanes: &Lanes) {
     let receipt = Receipt::of(client, &publish);
     let parsed = std::str::from_utf8(&publish.topic)

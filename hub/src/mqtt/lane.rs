@@ -17,8 +17,8 @@ const PAGE: usize = 4 * 1024;
 #[derive(Debug)]
 enum Waiting {
     Kept(Delivery),
-    /// There was no room for it, but its acknowledgement has its place behind those before it: some brokers (Mosquitto) walk over all that
-    /// is under way until they come to the one that is acknowledged.
+    /// There was no room for it, but its acknowledgement has its place among the others: some brokers (Mosquitto) walk over all that is under
+    /// way until they come to the one that is acknowledged.
     Dropped(Receipt),
 }
 
@@ -95,6 +95,9 @@ impl Lane {
     }
 
     fn append(&self, waiting: Waiting) {
+        if matches!(&waiting, Waiting::Dropped(receipt) if receipt.asked.is_none()) {
+            return;
+        }
         if let Err(TrySendError::Full(_)) = self.waiting.try_send(waiting) {
             let lane = self.name;
             tracing::debug!(lane, "the broker has more under way than it has numbers");
