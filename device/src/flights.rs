@@ -64,11 +64,15 @@ impl Flights {
         let Some(f) = self.flights.remove(key) else {
             return false;
         };
-        let took = now - f.sent;
         if f.tries == 1 && f.hurried.is_none() {
-            self.wait = (took * 2).clamp(self.least, self.least * SLOWER);
+            self.wait = ((now - f.sent) * 2).clamp(self.least, self.least * SLOWER);
+            // Those that waited for a slower hub.
+            let waits: Vec<_> = self.flights.values().map(|f| self.later(f.tries)).collect();
+            for (f, wait) in self.flights.values_mut().zip(waits) {
+                f.due = f.due.min(f.sent + wait);
+            }
         }
-        took < self.least
+        now - f.since < self.least
     }
 
     /// A batch was sent the first time.
@@ -85,6 +89,11 @@ impl Flights {
             batch,
         };
         self.flights.insert(flight.batch.key, flight);
+    }
+
+    /// How long after so many times a batch goes again.
+    fn later(&self, tries: u32) -> i64 {
+        (self.wait * i64::from(tries.max(1))).min(self.least * SLOWER)
     }
 
     /// It is no longer in flight.
@@ -117,15 +126,10 @@ impl Flights {
         self.flights.values().any(|f| f.batch.contested)
     }
 
-    /// Since when the oldest is unanswered.
-    pub(crate) fn since(&self) -> Option<i64> {
-        self.flights.values().map(|f| f.since).min()
-    }
-
     /// How many that were sent but once may still be answered in time; against the backlog count those of both lanes.
     pub(crate) fn fresh(&self, lane: Lane, now: i64) -> usize {
         let counts = |f: &&Flight| lane == Lane::Backlog || f.lane == lane;
-        let fresh = |f: &&Flight| f.tries == 1 && now - f.sent < self.wait;
+        let fresh = |f: &&Flight| f.tries <= 1 && now - f.sent < self.wait;
         self.flights.values().filter(counts).filter(fresh).count()
     }
 
@@ -135,9 +139,14 @@ impl Flights {
         free.map(|f| f.due).min()
     }
 
-    /// How long nothing more asks into a silence after one did, of which so much is a part of its length.
+    /// How long nothing more asks into a silence after one did, of which so much is a part of its length: seconds in the first minutes.
     pub(crate) fn pause(&self, part: i64) -> i64 {
-        part.clamp(self.least / PROBES, self.least * i64::from(GROWTH))
+        let (least, soon) = (self.wait / PROBES, part < self.least * 2);
+        let most = match soon {
+            true => least * 2,
+            false => self.later(GROWTH),
+        };
+        part.clamp(least, most)
     }
 
     /// The client took it not: soon again, as if it had not been sent.
@@ -151,7 +160,7 @@ impl Flights {
     /// Somebody answers after a silence: all that may have gone into it goes again, soon but not at once, each when `share`
     /// of a time says; and of each only once in a while, as a hub that is slow may still have it before it.
     pub(crate) fn silence_ends(&mut self, now: i64, mut share: impl FnMut(i64) -> i64) {
-        let (wait, pause) = (self.wait, self.wait * i64::from(GROWTH));
+        let (wait, pause) = (self.wait, self.least * i64::from(GROWTH));
         for f in self.flights.values_mut() {
             f.waits = false;
             if std::mem::take(&mut f.asked) && now - f.sent < wait {
@@ -165,41 +174,58 @@ impl Flights {
     }
 
     /// What goes again now, longest unsent first, so that no more than `window` of those that went again are under way; and whether
-    /// the first answer to any of them is late. What was never answered often takes no place from others, nor does what never left.
+    /// the first answer to any of them is late. What was never answered often takes no place from them: of such goes one at a time.
     pub(crate) fn again(&mut self, now: i64, window: usize) -> (Vec<(BatchKey, Lane)>, bool) {
-        let counts = |f: &Flight| (1..GROWTH).contains(&f.tries);
         let hurries = |f: &Flight| f.hurried.is_some_and(|at| at > f.sent);
-        let under_way = |f: &&Flight| counts(f) && f.tries > 1 && f.due > now && !hurries(f);
-        let mut room = window.saturating_sub(self.flights.values().filter(under_way).count());
+        let again = |f: &&Flight| (2..GROWTH).contains(&f.tries) && f.due > now && !hurries(f);
+        let mut room = window.saturating_sub(self.flights.values().filter(again).count());
+        let wait = self.wait;
+        let vain = |f: &Flight| f.tries >= GROWTH && now - f.sent < wait;
+        let mut vain = self.flights.values().any(vain);
         let (mut again, mut late) = (Vec::new(), false);
         for key in self.by_age() {
             let Some(f) = self.flights.get_mut(&key).filter(|f| f.due <= now) else {
                 continue;
             };
-            f.waits = counts(f) && room == 0;
-            if f.waits {
-                continue;
+            match f.tries {
+                // It never left.
+                0 => {}
+                GROWTH.. if vain => {
+                    f.due = now + wait;
+                    continue;
+                }
+                GROWTH.. => vain = true,
+                _ if room == 0 => {
+                    f.waits = true;
+                    continue;
+                }
+                _ => room -= usize::from(f.tries + 1 < GROWTH),
             }
-            room -= usize::from(counts(f));
             late |= f.tries == 1 && f.hurried.is_none();
-            f.tries = (f.tries + 1).min(GROWTH);
-            (f.sent, f.due) = (now, now + self.wait * i64::from(f.tries));
+            let tries = (f.tries + 1).min(GROWTH);
             again.push((key, f.lane));
+            let due = now + self.later(tries);
+            if let Some(f) = self.flights.get_mut(&key) {
+                (f.tries, f.sent, f.due, f.waits) = (tries, now, due, false);
+            }
         }
         (again, late)
     }
 
-    /// While nobody answers, this one asks, and not again before `next`: that which was sent longest ago of those that are due.
+    /// While nobody answers, this one asks, and not again before `next`: that which was sent longest ago, but for those that are never
+    /// answered, and not due.
     pub(crate) fn ask(&mut self, now: i64, next: i64) -> Option<(BatchKey, Lane)> {
+        let asks = |f: &Flight| f.due <= now || f.tries < GROWTH && now - f.sent >= self.wait;
         let mut aged = self.by_age().into_iter();
-        let first = aged.find(|key| self.flights.get(key).is_some_and(|f| f.due <= now))?;
+        let first = aged.find(|key| self.flights.get(key).is_some_and(asks))?;
+        let later = now + self.later(GROWTH);
         let f = self.flights.get_mut(&first)?;
-        f.sent = now;
+        (f.sent, f.waits) = (now, false);
         if f.tries < GROWTH {
             // Others that were not sent yet may go beside it.
             (f.tries, f.due, f.asked) = (f.tries.max(2), next, true);
         } else {
-            f.due = now + self.wait * i64::from(GROWTH);
+            f.due = later;
         }
         Some((first, f.lane))
     }

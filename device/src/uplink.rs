@@ -147,10 +147,18 @@ pub struct State {
     untold: Option<(i64, i64)>,
     /// Since when something that was sent has no answer, over whatever connection.
     owed: Option<i64>,
-    /// During a silence: when the next batch may ask into it.
-    asks_at: Option<i64>,
+    /// During a silence.
+    asks: Option<Asks>,
     /// When the hub was last asked because it told of less than before.
     doubted_at: Option<i64>,
+}
+
+/// What asks into a silence.
+#[derive(Debug, Clone, Copy)]
+struct Asks {
+    /// Whether something did; nothing else does before `next`.
+    asked: bool,
+    next: i64,
 }
 
 /// A sync that has no answer yet.
@@ -193,7 +201,7 @@ impl State {
             sync: None,
             untold: None,
             owed: None,
-            asks_at: None,
+            asks: None,
             doubted_at: None,
         }
     }
@@ -204,10 +212,16 @@ impl State {
         matches!(self.link, Link::Up { .. })
     }
 
+    /// Since when this connection owes an answer to a batch.
+    fn silent_since(&self) -> Option<i64> {
+        let owed = self.owed.filter(|_| self.flights.len() > 0);
+        owed.map(|since| since.max(self.last_answer))
+    }
+
     /// When an answer is overdue, whoever should give it.
     fn silent_at(&self) -> Option<i64> {
-        let since = self.flights.since()?.max(self.last_answer);
-        Some(since + self.flights.wait())
+        let since = self.silent_since();
+        since.map(|since| since + self.flights.wait())
     }
 
     fn is_silent(&self, now: i64) -> bool {
@@ -234,8 +248,8 @@ impl State {
     /// When the next tick is due, at the latest.
     #[must_use]
     pub fn wake_at(&self) -> i64 {
-        let flights = match self.asks_at {
-            Some(at) => Some(at),
+        let flights = match self.asks {
+            Some(asks) => Some(asks.next),
             None => [self.flights.due_at(), self.silent_at()]
                 .into_iter()
                 .flatten()
@@ -249,14 +263,17 @@ impl State {
         };
         let untold = self.is_up().then_some(self.untold).flatten();
         let untold = untold.map(|(at, _)| at);
-        let thirsty = self.is_up() && self.budget <= 0 && !self.backlog.waiting.is_empty();
-        let budget = thirsty.then(|| self.budget_at + 100);
+        // Into a silence all of this goes no sooner than the next batch that asks.
+        let speaks = self.is_up() && self.asks.is_none();
+        let thirsty = speaks && self.budget <= 0 && !self.backlog.waiting.is_empty();
+        let byte = 1_000 / self.settings.backlog_bytes_per_s.clamp(1, 1_000);
+        let budget = thirsty.then(|| self.budget_at + i64::try_from(byte).unwrap_or(0).max(100));
         let unread = [&self.live, &self.backlog]
             .into_iter()
-            .filter(|q| self.is_up() && q.wants() && q.again_at > 0)
+            .filter(|q| speaks && q.wants() && q.again_at > 0)
             .map(|q| q.again_at)
             .min();
-        let room = self.is_up() && self.backlog.waiting.len() < PAGE / 2;
+        let room = speaks && self.backlog.waiting.len() < PAGE / 2;
         let aside = room.then(|| self.aside.due_at()).flatten();
         [flights, link, untold, budget, unread, aside]
             .into_iter()
@@ -287,7 +304,7 @@ pub fn step(s: &mut State, event: Event, now: i64) -> Vec<Output> {
         Event::Acked(outcome) => acked(s, &outcome, now, &mut out),
         Event::Told => s.untold = None,
         Event::NotTaken(which) => {
-            answered(s, now);
+            answered(s, &[], now);
             if let Some(batch) = which.and_then(|key| s.flights.remove(&key)) {
                 s.window.answered();
                 s.aside.put(batch, now);
@@ -357,7 +374,7 @@ fn lost(s: &mut State, now: i64) {
         retry_at: now + wait,
     };
     s.flights.clear();
-    s.asks_at = None;
+    s.asks = None;
     s.sync = None;
     s.untold = None;
     s.live = Queue::default();
@@ -426,8 +443,19 @@ fn page(s: &mut State, lane: Lane, batches: Vec<SealedInfo>) {
     }
 }
 
-fn answered(s: &mut State, now: i64) {
-    if s.is_silent(now) {
+/// Somebody answers; what is answered is no longer in flight.
+fn answered(s: &mut State, arrived: &[BatchKey], now: i64) {
+    let silent = s.is_silent(now);
+    if silent {
+        // Whoever answers after a silence may only be slow.
+        s.flights.slower();
+    }
+    for key in arrived {
+        if s.flights.arrived(key, now) {
+            s.window.answered();
+        }
+    }
+    if silent {
         let share = |of: i64| share(&mut s.random, of);
         s.flights.silence_ends(now, share);
     }
@@ -437,7 +465,12 @@ fn answered(s: &mut State, now: i64) {
 }
 
 fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
-    answered(s, now);
+    let arrived = if outcome.stranger {
+        &[]
+    } else {
+        &outcome.done[..]
+    };
+    answered(s, arrived, now);
     if outcome.stranger {
         // P5: only an answer to what is sent from now on tells whether this instance is the hub's newest. Its late
         // answers come in swarms; one question at a time is enough.
@@ -450,9 +483,6 @@ fn acked(s: &mut State, outcome: &AckOutcome, now: i64, out: &mut Vec<Output>) {
         return;
     }
     for key in &outcome.done {
-        if s.flights.arrived(key, now) {
-            s.window.answered();
-        }
         s.aside.done(key);
     }
     let done = |b: &SealedInfo| !outcome.done.contains(&b.key);
@@ -508,7 +538,9 @@ fn time(s: &mut State, now: i64, out: &mut Vec<Output>) {
             // Telemetry may reach a hub although the leading one, who answers syncs, is away.
             s.link = Link::Up { since };
         }
-        Link::Up { .. } if s.flights.len() > 0 && now - s.last_answer >= s.patience(now) => {
+        Link::Up { .. }
+            if (s.silent_since()).is_some_and(|since| now - since >= s.patience(now)) =>
+        {
             out.push(Output::Disconnect);
             lost(s, now);
         }

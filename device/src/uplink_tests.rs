@@ -268,8 +268,31 @@ fn a_silence_of_hours_is_asked_into_once_a_minute() {
     assert!((100..220).contains(&later.len()), "{}", later.len());
     let longest = later.windows(2).map(|w| w[1] - w[0]).max().unwrap();
     // With a new connection in between, which first waits for its sync.
-    assert!(longest <= 75_000, "{longest}");
+    assert!(longest <= 80_000, "{longest}");
     assert!((5..=25).contains(&connected), "{connected} connections");
+}
+
+#[test]
+fn a_device_that_had_nothing_to_say_has_met_no_silence() {
+    let mut s = up();
+    seal(&mut s, 1, 0);
+    step(&mut s, acked(1), 10);
+    // Ten minutes later it has, and the first of it is lost.
+    seal(&mut s, 2, 600_000);
+    let out = step(&mut s, Event::Told, 600_001);
+    assert_eq!(out, [], "nor does it connect anew");
+    let again = wait(&mut s, 640_000);
+    assert_eq!(again, [batch(2).key; 5], "after 15 s, then each 5 to 7");
+    // A hub that takes 40 s for each gets hardly one twice.
+    let mut sent = Vec::new();
+    step(&mut s, acked(2), 640_000);
+    for n in 3..=12 {
+        let now = 640_000 + (n - 2) * 120_000;
+        sent.extend(seal(&mut s, n, now));
+        sent.extend(wait(&mut s, now + 40_000));
+        step(&mut s, acked(n), now + 40_000);
+    }
+    assert!(sent.len() <= 14, "{}", sent.len());
 }
 
 #[test]
@@ -302,7 +325,7 @@ fn a_slow_hub_gets_ever_less_and_a_quick_one_all_again() {
             _ => {}
         }
     }
-    assert!(slow <= 60, "twice in 15 s at most: {slow}");
+    assert!(slow <= 31, "hardly one twice: {slow}");
     assert!((19..=21).contains(&quick), "{quick}");
     assert_eq!(s.in_flight(), 0);
 }
@@ -314,12 +337,14 @@ fn a_batch_that_is_never_answered_goes_again_ever_more_rarely_while_others_are()
     for n in 2..=60 {
         let now = (n - 1) * 20_000;
         again.extend(seal(&mut s, n, now));
-        step(&mut s, acked(n), now + 100);
+        again.extend(wait(&mut s, now + 10_000));
+        assert!(again.contains(&batch(n).key), "{n} within seconds");
+        step(&mut s, acked(n), now + 10_000);
     }
     again.retain(|key| *key == batch(1).key);
     again.remove(0);
     // Twenty minutes: after 15, 30 and 45 s, then each minute.
-    assert!((18..=24).contains(&again.len()), "{}", again.len());
+    assert!((15..=24).contains(&again.len()), "{}", again.len());
 }
 
 #[test]

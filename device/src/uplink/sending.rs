@@ -1,16 +1,19 @@
 //! What goes up now: owns the choice between what was sent before and what was not, and into a silence; never when to connect.
 
-use super::{Lane, Output, PAGE, State};
+use super::{Asks, Lane, Output, PAGE, State};
 
 /// Sends what is due, and what was not sent yet, as far as the window lets it; into a silence ever less.
 pub(super) fn go(s: &mut State, now: i64, out: &mut Vec<Output>) {
     if s.is_silent(now) {
         return ask(s, now, out);
     }
-    s.asks_at = None;
+    s.asks = None;
     let (again, late) = s.flights.again(now, s.window.size());
     if late && s.window.late(now, s.flights.wait()) {
         s.flights.slower();
+    }
+    if !again.is_empty() {
+        s.owed.get_or_insert(now);
     }
     let publish = |(key, lane)| Output::Publish { key, lane };
     out.extend(again.into_iter().map(publish));
@@ -19,17 +22,24 @@ pub(super) fn go(s: &mut State, now: i64, out: &mut Vec<Output>) {
 
 /// One batch at a time asks: one that was not sent yet, else the one sent longest ago.
 fn ask(s: &mut State, now: i64, out: &mut Vec<Output>) {
-    if s.asks_at.is_some_and(|at| now < at) {
+    if s.asks.is_some_and(|asks| asks.asked && now < asks.next) {
         return;
     }
-    s.window.silent();
     let next = now + s.flights.pause(s.part(now));
-    s.asks_at = Some(next);
-    if first(s, now, out) == 0
+    s.asks = Some(Asks { asked: false, next });
+    let mut asked = first(s, now, out) > 0;
+    // What the buffer tells now, if anything, goes before what was sent.
+    if !asked
+        && !s.live.asked
         && let Some((key, lane)) = s.flights.ask(now, next)
     {
         out.push(Output::Publish { key, lane });
+        asked = true;
     }
+    if asked {
+        s.window.silent();
+    }
+    s.asks = Some(Asks { asked, next });
 }
 
 /// Sends what was not sent yet, or into a silence one batch of it; how many went.
@@ -49,7 +59,7 @@ fn first(s: &mut State, now: i64, out: &mut Vec<Output>) -> usize {
             Lane::Live => s.settings.live_inflight,
             Lane::Backlog => s.settings.backlog_inflight,
         };
-        let window = match s.asks_at {
+        let window = match s.asks {
             Some(_) => 1_usize.saturating_sub(went),
             None => (s.window.size()).saturating_sub(s.flights.fresh(lane, now)),
         };

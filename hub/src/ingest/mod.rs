@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::downlink::Downlink;
 use crate::events::HubEvent;
-use crate::mqtt::{Arrivals, Delivery};
+use crate::mqtt::{Arrivals, Delivery, Room};
 use fieldcast_store::ledger::RejectedRecord;
 
 pub use round::sync;
@@ -120,13 +120,13 @@ pub async fn run(
             () = end.cancelled() => None,
         };
         let Some(first) = first else { return };
-        let mut bytes = first.payload.len();
+        let mut bytes = first.0.payload.len();
         let mut group = vec![first];
         while group.len() < GROUP && bytes < GROUP_BYTES {
             let Ok(Some(next)) = timeout_at(gathered_until, telemetry.recv()).await else {
                 break;
             };
-            bytes += next.payload.len();
+            bytes += next.0.payload.len();
             group.push(next);
         }
         gathered_until = Instant::now() + APART;
@@ -139,15 +139,16 @@ pub async fn run(
 
 async fn take(
     ingestor: &mut Ingestor,
-    group: Vec<Delivery>,
+    group: Vec<(Delivery, Room)>,
     downlink: &Downlink,
     out: &mpsc::Sender<out::Message>,
     events: &broadcast::Sender<HubEvent>,
 ) {
     let mut jobs = Vec::new();
     let mut documents = Vec::new();
-    let mut receipts = Vec::new();
-    for delivery in group {
+    let mut rooms = Vec::new();
+    for (delivery, room) in group {
+        rooms.push(room);
         if delivery.topic == DeviceTopic::Json {
             documents.push((delivery.device, delivery.payload));
         } else {
@@ -171,7 +172,6 @@ async fn take(
                 }
             }
         }
-        receipts.push(delivery.receipt);
     }
     // Two hubs that write the same batches meet in the same order and cannot lock each other out.
     jobs.sort_by(|a, b| {
@@ -183,9 +183,8 @@ async fn take(
     for (device, payload) in documents {
         json_mqtt::document(ingestor.store(), downlink, &device, &payload, out, events).await;
     }
-    for receipt in receipts {
-        receipt.done().await;
-    }
+    // Until now these messages took room in their lane.
+    drop(rooms);
 }
 
 /// Waits longer each time.

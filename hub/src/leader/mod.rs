@@ -125,9 +125,7 @@ type Waiting = (DeviceId, DeviceTopic, Vec<u8>);
 
 /// Handles the leader's messages until cancelled.
 ///
-/// The broker is told at once that a message is here, not when it is dealt with: thousands of devices that connect together
-/// would otherwise fill what the broker may have under way, and no telemetry would come through. None of these is a record:
-/// what a hub that dies had waiting is retained by the broker, or said again by its device.
+/// None of these is a record: what a hub that dies had waiting is retained by the broker, or said again by its device.
 pub async fn run(desk: Desk, mut lane: Arrivals, end: CancellationToken) {
     let (asked, requests) = mpsc::channel(256);
     // Whoever takes over gets those of the whole fleet at once.
@@ -159,7 +157,9 @@ pub async fn run(desk: Desk, mut lane: Arrivals, end: CancellationToken) {
             delivery = lane.recv() => delivery,
             () = end.cancelled() => None,
         };
-        let Some(delivery) = delivery else { break };
+        let Some((delivery, _room)) = delivery else {
+            break;
+        };
         let (device, topic) = (delivery.device, delivery.topic);
         if topic == DeviceTopic::Blob {
             match blob::read(&delivery.payload) {
@@ -186,7 +186,6 @@ pub async fn run(desk: Desk, mut lane: Arrivals, end: CancellationToken) {
                 tracing::warn!(%device, ?topic, "too many messages wait; this one is dropped, its device says it again");
             }
         }
-        delivery.receipt.done().await;
     }
     drop((asked, said, lanes, refusals));
     while tasks.join_next().await.is_some() {}

@@ -5,7 +5,7 @@ mod lane;
 mod offer;
 mod within;
 
-pub use lane::{Arrivals, Lane, lane};
+pub use lane::{Arrivals, Lane, Room, lane};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use fieldcast_wire::caps::MAX_PAYLOAD;
 use fieldcast_wire::{DeviceId, DeviceTopic};
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish};
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Direct, Subscriber};
 use crate::downlink::Downlink;
 use crate::tls::{Tls, explain};
 
-/// Messages that the broker may have under way to this hub; each is acknowledged when it is dealt with.
+/// Messages that the broker may have under way to this hub.
 const IN_FLIGHT: u16 = 64;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// An event loop that says nothing for so long (not even a ping) is thrown away.
@@ -120,7 +120,9 @@ impl Link {
         let mut options = MqttOptions::new(client_id, self.host.clone(), self.port);
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_start(true);
-        options.set_manual_acks(true);
+        // What comes is acknowledged by the library at once, whatever becomes of it: that is no word to a device, and no broker keeps anything for
+        // a hub that is gone. Mosquitto 2.0 never keeps to the receive maximum once a message waits (each acknowledgement frees as many as may be
+        // under way), and walks over all that is not acknowledged yet.
         options.set_receive_maximum(Some(IN_FLIGHT));
         options.set_outgoing_inflight_upper_limit(256);
         options.set_max_packet_size(u32::try_from(MAX_PAYLOAD + offer::HEADER).ok());
@@ -152,54 +154,9 @@ pub struct Delivery {
     pub topic: DeviceTopic,
     /// What.
     pub payload: Vec<u8>,
-    /// Tells the broker that it is dealt with.
-    pub receipt: Receipt,
 }
 
-/// Tells the broker that a message is dealt with, where it is to be told; until then the message takes room in its lane.
-#[derive(Debug)]
-pub struct Receipt {
-    asked: Option<(AsyncClient, Publish)>,
-    room: Option<OwnedSemaphorePermit>,
-}
-
-impl Receipt {
-    /// For a message of a connection. Keeps of it only what an acknowledgement needs: the rest would hold the whole frame in memory.
-    fn of(client: &AsyncClient, publish: &Publish) -> Self {
-        let publish = Publish {
-            qos: publish.qos,
-            pkid: publish.pkid,
-            ..Publish::default()
-        };
-        let asked = publish.qos != QoS::AtMostOnce;
-        Self {
-            asked: asked.then(|| (client.clone(), publish)),
-            room: None,
-        }
-    }
-
-    /// Of a broker within the process, which has nothing more to do with the message.
-    pub(crate) fn unasked() -> Self {
-        Self {
-            asked: None,
-            room: None,
-        }
-    }
-
-    /// Sends the PUBACK; without effect on a connection that is gone.
-    pub async fn done(self) {
-        self.acknowledge().await;
-    }
-
-    async fn acknowledge(&self) {
-        if let Some((client, publish)) = &self.asked {
-            let _ = client.ack(publish).await;
-        }
-    }
-}
-
-/// Where messages go. What comes over a connection is dropped where there is no room: Mosquitto 2.0 sends hundreds beyond the receive maximum
-/// when a fleet comes. What comes within the process waits for room.
+/// Where messages go. What comes over a connection is dropped where there is no room; what comes within the process waits for it.
 #[derive(Debug, Clone)]
 pub struct Lanes {
     /// Batches and JSON readings.
@@ -346,7 +303,7 @@ async fn serve(
                 }
             }
             Event::Incoming(Packet::Publish(publish)) => {
-                deliver::deliver(&client, publish, downlink.topics(), lanes);
+                deliver::deliver(&publish, downlink.topics(), lanes);
             }
             Event::Incoming(Packet::Disconnect(bye)) => {
                 return (

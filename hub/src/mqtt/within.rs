@@ -5,7 +5,7 @@ use fieldcast_wire::Topics;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, Lane, Lanes, Receipt, Way};
+use super::{Delivery, Lane, Lanes, Way};
 use crate::broker::{Direct, Inbox};
 use crate::downlink::Downlink;
 
@@ -56,7 +56,6 @@ async fn hand_over(mut inbox: Inbox, topics: &Topics, lane: &Lane) {
             device,
             topic,
             payload,
-            receipt: Receipt::unasked(),
         };
         if !lane.put(delivery).await {
             return;
