@@ -18,6 +18,9 @@ const SLOW: f64 = 0.003;
 const BEGINS: f64 = 1.8;
 /// A burst is over below so many times.
 const ENDS: f64 = 1.3;
+/// A burst is more than usual by so many of the channel's own steps at least: where few values are known, the median of
+/// second differences goes from one step to the next by itself, which is twice as much.
+const STEPS: f64 = 1.5;
 
 /// What is kept of one channel; about 200 bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,6 +29,10 @@ pub(super) struct Noise {
     recent: VecDeque<f64>,
     /// Usual scatter, in the channel's unit.
     usual: f64,
+    /// The smallest second difference that was none of rounding: the channel's own step where it knows few values, next to
+    /// nothing where it knows many; 0 before any.
+    #[serde(default)]
+    step: f64,
     seen: u32,
     raised: bool,
 }
@@ -37,7 +44,12 @@ impl Noise {
             if self.recent.len() == RECENT {
                 self.recent.pop_front();
             }
-            self.recent.push_back((value - 2.0 * b + a).abs());
+            let second = (value - 2.0 * b + a).abs();
+            let bent = second > rounding(value) + 2.0 * rounding(*b) + rounding(*a);
+            if bent && (self.step <= 0.0 || second < self.step) {
+                self.step = second;
+            }
+            self.recent.push_back(if bent { second } else { 0.0 });
         }
         if self.before.len() == 2 {
             self.before.pop_front();
@@ -58,7 +70,11 @@ impl Noise {
             self.usual = scatter;
         }
         let ready = self.seen > LEARN;
-        let limit = if self.raised { ENDS } else { BEGINS } * self.usual;
+        let limit = if self.raised {
+            ENDS * self.usual
+        } else {
+            self.begins()
+        };
         self.raised = ready && scatter > limit;
         let rate = if self.raised { SLOW } else { RATE };
         let step = if scatter > self.usual {
@@ -75,7 +91,23 @@ impl Noise {
     /// How many readings ago the burst began that has just been found.
     pub(super) fn began(&self) -> usize {
         let newest_first = self.recent.iter().rev();
-        super::began(newest_first.map(|second| *second > BEGINS * self.usual))
+        super::began(newest_first.map(|second| *second > self.begins()))
+    }
+
+    /// The scatter that a burst begins with.
+    fn begins(&self) -> f64 {
+        (BEGINS * self.usual).max(self.usual + STEPS * self.step)
+    }
+}
+
+/// By how much a value may be off the decimal that was meant: no whole number is, and what a float of 32 bits holds exactly
+/// is likely to come from one.
+fn rounding(value: f64) -> f64 {
+    let narrow = f64::from(value as f32) == value;
+    match value.fract() == 0.0 {
+        true => 0.0,
+        false if narrow => value.abs() * f64::from(f32::EPSILON),
+        false => value.abs() * f64::EPSILON,
     }
 }
 
@@ -100,6 +132,37 @@ mod tests {
         assert!(found.count() > 36);
         let late = (1_048..1_200).filter(|i| channel.update(course(*i)));
         assert!(late.count() < 12);
+    }
+
+    #[test]
+    fn few_values_that_go_a_step_or_two_are_no_burst_and_many_steps_are() {
+        let steps = |i: usize| (2.0 * (i as f64 / 50.0).sin() + 1.2 * noise(i)).round();
+        for unit in [1.0, 0.02] {
+            let mut channel = Noise::default();
+            let false_bursts = (0..3_000).filter(|i| channel.update(unit * steps(*i)));
+            assert_eq!(false_bursts.count(), 0, "{unit}");
+            let wild = |i: usize| steps(i) + (8.0 * noise(7 * i)).round();
+            let found = (3_000..3_048).filter(|i| channel.update(unit * wild(*i)));
+            let found = found.count();
+            assert!(found > 30, "{unit}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_straight_line_of_decimals_rests() {
+        for narrow in [false, true] {
+            let mut channel = Noise::default();
+            for i in 0..400 {
+                let value = 20.0 + 0.1 * f64::from(i);
+                let value = if narrow {
+                    f64::from(value as f32)
+                } else {
+                    value
+                };
+                assert!(!channel.update(value));
+            }
+            assert!(channel.usual <= 0.0, "{narrow}: {}", channel.usual);
+        }
     }
 
     #[test]
