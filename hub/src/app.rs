@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use fieldcast_store::Store;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -74,8 +74,7 @@ impl Hub {
             return Some(reason);
         }
         (!self.downlink.connected()).then(|| {
-            "there is no connection to the broker; check that it runs and lets the hub in (where the hub's own has ended, the log \
-             says why: start the hub anew)"
+            "there is no connection to the broker; check that it runs and lets the hub in"
                 .to_owned()
         })
     }
@@ -303,8 +302,9 @@ impl Running {
     /// Ends all tasks, then the broker, then the database.
     ///
     /// # Errors
-    /// A private PostgreSQL that does not stop.
+    /// A private PostgreSQL that does not stop, or an embedded broker that had ended before.
     pub async fn stop(mut self) -> Result<()> {
+        let deaf = self.broker.as_ref().is_some_and(|b| b.direct.has_ended());
         self.hub.end.cancel();
         let drained = tokio::time::timeout(DRAIN, async {
             while self.tasks.join_next().await.is_some() {}
@@ -316,6 +316,11 @@ impl Running {
         if let Some(broker) = self.broker.take() {
             broker.stop().await;
         }
-        self.database.close().await
+        self.database.close().await?;
+        ensure!(
+            !deaf,
+            "the embedded broker had ended by itself; the log says why, start the hub again"
+        );
+        Ok(())
     }
 }

@@ -435,7 +435,7 @@ async fn a_hub_whose_subscription_is_refused_is_not_connected_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_hub_whose_own_broker_has_ended_is_not_connected_and_says_so() {
+async fn a_hub_whose_own_broker_has_ended_says_so_and_ends() {
     let bed = bed().await;
     let (end, log) = (CancellationToken::new(), Log::capture());
     let broker = listening(&bed).await;
@@ -445,7 +445,7 @@ async fn a_hub_whose_own_broker_has_ended_is_not_connected_and_says_so() {
     broker.stop().await;
     log.says(mark, "this hub hears no device").await;
     assert!(!downlink.connected());
-    end.cancel();
+    end.cancelled().await;
 }
 
 #[tokio::test]

@@ -32,3 +32,29 @@ async fn what_is_before_a_malformed_row_is_stored() {
     assert_eq!(done.skipped, ["note"]);
     assert_eq!(readings(&bed.store, "a").await.len(), 5);
 }
+
+#[tokio::test]
+async fn what_a_broken_sensor_read_is_stored_as_bad() {
+    let bed = bed().await;
+    add_device(&bed.store, "a", None).await;
+    let path = bed.dir.path().join("a.csv");
+    let course = |i: i64| (i as f64 / 24.0 * std::f64::consts::TAU).sin() * 5.0 + (i % 7) as f64;
+    let rows = (0..700).map(|i| format!("{},{},{}\n", i * 3_600, course(i.min(600)), course(i)));
+    std::fs::write(&path, format!("time,t,u\n{}", rows.collect::<String>())).unwrap();
+    let done = import(&bed.store, "a", &path, &Options::default(), |_| {})
+        .await
+        .unwrap();
+    assert_eq!((done.written, done.spoilt), (1_400, 99));
+    let sensors = ["t".to_owned(), "u".to_owned()];
+    let all = bed
+        .store
+        .readings_between("a", &sensors, 0, i64::MAX / 4)
+        .await
+        .unwrap();
+    let bad: Vec<_> = all.iter().filter(|r| r.quality == 2).collect();
+    assert_eq!(bad.len(), 99);
+    assert!(
+        bad.iter()
+            .all(|r| r.sensor == "t" && r.time > 600 * 3_600_000)
+    );
+}

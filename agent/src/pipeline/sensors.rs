@@ -165,7 +165,7 @@ impl Sensors {
             .iter()
             .filter(|(_, w)| !w.monitor.active().is_empty())
             .map(|(name, w)| {
-                let names = w.monitor.active().iter().map(|f| name_of(*f).to_owned());
+                let names = w.monitor.active().iter().map(|f| f.name().to_owned());
                 (name.clone(), names.collect())
             })
             .collect()
@@ -192,19 +192,6 @@ fn tell(
     }
 }
 
-fn name_of(fault: Fault) -> &'static str {
-    match fault {
-        Fault::Stuck => "stuck",
-        Fault::OutOfRange => "out_of_range",
-        Fault::Missing => "missing",
-        Fault::Spike => "spike",
-        Fault::Rate => "rate_of_change",
-        Fault::Noise => "noise",
-        Fault::Unit => "unit_change",
-        Fault::Clock => "clock",
-    }
-}
-
 /// What is said of a sensor that has a fault.
 fn words(fault: Fault) -> &'static str {
     match fault {
@@ -220,7 +207,7 @@ fn words(fault: Fault) -> &'static str {
 }
 
 fn report(sensor: &str, event: &SensorEvent, conversion: Option<&str>) -> Vec<RecordBody> {
-    let (name, words) = (name_of(event.fault), words(event.fault));
+    let (name, words) = (event.fault.name(), words(event.fault));
     let state = if event.raised { "is" } else { "is no longer" };
     let conversion = conversion.map_or_else(String::new, |c| format!(" ({c})"));
     let value = event

@@ -49,6 +49,11 @@ impl Direct {
         self.ended.cancelled().await;
     }
 
+    /// Whether the broker has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// Publishes with QoS 1. A subscriber that takes nothing is waited for no longer than the broker waits for any.
     ///
     /// # Errors

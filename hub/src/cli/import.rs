@@ -1,5 +1,6 @@
 //! `fieldcast-hub import`: owns its options, progress and output, never the work behind them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -8,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Context;
 use super::tables::Columns;
-use crate::import::{Options, import};
+use crate::import::{Imported, Options, import};
 
 /// Options of `import`.
 #[derive(Debug, clap::Args)]
@@ -92,13 +93,39 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                 ),
             };
             format!(
-                "{}: {} readings, {} of them new{skipped}",
+                "{}: {} readings, {} of them new{skipped}{}",
                 args.file.display(),
                 done.readings,
-                done.written
+                done.written,
+                spoilt(&done)
             )
         })
     });
     database.close().await?;
     printed
+}
+
+/// What faults of sensors spoilt, in words.
+fn spoilt(done: &Imported) -> String {
+    let mut said = String::new();
+    if done.spoilt > 0 {
+        let of = |(sensor, faults): (&String, &BTreeMap<&str, u64>)| {
+            let each = faults
+                .iter()
+                .map(|(fault, times)| format!("{fault} {times}x"));
+            format!("{sensor} {}", each.collect::<Vec<_>>().join(", "))
+        };
+        let faults: Vec<String> = done.faults.iter().map(of).collect();
+        said = format!(
+            "; {} of a broken sensor, stored as bad and not learnt from ({})",
+            done.spoilt,
+            faults.join("; ")
+        );
+    }
+    for (sensor, fault) in &done.usual {
+        said.push_str(&format!(
+            "; {sensor} looks like {fault} in more than a fifth of its readings, which is taken for how it is"
+        ));
+    }
+    said
 }

@@ -9,7 +9,8 @@ use super::{Delivery, Lane, Lanes, Way};
 use crate::broker::{Direct, Inbox};
 use crate::downlink::Downlink;
 
-/// Takes what comes until cancelled, or until the broker has ended.
+/// Takes what comes until cancelled. Where the broker has ended before, `end` is cancelled: a hub that hears no device has no use,
+/// and what watches over it starts it again.
 ///
 /// Twice a client: telemetry waits while the database is away, and orders, states and blocks must not wait for it.
 pub(super) async fn run(
@@ -41,7 +42,8 @@ pub(super) async fn run(
     if let Err(error) = deaf
         && !end.is_cancelled()
     {
-        tracing::error!("{error:#}: this hub hears no device; restart it");
+        tracing::error!("{error:#}: this hub hears no device and ends; start it again");
+        end.cancel();
     }
 }
 

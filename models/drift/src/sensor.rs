@@ -118,6 +118,23 @@ pub enum Fault {
     Clock,
 }
 
+impl Fault {
+    /// Its name in signals and alarms.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stuck => "stuck",
+            Self::OutOfRange => "out_of_range",
+            Self::Missing => "missing",
+            Self::Spike => "spike",
+            Self::Rate => "rate_of_change",
+            Self::Noise => "noise",
+            Self::Unit => "unit_change",
+            Self::Clock => "clock",
+        }
+    }
+}
+
 /// A fault began or ended.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SensorEvent {
