@@ -390,6 +390,12 @@ impl Machine {
             if self.shadow.take().is_some() {
                 out.push(Output::Unwatch);
             }
+            if self.before.as_ref() == Some(&bundle) {
+                // Ordered back to what had proved itself before: it needs no new proof, least of all beside a quicker one, and what it
+                // takes the place of may be what was taken back, so nothing comes back to that by itself.
+                self.last_good = self.before.take();
+                self.good_us = 0;
+            }
             self.active = Some(bundle);
             self.begin_anew();
             self.phase = Phase::Active;

@@ -302,9 +302,9 @@ impl Running {
     /// Ends all tasks, then the broker, then the database.
     ///
     /// # Errors
-    /// A private PostgreSQL that does not stop, or an embedded broker that had ended before.
+    /// A private PostgreSQL that does not stop, or a hub that had ended by itself because it heard no device.
     pub async fn stop(mut self) -> Result<()> {
-        let deaf = self.broker.as_ref().is_some_and(|b| b.direct.has_ended());
+        let deaf = self.broker.as_ref().is_some_and(|b| b.direct.is_over());
         self.hub.end.cancel();
         let drained = tokio::time::timeout(DRAIN, async {
             while self.tasks.join_next().await.is_some() {}
@@ -319,7 +319,7 @@ impl Running {
         self.database.close().await?;
         ensure!(
             !deaf,
-            "the embedded broker had ended by itself; the log says why, start the hub again"
+            "this hub heard no device any more (its log says what had ended); start it again"
         );
         Ok(())
     }

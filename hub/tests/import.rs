@@ -4,7 +4,8 @@
 mod support;
 
 use fieldcast_hub::import::{Options, import};
-use support::{add_device, bed, readings};
+use fieldcast_store::Store;
+use support::{add_device, bed, psql, readings};
 
 #[tokio::test]
 async fn what_is_before_a_malformed_row_is_stored() {
@@ -34,27 +35,54 @@ async fn what_is_before_a_malformed_row_is_stored() {
 }
 
 #[tokio::test]
-async fn what_a_broken_sensor_read_is_stored_as_bad() {
+async fn what_a_broken_sensor_read_is_stored_and_known_to_be_spoilt() {
     let bed = bed().await;
     add_device(&bed.store, "a", None).await;
     let path = bed.dir.path().join("a.csv");
     let course = |i: i64| (i as f64 / 24.0 * std::f64::consts::TAU).sin() * 5.0 + (i % 7) as f64;
-    let rows = (0..700).map(|i| format!("{},{},{}\n", i * 3_600, course(i.min(600)), course(i)));
-    std::fs::write(&path, format!("time,t,u\n{}", rows.collect::<String>())).unwrap();
-    let done = import(&bed.store, "a", &path, &Options::default(), |_| {})
-        .await
-        .unwrap();
-    assert_eq!((done.written, done.spoilt), (1_400, 99));
-    let sensors = ["t".to_owned(), "u".to_owned()];
-    let all = bed
-        .store
-        .readings_between("a", &sensors, 0, i64::MAX / 4)
-        .await
-        .unwrap();
-    let bad: Vec<_> = all.iter().filter(|r| r.quality == 2).collect();
-    assert_eq!(bad.len(), 99);
+    let write = |hours: i64| {
+        let row = |i: i64| format!("{},{},{}\n", i * 3_600, course(i.min(600)), course(i));
+        let rows: String = (1..hours).map(row).collect();
+        std::fs::write(&path, format!("time,t,u\n{rows}")).unwrap();
+    };
+    // As far as a malformed row nothing is known; run again and run with a file that grew, all is.
+    write(700);
+    let sound = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{sound}broken,1,2\n")).unwrap();
+    let options = Options::default();
     assert!(
-        bad.iter()
-            .all(|r| r.sensor == "t" && r.time > 600 * 3_600_000)
+        import(&bed.store, "a", &path, &options, |_| {})
+            .await
+            .is_err()
     );
+    assert!(spoilt(&bed.store).await.is_empty());
+    for hours in [700, 700, 720] {
+        write(hours);
+        let done = import(&bed.store, "a", &path, &options, |_| {})
+            .await
+            .unwrap();
+        assert_eq!(done.findings.faults["t"]["stuck"], 1);
+        assert_eq!(done.findings.faults.len(), 1);
+        let expected: Vec<i64> = (601..hours).collect();
+        assert_eq!(spoilt(&bed.store).await, expected);
+    }
+    let once = "DO $$ BEGIN ASSERT (SELECT count(*) FROM drift_signals) = 2, 'told twice'; END $$";
+    psql(&bed, once);
+}
+
+/// Hours of sensor `t` that faults spoilt; those of `u` are sound.
+async fn spoilt(store: &Store) -> Vec<i64> {
+    let sensors = ["t".to_owned(), "u".to_owned()];
+    let span = (0, 1_000 * 3_600_000);
+    let spoilt = store
+        .sensor_faults("a", &sensors, span, None)
+        .await
+        .unwrap();
+    let hours = |s: &str| {
+        (0..800)
+            .filter(|i| spoilt.holds(s, i * 3_600_000))
+            .collect::<Vec<_>>()
+    };
+    assert!(hours("u").is_empty());
+    hours("t")
 }

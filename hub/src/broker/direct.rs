@@ -49,8 +49,13 @@ impl Direct {
         self.ended.cancelled().await;
     }
 
-    /// Whether the broker has ended.
-    pub(crate) fn has_ended(&self) -> bool {
+    /// Nobody will hear what is said here any more, whether or not the broker has ended.
+    pub(crate) fn give_up(&self) {
+        self.ended.cancel();
+    }
+
+    /// Whether the broker has ended, or was given up.
+    pub(crate) fn is_over(&self) -> bool {
         self.ended.is_cancelled()
     }
 

@@ -1,6 +1,5 @@
 //! `fieldcast-hub import`: owns its options, progress and output, never the work behind them.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Context;
 use super::tables::Columns;
-use crate::import::{Imported, Options, import};
+use crate::import::{Findings, Options, import};
 
 /// Options of `import`.
 #[derive(Debug, clap::Args)]
@@ -97,7 +96,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
                 args.file.display(),
                 done.readings,
                 done.written,
-                spoilt(&done)
+                found(&done.findings)
             )
         })
     });
@@ -105,27 +104,23 @@ pub async fn run(ctx: &Context, args: Args) -> Result<()> {
     printed
 }
 
-/// What faults of sensors spoilt, in words.
-fn spoilt(done: &Imported) -> String {
+/// What was found of the sensors, in words.
+fn found(findings: &Findings) -> String {
     let mut said = String::new();
-    if done.spoilt > 0 {
-        let of = |(sensor, faults): (&String, &BTreeMap<&str, u64>)| {
-            let each = faults
-                .iter()
-                .map(|(fault, times)| format!("{fault} {times}x"));
-            format!("{sensor} {}", each.collect::<Vec<_>>().join(", "))
-        };
-        let faults: Vec<String> = done.faults.iter().map(of).collect();
-        said = format!(
-            "; {} of a broken sensor, stored as bad and not learnt from ({})",
-            done.spoilt,
-            faults.join("; ")
+    for (sensor, faults) in &findings.faults {
+        let each: Vec<String> = faults.iter().map(|(f, n)| format!("{f} {n}x")).collect();
+        said += &format!(
+            "\n{sensor}: {}; what that spoilt is not learnt from",
+            each.join(", ")
         );
     }
-    for (sensor, fault) in &done.usual {
-        said.push_str(&format!(
-            "; {sensor} looks like {fault} in more than a fifth of its readings, which is taken for how it is"
-        ));
+    for sensor in &findings.still {
+        said += &format!(
+            "\n{sensor}: stands still for more than a fifth of the time, which is taken for how it is"
+        );
+    }
+    if findings.unordered {
+        said += "\nnot in order of time: faults of sensors were not looked for; sort the file for that and import it again";
     }
     said
 }

@@ -1,19 +1,18 @@
 //! Committed chunks of an import: owns their transactions, never the file's format.
 //!
 //! A reading is written where the device has none of that sensor and time yet: an import run again, one of a file that
-//! grew, and one that overlaps what the device delivered write nothing twice. Readings that a sensor's fault spoilt are
-//! stored as bad ones: they are there, and nothing is learnt from them.
+//! grew, and one that overlaps what the device delivered write nothing twice. Once the whole file is read, what sensors'
+//! faults spoilt in it is stored as a device's own findings are: the readings stay, and nothing is learnt from them.
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use fieldcast_features::quality::Quality;
 use fieldcast_store::Store;
 use fieldcast_store::partitions::Month;
 use fieldcast_store::readings::ReadingColumns;
 use fieldcast_wire::caps::MAX_SENSORS;
 
-use super::grade::{Found, Grades};
+use super::grade::{Findings, Watch};
 use super::table::{Options, Row, Table};
 
 /// Rows of a chunk.
@@ -26,12 +25,8 @@ pub struct Imported {
     pub readings: u64,
     /// Those that this run wrote; the others were there.
     pub written: u64,
-    /// Readings that a sensor's fault spoilt: bad ones, which nothing is learnt from.
-    pub spoilt: u64,
-    /// Those faults.
-    pub faults: Found,
-    /// Sensors and what looks like a fault in more than a fifth of their readings: taken for how they are.
-    pub usual: Vec<(String, &'static str)>,
+    /// What a device would have said of these sensors.
+    pub findings: Findings,
     /// First data time, milliseconds.
     pub from_ms: Option<i64>,
     /// Last data time.
@@ -63,10 +58,8 @@ pub async fn import(
         let id = ids.get(sensor).copied();
         known.push(id.ok_or_else(|| anyhow::anyhow!("sensor `{sensor}` is beyond the limit of device {device}; raise its limit or choose with --column"))?);
     }
-    let grades = Grades::of(path, options)?;
+    let mut watch = Watch::new(&table.sensors)?;
     let mut out = Imported {
-        faults: grades.found.clone(),
-        usual: grades.usual.clone(),
         skipped: table.skipped.clone(),
         ..Imported::default()
     };
@@ -81,15 +74,20 @@ pub async fn import(
             }
         }
         let Some(last) = rows.last() else {
-            return malformed.map_or(Ok(out), Err);
+            if let Some(error) = malformed {
+                return Err(error);
+            }
+            let (spoilt, findings) = watch.end();
+            store.add_sensor_faults(device, &spoilt).await?;
+            out.findings = findings;
+            return Ok(out);
         };
+        watch.take(&rows);
         out.from_ms = out.from_ms.or(rows.first().map(|r| r.time));
         out.to_ms = Some(last.time);
-        let (columns, months) = columns(&rows, &known, &table.sensors, &grades);
-        out.written += commit(store, device, &columns, &months).await?;
-        out.readings += columns.len() as u64;
-        let bad = i16::from(Quality::Bad.as_u8());
-        out.spoilt += columns.qualities.iter().filter(|q| **q == bad).count() as u64;
+        let (count, written) = commit(store, device, &known, &rows).await?;
+        out.readings += count;
+        out.written += written;
         progress(out.readings);
         if let Some(error) = malformed {
             return Err(error);
@@ -97,40 +95,20 @@ pub async fn import(
     }
 }
 
-/// Rows as columns of readings, and the months they are of.
-fn columns(
-    rows: &[Row],
-    known: &[i32],
-    sensors: &[String],
-    grades: &Grades,
-) -> (ReadingColumns, BTreeSet<Month>) {
+async fn commit(store: &Store, device: &str, sensors: &[i32], rows: &[Row]) -> Result<(u64, u64)> {
     let mut columns = ReadingColumns::default();
     let mut months = BTreeSet::new();
     for row in rows {
         months.extend(Month::of(row.time));
-        for ((id, sensor), value) in known.iter().zip(sensors).zip(&row.values) {
+        for (sensor, value) in sensors.iter().zip(&row.values) {
             if let Some(value) = value {
-                let quality = match grades.spoilt.holds(sensor, row.time) {
-                    true => Quality::Bad,
-                    false => Quality::Good,
-                };
-                columns.push(*id, row.time, *value, i16::from(quality.as_u8()), 2);
+                columns.push(*sensor, row.time, *value, 0, 2);
             }
         }
     }
-    (columns, months)
-}
-
-/// Writes what is not there yet; how many that were.
-async fn commit(
-    store: &Store,
-    device: &str,
-    columns: &ReadingColumns,
-    months: &BTreeSet<Month>,
-) -> Result<u64> {
-    store.ensure_months(months).await?;
+    store.ensure_months(&months).await?;
     let mut ingest = store.begin_ingest().await?;
-    let written = ingest.insert_missing_readings(device, columns).await?;
+    let written = ingest.insert_missing_readings(device, &columns).await?;
     ingest.commit().await?;
-    Ok(written)
+    Ok((columns.len() as u64, written))
 }

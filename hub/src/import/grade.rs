@@ -1,121 +1,137 @@
-//! What of a file's readings is spoilt: owns the faults that each sensor's monitor finds in it, never the database.
-//!
-//! A file is history: all that a fault spoilt, from before it was found to its end, is known once the file is read. So it is
-//! read twice.
+//! What of a file's readings sensors' faults spoilt: owns a monitor of each sensor, never the database.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::Path;
 
 use anyhow::Result;
 use fieldcast_drift::sensor::{Fault, SensorLimits, SensorMonitor};
 use fieldcast_features::Millis;
-use fieldcast_store::sensor_faults::Spoilt;
+use fieldcast_store::sensor_faults::Fault as Found;
 
-use super::table::{Options, Table};
+use super::table::Row;
 
-/// A fault that would spoil more than one of so many readings of a sensor is none: a set point or a category stands still for
-/// long, and is meant to.
-const USUAL: u64 = 5;
+/// A sensor that stands still for more than one of so many parts of a file's time is meant to: it is a set point or a category.
+const STILL: Millis = 5;
 
-/// How often each fault was found, by sensor.
-pub type Found = BTreeMap<String, BTreeMap<&'static str, u64>>;
-
-/// The spoilt readings of a file, and the faults that spoilt them.
-#[derive(Debug, Default)]
-pub(super) struct Grades {
-    pub(super) spoilt: Spoilt,
-    pub(super) found: Found,
-    /// Sensors and what looks like a fault in more than a fifth of their readings.
-    pub(super) usual: Vec<(String, &'static str)>,
+/// What the monitors say of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Findings {
+    /// How often each fault was found, by sensor.
+    pub faults: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Sensors that stand still for more than a fifth of the time, which is taken for how they are.
+    pub still: Vec<String>,
+    /// Whether rows are older than those before them: then nothing was looked for.
+    pub unordered: bool,
 }
 
-impl Grades {
-    /// Of a file's rows up to the first malformed one, which is told where the rows are written.
-    ///
+/// Watches the sensors of a file, with the limits that a device has by default.
+pub(super) struct Watch {
+    sensors: Vec<Watched>,
+    span: Option<(Millis, Millis)>,
+    unordered: bool,
+}
+
+impl Watch {
     /// # Errors
-    /// As [`Table::open`].
-    pub(super) fn of(path: &Path, options: &Options) -> Result<Self> {
-        let mut table = Table::open(path, options)?;
-        let watch = |_| Watched::new(SensorLimits::default());
-        let mut watched: Vec<Watched> = table.sensors.iter().map(watch).collect::<Result<_>>()?;
-        while let Ok(Some(row)) = table.next_row() {
-            for (watched, value) in watched.iter_mut().zip(&row.values) {
+    /// None with the default limits.
+    pub(super) fn new(sensors: &[String]) -> Result<Self> {
+        let watched = |sensor: &String| Watched::new(sensor.clone());
+        Ok(Self {
+            sensors: sensors.iter().map(watched).collect::<Result<_>>()?,
+            span: None,
+            unordered: false,
+        })
+    }
+
+    /// Takes the next rows.
+    pub(super) fn take(&mut self, rows: &[Row]) {
+        for row in rows {
+            let (from, to) = self.span.unwrap_or((row.time, row.time));
+            self.unordered |= row.time < to;
+            self.span = Some((from, row.time));
+            if self.unordered {
+                return;
+            }
+            for (watched, value) in self.sensors.iter_mut().zip(&row.values) {
                 if let Some(value) = value {
                     watched.take(row.time, *value);
                 }
             }
         }
-        let mut grades = Self::default();
-        let mut spans = Vec::new();
-        for (sensor, watched) in table.sensors.iter().zip(watched) {
-            for (fault, seen) in watched.faults() {
-                if seen.readings * USUAL > watched.readings {
-                    grades.usual.push((sensor.clone(), fault));
+    }
+
+    /// The file has ended: what was spoilt, and what is said of it.
+    pub(super) fn end(self) -> (Vec<Found>, Findings) {
+        let mut findings = Findings {
+            unordered: self.unordered,
+            ..Findings::default()
+        };
+        let Some((from, to)) = self.span.filter(|_| !self.unordered) else {
+            return (Vec::new(), findings);
+        };
+        let mut spoilt = Vec::new();
+        for watched in self.sensors {
+            for (fault, spans) in watched.end(to) {
+                let total: Millis = spans.iter().map(|(from, to)| to - from).sum();
+                if fault == Fault::Stuck.name() && total > (to - from) / STILL {
+                    findings.still.push(watched.sensor.clone());
                     continue;
                 }
-                if !seen.spans.is_empty() {
-                    let faults = grades.found.entry(sensor.clone()).or_default();
-                    faults.insert(fault, seen.spans.len() as u64);
-                }
-                spans.extend(seen.spans.into_iter().map(|span| (sensor.clone(), span)));
+                let faults = findings.faults.entry(watched.sensor.clone()).or_default();
+                faults.insert(fault, spans.len() as u64);
+                spoilt.extend(spans.into_iter().map(|(from, to)| Found {
+                    sensor: watched.sensor.clone(),
+                    fault: fault.to_owned(),
+                    spoilt: from..to,
+                }));
             }
         }
-        grades.spoilt = Spoilt::new(spans);
-        Ok(grades)
+        (spoilt, findings)
     }
 }
 
-/// What is seen of one fault of a sensor.
-#[derive(Default, Clone)]
-struct Seen {
-    /// Readings while it was there.
-    readings: u64,
-    /// From the first reading that it spoilt to the first sound one.
-    spans: Vec<Range<Millis>>,
-    since: Option<Millis>,
-}
-
 struct Watched {
+    sensor: String,
     monitor: SensorMonitor,
-    readings: u64,
-    seen: BTreeMap<&'static str, Seen>,
+    /// By fault: from the first reading that it spoilt to the first sound one.
+    spans: BTreeMap<&'static str, Vec<(Millis, Millis)>>,
+    /// Faults at present, and the first reading that each spoilt.
+    open: BTreeMap<&'static str, Millis>,
 }
 
 impl Watched {
-    fn new(limits: SensorLimits) -> Result<Self> {
+    fn new(sensor: String) -> Result<Self> {
         Ok(Self {
-            monitor: SensorMonitor::new(limits)?,
-            readings: 0,
-            seen: BTreeMap::new(),
+            sensor,
+            monitor: SensorMonitor::new(SensorLimits::default())?,
+            spans: BTreeMap::new(),
+            open: BTreeMap::new(),
         })
     }
 
     fn take(&mut self, time: Millis, value: f64) {
-        self.readings += 1;
         for event in self.monitor.update(time, value).1 {
-            let seen = self.seen.entry(event.fault.name()).or_default();
-            seen.since = event.raised.then_some(event.onset);
-            // Of a step that was first taken for a spike nothing is spoilt.
-            if !event.raised && event.onset < event.time {
-                seen.spans.push(event.onset..event.time);
+            let fault = event.fault.name();
+            if event.raised {
+                self.open.insert(fault, event.onset);
+                continue;
             }
-        }
-        for fault in self.monitor.active() {
-            self.seen.entry(fault.name()).or_default().readings += 1;
+            self.open.remove(fault);
+            // Of a step that was first taken for a spike nothing is spoilt.
+            if event.onset < event.time {
+                let spans = self.spans.entry(fault).or_default();
+                spans.push((event.onset, event.time));
+            }
         }
     }
 
-    /// By fault, what lasts to the end of the file included.
-    fn faults(&self) -> impl Iterator<Item = (&'static str, Seen)> {
-        self.seen.iter().map(|(fault, seen)| {
-            let mut seen = seen.clone();
-            // Whether a last spike was a step is not known.
-            if let Some(since) = seen.since.filter(|_| *fault != Fault::Spike.name()) {
-                seen.spans.push(since..Millis::MAX);
-            }
-            (*fault, seen)
-        })
+    /// By fault, with what lasts to the end of the file.
+    fn end(&self, last: Millis) -> BTreeMap<&'static str, Vec<(Millis, Millis)>> {
+        let mut spans = self.spans.clone();
+        // Whether a last spike was a step is not known.
+        for (fault, since) in self.open.iter().filter(|(f, _)| **f != Fault::Spike.name()) {
+            spans.entry(fault).or_default().push((*since, last + 1));
+        }
+        spans
     }
 }
 
@@ -126,15 +142,22 @@ mod tests {
 
     const HOUR: Millis = 3_600_000;
 
-    /// The hours of a file whose readings are spoilt, and what was found.
-    fn graded(value: impl Fn(i64) -> String) -> (Vec<i64>, Found) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.csv");
-        let rows = (0..600).map(|i| format!("{},{}\n", i * HOUR / 1_000, value(i)));
-        std::fs::write(&path, format!("time,t\n{}", rows.collect::<String>())).unwrap();
-        let grades = Grades::of(&path, &Options::default()).unwrap();
-        let hours = (0..600).filter(|i| grades.spoilt.holds("t", i * HOUR));
-        (hours.collect(), grades.found)
+    /// The hours of a file of one sensor that are spoilt, and what is said.
+    fn watched(
+        hours: impl Iterator<Item = i64>,
+        value: impl Fn(i64) -> f64,
+    ) -> (Vec<i64>, Findings) {
+        let mut watch = Watch::new(&["t".to_owned()]).unwrap();
+        for i in hours {
+            let values = vec![Some(value(i))];
+            watch.take(&[Row {
+                time: i * HOUR,
+                values,
+            }]);
+        }
+        let (spoilt, findings) = watch.end();
+        let hours = (0..1_000).filter(|i| spoilt.iter().any(|s| s.spoilt.contains(&(i * HOUR))));
+        (hours.collect(), findings)
     }
 
     fn course(i: i64) -> f64 {
@@ -144,42 +167,35 @@ mod tests {
 
     #[test]
     fn a_spike_that_came_back_is_spoilt_and_a_step_is_not() {
-        let (hours, found) = graded(|i| {
-            let more = match i {
-                200 => 90.0,
-                400.. => 60.0,
-                _ => 0.0,
-            };
-            (course(i) + more).to_string()
+        let (hours, findings) = watched(0..600, |i| match i {
+            200 => course(i) + 90.0,
+            400.. => course(i) + 60.0,
+            _ => course(i),
         });
         assert_eq!(hours, [200]);
-        assert_eq!(found["t"]["spike"], 1);
+        assert_eq!(findings.faults["t"], BTreeMap::from([("spike", 1)]));
     }
 
     #[test]
-    fn what_a_fault_spoilt_before_it_was_found_and_up_to_the_end_of_the_file_is_spoilt() {
-        let (hours, found) = graded(|i| course(i.min(500)).to_string());
+    fn what_a_fault_spoilt_before_it_was_found_is_spoilt_up_to_the_end_of_the_file() {
+        let (hours, findings) = watched(0..600, |i| course(i.min(500)));
         assert_eq!(hours, (501..600).collect::<Vec<_>>());
-        assert_eq!(found["t"]["stuck"], 1);
+        assert_eq!(findings.faults["t"]["stuck"], 1);
     }
 
     #[test]
-    fn what_stands_still_by_nature_is_not_spoilt_and_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.csv");
-        let rows = (0..600).map(|i| format!("{},{}\n", i * HOUR / 1_000, 1 + i / 200));
-        std::fs::write(&path, format!("time,season\n{}", rows.collect::<String>())).unwrap();
-        let grades = Grades::of(&path, &Options::default()).unwrap();
-        assert_eq!((grades.spoilt, grades.found), Default::default());
-        assert_eq!(grades.usual, [("season".to_owned(), "stuck")]);
+    fn what_stands_still_by_nature_is_named_however_long_it_stands() {
+        for hours in [48, 50, 168] {
+            let (spoilt, findings) = watched(0..900, |i| 1.0 + (i / hours) as f64);
+            assert_eq!((spoilt, findings.faults), Default::default(), "{hours}");
+            assert_eq!(findings.still, ["t"], "{hours}");
+        }
     }
 
     #[test]
-    fn sound_readings_and_what_is_behind_a_malformed_row_are_not_graded() {
-        let (hours, found) = graded(|i| match i {
-            500 => "broken".into(),
-            _ => course(i.min(520)).to_string(),
-        });
-        assert_eq!((hours, found), (vec![], Found::new()));
+    fn sound_readings_are_not_spoilt_and_in_rows_of_no_order_nothing_is_looked_for() {
+        assert_eq!(watched(0..600, course), Default::default());
+        let (hours, findings) = watched((0..600).chain([10]), |i| course(i.min(500)));
+        assert!(hours.is_empty() && findings.faults.is_empty() && findings.unordered);
     }
 }

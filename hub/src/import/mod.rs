@@ -5,5 +5,5 @@ mod grade;
 mod table;
 
 pub use chunk::{Imported, import};
-pub use grade::Found;
+pub use grade::Findings;
 pub use table::{Options, Row, Table};

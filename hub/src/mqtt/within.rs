@@ -9,8 +9,8 @@ use super::{Delivery, Lane, Lanes, Way};
 use crate::broker::{Direct, Inbox};
 use crate::downlink::Downlink;
 
-/// Takes what comes until cancelled. Where the broker has ended before, `end` is cancelled: a hub that hears no device has no use,
-/// and what watches over it starts it again.
+/// Takes what comes until cancelled. Where nothing can come any more before that, `end` is cancelled: a hub that hears no device has no
+/// use, and what watches over it starts it again.
 ///
 /// Twice a client: telemetry waits while the database is away, and orders, states and blocks must not wait for it.
 pub(super) async fn run(
@@ -43,6 +43,7 @@ pub(super) async fn run(
         && !end.is_cancelled()
     {
         tracing::error!("{error:#}: this hub hears no device and ends; start it again");
+        broker.give_up();
         end.cancel();
     }
 }

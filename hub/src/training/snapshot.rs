@@ -17,8 +17,12 @@ pub struct DeviceRows {
     pub spoilt: usize,
 }
 
+/// A reading that lies further behind the mark than this has a time that cannot be true: one of them would move the end of all that is
+/// learnt from, and what is judged by with it.
+const AHEAD_MS: Millis = 86_400_000;
+
 /// The rows of every selected device that has some, of the readings received until a mark of [`features::advance`], but for what
-/// sensors' faults had spoilt before they were found.
+/// sensors' faults had spoilt before they were found, and what is dated a day or more behind the mark.
 ///
 /// # Errors
 /// The database.
@@ -30,7 +34,7 @@ pub async fn take(
 ) -> Result<Vec<DeviceRows>> {
     let kept = Kept::open(store, spec).await?;
     let mut all = Vec::new();
-    let span = (from, fieldcast_wire::caps::MAX_TIME_MS);
+    let span = (from, mark.timestamp_millis().saturating_add(AHEAD_MS));
     for device in features::devices(store, spec).await? {
         let (rows, spoilt) = kept.rows_to_learn(&device, span, mark).await?;
         if !rows.is_empty() {

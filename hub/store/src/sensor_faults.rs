@@ -1,4 +1,5 @@
-//! Spans of readings that sensors' faults spoilt: owns reading them from table `drift_signals`, never what is made of them.
+//! Spans of readings that sensors' faults spoilt: owns reading them from table `drift_signals` and adding those
+//! that a file shows, never what is made of them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -41,11 +42,46 @@ impl Spoilt {
     }
 }
 
+/// What a fault of a sensor spoilt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Sensor.
+    pub sensor: String,
+    /// Its name in signals.
+    pub fault: String,
+    /// From the first reading that it spoilt to the first sound one.
+    pub spoilt: Range<Millis>,
+}
+
 /// Silence spoils no reading, and a time that cannot be true is no bound of a span.
 pub(crate) const SPOILT: &str =
     "kind = 'sensor' AND detector NOT IN ('missing', 'clock') AND onset < time";
 
 impl Store {
+    /// Adds faults that are over, those of them that are not known yet.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn add_sensor_faults(&self, device: &str, faults: &[Fault]) -> Result<()> {
+        let of = |time: fn(&Fault) -> Millis| faults.iter().map(move |f| timestamp(time(f)));
+        sqlx::query(
+            "INSERT INTO drift_signals (device, kind, forecaster, sensor, detector, statistic, threshold, severity, time, onset, raised, model_version, data_count)
+             SELECT $1, 'sensor', '', n.sensor, n.detector, 0, 0, 0, n.time, n.onset, false, 0, 0
+             FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[]) AS n(sensor, detector, onset, time)
+             WHERE NOT EXISTS (SELECT FROM drift_signals s WHERE s.device = $1 AND s.kind = 'sensor' AND s.sensor = n.sensor
+               AND s.time = n.time AND s.onset = n.onset AND s.detector = n.detector)",
+        )
+        .bind(device)
+        .bind(faults.iter().map(|f| f.sensor.clone()).collect::<Vec<_>>())
+        .bind(faults.iter().map(|f| f.fault.clone()).collect::<Vec<_>>())
+        .bind(of(|f| f.spoilt.start).collect::<Vec<_>>())
+        .bind(of(|f| f.spoilt.end).collect::<Vec<_>>())
+        .execute(self.pool())
+        .await
+        .during(format!("store what faults spoilt of device {device}"))?;
+        Ok(())
+    }
+
     /// What faults of some sensors of a device spoilt in `(from, to]`, as far as the device had told of them by `known`.
     ///
     /// # Errors

@@ -83,8 +83,8 @@ impl Bayes {
 /// The name of our detector.
 const OURS: &str = "glr";
 /// Run lengths at which it is compared with detectors that have as many false alarms.
-const RUN_LENGTHS: [f64; 13] = [
-    500.0, 1e3, 2e3, 3e3, 5e3, 7e3, 1e4, 2e4, 3e4, 5e4, 1e5, 2e5, 5e5,
+const RUN_LENGTHS: [f64; 15] = [
+    500.0, 1e3, 2e3, 3e3, 4e3, 5e3, 6e3, 7e3, 1e4, 2e4, 3e4, 5e4, 1e5, 2e5, 5e5,
 ];
 
 type Update = Box<dyn FnMut(f64) -> bool>;

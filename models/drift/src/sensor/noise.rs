@@ -18,9 +18,9 @@ const SLOW: f64 = 0.003;
 const BEGINS: f64 = 1.8;
 /// A burst is over below so many times.
 const ENDS: f64 = 1.3;
-/// A burst is more than usual by so many of the channel's own steps at least: where few values are known, the median of
-/// second differences goes from one step to the next by itself, which is twice as much.
-const STEPS: f64 = 1.5;
+/// A burst begins more than so many of the channel's own steps above what is usual, and is over below so many: where few values are
+/// known, the median of second differences goes from one step to the next by itself, which is twice as much.
+const STEPS: (f64, f64) = (1.5, 1.0);
 
 /// What is kept of one channel; about 200 bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -29,10 +29,6 @@ pub(super) struct Noise {
     recent: VecDeque<f64>,
     /// Usual scatter, in the channel's unit.
     usual: f64,
-    /// The smallest second difference that was none of rounding: the channel's own step where it knows few values, next to
-    /// nothing where it knows many; 0 before any.
-    #[serde(default)]
-    step: f64,
     seen: u32,
     raised: bool,
 }
@@ -46,9 +42,6 @@ impl Noise {
             }
             let second = (value - 2.0 * b + a).abs();
             let bent = second > rounding(value) + 2.0 * rounding(*b) + rounding(*a);
-            if bent && (self.step <= 0.0 || second < self.step) {
-                self.step = second;
-            }
             self.recent.push_back(if bent { second } else { 0.0 });
         }
         if self.before.len() == 2 {
@@ -70,10 +63,9 @@ impl Noise {
             self.usual = scatter;
         }
         let ready = self.seen > LEARN;
-        let limit = if self.raised {
-            ENDS * self.usual
-        } else {
-            self.begins()
+        let limit = match self.raised {
+            true => self.above(ENDS, STEPS.1),
+            false => self.above(BEGINS, STEPS.0),
         };
         self.raised = ready && scatter > limit;
         let rate = if self.raised { SLOW } else { RATE };
@@ -91,12 +83,16 @@ impl Noise {
     /// How many readings ago the burst began that has just been found.
     pub(super) fn began(&self) -> usize {
         let newest_first = self.recent.iter().rev();
-        super::began(newest_first.map(|second| *second > self.begins()))
+        let begins = self.above(BEGINS, STEPS.0);
+        super::began(newest_first.map(|second| *second > begins))
     }
 
-    /// The scatter that a burst begins with.
-    fn begins(&self) -> f64 {
-        (BEGINS * self.usual).max(self.usual + STEPS * self.step)
+    /// So many times the usual scatter, or so many steps above it.
+    fn above(&self, times: f64, steps: f64) -> f64 {
+        // The channel's own step where it knows few values, little where it knows many.
+        let bent = self.recent.iter().copied().filter(|second| *second > 0.0);
+        let step = bent.reduce(f64::min).unwrap_or(0.0);
+        (times * self.usual).max(self.usual + steps * step)
     }
 }
 
