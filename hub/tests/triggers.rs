@@ -190,11 +190,8 @@ async fn more_data_are_not_learnt_from_while_the_newest_days_may_be_another_worl
     assert_eq!(jobs[0].payload["onset"], START + 400 * DAY_MS);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
-    let bed = champion().await;
-    let store = &bed.store;
-    register(store, "f", 2).await;
+/// Begins an experiment of versions 1 and 2 of `f`.
+async fn experiment(store: &Store) -> i64 {
     let asked = Asked {
         forecaster: "f".into(),
         a: 1,
@@ -209,7 +206,15 @@ async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
         name: "ann",
         reason: "",
     };
-    let (id, _) = request::start(store, &asked, ann).await.unwrap();
+    request::start(store, &asked, ann).await.unwrap().0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
+    let bed = champion().await;
+    let store = &bed.store;
+    register(store, "f", 2).await;
+    let id = experiment(store).await;
     reach(store, 424).await;
     let mut said = Said::default();
     for _ in 0..2 {
@@ -228,6 +233,29 @@ async fn nothing_is_retrained_while_an_experiment_holds_the_devices() {
     );
     look(store, &mut said).await.unwrap();
     assert_eq!(decisions(store).await[0].0, "retrain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_reason_to_wait_is_told_too() {
+    let bed = champion().await;
+    let store = &bed.store;
+    register(store, "f", 2).await;
+    let mut said = Said::default();
+    reach(store, 424).await;
+    look(store, &mut said).await.unwrap();
+    psql(&bed, "UPDATE jobs SET status = 'failed'");
+    reach(store, 448).await;
+    look(store, &mut said).await.unwrap();
+    experiment(store).await;
+    look(store, &mut said).await.unwrap();
+    // Each once, also by a hub that begins anew.
+    look(store, &mut said).await.unwrap();
+    look(store, &mut Said::default()).await.unwrap();
+    let told = decisions(store).await;
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (at, why) in [(0, "experiment"), (1, "failed or was cancelled")] {
+        assert!(told[at].0 == "wait" && told[at].1.contains(why), "{told:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,8 +11,13 @@ use fieldcast_features::time_text;
 
 /// Names of a column that holds times.
 const TIME_NAMES: [&str; 4] = ["time", "timestamp", "date", "datetime"];
-/// What stands for a missing value, beside nothing.
-const MISSING: [&str; 7] = ["nan", "na", "n/a", "#n/a", "null", "none", "<na>"];
+/// What stands for a missing value, beside nothing: what pandas takes for one, as it is written. In other letters it is a word, such as
+/// the `none` of a column of states.
+const MISSING: [&str; 13] = [
+    "NaN", "nan", "-NaN", "-nan", "NA", "N/A", "n/a", "#N/A", "#NA", "NULL", "null", "None", "<NA>",
+];
+/// Where more than one of so many rows has the time of another, a column of times says only of which day a row is, or of which device.
+const REPEATED: usize = 10;
 /// Fewest rows for which ever rising whole numbers count as a row number.
 const ROW_NUMBER: usize = 10;
 /// Years of days that are written as one number.
@@ -118,8 +123,7 @@ impl Table {
             );
             for (column, text) in columns.iter_mut().zip(&record) {
                 let text = text.trim();
-                let absent =
-                    text.is_empty() || MISSING.contains(&text.to_ascii_lowercase().as_str());
+                let absent = text.is_empty() || MISSING.contains(&text);
                 column.push((!absent).then(|| text.to_owned()));
             }
         }
@@ -133,6 +137,12 @@ impl Table {
         let mut times = None;
         if let Some(at) = at {
             let read = read_times(path, &names[at], &columns[at])?;
+            ensure!(
+                !repeated(read.clone()),
+                "{}, column `{}`: many rows have the time of another; name a column with a time for each row, or one file for each device",
+                path.display(),
+                names[at]
+            );
             let mut order: Vec<usize> = (0..rows).collect();
             order.sort_by_key(|i| read[*i]);
             for column in &mut columns {
@@ -197,10 +207,11 @@ fn time_at(
         });
     }
     let all_times = |i: &usize| {
-        let mut cells = columns[*i].iter().flatten().peekable();
-        cells.peek().is_some()
-            && columns[*i].iter().all(Option::is_some)
-            && cells.all(|c| time_text::parse(c).is_ok())
+        let times: Option<Vec<i64>> = columns[*i]
+            .iter()
+            .map(|c| time_text::parse(c.as_deref()?).ok())
+            .collect();
+        times.is_some_and(|times| !times.is_empty() && !repeated(times))
     };
     let named = names.iter().position(|n| names_time(n));
     if let Some(at) = named.filter(all_times) {
@@ -214,6 +225,13 @@ fn time_at(
         [only] => Some(*only),
         _ => None,
     })
+}
+
+/// Whether so many times repeat that they are not those of the rows.
+fn repeated(mut times: Vec<i64>) -> bool {
+    times.sort_unstable();
+    let again = times.windows(2).filter(|w| w[0] == w[1]).count();
+    again * REPEATED > times.len()
 }
 
 fn read_times(path: &Path, name: &str, column: &[Option<String>]) -> Result<Vec<i64>> {
@@ -254,10 +272,22 @@ fn content(column: &[Option<String>]) -> Content {
             Content::Data(values)
         };
     }
-    if present().all(|t| number(t).is_none() && time_text::parse(t).is_ok()) {
+    if present().all(|t| number(t).is_none() && (time_text::parse(t).is_ok() || dated(t))) {
         return Content::Times;
     }
     Content::Data(Values::Words(column.to_vec()))
+}
+
+/// Whether a text begins with a date as people write it, `31/01/2026` or `1.31.2026`: which of its numbers is the day is not to be told,
+/// but it is no data.
+fn dated(text: &str) -> bool {
+    let date = text.split([' ', 'T', ',']).next().unwrap_or_default();
+    let parts: Vec<&str> = date.split(['/', '.', '-']).collect();
+    let number = |at: usize, range: Range<i32>| {
+        let part: Option<i32> = parts.get(at).and_then(|p| p.parse().ok());
+        part.is_some_and(|n| range.contains(&n))
+    };
+    parts.len() == 3 && number(0, 1..32) && number(1, 1..32) && number(2, DAYS)
 }
 
 fn names_time(name: &str) -> bool {
@@ -321,6 +351,40 @@ mod tests {
         let path = dir.path().join("a.csv");
         std::fs::write(&path, text)?;
         Table::read(&path, None)
+    }
+
+    #[test]
+    fn a_date_that_many_rows_share_is_no_time_of_theirs() {
+        let row = |i: usize| format!("2026-01-{:02},{i}.5\n", 1 + i / 24);
+        let rows: String = (0..240).map(row).collect();
+        let table = table(&format!("day,t\n{rows}")).unwrap();
+        assert!(table.times.is_none());
+        assert_eq!(table.cells[0].content, Content::Times);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        std::fs::write(&path, format!("day,t\n{rows}")).unwrap();
+        let error = Table::read(&path, Some("day")).unwrap_err().to_string();
+        assert!(
+            error.contains("many rows have the time of another"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn dates_as_people_write_them_are_no_data_and_a_state_of_none_is() {
+        let row = |i: usize| {
+            format!(
+                "{}/01/2026 10:00,{}.1.2026,none,None\n",
+                1 + i % 28,
+                1 + i % 12
+            )
+        };
+        let rows: String = (0..24).map(row).collect();
+        let table = table(&format!("a,b,state,gap\n{rows}")).unwrap();
+        let contents: Vec<_> = table.cells.iter().map(|c| &c.content).collect();
+        assert_eq!(contents[..2], [&Content::Times, &Content::Times]);
+        assert!(matches!(contents[2], Content::Data(Values::Words(_))));
+        assert_eq!(contents[3], &Content::Empty);
     }
 
     #[test]

@@ -114,14 +114,18 @@ async fn look_at(
         Some((_, wait)) => format!("{}: {why}; {wait}", trigger.name()),
         None => why,
     };
-    // The days in a reason change all the time; what is held back is told once.
-    let key = format!("{word} {}", trigger.name());
+    // Days and words in brackets change all the time; what is held back is told once for each reason to.
+    let waits = held.as_ref().filter(|(word, _)| *word == "wait");
+    let waits = waits.and_then(|(_, wait)| wait.split(" (").next());
+    let waits = waits.unwrap_or_default();
+    let key = format!("{word} {} {waits}", trigger.name());
     if held.is_some() && !said.told.contains_key(name) {
         // A hub that just began to lead goes on from what was told before of what is due now.
         let last = store.last_decision_by(name, "triggers").await?;
         let told = last.filter(|d| {
             d.decision == word
                 && d.reason.starts_with(&format!("{}: ", trigger.name()))
+                && d.reason.contains(waits)
                 && d.data_time.is_some_and(|at| at.timestamp_millis() >= since)
         });
         if told.is_some() {
