@@ -347,3 +347,28 @@ async fn years_of_few_readings_and_days_of_many_are_read_in_lots() {
         "(SELECT min(time) FROM feature_rows) = '2026-01-01T01:00Z'",
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dated_ahead_of_its_time_is_not_learnt_from() {
+    let bed = bed().await;
+    let store = &bed.store;
+    define(store, "f", json!({})).await;
+    let spec = spec(store, "f").await;
+    add_device(store, "a", None).await;
+    let names = ["temperature".to_owned(), "demand".to_owned()];
+    let sensors = store.register_sensors("a", &names).await.unwrap();
+    let mut rows = ReadingColumns::default();
+    for (time, sensor) in (0..48).flat_map(|i| sensors.values().map(move |s| (i * HOUR, s))) {
+        rows.push(*sensor, JAN_2026 + time, 20.0, 0, 2);
+    }
+    let ahead = JAN_2026 + 24 * 365 * 24 * HOUR;
+    rows.push(sensors["demand"], ahead, 20.0, 0, 2);
+    insert(store, "a", &rows, true).await;
+    let mark = features::advance(store, &spec).await.unwrap();
+    let data = take(store, &spec, MIN_TIME_MS, mark).await.unwrap();
+    let newest = data[0].rows.last().unwrap().time;
+    assert!(
+        (JAN_2026 + 46 * HOUR..JAN_2026 + 50 * HOUR).contains(&newest),
+        "{newest}"
+    );
+}
