@@ -15,7 +15,8 @@ pub struct SensorConfig {
     pub min: Option<f64>,
     /// Largest possible value; anything above is graded bad.
     pub max: Option<f64>,
-    /// Identical readings in a row that mean "stuck" and are graded bad from there on; 0 = never. Default 48.
+    /// Identical readings in a row that mean "stuck" and are graded bad from there on; 0 = never. Default 48, once they last for
+    /// four hours and are twice as many as the sensor stayed the same before; what is given needs neither.
     pub stuck_after: Option<u32>,
     /// A value at which the sensor may rest for as long as it likes. Default 0.
     pub resting: Option<f64>,
@@ -41,6 +42,10 @@ impl SensorConfig {
             max: self.max,
             stuck_after: self.stuck_after.unwrap_or(usual.stuck_after),
             resting: self.resting.or(usual.resting),
+            stuck_for_ms: match self.stuck_after {
+                Some(_) => 0,
+                None => usual.stuck_for_ms,
+            },
             missing_after_ms: self.missing_after_ms().unwrap_or(MISSING_AFTER_MS),
             spike_factor: self.spike_factor.unwrap_or(usual.spike_factor),
             max_rate: self.max_rate,

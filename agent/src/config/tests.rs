@@ -95,14 +95,22 @@ fn what_is_normal_for_a_sensor_has_defaults_and_rules() {
     let config = Config::parse(Path::new("/x/agent.toml"), text).unwrap();
     let limits = config.sensors["a"].limits();
     assert_eq!(
-        (limits.missing_after_ms, limits.stuck_after),
-        (600_000, 600)
+        (
+            limits.missing_after_ms,
+            limits.stuck_after,
+            limits.stuck_for_ms
+        ),
+        (600_000, 600, 0)
     );
     assert_eq!(config.sensors["b"].limits().missing_after_ms, 0);
     let usual = SensorConfig::default().limits();
     assert_eq!(
-        (usual.missing_after_ms, usual.stuck_after),
-        (86_400_000, 48)
+        (
+            usual.missing_after_ms,
+            usual.stuck_after,
+            usual.stuck_for_ms
+        ),
+        (86_400_000, 48, 14_400_000)
     );
     assert!(usual.noise && usual.unit && usual.max_rate.is_none());
     for (line, key) in [

@@ -313,6 +313,7 @@ impl Engine {
             let told = step.records.len();
             if let Some(f) = self.forecasters.get_mut(&name) {
                 f.advance(step);
+                self.parts.sensors.explain_shifts(&mut step.records, told);
             }
             if let (Some(beside), Some(f)) =
                 (self.beside.get_mut(&name), self.forecasters.get(&name))

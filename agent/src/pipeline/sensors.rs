@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fieldcast_drift::run::channel::{DETECTOR, HOLD_MS};
 use fieldcast_drift::sensor::{Fault, SensorEvent, SensorMonitor, Worth};
 use fieldcast_features::Millis;
 use fieldcast_features::quality::Quality;
@@ -158,6 +159,22 @@ impl Sensors {
         tell(&reading.sensor, &watched.monitor, &events, records);
     }
 
+    /// Takes out of `records`, from the `from`-th on, sudden shifts that a sensor's fault explains.
+    pub fn explain_shifts(&self, records: &mut Vec<RecordBody>, from: usize) {
+        let explained = |record: &RecordBody| match record {
+            RecordBody::Drift(d) if d.raised && d.detector == DETECTOR => {
+                let watched = self.watched.get(&d.sensor);
+                watched.is_some_and(|w| w.monitor.was_faulty_since(d.onset_ms - HOLD_MS))
+            }
+            _ => false,
+        };
+        let mut at = 0;
+        records.retain(|record| {
+            at += 1;
+            at <= from || !explained(record)
+        });
+    }
+
     /// Faults at present, by sensor.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<String, Vec<String>> {
@@ -279,6 +296,39 @@ mod tests {
         assert_eq!(records.len(), 4);
         assert_eq!(state.len(), 3, "of the first hour, and of each change");
         assert!(sensors.faults().is_empty());
+    }
+
+    #[test]
+    fn a_shift_that_a_fault_explains_is_not_told() {
+        let mut sensors = Sensors::default();
+        sensors.meet("t", None);
+        let (mut records, mut state) = (Vec::new(), Vec::new());
+        for hour in 0..200 {
+            let stuck = (60..140).contains(&hour);
+            let value = (hour as f64 * 0.618).fract();
+            let mut reading = reading(hour * HOUR_MS, if stuck { 0.5 } else { value });
+            sensors.judge(&mut reading, (0, false), &mut records, &mut state);
+        }
+        let shift = |sensor: &str, onset: Millis, raised| {
+            RecordBody::Drift(pb::DriftSignal {
+                detector: DETECTOR.into(),
+                sensor: sensor.into(),
+                onset_ms: onset * HOUR_MS,
+                raised,
+                ..pb::DriftSignal::default()
+            })
+        };
+        let all = [
+            shift("t", 62, true),
+            shift("t", 62, true),
+            shift("t", 145, true),
+            shift("t", 170, true),
+            shift("t", 145, false),
+            shift("unknown", 145, true),
+        ];
+        let mut told = all.to_vec();
+        sensors.explain_shifts(&mut told, 1);
+        assert_eq!(told, [&all[..1], &all[3..]].concat());
     }
 
     #[test]

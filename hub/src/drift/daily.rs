@@ -18,13 +18,13 @@ use fieldcast_store::forecasters::ForecasterRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::rollouts::{BY_TRAINING, RolloutRow};
 use fieldcast_train::evaluate::{self, Case};
+use fieldcast_train::multivariate::fleet::is_asked;
 use fieldcast_train::{Series, TrainingData};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::rivals::{Beaten, Loss, judge};
-use super::together::is_asked;
 use super::verdict::Rules;
 use super::{BEFORE_MS, DAY_MS, DRAWN, WEEK_MS, act, given_up};
 use crate::features::{self, Kept};
@@ -299,7 +299,7 @@ impl Watched {
         for (_, device) in devices
             .into_iter()
             .enumerate()
-            .filter(|(i, _)| is_asked(*i, count))
+            .filter(|(i, _)| is_asked(*i, count, 0))
         {
             let from = self.through.get(&device).copied().unwrap_or(self.since);
             let from = from.max(until - BEFORE_MS);

@@ -85,28 +85,49 @@ pub async fn errors(
                 .map(|(day, error)| ((d.device.as_str(), *day), *error))
         })
         .collect();
+    let horizon = spec.period_ms() * Millis::try_from(spec.horizon).unwrap_or(1);
     let mut days: Vec<Day> = Vec::new();
     for device in features::devices(store, spec).await? {
         let quantiles = store
             .quantiles_of(&spec.name, champion.version, &device, (from, to))
             .await?;
-        let wide = daily_widths(&quantiles);
-        let known = wide
-            .iter()
-            .filter(|(day, _)| measured.contains_key(&(device.as_str(), **day)));
-        let known: Vec<f64> = known.map(|(_, width)| *width).collect();
-        let usual = widths.usual_width(&device, &known);
-        days.extend(wide.into_iter().filter_map(|(day, width)| {
-            Some(Day {
-                estimated: widths.estimate(&device, usual, width)?,
-                measured: measured.get(&(device.as_str(), day)).copied(),
-                device: device.clone(),
-                day,
-            })
+        let own = daily_widths(&quantiles).into_iter().map(|(day, width)| {
+            let error = measured.get(&(device.as_str(), day)).copied();
+            (day, width, error)
+        });
+        days.extend(estimates(
+            &widths,
+            &device,
+            &own.collect::<Vec<_>>(),
+            horizon,
+        ));
+    }
+    Ok(Some(summary(champion.version, days, to - horizon)))
+}
+
+/// A device's days (begin, width, measured error), each estimated from what was known by then: an estimate that had seen the
+/// day's own error would check nothing.
+fn estimates(
+    widths: &WidthErrors,
+    device: &str,
+    days: &[(Millis, f64, Option<f64>)],
+    horizon: Millis,
+) -> Vec<Day> {
+    let mut all = Vec::new();
+    for (day, width, measured) in days {
+        let by_then = |d: &&(Millis, f64, Option<f64>)| d.0 + DAY_MS + horizon <= *day;
+        let known = days.iter().filter(by_then);
+        let known: Vec<(f64, f64)> = known.filter_map(|d| Some((d.1, d.2?))).collect();
+        let usual = widths.usual(device, &known);
+        let estimated = widths.estimate(usual, *width);
+        all.extend(estimated.map(|estimated| Day {
+            device: device.to_owned(),
+            day: *day,
+            estimated,
+            measured: *measured,
         }));
     }
-    let horizon = spec.period_ms() * Millis::try_from(spec.horizon).unwrap_or(1);
-    Ok(Some(summary(champion.version, days, to - horizon)))
+    all
 }
 
 /// Mean width of the widest interval by day of the origins.
@@ -219,6 +240,30 @@ mod tests {
         );
         let none = summary(4, vec![day(0, 2.0, None), day(1, 2.0, None)], 9 * DAY_MS);
         assert!(none.words.contains("no day was measured"), "{}", none.words);
+    }
+
+    #[test]
+    fn a_day_is_estimated_from_what_was_known_by_then() {
+        let widths = WidthErrors {
+            slope: 1.0,
+            scatter: 0.1,
+            days: 100,
+            devices: BTreeMap::from([("a".to_owned(), (0.0, 0.0))]),
+            ..WidthErrors::default()
+        };
+        // Errors are three times those learnt; the last two days have no actual values.
+        let days: Vec<_> = (0..12)
+            .map(|d| (d * DAY_MS, 1.0, (d < 10).then_some(3.0)))
+            .collect();
+        let all = estimates(&widths, "a", &days, DAY_MS);
+        let errors: Vec<f64> = all.iter().map(|d| d.estimated.error).collect();
+        assert_eq!(errors[..2], [1.0, 1.0], "none is known by then");
+        assert!((errors[2] - 3f64.powf(1.0 / 6.0)).abs() < 1e-12);
+        assert!((errors[11] - 3f64.powf(10.0 / 15.0)).abs() < 1e-12);
+        assert!(
+            all.iter().all(|d| d.estimated.ratio == 1.0),
+            "no width changed"
+        );
     }
 
     #[test]

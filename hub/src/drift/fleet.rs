@@ -1,23 +1,24 @@
 //! Have the inputs of a fleet changed, by the hub's own data: owns the loop that compares windows with what the champion was
 //! trained on, never the verdict. It warns, and trains nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::DateTime;
-use fieldcast_drift::fleet::{Changed, Rules, Series, Verdict, confirm, judge};
+use fieldcast_drift::fleet::{Changed, Rules, Series, Skipped, Verdict, confirm, judge};
 use fieldcast_features::{ForecasterSpec, Millis};
 use fieldcast_store::drift_reports::OpenSignal;
 use fieldcast_store::forecasters::ForecasterRow;
+use fieldcast_store::jobs::JobRow;
 use fieldcast_store::model_versions::ModelVersionRow;
 use fieldcast_store::{Store, StoreError};
+use fieldcast_train::multivariate::fleet as together;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::fleet_words::{Errors, words};
-use super::together::{self, Together};
+use super::fleet_words::{Errors, joined, words};
 use crate::check::words::moved;
 use crate::features;
 use crate::page::{Bars, Course, Panel};
@@ -179,6 +180,11 @@ async fn check(
     look: &Look,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    let before = store.newest_fleet_report(&spec.name).await?;
+    let was = before
+        .as_ref()
+        .map(|r| members(&r.report))
+        .unwrap_or_default();
     let (mut known, mut skipped, mut joint) = (Vec::new(), Vec::new(), Vec::new());
     for (i, device) in look.devices.iter().enumerate() {
         if cancel.is_cancelled() {
@@ -189,7 +195,9 @@ async fn check(
             own.push(look.series(store, device, sensor).await?);
         }
         let (end, rules) = (look.end, look.rules);
-        let asked = together::is_asked(i, look.devices.len());
+        let had = was.iter().any(|(d, s)| d == device && s.is_empty());
+        let turn = look.end.div_euclid(look.rules.window_ms);
+        let asked = had || together::is_asked(i, look.devices.len(), turn);
         let judged = tokio::task::spawn_blocking(move || {
             let each: Vec<_> = own.iter().map(|s| judge(s, end, &rules)).collect();
             (
@@ -209,19 +217,14 @@ async fn check(
         }
     }
     let verdict = confirm(&known, skipped, look.end, &look.rules);
+    let together: BTreeSet<String> = joint.iter().map(|j| j.device.clone()).collect();
     let joint = together::found(joint, &look.rules);
-    let before = store.newest_fleet_report(&spec.name).await?;
-    let was = before
-        .as_ref()
-        .map(|r| members(&r.report))
-        .unwrap_or_default();
     // What had changed and can no longer be judged is not as it was.
     let skipped = |(d, s): &&(String, String)| {
-        verdict
-            .skipped
-            .iter()
-            .any(|k| k.device == *d && k.sensor == *s)
+        let lacks = |k: &Skipped| k.device == *d && k.sensor == *s;
+        verdict.skipped.iter().any(lacks)
             || !look.devices.contains(d)
+            || (s.is_empty() && !together.contains(d))
     };
     let kept: Vec<Value> = was
         .iter()
@@ -232,19 +235,23 @@ async fn check(
     if was == is {
         return Ok(());
     }
-    let errors = errors(store, spec, champion).await?;
+    let since = look.end - look.rules.window_ms * Millis::try_from(look.rules.windows).unwrap_or(1);
+    let errors = errors(store, spec, champion, since).await?;
+    let jobs = store.live_jobs().await?;
+    let training = |j: &&JobRow| j.kind == crate::training::KIND && j.subject == spec.name;
+    let training = jobs.iter().find(training).map(|j| j.id);
     let raised = store.raised_inputs(&spec.name, look.version).await?;
     let agree = |c: &&Changed| {
         let own = |(d, s): &(String, String)| *d == c.device && *s == c.sensor;
         raised.iter().any(own)
     };
     let agreeing = verdict.changed.iter().filter(agree).count();
-    let joined: Vec<String> = joint.iter().map(Together::words).collect();
+    let joined: Vec<String> = joint.iter().map(joined).collect();
     let said = words(
         &verdict,
         look.version,
         (agreeing, &joined, kept.len()),
-        errors,
+        (errors, training),
     );
     let panels = panels(store, look, &verdict).await?;
     let report = json!({"words": said, "verdict": verdict, "devices_agree": agreeing, "together": joint, "kept": kept, "panels": panels});
@@ -282,11 +289,12 @@ fn members(report: &Value) -> Vec<(String, String)> {
     all
 }
 
-/// What is known of the champion's errors.
+/// What is known of the champion's errors, those of the days from `since` on where they were measured.
 async fn errors(
     store: &Store,
     spec: &ForecasterSpec,
     champion: &ModelVersionRow,
+    since: Millis,
 ) -> Result<Errors> {
     let open = store.open_concept_signals().await?;
     let worse = |s: &&OpenSignal| s.forecaster == spec.name && s.model_version == champion.version;
@@ -294,14 +302,11 @@ async fn errors(
         return Ok(Errors::Worse);
     }
     let known = super::estimate::errors(store, spec, champion).await?;
-    Ok(match known {
-        None => Errors::Unknown,
-        Some(known) => match known.estimated_ratio {
-            Some(ratio) => Errors::Unmeasured(ratio),
-            None if known.kept.is_some() => Errors::NotWorse,
-            None => Errors::Unknown,
-        },
-    })
+    if let Some(ratio) = known.and_then(|known| known.estimated_ratio) {
+        return Ok(Errors::Unmeasured(ratio));
+    }
+    let measured = super::measured(store, spec, champion, since).await?;
+    Ok(measured.map_or(Errors::Unknown, |(ratio, t)| Errors::Measured { ratio, t }))
 }
 
 async fn panels(store: &Store, look: &Look, verdict: &Verdict) -> Result<Vec<Panel>> {

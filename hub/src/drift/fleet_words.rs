@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use fieldcast_drift::fleet::{Against, Changed, Verdict};
 use fieldcast_drift::window::Moved;
+use fieldcast_train::multivariate::fleet::Together;
 
 use crate::check::words::short;
 
@@ -12,18 +13,54 @@ use crate::check::words::short;
 const NAMED: usize = 3;
 /// How far a mean must move, in deviations, before that is what is said.
 const MOVED: f64 = 0.1;
+/// Errors over those promised that nobody would call worse.
+const NOT_WORSE: f64 = 1.05;
+/// Smallest t of larger ones that is hardly chance.
+const CHANCE: f64 = 2.0;
 
 /// What is known of the forecasts meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Errors {
     /// Devices find their errors larger than the calibration says: that is looked into by itself.
     Worse,
-    /// They do not.
-    NotWorse,
+    /// They do not: what was measured lately over what the calibration promises, and the t of that.
+    Measured {
+        /// 1: as promised.
+        ratio: f64,
+        /// In standard errors.
+        t: f64,
+    },
     /// Nothing is known of them.
     Unknown,
     /// Nobody has measured them lately; estimated over usual error.
     Unmeasured(f64),
+}
+
+impl Errors {
+    fn words(self) -> String {
+        match self {
+            Self::Worse => {
+                "forecasts are worse as well, which is looked into by itself and may retrain"
+                    .to_owned()
+            }
+            Self::Measured { ratio, .. } if ratio <= NOT_WORSE => {
+                "forecasts are not worse".to_owned()
+            }
+            Self::Measured { ratio, t } if t < CHANCE => {
+                format!("forecasts err {ratio:.2} times as much as promised, which may be chance")
+            }
+            Self::Measured { ratio, .. } => {
+                format!(
+                    "forecasts err {ratio:.2} times as much as promised, which is not confirmed to be a change"
+                )
+            }
+            Self::Unknown => "whether forecasts are worse is not known yet".to_owned(),
+            Self::Unmeasured(ratio) => format!(
+                "no actual values have come lately: by the width of their intervals forecasts err {ratio:.2} times as much as \
+                 usual (an estimate)"
+            ),
+        }
+    }
 }
 
 /// How a sensor's values went.
@@ -35,13 +72,14 @@ enum Way {
 }
 
 /// The verdict in words; `agreeing` of the changed sensors are raised by their own device's monitors too;
-/// `joined` says where inputs changed together, `kept` counts those that had changed and can no longer be judged.
+/// `joined` says where inputs changed together, `kept` counts those that had changed and can no longer be judged; `training` is
+/// the job that trains the forecaster anew meanwhile.
 #[must_use]
 pub(super) fn words(
     verdict: &Verdict,
     version: i64,
     (agreeing, joined, kept): (usize, &[String], usize),
-    errors: Errors,
+    (errors, training): (Errors, Option<i64>),
 ) -> String {
     if verdict.changed.is_empty() && joined.is_empty() && kept == 0 {
         return format!(
@@ -60,16 +98,10 @@ pub(super) fn words(
         .iter()
         .map(|((sensor, way), group)| sentence(sensor, *way, group))
         .collect();
-    let errors = match errors {
-        Errors::Worse => {
-            "forecasts are worse as well, which is looked into by itself and may retrain".to_owned()
-        }
-        Errors::NotWorse => "forecasts are not worse; no retraining".to_owned(),
-        Errors::Unknown => "whether forecasts are worse is not known yet; no retraining".to_owned(),
-        Errors::Unmeasured(ratio) => format!(
-            "no actual values have come lately: by the width of their intervals forecasts err {ratio:.2} times as much as \
-             usual (an estimate); no retraining"
-        ),
+    let errors = match (errors, training) {
+        (_, Some(job)) => format!("{}; training {job} is under way", errors.words()),
+        (Errors::Worse, None) => errors.words(),
+        (_, None) => format!("{}; no retraining", errors.words()),
     };
     let agreeing = if agreeing > 0 {
         format!(
@@ -88,6 +120,17 @@ pub(super) fn words(
         }))
         .collect();
     format!("{}; {errors}", parts.join("; "))
+}
+
+/// Where a device's inputs changed together, in words.
+pub(super) fn joined(one: &Together) -> String {
+    format!(
+        "at {} the inputs no longer go together as they did, chiefly {} (AUC {}, chance is {})",
+        one.device,
+        one.joint.chiefly().join(", "),
+        short(one.joint.auc),
+        short(one.joint.auc_chance)
+    )
 }
 
 fn shift(one: &Changed) -> Option<(f64, Option<f64>)> {
@@ -163,6 +206,11 @@ mod tests {
 
     use super::*;
 
+    const FINE: Errors = Errors::Measured {
+        ratio: 0.98,
+        t: -0.3,
+    };
+
     fn changed(device: &str, sensor: &str, to: f64, contribution: f64) -> Changed {
         Changed {
             device: device.into(),
@@ -207,16 +255,29 @@ mod tests {
             rules: Rules::default(),
         };
         assert_eq!(
-            words(&verdict, 3, (0, &[], 0), Errors::NotWorse),
+            words(&verdict, 3, (0, &[], 0), (FINE, None)),
             "humidity at 3 devices (a, b, c) has moved up by 12 %, since 3 March 2026; load of a takes other values, or \
              changes in another way, about the same mean, since 3 March 2026; forecasts are not worse; no retraining"
         );
         verdict.changed.truncate(1);
         assert!(
-            words(&verdict, 3, (0, &[], 0), Errors::Worse)
+            words(&verdict, 3, (0, &[], 0), (Errors::Worse, None))
                 .starts_with("humidity of a has moved up by 10 %")
         );
+        let said = |ratio, t, training| {
+            let errors = Errors::Measured { ratio, t };
+            let said = words(&verdict, 3, (0, &[], 0), (errors, training));
+            said.split("; ").skip(1).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(
+            said(1.12, 1.1, None),
+            "forecasts err 1.12 times as much as promised, which may be chance; no retraining"
+        );
+        assert_eq!(
+            said(1.3, 2.4, Some(7)),
+            "forecasts err 1.30 times as much as promised, which is not confirmed to be a change; training 7 is under way"
+        );
         verdict.changed.clear();
-        assert!(words(&verdict, 3, (0, &[], 0), Errors::NotWorse).contains("again as version 3"));
+        assert!(words(&verdict, 3, (0, &[], 0), (FINE, None)).contains("again as version 3"));
     }
 }

@@ -10,7 +10,6 @@ pub mod inputs;
 pub mod later;
 mod outdated;
 pub mod rivals;
-mod together;
 pub mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
@@ -394,6 +393,25 @@ pub async fn suspected(
     days.retain(|d| promise.levels.contains_key(&d.device));
     let judged = verdict::verdict(until, &days, &promise, &Rules::suspicion());
     Ok(judged.confirmed.then_some(judged.words))
+}
+
+/// How a champion's errors since `since` compare with those that its calibration promises ([`verdict::measured`]): their ratio and
+/// its t. None where too little is measured, or nothing was promised.
+async fn measured(
+    store: &Store,
+    spec: &ForecasterSpec,
+    champion: &ModelVersionRow,
+    since: Millis,
+) -> Result<Option<(f64, f64)>> {
+    if champion.manifest["calibration"]["daily"].is_null() {
+        return Ok(None);
+    }
+    let promise = promise_of(champion)?;
+    let of = (champion.version, promise.least_observed());
+    let mut days = daily_errors(store, spec, of, since).await?;
+    days.retain(|d| promise.levels.contains_key(&d.device));
+    let rules = Rules::suspicion();
+    Ok(verdict::measured(since, &days, &promise, &rules))
 }
 
 /// Errors of closed days by device.

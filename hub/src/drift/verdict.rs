@@ -247,6 +247,27 @@ pub fn verdict(
     }
 }
 
+/// Error over the promised one on all days from `since` on, and its t; none with fewer than `min_days` of them.
+#[must_use]
+pub fn measured(
+    since: Millis,
+    devices: &[DeviceDays],
+    promise: &DailyErrors,
+    rules: &Rules,
+) -> Option<(f64, f64)> {
+    let known = devices.iter().filter(|d| !d.days.is_empty());
+    let relative: Vec<(&str, Days)> = known
+        .map(|d| (d.device.as_str(), relative(d, since, promise, rules)))
+        .collect();
+    let before = Before {
+        days: promise.days,
+        lag1: promise.lag1,
+        std: promise.fleet_std,
+    };
+    let shift = before.shift(&fleet(&relative), since);
+    (shift.after >= rules.min_days).then(|| (shift.mean.exp(), shift.t))
+}
+
 /// Devices share their weather: a day over all of them is one observation, not many.
 pub(super) fn fleet(devices: &[(&str, Days)]) -> Days {
     let mut sums: BTreeMap<Millis, (f64, f64)> = BTreeMap::new();

@@ -18,8 +18,8 @@ fn main() -> ExitCode {
     for c in faults::plant(&columns) {
         let name = format!("{:?}", c.fault).to_lowercase();
         println!(
-            "{name} {} {} {} {}",
-            c.planted, c.found, c.drift, c.drift_anyway
+            "{name} {} {} {} {} {} {}",
+            c.planted, c.found, c.drift, c.drift_anyway, c.told, c.told_anyway
         );
     }
     ExitCode::SUCCESS

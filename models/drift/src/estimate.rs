@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Fewest days that say how errors follow widths.
 const FEWEST: usize = 14;
-/// Fewest measured days whose widths say what is usual now.
-const FEWEST_MEASURED: usize = 5;
+/// Days that what was learnt of a device counts for, beside those that were measured since.
+const LEARNT: f64 = 5.0;
 /// Days for which the error is as a usual model's, slope 0: few days say little.
 const DRAWN: f64 = 5.0;
 /// Steepest slope that is believed: errors that follow widths in proportion have 1.
@@ -48,6 +48,15 @@ pub struct WidthDay<'a> {
     /// Mean width.
     pub width: f64,
     /// Mean absolute error.
+    pub error: f64,
+}
+
+/// What is usual of a device: ln of the mean width of its interval, and of its mean absolute error.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usual {
+    /// ln of the width.
+    pub width: f64,
+    /// ln of the error.
     pub error: f64,
 }
 
@@ -137,28 +146,38 @@ impl WidthErrors {
         })
     }
 
-    /// ln of a device's usual width: of the measured days, where there are five, since intervals adapt on the device to what
-    /// it missed and are no longer those of the training; else as it was learnt.
+    /// What is usual of a device after its measured days, width and error each: as it was learnt, with the weight of
+    /// [`LEARNT`] days, and what was measured since. Intervals adapt on the device to what it missed, and errors go with the
+    /// season; both together or neither, else one is held against what the other was long ago.
     #[must_use]
-    pub fn usual_width(&self, device: &str, measured: &[f64]) -> f64 {
-        let logs = || measured.iter().map(|w| w.ln()).filter(|l| l.is_finite());
-        let n = logs().count();
-        if n >= FEWEST_MEASURED {
-            return logs().sum::<f64>() / n as f64;
+    pub fn usual(&self, device: &str, measured: &[(f64, f64)]) -> Usual {
+        let logs = measured.iter().map(|(w, e)| (w.ln(), e.ln()));
+        let logs: Vec<(f64, f64)> = logs
+            .filter(|(w, e)| w.is_finite() && e.is_finite())
+            .collect();
+        let (learnt, weight) = match self.devices.get(device) {
+            Some(level) => (*level, LEARNT),
+            // The mean over other devices says little of one that is known.
+            None if !logs.is_empty() => ((0.0, 0.0), 0.0),
+            None => ((self.width, self.error), 1.0),
+        };
+        let all = weight + logs.len() as f64;
+        let sum = logs.iter().fold((0.0, 0.0), |s, l| (s.0 + l.0, s.1 + l.1));
+        Usual {
+            width: (weight * learnt.0 + sum.0) / all,
+            error: (weight * learnt.1 + sum.1) / all,
         }
-        self.devices.get(device).map_or(self.width, |level| level.0)
     }
 
-    /// The error of a day whose intervals are `width` wide on average, on a device whose usual width is
-    /// [`Self::usual_width`]; none for a width that is none.
+    /// The error of a day whose intervals are `width` wide on average, on a device of which that is [`Self::usual`]; none for
+    /// a width that is none.
     #[must_use]
-    pub fn estimate(&self, device: &str, usual: f64, width: f64) -> Option<Estimate> {
+    pub fn estimate(&self, usual: Usual, width: f64) -> Option<Estimate> {
         if !(width.is_finite() && width > 0.0) {
             return None;
         }
-        let level = self.devices.get(device).map_or(self.error, |level| level.1);
-        let beyond = self.slope * (width.ln() - usual);
-        let log = level + beyond;
+        let beyond = self.slope * (width.ln() - usual.width);
+        let log = usual.error + beyond;
         let reach = EIGHTY * self.scatter;
         let whole = Estimate {
             error: log.exp(),
@@ -216,7 +235,7 @@ mod tests {
     }
 
     fn estimate(fit: &WidthErrors, device: &str, width: f64) -> Option<Estimate> {
-        fit.estimate(device, fit.usual_width(device, &[]), width)
+        fit.estimate(fit.usual(device, &[]), width)
     }
 
     fn fit(days: &[(&'static str, f64, f64)]) -> Option<WidthErrors> {
@@ -266,13 +285,23 @@ mod tests {
     }
 
     #[test]
-    fn intervals_that_have_adapted_are_usual_where_they_were_measured() {
+    fn what_was_measured_since_is_usual_more_and_more() {
         let fit = fit(&days(0.8, 200, 1)).unwrap();
-        let learnt = fit.usual_width("a", &[6.0; 4]);
-        assert!((learnt - 3f64.ln()).abs() < 0.2, "{learnt}");
-        let adapted = fit.usual_width("a", &[6.0; 5]);
-        assert_eq!(adapted, 6f64.ln());
-        assert_eq!(fit.estimate("a", adapted, 6.0).unwrap().ratio, 1.0);
+        let learnt = fit.usual("a", &[]);
+        assert!((learnt.width - 3f64.ln()).abs() < 0.2, "{learnt:?}");
+        let (mut last, mut steps) = (learnt, Vec::new());
+        for n in 1..60 {
+            // Intervals twice as wide, errors three times as large.
+            let usual = fit.usual("a", &vec![(6.0, 3.0); n]);
+            steps.push((usual.width - last.width).max(usual.error - last.error));
+            last = usual;
+            assert_eq!(fit.estimate(usual, usual.width.exp()).unwrap().ratio, 1.0);
+        }
+        assert!(steps.iter().all(|s| (0.0..0.2).contains(s)), "{steps:?}");
+        let error = fit.estimate(last, 6.0).unwrap().error;
+        assert!((2.6..3.0).contains(&error), "{error}");
+        let new = fit.usual("unknown", &[(70.0, 20.0), (f64::NAN, 1.0)]);
+        assert!((new.width - 70f64.ln()).abs() < 1e-12 && (new.error - 20f64.ln()).abs() < 1e-12);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Is the sensor broken: owns a channel's checks for clock, range, rate, spikes, stuck values, noise, units and silence,
 //! never a forecast.
 
+mod apart;
 mod clock;
 mod noise;
 mod unit;
@@ -20,6 +21,13 @@ const STEPS: usize = 32;
 const MIN_STEPS: usize = 12;
 /// Readings in a row at a new level after which the level is believed.
 const BELIEVE_AFTER: u32 = 3;
+
+/// What is stuck repeats itself this many times as often as the channel ever did before.
+const STUCK_FACTOR: u32 = 2;
+/// After so many changes of the value its longest stay counts for half.
+const HALVED_AFTER: u32 = 2_000;
+/// What is called stuck so often within them is how the channel is.
+const CALLED: u32 = 3;
 
 /// Readings closer than this to the one before are not asked about noise and unit: what a machine does within minutes says
 /// little about its sensor.
@@ -41,6 +49,9 @@ pub struct SensorLimits {
     pub max: Option<f64>,
     /// Identical readings in a row that mean "stuck"; 0 = never.
     pub stuck_after: u32,
+    /// Milliseconds that they must last, and then they must also be twice as many as the channel stayed the same before:
+    /// readings each few seconds, or of a coarse sensor, are alike because nothing happened in between. 0 = neither is asked.
+    pub stuck_for_ms: i64,
     /// A value at which the sensor may rest for long (0 for rain or light).
     pub resting: Option<f64>,
     /// Milliseconds without a usable reading that mean "missing"; 0 = never.
@@ -61,6 +72,7 @@ impl Default for SensorLimits {
             min: None,
             max: None,
             stuck_after: 48,
+            stuck_for_ms: 4 * 3_600_000,
             resting: Some(0.0),
             missing_after_ms: 0,
             spike_factor: 12.0,
@@ -86,8 +98,15 @@ impl SensorLimits {
         if matches!((self.min, self.max), (Some(min), Some(max)) if min >= max) {
             return fail("min", "must be below max");
         }
-        if !self.spike_factor.is_finite() || self.spike_factor < 0.0 || self.missing_after_ms < 0 {
-            return fail("spike_factor/missing_after_ms", "must not be negative");
+        if !self.spike_factor.is_finite()
+            || self.spike_factor < 0.0
+            || self.missing_after_ms < 0
+            || self.stuck_for_ms < 0
+        {
+            return fail(
+                "spike_factor/missing_after_ms/stuck_for_ms",
+                "must not be negative",
+            );
         }
         if self.max_rate.is_some_and(|r| !r.is_finite() || r <= 0.0) {
             return fail("max_rate", "must be a positive number");
@@ -177,9 +196,15 @@ pub struct SensorMonitor {
     /// Time of the first of them that repeats the one before.
     #[serde(default)]
     repeats_since: Option<i64>,
+    #[serde(default)]
+    stays: Stays,
+    /// Newest time at which its readings were at fault.
+    #[serde(default)]
+    faulty: Option<i64>,
     level: Option<f64>,
     away: u32,
-    steps: VecDeque<f64>,
+    /// Seven digits are plenty.
+    steps: VecDeque<f32>,
     /// Time and value of the last reading that changed no faster than is possible.
     #[serde(default)]
     possible: Option<(i64, f64)>,
@@ -187,7 +212,7 @@ pub struct SensorMonitor {
     #[serde(default)]
     paced: Option<i64>,
     /// Its time and those of the ones before it.
-    #[serde(default)]
+    #[serde(default, rename = "paced_apart", with = "apart")]
     paced_times: VecDeque<i64>,
     #[serde(default)]
     noise: Noise,
@@ -201,6 +226,32 @@ pub struct SensorMonitor {
     /// Not stored: nobody looked while it lay there.
     #[serde(skip)]
     back: Back,
+}
+
+/// For how long a channel stays at a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Stays {
+    /// Readings of the longest one.
+    longest: u32,
+    /// Changes of the value since that was halved.
+    changes: u32,
+    /// Those of them behind a stay that was called stuck.
+    called: u32,
+}
+
+impl Stays {
+    /// A stay has ended.
+    fn end(&mut self, readings: u32, called: bool) {
+        self.called += u32::from(called);
+        if !called || self.called >= CALLED {
+            self.longest = self.longest.max(readings);
+        }
+        self.changes += 1;
+        if self.changes >= HALVED_AFTER {
+            self.longest /= 2;
+            (self.changes, self.called) = (0, 0);
+        }
+    }
 }
 
 /// Whether the monitor has been away, and no reading has come since.
@@ -228,6 +279,8 @@ impl SensorMonitor {
             last_value: None,
             same: 0,
             repeats_since: None,
+            stays: Stays::default(),
+            faulty: None,
             level: None,
             away: 0,
             steps: VecDeque::new(),
@@ -268,6 +321,13 @@ impl SensorMonitor {
     #[must_use]
     pub fn active(&self) -> &[Fault] {
         &self.active
+    }
+
+    /// Whether a reading of that time or later was at fault, or is. One out of range, too fast or of a wrong time is graded and
+    /// in no row.
+    #[must_use]
+    pub fn was_faulty_since(&self, time: i64) -> bool {
+        self.faulty.is_some_and(|at| at >= time)
     }
 
     /// As [`Self::update_at`] where nobody vouches for the true time.
@@ -322,20 +382,7 @@ impl SensorMonitor {
         self.back = Back::No;
         let spike = self.is_spike(value);
         self.set(Fault::Spike, spike, time, Some(value), &mut events);
-        let resting = self
-            .limits
-            .resting
-            .is_some_and(|r| r.to_bits() == value.to_bits() || r == value);
-        let repeats = self.last_value.is_some_and(|last| last == value);
-        if repeats && !resting {
-            self.same = self.same.saturating_add(1);
-            self.repeats_since.get_or_insert(time);
-        } else {
-            self.same = 1;
-            self.repeats_since = None;
-        }
-        self.last_value = Some(value);
-        let stuck = self.limits.stuck_after > 0 && self.same >= self.limits.stuck_after;
+        let stuck = self.is_stuck(time, value);
         self.set(Fault::Stuck, stuck, time, Some(value), &mut events);
         let paced = self
             .paced
@@ -357,6 +404,9 @@ impl SensorMonitor {
             // A larger unit scatters more: that is not noise.
             let noise = self.limits.noise && !unit && self.noise.update(value);
             self.set(Fault::Noise, noise, time, Some(value), &mut events);
+        }
+        if !self.active.is_empty() {
+            self.faulty = self.faulty.max(Some(time));
         }
         let unit = self.active.contains(&Fault::Unit);
         let noise = self.active.contains(&Fault::Noise);
@@ -413,6 +463,28 @@ impl SensorMonitor {
         false
     }
 
+    /// The same value more often and for longer than is usual.
+    fn is_stuck(&mut self, time: i64, value: f64) -> bool {
+        let resting = self.limits.resting == Some(value);
+        let repeats = self.last_value == Some(value) && !resting;
+        self.last_value = Some(value);
+        if !repeats {
+            let called = self.active.contains(&Fault::Stuck);
+            self.stays.end(self.same, called);
+            (self.same, self.repeats_since) = (1, None);
+            return false;
+        }
+        self.same = self.same.saturating_add(1);
+        let since = *self.repeats_since.get_or_insert(time);
+        let usual = match self.limits.stuck_for_ms {
+            0 => 0,
+            _ => self.stays.longest.saturating_mul(STUCK_FACTOR),
+        };
+        self.limits.stuck_after > 0
+            && self.same >= self.limits.stuck_after.max(usual)
+            && time.saturating_sub(since) >= self.limits.stuck_for_ms
+    }
+
     /// A step from the believed level far above the median step. A new level is believed after three readings near it; what was taken
     /// for spikes then, or leads to where the channel is next, was a step.
     fn is_spike(&mut self, value: f64) -> bool {
@@ -421,7 +493,7 @@ impl SensorMonitor {
             return false;
         };
         let step = (value - level).abs();
-        let mut sorted: Vec<f64> = self.steps.iter().copied().collect();
+        let mut sorted: Vec<f64> = self.steps.iter().map(|s| f64::from(*s)).collect();
         sorted.sort_by(f64::total_cmp);
         let usual = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
         let known = self.limits.spike_factor > 0.0 && sorted.len() >= MIN_STEPS && usual > 0.0;
@@ -440,7 +512,7 @@ impl SensorMonitor {
             if self.steps.len() == STEPS {
                 self.steps.pop_front();
             }
-            self.steps.push_back(step);
+            self.steps.push_back(step.min(f64::from(f32::MAX)) as f32);
         }
         self.away = 0;
         self.level = Some(value);

@@ -1,18 +1,20 @@
 //! What a sensor's values were over a span, in little room: owns sketches that can be merged, never the values.
 //!
-//! Quantiles are kept by KLL (Karnin, Lang and Liberty, 2016) as Apache DataSketches has it, with its usual k of 200: a rank is
-//! off by less than 1.7 % with 99 % probability. Count, mean and scatter are exact.
+//! Quantiles are kept by KLL (Karnin, Lang and Liberty, 2016) as Apache DataSketches has it, with a k of 128: a rank is
+//! off by less than 2.1 % with 99 % probability. Count, mean and scatter are exact.
 //! Sketches of many devices merge into one of the fleet without any reading leaving its place.
 
 use datasketches::common::SearchCriteria;
 use datasketches::kll::{KllFloat, KllSketch};
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of a sketch, however many values it has seen.
+/// How fine quantiles are: the usual 200 would take more than half of the 8 KB that a sensor has.
+const K: u16 = 128;
+/// Most bytes of a sketch that is read, however many values it has seen.
 pub const MAX_BYTES: usize = 6 * 1024;
 
 /// Values of a span.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Sketch {
     count: u64,
@@ -38,6 +40,17 @@ pub struct Stored {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("read a sketch: {0}; the device's program is damaged or of another make, install it again")]
 pub struct SketchError(String);
+
+impl Default for Sketch {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            mean: 0.0,
+            squares: 0.0,
+            kll: KllSketch::new(K).unwrap_or_default(),
+        }
+    }
+}
 
 impl Sketch {
     /// Takes a value; one that is not finite, or whose square would leave f64, is passed over.

@@ -21,8 +21,8 @@ fn planted_faults_are_found_and_not_taken_for_drift() {
     let counts = plant(&columns);
     for c in &counts {
         println!(
-            "{:?}: found {} of {}, taken for drift {}; of {} spoilt readings {} are learnt from",
-            c.fault, c.found, c.planted, c.drift, c.spoilt, c.learnt
+            "{:?}: found {} of {}, taken for drift {}, told as a shift {}; of {} spoilt readings {} are learnt from",
+            c.fault, c.found, c.planted, c.drift, c.told, c.spoilt, c.learnt
         );
     }
     let sum = |of: fn(&faults::Count) -> usize| counts.iter().map(of).sum::<usize>();
@@ -34,6 +34,13 @@ fn planted_faults_are_found_and_not_taken_for_drift() {
     assert!(
         drift as f64 <= 0.05 * (all - anyway) as f64,
         "taken for drift {drift} of {}",
+        all - anyway
+    );
+    let (told, anyway) = (sum(|c| c.told), sum(|c| c.told_anyway));
+    println!("told as a shift without any fault: {anyway} of {all}");
+    assert!(
+        told as f64 <= 0.05 * (all - anyway) as f64,
+        "told as a shift {told} of {}",
         all - anyway
     );
     // Most of what goes before a fault is seen was graded good.

@@ -23,6 +23,9 @@ const WEEK_ROWS: i64 = 168;
 const DAY_ROWS: i64 = 1_440;
 /// Weeks that a reference must hold for the hours of the week.
 const WEEKS: i64 = 8;
+/// For so long an alarm is held back: what breaks a sensor shifts its rows as well, and which of the two it is shows some readings
+/// later, or just before.
+pub const HOLD_MS: i64 = DAY_MS / 2;
 /// Days without another alarm after which one is over.
 const QUIET_DAYS: i64 = 7;
 
@@ -106,6 +109,9 @@ pub struct RowWatch {
     monitor: RunMonitor,
     /// Row of the last alarm, while one stands.
     alarm: Option<i64>,
+    /// An alarm that is held back.
+    #[serde(default)]
+    held: Option<InputEvent>,
 }
 
 impl RowWatch {
@@ -115,7 +121,7 @@ impl RowWatch {
         self.alarm.is_some()
     }
 
-    /// Takes the value at a grid time; an event comes when an alarm begins or has ended.
+    /// Takes the value at a grid time; an event comes when an alarm of [`HOLD_MS`] ago is told, or one has ended.
     pub fn update(
         &mut self,
         (reference, days, scale): (&RunReference, &DayReference, DayScale),
@@ -130,20 +136,24 @@ impl RowWatch {
         } else {
             f64::NAN
         };
-        let found = self.monitor.update(reference, row, judged);
-        if let Some(alarm) = found {
-            let new = self.alarm.is_none();
+        if let Some(alarm) = self.monitor.update(reference, row, judged) {
+            if self.alarm.is_none() {
+                self.held = Some(InputEvent {
+                    raised: true,
+                    time,
+                    onset: at(alarm.onset),
+                    statistic: alarm.statistic,
+                    threshold: alarm.threshold,
+                    // Where it lies now: what a lasting shift would come to is far beyond a slow sensor's reach.
+                    shift: alarm.value,
+                    days: alarm.rows,
+                });
+            }
             self.alarm = Some(row);
-            return new.then_some(InputEvent {
-                raised: true,
-                time,
-                onset: at(alarm.onset),
-                statistic: alarm.statistic,
-                threshold: alarm.threshold,
-                // Where it lies now: what a lasting shift would come to is far beyond a slow sensor's reach.
-                shift: alarm.value,
-                days: alarm.rows,
-            });
+        }
+        let due = |held: &InputEvent| time.saturating_sub(held.time) >= HOLD_MS;
+        if self.held.as_ref().is_some_and(due) {
+            return self.held.take();
         }
         let quiet = self
             .alarm
@@ -261,7 +271,11 @@ mod tests {
             [true, false],
             "{told:?}"
         );
-        assert!(told[0].1 < 215 && told[1].1 > 260 + 7 * 24 - 60, "{told:?}");
+        // Held for half a day.
+        assert!(
+            (212..227).contains(&told[0].1) && told[1].1 > 260 + 7 * 24 - 60,
+            "{told:?}"
+        );
         let unknown = [("b", series(4, 1.0)[..24 * 400].to_vec())];
         assert!(learn(HOUR, &days, &unknown, 1).is_none());
     }

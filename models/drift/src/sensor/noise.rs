@@ -26,7 +26,8 @@ const STEPS: (f64, f64) = (1.5, 1.0);
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Noise {
     before: VecDeque<f64>,
-    recent: VecDeque<f64>,
+    /// Seven digits are plenty.
+    recent: VecDeque<f32>,
     /// Usual scatter, in the channel's unit.
     usual: f64,
     seen: u32,
@@ -42,6 +43,7 @@ impl Noise {
             }
             let second = (value - 2.0 * b + a).abs();
             let bent = second > rounding(value) + 2.0 * rounding(*b) + rounding(*a);
+            let second = second.clamp(f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX)) as f32;
             self.recent.push_back(if bent { second } else { 0.0 });
         }
         if self.before.len() == 2 {
@@ -51,7 +53,7 @@ impl Noise {
         if self.recent.len() < RECENT {
             return false;
         }
-        let mut sorted: Vec<f64> = self.recent.iter().copied().collect();
+        let mut sorted: Vec<f64> = self.recent.iter().map(|s| f64::from(*s)).collect();
         sorted.sort_by(f64::total_cmp);
         let scatter = sorted[(RECENT - 1) / 2];
         // A channel that rests says nothing about how it moves.
@@ -84,14 +86,14 @@ impl Noise {
     pub(super) fn began(&self) -> usize {
         let newest_first = self.recent.iter().rev();
         let begins = self.above(BEGINS, STEPS.0);
-        super::began(newest_first.map(|second| *second > begins))
+        super::began(newest_first.map(|second| f64::from(*second) > begins))
     }
 
     /// So many times the usual scatter, or so many steps above it.
     fn above(&self, times: f64, steps: f64) -> f64 {
         // The channel's own step where it knows few values, little where it knows many.
         let bent = self.recent.iter().copied().filter(|second| *second > 0.0);
-        let step = bent.reduce(f64::min).unwrap_or(0.0);
+        let step = f64::from(bent.reduce(f32::min).unwrap_or(0.0));
         (times * self.usual).max(self.usual + steps * step)
     }
 }

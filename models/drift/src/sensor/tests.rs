@@ -9,6 +9,7 @@ fn monitor() -> SensorMonitor {
         min: Some(-50.0),
         max: Some(60.0),
         stuck_after: 5,
+        stuck_for_ms: 0,
         missing_after_ms: 1_000,
         ..SensorLimits::default()
     };
@@ -91,6 +92,45 @@ fn stuck_is_raised_and_cleared_but_not_at_rest() {
     );
     let mut rain = monitor();
     assert!((0..100).all(|i| rain.update(i, 0.0).1.is_empty()));
+}
+
+#[test]
+fn what_seldom_changes_is_not_stuck_and_what_stays_far_longer_is() {
+    let (second, hour) = (1_000, 3_600_000);
+    let mut m = SensorMonitor::new(SensorLimits::default()).unwrap();
+    // Each ten seconds a room's temperature to half a degree, at which it stays for minutes, and for hours in each night.
+    let mut time = 0;
+    let mut stay = |m: &mut SensorMonitor, value: f64, until: i64| {
+        let mut told = Vec::new();
+        while time < until {
+            told.extend(m.update(time, value).1);
+            time += 10 * second;
+        }
+        told.retain(|e| e.fault == Fault::Stuck);
+        told
+    };
+    for night in 0..30 {
+        let from = night * 24 * hour;
+        let mut told = stay(&mut m, 18.5, from + 5 * hour);
+        for i in 0..60 {
+            let value = 19.0 + 0.5 * (i % 7) as f64;
+            told.extend(stay(&mut m, value, from + 5 * hour + i * hour / 4));
+        }
+        // The first nights are all that it knows of itself.
+        assert!(night < 3 || told.is_empty(), "{night}: {told:?}");
+        let state = serde_json::to_vec(&m).unwrap();
+        m = serde_json::from_slice(&state).unwrap();
+    }
+    let end = 30 * 24 * hour;
+    let told = stay(&mut m, 20.5, end + 36 * hour);
+    assert_eq!(kinds(&told), [(Fault::Stuck, true)]);
+    // Whoever names a number means it.
+    let mut limits = *m.limits();
+    (limits.stuck_after, limits.stuck_for_ms) = (60, 0);
+    m.set_limits(limits).unwrap();
+    stay(&mut m, 19.0, end + 36 * hour + 100 * second);
+    let told = stay(&mut m, 20.5, end + 36 * hour + 800 * second);
+    assert_eq!(kinds(&told), [(Fault::Stuck, true)]);
 }
 
 #[test]

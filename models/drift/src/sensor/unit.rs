@@ -97,10 +97,11 @@ impl Changed {
     }
 }
 
-/// What is kept of one channel; under 1.5 kB.
+/// What is kept of one channel; under 1 kB.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Unit {
-    recent: VecDeque<f64>,
+    /// Seven digits say what a unit is.
+    recent: VecDeque<f32>,
     changed: Option<Changed>,
     /// What the channel has been like.
     #[serde(default)]
@@ -126,7 +127,8 @@ impl Unit {
         if self.recent.len() == OLD + NEW {
             self.recent.pop_front();
         }
-        self.recent.push_back(value);
+        self.recent
+            .push_back(value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32);
         if self.recent.len() == OLD + NEW {
             self.changed = self.look();
             if self.changed.is_none() {
@@ -145,7 +147,7 @@ impl Unit {
     pub(super) fn began(&self) -> usize {
         let newest_first = self.recent.iter().rev().take(NEW);
         self.changed.as_ref().map_or(0, |changed| {
-            super::began(newest_first.map(|value| changed.shows(*value)))
+            super::began(newest_first.map(|value| changed.shows(f64::from(*value))))
         })
     }
 
@@ -161,7 +163,7 @@ impl Unit {
         let past: Vec<f64> = self
             .recent
             .iter()
-            .copied()
+            .map(|value| f64::from(*value))
             .skip(OLD - NEW)
             .take(NEW)
             .collect();
@@ -177,7 +179,7 @@ impl Unit {
     }
 
     fn look(&self) -> Option<Changed> {
-        let readings: Vec<f64> = self.recent.iter().copied().collect();
+        let readings: Vec<f64> = self.recent.iter().map(|value| f64::from(*value)).collect();
         let (old, new) = readings.split_at(OLD);
         let (before, after) = (Course::of(old)?, Course::of(new)?);
         if self.known.as_ref().is_some_and(|known| known.holds(&after)) {

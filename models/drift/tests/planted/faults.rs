@@ -1,8 +1,10 @@
 //! Planted sensor faults on ETTh1: owns the faults, how they are planted and what the monitors say, no product code.
 
 use fieldcast_drift::SensorMonitor;
-use fieldcast_drift::days::{Day, DayFold, DayReference};
+use fieldcast_drift::days::{Day, DayFold, DayReference, DayScale};
 use fieldcast_drift::inputs::{Aspect, InputMonitor};
+use fieldcast_drift::run::RunReference;
+use fieldcast_drift::run::channel::{self, RowWatch};
 use fieldcast_drift::sensor::{Fault, SensorEvent, SensorLimits, Worth};
 
 pub(crate) const HOUR_MS: i64 = 3_600_000;
@@ -85,6 +87,8 @@ fn broken(fault: Fault, values: &[f64], at: usize, i: usize, rng: &mut Lcg) -> f
 struct Outcome {
     found: bool,
     drift: bool,
+    /// A sudden shift of rows was told.
+    told: bool,
     spoilt: usize,
     learnt: usize,
 }
@@ -113,8 +117,32 @@ impl Learnt {
     }
 }
 
-/// Runs both monitors over 60 days, the fault and two weeks; none where drift is signalled without a fault.
-fn run(fault: Option<Fault>, values: &[f64], at: usize, rng: &mut Lcg) -> Outcome {
+/// A channel's rows, the days that they are deviations from, and the device's scale.
+type Rows = (RunReference, DayReference, DayScale);
+
+/// What the first year's rows are like.
+fn rows(values: &[f64]) -> Option<Rows> {
+    let rows = values.iter().enumerate().take(YEAR);
+    let rows: Vec<(i64, f64)> = rows
+        .map(|(i, v)| (START + i as i64 * HOUR_MS, *v))
+        .collect();
+    let mut fold = DayFold::default();
+    let days = rows.iter().filter_map(|(t, v)| fold.push(HOUR_MS, *t, *v));
+    let series = [("etth1", days.map(|d| (d.day, d.mean)).collect::<Vec<_>>())];
+    let days = DayReference::fit(&series)?;
+    let scale = *days.devices.get("etth1")?;
+    let run = channel::learn(HOUR_MS, &days, &[("etth1", rows)], 1)?;
+    Some((run, days, scale))
+}
+
+/// Runs the monitors over 60 days, the fault and two weeks; none where drift is signalled without a fault.
+fn run(
+    fault: Option<Fault>,
+    values: &[f64],
+    at: usize,
+    rng: &mut Lcg,
+    rows: Option<&Rows>,
+) -> Outcome {
     let time = |i: usize| START + i as i64 * HOUR_MS;
     let days = |upto: usize| -> Vec<Day> {
         let mut fold = DayFold::default();
@@ -134,6 +162,7 @@ fn run(fault: Option<Fault>, values: &[f64], at: usize, rng: &mut Lcg) -> Outcom
             Some((*aspect, reference, scale, InputMonitor::default()))
         })
         .collect();
+    let mut rows = rows.map(|rows| (rows, RowWatch::default()));
     let mut fold = DayFold::default();
     let mut outcome = Outcome::default();
     let mut learnt = Learnt::default();
@@ -153,6 +182,13 @@ fn run(fault: Option<Fault>, values: &[f64], at: usize, rng: &mut Lcg) -> Outcom
         let named = |f: &Fault| fault == Some(*f);
         outcome.found |= within && sensor.active().iter().any(named);
         let usable = if worth == Worth::Bad { f64::NAN } else { value };
+        if let Some((known, watch)) = &mut rows {
+            let known = (&known.0, &known.1, known.2);
+            let event = watch.update(known, HOUR_MS, time(i), usable);
+            let told = event.filter(|e| e.raised);
+            outcome.told |= i >= at
+                && told.is_some_and(|e| !sensor.was_faulty_since(e.onset - channel::HOLD_MS));
+        }
         let Some(day) = fold.push(HOUR_MS, time(i), usable) else {
             continue;
         };
@@ -178,6 +214,9 @@ pub(crate) struct Count {
     pub(crate) drift: usize,
     /// The same places without a fault, where drift was signalled.
     pub(crate) drift_anyway: usize,
+    /// The same of sudden shifts of rows.
+    pub(crate) told: usize,
+    pub(crate) told_anyway: usize,
     /// Readings that the faults which were found had spoilt, and those of them that are left to learn from.
     pub(crate) spoilt: usize,
     pub(crate) learnt: usize,
@@ -187,6 +226,7 @@ pub(crate) struct Count {
 pub(crate) fn plant(columns: &[(String, Vec<f64>)]) -> Vec<Count> {
     let mut rng = Lcg(4);
     let mut counts = Vec::new();
+    let known: Vec<Option<Rows>> = columns.iter().map(|(_, values)| rows(values)).collect();
     for fault in [Fault::Stuck, Fault::Spike, Fault::Unit, Fault::Noise] {
         let mut count = Count {
             fault,
@@ -194,18 +234,22 @@ pub(crate) fn plant(columns: &[(String, Vec<f64>)]) -> Vec<Count> {
             found: 0,
             drift: 0,
             drift_anyway: 0,
+            told: 0,
+            told_anyway: 0,
             spoilt: 0,
             learnt: 0,
         };
-        for (_, values) in columns {
+        for ((_, values), known) in columns.iter().zip(&known) {
             let last = values.len() - FAULT - AFTER - 1;
             for _ in 0..EACH {
                 let at = YEAR + WARM + (rng.next() * (last - YEAR - WARM) as f64) as usize;
-                let control = run(None, values, at, &mut rng);
-                let outcome = run(Some(fault), values, at, &mut rng);
+                let control = run(None, values, at, &mut rng, known.as_ref());
+                let outcome = run(Some(fault), values, at, &mut rng, known.as_ref());
                 count.planted += 1;
                 count.found += usize::from(outcome.found);
                 count.drift += usize::from(outcome.drift && !control.drift);
+                count.told += usize::from(outcome.told && !control.told);
+                count.told_anyway += usize::from(control.told);
                 count.drift_anyway += usize::from(control.drift);
                 if outcome.found {
                     count.spoilt += outcome.spoilt;

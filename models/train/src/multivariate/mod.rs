@@ -7,6 +7,7 @@
 //! from windows as long, cut from the reference itself in blocks and treated alike.
 
 mod chance;
+pub mod fleet;
 mod forest;
 mod pca;
 mod prepare;

@@ -4,7 +4,7 @@
 //! stationary bootstrap (Politis and Romano, 1994; rows of all columns together, blocks of a week on average), so that
 //! nothing can have changed. One drawn year is the reference, the next is judged week by week.
 
-#[path = "../src/window/random.rs"]
+#[path = "../../drift/src/window/random.rs"]
 mod splitmix;
 
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use std::error::Error;
 use std::f64::consts::TAU;
 
 use fieldcast_drift::fleet::{Rules, Series, confirm, judge};
+use fieldcast_train::multivariate::fleet as together;
 use splitmix::Random;
 
 const HOUR: i64 = 3_600_000;
@@ -116,8 +117,16 @@ fn drawn(rows: usize, count: usize, random: &mut Random) -> Vec<usize> {
         .collect()
 }
 
-/// Alarms of one drawn year: sensors that have changed and had not a week before.
-fn alarms(columns: &[Column], seed: u64) -> Result<usize, Box<dyn Error>> {
+/// A series with all rows of the year up to the `until`-th.
+fn recent(series: &Series, later: &[(i64, f64)], until: usize) -> Series {
+    Series {
+        recent: later[..until].to_vec(),
+        ..series.clone()
+    }
+}
+
+/// Alarms of one drawn year: sensors that have changed and had not a week before; and the same of all of them together.
+fn alarms(columns: &[Column], seed: u64) -> Result<(usize, usize), Box<dyn Error>> {
     let mut random = Random(seed);
     let rows = drawn(columns[0].left.len(), 2 * YEAR, &mut random);
     let time = |row: usize| START + row as i64 * HOUR;
@@ -140,6 +149,7 @@ fn alarms(columns: &[Column], seed: u64) -> Result<usize, Box<dyn Error>> {
     let later: Vec<Vec<(i64, f64)>> = series.iter().map(|s| s.recent.clone()).collect();
     let rules = Rules::default();
     let (mut count, mut before) = (0, BTreeSet::new());
+    let (mut joint, mut was) = (0, false);
     for week in 2..=52 {
         let end = time(YEAR + week * 168) - HOUR;
         for (one, all) in series.iter_mut().zip(&later) {
@@ -151,8 +161,18 @@ fn alarms(columns: &[Column], seed: u64) -> Result<usize, Box<dyn Error>> {
         let now: BTreeSet<String> = verdict.changed.into_iter().map(|c| c.sensor).collect();
         count += now.difference(&before).count();
         before = now;
+        // Only the weeks before the windows are its reference.
+        let weeks: Vec<Series> = series
+            .iter()
+            .zip(&later)
+            .map(|(s, all)| recent(s, all, week * 168))
+            .collect();
+        let asked = together::judge(&weeks, end, &rules).into_iter().collect();
+        let is = !together::found(asked, &rules).is_empty();
+        joint += usize::from(is && !was);
+        was = is;
     }
-    Ok(count)
+    Ok((count, joint))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -173,11 +193,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         ),
     ] {
         let columns = read(file, columns)?;
-        let mut all = 0;
+        let (mut each, mut joint) = (0, 0);
         for seed in 0..years {
-            all += alarms(&columns, seed + 1)?;
+            let (own, together) = alarms(&columns, seed + 1)?;
+            (each, joint) = (each + own, joint + together);
         }
-        println!("{name} {:.4}", all as f64 / (12.0 * years as f64));
+        let a_month = |count: usize| count as f64 / (12.0 * years as f64);
+        println!("{name} {:.4} {:.4}", a_month(each + joint), a_month(joint));
     }
     Ok(())
 }

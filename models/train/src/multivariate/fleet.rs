@@ -6,47 +6,40 @@ use fieldcast_drift::fleet::{Rules, Series};
 use fieldcast_drift::preset::{Column, Values};
 use fieldcast_drift::window::{Season, discoveries};
 use fieldcast_features::Millis;
-use fieldcast_train::multivariate::{Joint, compare};
 use serde::Serialize;
 
-use crate::check::words::short;
+use super::{Joint, compare};
 
 /// Hours before the windows that are their reference: as many as are compared without thinning. What the training saw is of
 /// other seasons, in which sensors go together otherwise.
 const REFERENCE: usize = 1_500;
 /// By how much stricter than single sensors they are judged: what drives all sensors at once, such as weather, comes and goes.
 const STRICTER: f64 = 5.0;
-/// Most devices that one look asks about, evenly taken from all: a forest is grown for each.
+/// Most devices that one look asks about, in turn: a forest is grown for each.
 const MOST: usize = 50;
 
 /// A device whose inputs were compared together.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Together {
-    device: String,
+pub struct Together {
+    /// Device.
+    pub device: String,
+    /// The window that differs least.
     #[serde(flatten)]
-    joint: Joint,
+    pub joint: Joint,
 }
 
-impl Together {
-    pub(super) fn words(&self) -> String {
-        format!(
-            "at {} the inputs no longer go together as they did, chiefly {} (AUC {}, chance is {})",
-            self.device,
-            self.joint.chiefly().join(", "),
-            short(self.joint.auc),
-            short(self.joint.auc_chance)
-        )
-    }
-}
-
-/// Whether the `i`-th of `n` devices is asked about.
-pub(super) fn is_asked(i: usize, n: usize) -> bool {
-    i.is_multiple_of(n.div_ceil(MOST).max(1))
+/// Whether the `i`-th of `n` devices is asked about at the `turn`-th look.
+#[must_use]
+pub fn is_asked(i: usize, n: usize, turn: Millis) -> bool {
+    let turns = n.div_ceil(MOST).max(1);
+    let turn = turn.rem_euclid(Millis::try_from(turns).unwrap_or(Millis::MAX));
+    usize::try_from(turn).is_ok_and(|turn| i % turns == turn)
 }
 
 /// Compares each window of a device's sensors with the weeks before the windows, and keeps the one that differs least; none
 /// where that says nothing: a single sensor, too few rows.
-pub(super) fn judge(series: &[Series], end: Millis, rules: &Rules) -> Option<Together> {
+#[must_use]
+pub fn judge(series: &[Series], end: Millis, rules: &Rules) -> Option<Together> {
     let device = series.first()?.device.clone();
     if series.len() < 2 {
         return None;
@@ -94,7 +87,8 @@ fn column(i: usize, of: &BTreeMap<Millis, Vec<f64>>) -> Values {
 }
 
 /// Those of all that are asked about whose difference is a discovery at a stricter rate than the rules'.
-pub(super) fn found(all: Vec<Together>, rules: &Rules) -> Vec<Together> {
+#[must_use]
+pub fn found(all: Vec<Together>, rules: &Rules) -> Vec<Together> {
     let p: Vec<f64> = all.iter().map(|t| t.joint.p).collect();
     let drift = discoveries(&p, rules.rate / STRICTER);
     let both = all.into_iter().zip(drift);
@@ -156,16 +150,24 @@ mod tests {
         let rules = Rules::default();
         let (turned, end) = pair(24 * 60);
         let changed = found(vec![judge(&turned, end, &rules).unwrap()], &rules);
-        assert!(changed[0].words().contains("s0") && changed[0].words().contains("s1"));
+        let chiefly = changed[0].joint.chiefly();
+        assert!(chiefly.contains(&"s0") && chiefly.contains(&"s1"));
         let (quiet, end) = pair(usize::MAX);
         assert!(found(vec![judge(&quiet, end, &rules).unwrap()], &rules).is_empty());
         assert!(judge(&quiet[..1], end, &rules).is_none());
     }
 
     #[test]
-    fn of_a_large_fleet_some_are_asked() {
-        for (n, asked) in [(1, 1), (50, 50), (51, 26), (1_000, 50)] {
-            assert_eq!((0..n).filter(|i| is_asked(*i, n)).count(), asked, "{n}");
+    fn of_a_large_fleet_some_are_asked_and_the_others_at_the_next_looks() {
+        for (n, turns) in [(1, 1), (50, 1), (51, 2), (1_000, 20)] {
+            let mut all = Vec::new();
+            for turn in 0..turns {
+                let asked: Vec<usize> = (0..n).filter(|i| is_asked(*i, n, turn - 7)).collect();
+                assert!(asked.len() <= MOST, "{n}");
+                all.extend(asked);
+            }
+            all.sort_unstable();
+            assert_eq!(all, (0..n).collect::<Vec<_>>(), "each once");
         }
     }
 }
