@@ -82,7 +82,7 @@ async fn a_signed_bundle_is_fetched_in_blocks_verified_and_proves_itself_by_fore
 }
 
 #[tokio::test]
-async fn a_bundle_that_the_disk_has_damaged_is_fetched_again_when_it_is_ordered_again() {
+async fn a_bundle_that_the_disk_has_damaged_is_fetched_again_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let mut device = Device::start(dir.path()).await;
     let bytes = bundle(&naive(0.0), 1, 0.0);
@@ -101,8 +101,9 @@ async fn a_bundle_that_the_disk_has_damaged_is_fetched_again_when_it_is_ordered_
     let mut again = Device::start(dir.path()).await;
     let refused = again.until(|s| s.reason.contains("damaged")).await;
     assert!(refused.running.is_empty(), "{refused:?}");
-    again.order(&bytes, 1, 2, pb::Stage::Active).await;
+    again.serve(&bytes, 1).await;
     again.until_running(&bytes, 66).await;
+    again.phase(pb::ModelPhase::Healthy).await;
     again.stop().await;
 }
 

@@ -12,6 +12,7 @@
 //!                                                         Failed
 //! ```
 //!
+//! What is in place, is what is ordered, and cannot be loaded at a start goes back to Downloading: the disk may have damaged it.
 //! Expiry keeps new bundles out; what is in place, or proved itself, is held against no clock.
 //! The state is written before an output is carried out. A death counts only where a model was at work ([`crate::death`]): a
 //! power cut, or a process that is ended at another moment, says nothing about a model.
@@ -403,11 +404,11 @@ impl Machine {
             return out;
         }
         if Self::is(self.active.as_ref(), &sha) {
-            self.hindrance.clear();
+            self.unhindered();
             return vec![Output::Activate(sha)];
         }
         if Self::is(self.shadow.as_ref(), &sha) {
-            self.hindrance.clear();
+            self.unhindered();
             return vec![Output::Watch(sha)];
         }
         Vec::new()
@@ -419,12 +420,26 @@ impl Machine {
         }
         if Self::is(self.active.as_ref(), sha) {
             let reason = format!("the bundle in place cannot be loaded any more: {reason}");
-            return self.go_back(sha, reason);
+            return self.fetch_again(sha, reason);
         }
         if Self::is(self.shadow.as_ref(), sha) {
             return self.unwatch(sha, reason);
         }
         Vec::new()
+    }
+
+    /// What is in place was damaged: where it is what is ordered it comes once more, and what comes is checked like anything new.
+    fn fetch_again(&mut self, sha: &str, reason: String) -> Vec<Output> {
+        let settled = matches!(self.phase, Phase::Active | Phase::Healthy);
+        let ordered = |t: &Target| settled && !t.shadow && t.names(sha);
+        let Some(target) = self.target.clone().filter(ordered) else {
+            return self.go_back(sha, reason);
+        };
+        let mut out = self.step_back(sha);
+        self.phase = Phase::Downloading;
+        self.hindrance = cut(&reason);
+        out.push(Output::Fetch(target));
+        out
     }
 
     fn unchecked(&mut self, sha: &str, reason: &str) -> Vec<Output> {
@@ -484,7 +499,7 @@ impl Machine {
         self.outcome(true, &message).into_iter().collect()
     }
 
-    /// A forecast was made. What hinders a download has nothing to do with it.
+    /// What is in place works. What hinders a download has nothing to do with it.
     fn unhindered(&mut self) {
         if self.phase != Phase::Downloading {
             self.hindrance.clear();
@@ -537,21 +552,25 @@ impl Machine {
     /// To the last good bundle, or the one before where that is the one that failed, or the baselines where there is none.
     fn go_back(&mut self, sha: &str, reason: String) -> Vec<Output> {
         let trial = self.on_probation();
+        let mut out = self.step_back(sha);
+        let phase = if trial || self.active.is_some() {
+            Phase::RolledBack
+        } else {
+            Phase::Failed
+        };
+        out.extend(self.give_up(sha, phase, reason));
+        out
+    }
+
+    fn step_back(&mut self, sha: &str) -> Vec<Output> {
         if Self::is(self.last_good.as_ref(), sha) {
             self.last_good = self.before.take().filter(|b| b.sha != sha);
             self.good_us = 0;
         }
         self.active = self.last_good.clone();
         self.begin_anew();
-        let phase = if trial || self.active.is_some() {
-            Phase::RolledBack
-        } else {
-            Phase::Failed
-        };
-        let mut out = vec![Output::Baseline];
-        out.extend(self.active.clone().map(Output::Load));
-        out.extend(self.give_up(sha, phase, reason));
-        out
+        let load = self.active.clone().map(Output::Load);
+        std::iter::once(Output::Baseline).chain(load).collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! A device that is ordered back to the model of before: it stays there, however quick the one was that is taken back.
+//! A device that goes back: to the model of before, where it stays however quick the one was that is taken back; and while what
+//! the disk has damaged comes once more.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use fieldcast_device::pace::{Terms, Took};
@@ -69,4 +70,54 @@ fn what_was_taken_back_does_not_come_back_by_itself() {
     }
     assert_eq!(machine.active, None);
     assert_eq!(machine.phase, Phase::Failed);
+}
+
+#[test]
+fn what_the_disk_has_damaged_is_fetched_once_more_and_the_one_before_forecasts_meanwhile() {
+    let mut machine = Machine::default();
+    install(&mut machine, 1, 1, QUICK_US);
+    install(&mut machine, 2, 2, QUICK_US);
+    let order = machine.target.clone().unwrap();
+    let sha = bundle(2).sha;
+    let damaged = || Event::Refused(sha.clone(), "its hash differs".into());
+    assert_eq!(
+        step(&mut machine, damaged()),
+        [
+            Output::Baseline,
+            Output::Load(bundle(1)),
+            Output::Fetch(order.clone())
+        ],
+        "no word to the hub that the model had failed"
+    );
+    step(&mut machine, Event::Loaded(bundle(1).sha));
+    assert_eq!(machine.phase, Phase::Downloading);
+    assert!(machine.told().contains("differs"), "{}", machine.told());
+    let mut again = machine.clone();
+    // It is checked like anything new.
+    let taken = step(&mut machine, Event::Fetched(sha.clone()));
+    assert_eq!(taken, [Output::Take(bundle(2))]);
+    step(&mut machine, Event::Loaded(sha.clone()));
+    assert_eq!(machine.active, Some(bundle(2)));
+    for _ in 0..40 {
+        let took = Took {
+            us: QUICK_US,
+            golden_us: 0,
+        };
+        step(&mut machine, Event::Forecasted(sha.clone(), took));
+    }
+    assert_eq!(
+        (machine.phase, machine.told()),
+        (Phase::Healthy, String::new())
+    );
+    // What is no better then is given up, and the hub is told.
+    step(&mut again, Event::Fetched(sha.clone()));
+    let out = step(&mut again, damaged());
+    assert!(
+        matches!(out[..], [Output::Outcome { ok: false, .. }]),
+        "{out:?}"
+    );
+    assert_eq!(
+        (again.phase, again.active),
+        (Phase::Rejected, Some(bundle(1)))
+    );
 }
