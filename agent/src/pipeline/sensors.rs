@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fieldcast_drift::run::channel::{DETECTOR, HOLD_MS};
+use fieldcast_drift::run::channel::{BEFORE_MS, DETECTOR};
 use fieldcast_drift::sensor::{Fault, SensorEvent, SensorMonitor, Worth};
 use fieldcast_features::Millis;
 use fieldcast_features::quality::Quality;
@@ -164,7 +164,7 @@ impl Sensors {
         let explained = |record: &RecordBody| match record {
             RecordBody::Drift(d) if d.raised && d.detector == DETECTOR => {
                 let watched = self.watched.get(&d.sensor);
-                watched.is_some_and(|w| w.monitor.was_faulty_since(d.onset_ms - HOLD_MS))
+                watched.is_some_and(|w| w.monitor.was_faulty_since(d.onset_ms - BEFORE_MS))
             }
             _ => false,
         };

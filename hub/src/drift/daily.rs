@@ -296,11 +296,7 @@ impl Watched {
         let kept = Kept::open(store, spec).await?;
         let devices = features::devices(store, spec).await?;
         let count = devices.len();
-        for (_, device) in devices
-            .into_iter()
-            .enumerate()
-            .filter(|(i, _)| is_asked(*i, count, 0))
-        {
+        for device in devices.into_iter().filter(|d| is_asked(d, count, 0)) {
             let from = self.through.get(&device).copied().unwrap_or(self.since);
             let from = from.max(until - BEFORE_MS);
             let span = (

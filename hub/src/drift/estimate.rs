@@ -17,6 +17,10 @@ use crate::features;
 const DAY_MS: Millis = 86_400_000;
 /// Days that are looked at.
 const DAYS: Millis = 35;
+/// Days before them whose measured ones still say what is usual.
+const BEFORE: Millis = 70;
+/// Newest measured days that say it.
+const USUAL_DAYS: usize = 35;
 /// Newest days without an actual value from which on what is said is said of them.
 const UNMEASURED: usize = 2;
 
@@ -31,6 +35,8 @@ pub struct Day {
     pub estimated: Estimate,
     /// Mean absolute error, once every step has its actual value.
     pub measured: Option<f64>,
+    /// It could have been measured, and neither it nor any later day of the device was.
+    pub overdue: bool,
 }
 
 /// What is known of a champion's errors.
@@ -48,6 +54,24 @@ pub struct Errors {
     pub kept: Option<Kept>,
     /// Every day, by device.
     pub days: Vec<Day>,
+}
+
+impl Errors {
+    /// Estimated over usual error on the newest days that these devices have not measured, geometric mean; none where they have
+    /// fewer than two.
+    #[must_use]
+    pub fn ratio_on(&self, devices: &BTreeSet<String>) -> Option<f64> {
+        let open = self.days.iter().filter(|d| d.overdue);
+        ratio(open.filter(|d| devices.contains(&d.device)))
+    }
+}
+
+/// Geometric mean of estimated over usual error; none of days with fewer than two dates.
+fn ratio<'a>(days: impl Iterator<Item = &'a Day> + Clone) -> Option<f64> {
+    let dates: BTreeSet<Millis> = days.clone().map(|d| d.day).collect();
+    let n = days.clone().count() as f64;
+    let log = days.map(|d| d.estimated.ratio.ln()).sum::<f64>() / n;
+    (dates.len() >= UNMEASURED).then(|| log.exp())
 }
 
 /// Looks at the newest days of a champion; none where its training left no measure of how errors follow widths.
@@ -74,7 +98,7 @@ pub async fn errors(
     };
     // The newest day is still under way.
     let to = newest.div_euclid(DAY_MS) * DAY_MS;
-    let from = to - DAYS * DAY_MS;
+    let from = to - (DAYS + BEFORE) * DAY_MS;
     // What was forecast is told as it was, full window or not.
     let measured = daily_errors(store, spec, (champion.version, 0.0), from).await?;
     let measured: BTreeMap<(&str, Millis), f64> = measured
@@ -102,6 +126,7 @@ pub async fn errors(
             horizon,
         ));
     }
+    days.retain(|d| d.day >= to - DAYS * DAY_MS);
     Ok(Some(summary(champion.version, days, to - horizon)))
 }
 
@@ -118,13 +143,18 @@ fn estimates(
         let by_then = |d: &&(Millis, f64, Option<f64>)| d.0 + DAY_MS + horizon <= *day;
         let known = days.iter().filter(by_then);
         let known: Vec<(f64, f64)> = known.filter_map(|d| Some((d.1, d.2?))).collect();
-        let usual = widths.usual(device, &known);
-        let estimated = widths.estimate(usual, *width);
+        let newest = &known[known.len().saturating_sub(USUAL_DAYS)..];
+        let usual = widths.usual(device, newest).or_else(|| {
+            let seen = days.iter().filter(|d| d.0 < *day).map(|d| d.1);
+            widths.usual_by_width(&seen.collect::<Vec<_>>())
+        });
+        let estimated = usual.and_then(|usual| widths.estimate(usual, *width));
         all.extend(estimated.map(|estimated| Day {
             device: device.to_owned(),
             day: *day,
             estimated,
             measured: *measured,
+            overdue: false,
         }));
     }
     all
@@ -146,29 +176,22 @@ fn daily_widths(forecasts: &[StoredQuantiles]) -> BTreeMap<Millis, f64> {
 }
 
 /// `due` is until when actual values could have come for whole forecasts.
-fn summary(version: i64, days: Vec<Day>, due: Millis) -> Errors {
-    let mut last: BTreeMap<&str, Millis> = BTreeMap::new();
+fn summary(version: i64, mut days: Vec<Day>, due: Millis) -> Errors {
+    let mut last: BTreeMap<String, Millis> = BTreeMap::new();
     for day in days.iter().filter(|d| d.measured.is_some()) {
-        let newest = last.entry(&day.device).or_insert(day.day);
+        let newest = last.entry(day.device.clone()).or_insert(day.day);
         *newest = day.day.max(*newest);
     }
-    let open: Vec<&Day> = days
-        .iter()
-        .filter(|d| d.day + DAY_MS <= due)
-        .filter(|d| last.get(d.device.as_str()).is_none_or(|last| d.day > *last))
-        .collect();
-    let silent: BTreeSet<&str> = open.iter().map(|d| d.device.as_str()).collect();
+    for day in &mut days {
+        let behind = last.get(&day.device).is_none_or(|last| day.day > *last);
+        day.overdue = behind && day.day + DAY_MS <= due;
+    }
+    let open = days.iter().filter(|d| d.overdue);
+    let silent: BTreeSet<&str> = open.clone().map(|d| d.device.as_str()).collect();
     let silent = silent.into_iter().collect::<Vec<_>>().join(", ");
-    let mut numbers: Vec<Millis> = open.iter().map(|d| d.day).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    let unmeasured = if numbers.len() >= UNMEASURED {
-        numbers.len()
-    } else {
-        0
-    };
-    let log = open.iter().map(|d| d.estimated.ratio.ln()).sum::<f64>() / open.len().max(1) as f64;
-    let ratio = (unmeasured > 0).then(|| log.exp());
+    let ratio = ratio(open.clone());
+    let dates: BTreeSet<Millis> = open.map(|d| d.day).collect();
+    let unmeasured = ratio.map_or(0, |_| dates.len());
     let pairs: Vec<(Estimate, f64)> = days
         .iter()
         .filter_map(|d| Some((d.estimated, d.measured?)))
@@ -216,6 +239,7 @@ mod tests {
                 ratio,
             },
             measured,
+            overdue: false,
         }
     }
 
@@ -238,6 +262,9 @@ mod tests {
             "{}",
             open.words
         );
+        let (known, other) = (BTreeSet::from(["a".to_owned()]), BTreeSet::new());
+        assert!((open.ratio_on(&known).unwrap() - 1.4).abs() < 1e-12);
+        assert_eq!((open.ratio_on(&other), all.ratio_on(&known)), (None, None));
         let none = summary(4, vec![day(0, 2.0, None), day(1, 2.0, None)], 9 * DAY_MS);
         assert!(none.words.contains("no day was measured"), "{}", none.words);
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::fleet_words::{Errors, joined, words};
+use super::fleet_words::{Errors, words};
 use crate::check::words::moved;
 use crate::features;
 use crate::page::{Bars, Course, Panel};
@@ -185,8 +185,10 @@ async fn check(
         .as_ref()
         .map(|r| members(&r.report))
         .unwrap_or_default();
-    let (mut known, mut skipped, mut joint) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, device) in look.devices.iter().enumerate() {
+    let (mut known, mut skipped) = (Vec::new(), Vec::new());
+    // Those that had changed are a family of their own: among them others would be called changed sooner.
+    let (mut joint, mut again) = (Vec::new(), Vec::new());
+    for device in &look.devices {
         if cancel.is_cancelled() {
             return Ok(());
         }
@@ -197,7 +199,7 @@ async fn check(
         let (end, rules) = (look.end, look.rules);
         let had = was.iter().any(|(d, s)| d == device && s.is_empty());
         let turn = look.end.div_euclid(look.rules.window_ms);
-        let asked = had || together::is_asked(i, look.devices.len(), turn);
+        let asked = had || together::is_asked(device, look.devices.len(), turn);
         let judged = tokio::task::spawn_blocking(move || {
             let each: Vec<_> = own.iter().map(|s| judge(s, end, &rules)).collect();
             (
@@ -208,7 +210,11 @@ async fn check(
         let (each, all) = judged
             .await
             .context("compare windows; this is a defect: keep the log and report it")?;
-        joint.extend(all);
+        if had {
+            again.extend(all);
+        } else {
+            joint.extend(all);
+        }
         for judged in each {
             match judged {
                 Ok(judged) => known.push(judged),
@@ -217,8 +223,10 @@ async fn check(
         }
     }
     let verdict = confirm(&known, skipped, look.end, &look.rules);
-    let together: BTreeSet<String> = joint.iter().map(|j| j.device.clone()).collect();
-    let joint = together::found(joint, &look.rules);
+    let both = joint.iter().chain(&again);
+    let together: BTreeSet<String> = both.map(|j| j.device.clone()).collect();
+    let mut joint = together::found(joint, &look.rules);
+    joint.extend(together::found(again, &look.rules));
     // What had changed and can no longer be judged is not as it was.
     let skipped = |(d, s): &&(String, String)| {
         let lacks = |k: &Skipped| k.device == *d && k.sensor == *s;
@@ -232,11 +240,12 @@ async fn check(
         .map(|(device, sensor)| json!({"device": device, "sensor": sensor}))
         .collect();
     let is = members(&json!({"verdict": verdict, "together": joint, "kept": kept}));
-    if was == is {
+    if news(&was, look.devices.len()) == news(&is, look.devices.len()) {
         return Ok(());
     }
     let since = look.end - look.rules.window_ms * Millis::try_from(look.rules.windows).unwrap_or(1);
-    let errors = errors(store, spec, champion, since).await?;
+    let named: BTreeSet<String> = is.iter().map(|(device, _)| device.clone()).collect();
+    let errors = errors(store, spec, champion, (since, &named)).await?;
     let jobs = store.live_jobs().await?;
     let training = |j: &&JobRow| j.kind == crate::training::KIND && j.subject == spec.name;
     let training = jobs.iter().find(training).map(|j| j.id);
@@ -246,11 +255,10 @@ async fn check(
         raised.iter().any(own)
     };
     let agreeing = verdict.changed.iter().filter(agree).count();
-    let joined: Vec<String> = joint.iter().map(joined).collect();
     let said = words(
         &verdict,
         look.version,
-        (agreeing, &joined, kept.len()),
+        (agreeing, &joint, kept.len()),
         (errors, training),
     );
     let panels = panels(store, look, &verdict).await?;
@@ -289,24 +297,35 @@ fn members(report: &Value) -> Vec<(String, String)> {
     all
 }
 
-/// What is known of the champion's errors, those of the days from `since` on where they were measured.
+/// What of the members is news where it is others: in a fleet of which only some are asked at a time whether their inputs changed
+/// together, that some did, or none; else each look would be news.
+fn news(members: &[(String, String)], devices: usize) -> BTreeSet<(&str, &str)> {
+    let some = devices > together::MOST;
+    let each = members.iter().map(|(device, sensor)| {
+        let joint = some && sensor.is_empty();
+        (if joint { "" } else { device.as_str() }, sensor.as_str())
+    });
+    each.collect()
+}
+
+/// What is known of the champion's errors on devices, of the days from `since` on where they were measured.
 async fn errors(
     store: &Store,
     spec: &ForecasterSpec,
     champion: &ModelVersionRow,
-    since: Millis,
+    (since, devices): (Millis, &BTreeSet<String>),
 ) -> Result<Errors> {
     let open = store.open_concept_signals().await?;
     let worse = |s: &&OpenSignal| s.forecaster == spec.name && s.model_version == champion.version;
     if open.iter().find(worse).is_some() {
         return Ok(Errors::Worse);
     }
-    let known = super::estimate::errors(store, spec, champion).await?;
-    if let Some(ratio) = known.and_then(|known| known.estimated_ratio) {
-        return Ok(Errors::Unmeasured(ratio));
+    if let Some((ratio, t)) = super::measured(store, spec, champion, (since, devices)).await? {
+        return Ok(Errors::Measured { ratio, t });
     }
-    let measured = super::measured(store, spec, champion, since).await?;
-    Ok(measured.map_or(Errors::Unknown, |(ratio, t)| Errors::Measured { ratio, t }))
+    let known = super::estimate::errors(store, spec, champion).await?;
+    let ratio = known.and_then(|known| known.ratio_on(devices));
+    Ok(ratio.map_or(Errors::Unknown, Errors::Unmeasured))
 }
 
 async fn panels(store: &Store, look: &Look, verdict: &Verdict) -> Result<Vec<Panel>> {

@@ -72,16 +72,16 @@ enum Way {
 }
 
 /// The verdict in words; `agreeing` of the changed sensors are raised by their own device's monitors too;
-/// `joined` says where inputs changed together, `kept` counts those that had changed and can no longer be judged; `training` is
+/// `joint` says where inputs changed together, `kept` counts those that had changed and can no longer be judged; `training` is
 /// the job that trains the forecaster anew meanwhile.
 #[must_use]
 pub(super) fn words(
     verdict: &Verdict,
     version: i64,
-    (agreeing, joined, kept): (usize, &[String], usize),
+    (agreeing, joint, kept): (usize, &[Together], usize),
     (errors, training): (Errors, Option<i64>),
 ) -> String {
-    if verdict.changed.is_empty() && joined.is_empty() && kept == 0 {
+    if verdict.changed.is_empty() && joint.is_empty() && kept == 0 {
         return format!(
             "inputs are again as version {version} was trained on: none of {} sensors has changed over the last {} windows",
             verdict.compared, verdict.rules.windows
@@ -114,7 +114,7 @@ pub(super) fn words(
     let parts: Vec<String> = (!said.is_empty())
         .then(|| format!("{}{agreeing}", said.join("; ")))
         .into_iter()
-        .chain(joined.iter().cloned())
+        .chain(joined(joint))
         .chain((kept > 0).then(|| {
             format!("{kept} that had changed can no longer be judged: too few readings, or none")
         }))
@@ -122,15 +122,20 @@ pub(super) fn words(
     format!("{}; {errors}", parts.join("; "))
 }
 
-/// Where a device's inputs changed together, in words.
-pub(super) fn joined(one: &Together) -> String {
-    format!(
-        "at {} the inputs no longer go together as they did, chiefly {} (AUC {}, chance is {})",
-        one.device,
-        one.joint.chiefly().join(", "),
-        short(one.joint.auc),
-        short(one.joint.auc_chance)
-    )
+/// Where devices' inputs changed together, in words: some of them, and how many others.
+fn joined(joint: &[Together]) -> Vec<String> {
+    let one = |one: &Together| {
+        format!(
+            "at {} the inputs no longer go together as they did, chiefly {} (AUC {}, chance is {})",
+            one.device,
+            one.joint.chiefly().join(", "),
+            short(one.joint.auc),
+            short(one.joint.auc_chance)
+        )
+    };
+    let others = joint.len().saturating_sub(NAMED);
+    let others = (others > 0).then(|| format!("nor at {others} other devices"));
+    joint.iter().take(NAMED).map(one).chain(others).collect()
 }
 
 fn shift(one: &Changed) -> Option<(f64, Option<f64>)> {

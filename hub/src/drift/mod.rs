@@ -12,7 +12,7 @@ mod outdated;
 pub mod rivals;
 pub mod verdict;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -395,22 +395,31 @@ pub async fn suspected(
     Ok(judged.confirmed.then_some(judged.words))
 }
 
-/// How a champion's errors since `since` compare with those that its calibration promises ([`verdict::measured`]): their ratio and
-/// its t. None where too little is measured, or nothing was promised.
+/// How a champion's errors on `devices` since `since` compare with those that its calibration promises ([`verdict::measured`]): their
+/// ratio and its t. None where too little is measured, or nothing was promised.
 async fn measured(
     store: &Store,
     spec: &ForecasterSpec,
     champion: &ModelVersionRow,
-    since: Millis,
+    (since, devices): (Millis, &BTreeSet<String>),
 ) -> Result<Option<(f64, f64)>> {
     if champion.manifest["calibration"]["daily"].is_null() {
         return Ok(None);
     }
     let promise = promise_of(champion)?;
     let of = (champion.version, promise.least_observed());
-    let mut days = daily_errors(store, spec, of, since).await?;
-    days.retain(|d| promise.levels.contains_key(&d.device));
+    // Where a device is not named in the promise its own days of before say what is usual.
+    let named = |device: &String| promise.levels.contains_key(device);
+    let from = match devices.iter().all(named) {
+        true => since,
+        false => since - BEFORE_MS,
+    };
+    let mut days = daily_errors(store, spec, of, from).await?;
+    days.retain(|d| devices.contains(&d.device));
     let rules = Rules::suspicion();
+    days.retain(|d| {
+        named(&d.device) || d.days.iter().filter(|(t, _)| *t < since).count() >= rules.min_days
+    });
     Ok(verdict::measured(since, &days, &promise, &rules))
 }
 

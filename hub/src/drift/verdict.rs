@@ -247,7 +247,8 @@ pub fn verdict(
     }
 }
 
-/// Error over the promised one on all days from `since` on, and its t; none with fewer than `min_days` of them.
+/// Error over the promised one on all days from `since` on, and its t; none with fewer than `min_days` of them. The t is that of a
+/// single device's days, since those of a few may be.
 #[must_use]
 pub fn measured(
     since: Millis,
@@ -262,7 +263,7 @@ pub fn measured(
     let before = Before {
         days: promise.days,
         lag1: promise.lag1,
-        std: promise.fleet_std,
+        std: promise.std,
     };
     let shift = before.shift(&fleet(&relative), since);
     (shift.after >= rules.min_days).then(|| (shift.mean.exp(), shift.t))
@@ -445,6 +446,28 @@ mod tests {
             decide(&v, v.onset + 14 * DAY, None, &Rules::default()),
             Decision::Retrain
         );
+    }
+
+    #[test]
+    fn what_was_measured_is_that_of_the_days_since_and_no_fewer_than_are_needed() {
+        let rules = Rules::suspicion();
+        let promise = DailyErrors {
+            levels: BTreeMap::from([("d0".to_owned(), 2f64.ln())]),
+            ..promise()
+        };
+        let mut list = fleet(30, &[2.0, 5.0]);
+        for d in &mut list {
+            d.days.iter_mut().skip(20).for_each(|(_, e)| *e *= 1.5);
+        }
+        // The first is named in the promise, of the other its days of before say what is usual; noise of ten days sums to nothing.
+        let (ratio, t) = measured(20 * DAY, &list, &promise, &rules).unwrap();
+        assert!((ratio - 1.5).abs() < 1e-9 && t > 4.0, "{ratio} {t}");
+        let (ratio, t) = measured(0, &list[..1], &promise, &rules).unwrap();
+        assert!((ratio - 1.5f64.powf(1.0 / 3.0)).abs() < 1e-9 && t > 0.0);
+        let (ratio, t) = measured(0, &fleet(20, &[2.0]), &promise, &rules).unwrap();
+        assert!((ratio - 1.0).abs() < 1e-9 && t.abs() < 1e-9);
+        assert_eq!(measured(28 * DAY, &list, &promise, &rules), None);
+        assert_eq!(measured(0, &[], &promise, &rules), None);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) struct Merged {
     min: Option<f64>,
     /// Largest.
     max: Option<f64>,
-    /// Level and value; a rank is off by less than 2.1 % with 99 % probability.
+    /// Level and value; a rank is off by less than 2.4 % with 99 % probability.
     quantiles: Vec<(f64, f64)>,
 }
 

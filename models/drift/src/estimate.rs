@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 const FEWEST: usize = 14;
 /// Days that what was learnt of a device counts for, beside those that were measured since.
 const LEARNT: f64 = 5.0;
+/// Fewest days that say what widths are usual where nothing else does.
+const FEWEST_SEEN: usize = 5;
 /// Days for which the error is as a usual model's, slope 0: few days say little.
 const DRAWN: f64 = 5.0;
 /// Steepest slope that is believed: errors that follow widths in proportion have 1.
@@ -35,7 +37,7 @@ pub struct WidthErrors {
     pub error: f64,
     /// Device-days behind the numbers.
     pub days: usize,
-    /// ln(width) and ln(error) by device, at most 1,024; any other device is taken to be at the means.
+    /// ln(width) and ln(error) by device, at most 1,024; of any other only its own days say what is usual.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub devices: BTreeMap<String, (f64, f64)>,
 }
@@ -148,25 +150,39 @@ impl WidthErrors {
 
     /// What is usual of a device after its measured days, width and error each: as it was learnt, with the weight of
     /// [`LEARNT`] days, and what was measured since. Intervals adapt on the device to what it missed, and errors go with the
-    /// season; both together or neither, else one is held against what the other was long ago.
+    /// season; both together or neither, else one is held against what the other was long ago. Of a device that was not learnt
+    /// nothing is usual before its first measured day.
     #[must_use]
-    pub fn usual(&self, device: &str, measured: &[(f64, f64)]) -> Usual {
+    pub fn usual(&self, device: &str, measured: &[(f64, f64)]) -> Option<Usual> {
         let logs = measured.iter().map(|(w, e)| (w.ln(), e.ln()));
         let logs: Vec<(f64, f64)> = logs
             .filter(|(w, e)| w.is_finite() && e.is_finite())
             .collect();
-        let (learnt, weight) = match self.devices.get(device) {
-            Some(level) => (*level, LEARNT),
-            // The mean over other devices says little of one that is known.
-            None if !logs.is_empty() => ((0.0, 0.0), 0.0),
-            None => ((self.width, self.error), 1.0),
-        };
+        let learnt = self.devices.get(device).copied();
+        let weight = learnt.map_or(0.0, |_| LEARNT);
+        let learnt = learnt.unwrap_or_default();
         let all = weight + logs.len() as f64;
+        if all == 0.0 {
+            return None;
+        }
         let sum = logs.iter().fold((0.0, 0.0), |s, l| (s.0 + l.0, s.1 + l.1));
-        Usual {
+        Some(Usual {
             width: (weight * learnt.0 + sum.0) / all,
             error: (weight * learnt.1 + sum.1) / all,
-        }
+        })
+    }
+
+    /// The same of a device that was not learnt and has never been measured, after days with these widths, five at least: its errors are
+    /// taken to be as much larger than those of the devices that were learnt as its intervals are wider.
+    #[must_use]
+    pub fn usual_by_width(&self, widths: &[f64]) -> Option<Usual> {
+        let logs = widths.iter().map(|w| w.ln()).filter(|w| w.is_finite());
+        let logs: Vec<f64> = logs.collect();
+        let width = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
+        (logs.len() >= FEWEST_SEEN).then_some(Usual {
+            width,
+            error: self.error + width - self.width,
+        })
     }
 
     /// The error of a day whose intervals are `width` wide on average, on a device of which that is [`Self::usual`]; none for
@@ -235,7 +251,7 @@ mod tests {
     }
 
     fn estimate(fit: &WidthErrors, device: &str, width: f64) -> Option<Estimate> {
-        fit.estimate(fit.usual(device, &[]), width)
+        fit.estimate(fit.usual(device, &[])?, width)
     }
 
     fn fit(days: &[(&'static str, f64, f64)]) -> Option<WidthErrors> {
@@ -287,12 +303,12 @@ mod tests {
     #[test]
     fn what_was_measured_since_is_usual_more_and_more() {
         let fit = fit(&days(0.8, 200, 1)).unwrap();
-        let learnt = fit.usual("a", &[]);
+        let learnt = fit.usual("a", &[]).unwrap();
         assert!((learnt.width - 3f64.ln()).abs() < 0.2, "{learnt:?}");
         let (mut last, mut steps) = (learnt, Vec::new());
         for n in 1..60 {
             // Intervals twice as wide, errors three times as large.
-            let usual = fit.usual("a", &vec![(6.0, 3.0); n]);
+            let usual = fit.usual("a", &vec![(6.0, 3.0); n]).unwrap();
             steps.push((usual.width - last.width).max(usual.error - last.error));
             last = usual;
             assert_eq!(fit.estimate(usual, usual.width.exp()).unwrap().ratio, 1.0);
@@ -301,6 +317,7 @@ mod tests {
         let error = fit.estimate(last, 6.0).unwrap().error;
         assert!((2.6..3.0).contains(&error), "{error}");
         let new = fit.usual("unknown", &[(70.0, 20.0), (f64::NAN, 1.0)]);
+        let new = new.unwrap();
         assert!((new.width - 70f64.ln()).abs() < 1e-12 && (new.error - 20f64.ln()).abs() < 1e-12);
     }
 
@@ -312,6 +329,11 @@ mod tests {
             assert_eq!(estimate(&fit, "a", width), None, "{width}");
         }
         assert_eq!(Kept::of(&[]), None);
-        assert!(estimate(&fit, "unknown", 20.0).is_some());
+        assert_eq!(estimate(&fit, "unknown", 20.0), None);
+        assert_eq!(fit.usual_by_width(&[30.0; 4]), None);
+        let usual = fit.usual_by_width(&[30.0; 5]).unwrap();
+        assert!((usual.error - usual.width - fit.error + fit.width).abs() < 1e-12);
+        let wider = fit.estimate(usual, 60.0).unwrap();
+        assert!((wider.ratio - 2f64.powf(fit.slope)).abs() < 1e-9);
     }
 }

@@ -4,6 +4,7 @@
 mod apart;
 mod clock;
 mod noise;
+mod stuck;
 mod unit;
 
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::StatError;
 use clock::Clock;
 use noise::Noise;
+use stuck::Stays;
 use unit::Unit;
 
 /// Changes between readings from which the usual step is estimated.
@@ -21,13 +23,6 @@ const STEPS: usize = 32;
 const MIN_STEPS: usize = 12;
 /// Readings in a row at a new level after which the level is believed.
 const BELIEVE_AFTER: u32 = 3;
-
-/// What is stuck repeats itself this many times as often as the channel ever did before.
-const STUCK_FACTOR: u32 = 2;
-/// After so many changes of the value its longest stay counts for half.
-const HALVED_AFTER: u32 = 2_000;
-/// What is called stuck so often within them is how the channel is.
-const CALLED: u32 = 3;
 
 /// Readings closer than this to the one before are not asked about noise and unit: what a machine does within minutes says
 /// little about its sensor.
@@ -182,7 +177,7 @@ pub enum Worth {
     Bad,
 }
 
-/// Watches one channel; under 3 kB of state, whatever comes.
+/// Watches one channel; under 4 kB of state as it is stored, whatever comes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SensorMonitor {
     limits: SensorLimits,
@@ -192,10 +187,6 @@ pub struct SensorMonitor {
     onsets: Vec<(Fault, i64)>,
     last_usable: Option<i64>,
     last_value: Option<f64>,
-    same: u32,
-    /// Time of the first of them that repeats the one before.
-    #[serde(default)]
-    repeats_since: Option<i64>,
     #[serde(default)]
     stays: Stays,
     /// Newest time at which its readings were at fault.
@@ -228,32 +219,6 @@ pub struct SensorMonitor {
     back: Back,
 }
 
-/// For how long a channel stays at a value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Stays {
-    /// Readings of the longest one.
-    longest: u32,
-    /// Changes of the value since that was halved.
-    changes: u32,
-    /// Those of them behind a stay that was called stuck.
-    called: u32,
-}
-
-impl Stays {
-    /// A stay has ended.
-    fn end(&mut self, readings: u32, called: bool) {
-        self.called += u32::from(called);
-        if !called || self.called >= CALLED {
-            self.longest = self.longest.max(readings);
-        }
-        self.changes += 1;
-        if self.changes >= HALVED_AFTER {
-            self.longest /= 2;
-            (self.changes, self.called) = (0, 0);
-        }
-    }
-}
-
 /// Whether the monitor has been away, and no reading has come since.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Back {
@@ -277,8 +242,6 @@ impl SensorMonitor {
             onsets: Vec::new(),
             last_usable: None,
             last_value: None,
-            same: 0,
-            repeats_since: None,
             stays: Stays::default(),
             faulty: None,
             level: None,
@@ -323,8 +286,8 @@ impl SensorMonitor {
         &self.active
     }
 
-    /// Whether a reading of that time or later was at fault, or is. One out of range, too fast or of a wrong time is graded and
-    /// in no row.
+    /// Whether a reading of that time or later was at fault, or is; of a spike the one behind it, which ends it. One out of range,
+    /// too fast or of a wrong time is graded and in no row.
     #[must_use]
     pub fn was_faulty_since(&self, time: i64) -> bool {
         self.faulty.is_some_and(|at| at >= time)
@@ -376,13 +339,20 @@ impl SensorMonitor {
             events.extend(self.check_silence(time));
             return (Worth::Bad, events);
         }
+        let before = self.last_usable;
         self.last_usable.get_or_insert(time);
         self.set(Fault::Missing, false, time, Some(value), &mut events);
         self.last_usable = Some(time);
         self.back = Back::No;
         let spike = self.is_spike(value);
         self.set(Fault::Spike, spike, time, Some(value), &mut events);
-        let stuck = self.is_stuck(time, value);
+        let same = self.last_value == Some(value);
+        self.last_value = Some(value);
+        let was = self.active.contains(&Fault::Stuck);
+        let stuck = match same && self.limits.resting == Some(value) {
+            true => false,
+            false => self.stays.update((time, before), same, was, &self.limits),
+        };
         self.set(Fault::Stuck, stuck, time, Some(value), &mut events);
         let paced = self
             .paced
@@ -405,7 +375,9 @@ impl SensorMonitor {
             let noise = self.limits.noise && !unit && self.noise.update(value);
             self.set(Fault::Noise, noise, time, Some(value), &mut events);
         }
-        if !self.active.is_empty() {
+        // What looked like a spike and lasted was a step.
+        let over = |e: &SensorEvent| e.fault == Fault::Spike && !e.raised && e.onset < e.time;
+        if events.iter().any(over) || self.active.iter().any(|f| *f != Fault::Spike) {
             self.faulty = self.faulty.max(Some(time));
         }
         let unit = self.active.contains(&Fault::Unit);
@@ -461,28 +433,6 @@ impl SensorMonitor {
         }
         self.possible = Some((time, value));
         false
-    }
-
-    /// The same value more often and for longer than is usual.
-    fn is_stuck(&mut self, time: i64, value: f64) -> bool {
-        let resting = self.limits.resting == Some(value);
-        let repeats = self.last_value == Some(value) && !resting;
-        self.last_value = Some(value);
-        if !repeats {
-            let called = self.active.contains(&Fault::Stuck);
-            self.stays.end(self.same, called);
-            (self.same, self.repeats_since) = (1, None);
-            return false;
-        }
-        self.same = self.same.saturating_add(1);
-        let since = *self.repeats_since.get_or_insert(time);
-        let usual = match self.limits.stuck_for_ms {
-            0 => 0,
-            _ => self.stays.longest.saturating_mul(STUCK_FACTOR),
-        };
-        self.limits.stuck_after > 0
-            && self.same >= self.limits.stuck_after.max(usual)
-            && time.saturating_sub(since) >= self.limits.stuck_for_ms
     }
 
     /// A step from the believed level far above the median step. A new level is believed after three readings near it; what was taken
@@ -557,7 +507,7 @@ impl SensorMonitor {
             times.next().map_or(judged, |sound| Some(sound + 1))
         };
         match fault {
-            Fault::Stuck => self.repeats_since.unwrap_or(time),
+            Fault::Stuck => self.stays.since().unwrap_or(time),
             Fault::Noise => paced(self.noise.began()).unwrap_or(time),
             Fault::Unit => paced(self.unit.began()).unwrap_or(time),
             _ => time,

@@ -23,9 +23,12 @@ const WEEK_ROWS: i64 = 168;
 const DAY_ROWS: i64 = 1_440;
 /// Weeks that a reference must hold for the hours of the week.
 const WEEKS: i64 = 8;
-/// For so long an alarm is held back: what breaks a sensor shifts its rows as well, and which of the two it is shows some readings
-/// later, or just before.
-pub const HOLD_MS: i64 = DAY_MS / 2;
+/// For so long an alarm is held back: what breaks a sensor shifts its rows as well, and which of the two it is shows within two days.
+const HOLD_MS: i64 = 2 * DAY_MS;
+/// What is at fault up to so long before an alarm's onset explains it: the end of a fault is a shift too.
+pub const BEFORE_MS: i64 = DAY_MS / 2;
+/// What was held for longer than this is not told any more.
+const STALE_MS: i64 = 4 * DAY_MS;
 /// Days without another alarm after which one is over.
 const QUIET_DAYS: i64 = 7;
 
@@ -151,9 +154,11 @@ impl RowWatch {
             }
             self.alarm = Some(row);
         }
-        let due = |held: &InputEvent| time.saturating_sub(held.time) >= HOLD_MS;
-        if self.held.as_ref().is_some_and(due) {
-            return self.held.take();
+        let age = self.held.map(|held| time.saturating_sub(held.time));
+        if age.is_some_and(|age| age >= HOLD_MS) {
+            // What comes due long after, since nobody looked meanwhile, is no news and nobody knows what explains it.
+            let news = age.is_some_and(|age| age <= STALE_MS.max(2 * period));
+            return self.held.take().filter(|_| news);
         }
         let quiet = self
             .alarm
@@ -229,7 +234,7 @@ mod tests {
             let mut watch = RowWatch::default();
             let moved = series(seed, scale);
             let from = 24 * 500;
-            let shifted = moved[from - 48..from + 48]
+            let shifted = moved[from - 48..from + 120]
                 .iter()
                 .enumerate()
                 .map(|(i, (t, v))| (*t, if i >= 48 { v + 4.0 * scale } else { *v }));
@@ -271,9 +276,9 @@ mod tests {
             [true, false],
             "{told:?}"
         );
-        // Held for half a day.
+        // Held for two days.
         assert!(
-            (212..227).contains(&told[0].1) && told[1].1 > 260 + 7 * 24 - 60,
+            (248..263).contains(&told[0].1) && told[1].1 > 260 + 7 * 24 - 60,
             "{told:?}"
         );
         let unknown = [("b", series(4, 1.0)[..24 * 400].to_vec())];

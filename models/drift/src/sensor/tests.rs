@@ -94,43 +94,95 @@ fn stuck_is_raised_and_cleared_but_not_at_rest() {
     assert!((0..100).all(|i| rain.update(i, 0.0).1.is_empty()));
 }
 
-#[test]
-fn what_seldom_changes_is_not_stuck_and_what_stays_far_longer_is() {
-    let (second, hour) = (1_000, 3_600_000);
-    let mut m = SensorMonitor::new(SensorLimits::default()).unwrap();
-    // Each ten seconds a room's temperature to half a degree, at which it stays for minutes, and for hours in each night.
-    let mut time = 0;
-    let mut stay = |m: &mut SensorMonitor, value: f64, until: i64| {
+/// A channel that is looked at each ten seconds.
+struct Room {
+    monitor: SensorMonitor,
+    time: i64,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self {
+            monitor: SensorMonitor::new(SensorLimits::default()).unwrap(),
+            time: 0,
+        }
+    }
+
+    /// It stays at a value; what is told of being stuck.
+    fn stay(&mut self, value: f64, hours: f64) -> Vec<(Fault, bool)> {
         let mut told = Vec::new();
-        while time < until {
-            told.extend(m.update(time, value).1);
-            time += 10 * second;
+        let until = self.time + (hours * 3.6e6) as i64;
+        while self.time < until {
+            told.extend(self.monitor.update(self.time, value).1);
+            self.time += 10_000;
         }
         told.retain(|e| e.fault == Fault::Stuck);
-        told
-    };
-    for night in 0..30 {
-        let from = night * 24 * hour;
-        let mut told = stay(&mut m, 18.5, from + 5 * hour);
-        for i in 0..60 {
-            let value = 19.0 + 0.5 * (i % 7) as f64;
-            told.extend(stay(&mut m, value, from + 5 * hour + i * hour / 4));
-        }
-        // The first nights are all that it knows of itself.
-        assert!(night < 3 || told.is_empty(), "{night}: {told:?}");
-        let state = serde_json::to_vec(&m).unwrap();
-        m = serde_json::from_slice(&state).unwrap();
+        kinds(&told)
     }
-    let end = 30 * 24 * hour;
-    let told = stay(&mut m, 20.5, end + 36 * hour);
+
+    /// It goes to and fro.
+    fn move_about(&mut self, hours: f64) -> Vec<(Fault, bool)> {
+        let mut told = Vec::new();
+        for i in 0..(hours * 360.0) as i32 {
+            told.extend(self.stay(19.0 + 0.5 * f64::from(i % 7), 1.0 / 360.0));
+        }
+        told
+    }
+}
+
+#[test]
+fn what_seldom_changes_is_not_stuck_and_what_stays_far_longer_is() {
+    // At rest, and then for hours at one value; or moving all day, and still at night.
+    for (still, hours) in [(450.0, 6.0), (18.5, 9.0)] {
+        let mut room = Room::new();
+        for day in 0..100 {
+            let mut told = room.stay(0.0, 8.0);
+            told.extend(room.move_about(24.0 - 8.0 - hours));
+            told.extend(room.stay(still, hours));
+            // The first days are all that it knows of itself.
+            assert!(day < 4 || told.is_empty(), "{day}: {told:?}");
+            let state = serde_json::to_vec(&room.monitor).unwrap();
+            room.monitor = serde_json::from_slice(&state).unwrap();
+        }
+        room.move_about(0.1);
+        assert_eq!(room.stay(20.25, 20.0), [(Fault::Stuck, true)]);
+        // Whoever names a number means it.
+        let mut limits = *room.monitor.limits();
+        (limits.stuck_after, limits.stuck_for_ms) = (60, 0);
+        room.monitor.set_limits(limits).unwrap();
+        room.move_about(0.1);
+        assert_eq!(room.stay(20.25, 0.2), [(Fault::Stuck, true)]);
+    }
+}
+
+#[test]
+fn time_in_which_nothing_was_read_is_none_of_a_stay() {
+    let mut room = Room::new();
+    room.move_about(1.0);
+    for _ in 0..10 {
+        assert_eq!(room.stay(4.0, 0.1), []);
+        room.time += 5 * 3_600_000;
+    }
+    // Readings of each day go on however long the days are.
+    let mut monitor = SensorMonitor::new(SensorLimits::default()).unwrap();
+    let day = 86_400_000;
+    let told: Vec<_> = (0..60)
+        .flat_map(|i| monitor.update(i * day, 7.0).1)
+        .collect();
     assert_eq!(kinds(&told), [(Fault::Stuck, true)]);
-    // Whoever names a number means it.
-    let mut limits = *m.limits();
-    (limits.stuck_after, limits.stuck_for_ms) = (60, 0);
-    m.set_limits(limits).unwrap();
-    stay(&mut m, 19.0, end + 36 * hour + 100 * second);
-    let told = stay(&mut m, 20.5, end + 36 * hour + 800 * second);
-    assert_eq!(kinds(&told), [(Fault::Stuck, true)]);
+}
+
+#[test]
+fn a_step_is_no_fault_of_the_sensor_and_a_spike_is() {
+    let mut m = monitor();
+    let t = warm(&mut m);
+    for i in 0..20 {
+        m.update(t + i * 10, 50.0 + (i as f64 * 0.618).fract());
+    }
+    assert!(!m.was_faulty_since(0), "it was believed in the end");
+    m.update(t + 200, 5.0);
+    m.update(t + 210, 50.3);
+    assert!(m.was_faulty_since(t + 210) && !m.was_faulty_since(t + 211));
 }
 
 #[test]

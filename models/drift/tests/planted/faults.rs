@@ -187,7 +187,7 @@ fn run(
             let event = watch.update(known, HOUR_MS, time(i), usable);
             let told = event.filter(|e| e.raised);
             outcome.told |= i >= at
-                && told.is_some_and(|e| !sensor.was_faulty_since(e.onset - channel::HOLD_MS));
+                && told.is_some_and(|e| !sensor.was_faulty_since(e.onset - channel::BEFORE_MS));
         }
         let Some(day) = fold.push(HOUR_MS, time(i), usable) else {
             continue;

@@ -184,9 +184,10 @@ pub(super) fn fleet(release: &Path) -> Result<()> {
         let (name, alarms) = row
             .split_once(' ')
             .with_context(|| format!("read `{row}` as alarms of a series"))?;
-        let [all, joint] = super::numbers(alarms)?[..] else {
+        let [each, joint] = super::numbers(alarms)?[..] else {
             anyhow::bail!("read `{row}` as alarms of a series: it has no two numbers");
         };
+        let all = each + joint;
         let of = format!("the goal 1 (at most 1; 0.33), {joint:.2} of inputs together");
         line(&format!("fleet_alarms_{name}"), all, "a month", all, &of);
     }
