@@ -102,7 +102,8 @@ async fn a_bundle_that_the_disk_has_damaged_is_fetched_again_by_itself() {
     let refused = again.until(|s| s.reason.contains("damaged")).await;
     assert!(refused.running.is_empty(), "{refused:?}");
     again.serve(&bytes, 1).await;
-    again.until_running(&bytes, 66).await;
+    let hour = again.until_running(&bytes, 66).await;
+    again.hours(hour..hour + 6).await;
     again.phase(pb::ModelPhase::Healthy).await;
     again.stop().await;
 }

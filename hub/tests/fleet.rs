@@ -205,8 +205,7 @@ async fn errors_that_nobody_measured_are_estimated_and_checked_by_those_that_wer
         .await
         .unwrap();
     assert!(none.is_none(), "this training left no measure");
-    let widths =
-        json!({"slope": 1.0, "scatter": 0.3, "width": 0.0, "error": 2.5f64.ln(), "days": 60});
+    let widths = json!({"slope": 1.0, "scatter": 0.3, "width": 0.0, "error": 0.0, "days": 60, "devices": {"a": [4f64.ln(), 2.5f64.ln()]}});
     psql(
         &bed,
         &format!(

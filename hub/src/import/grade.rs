@@ -17,7 +17,7 @@ const STILL: Millis = 5;
 pub struct Findings {
     /// How often each fault was found, by sensor.
     pub faults: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// Sensors that stand still for more than a fifth of the time, which is taken for how they are.
+    /// Sensors that stand still for more than a fifth of the time, or again and again, which is taken for how they are.
     pub still: Vec<String>,
     /// Whether rows are older than those before them: then nothing was looked for.
     pub unordered: bool,
@@ -72,7 +72,8 @@ impl Watch {
         for watched in self.sensors {
             for (fault, spans) in watched.end(to) {
                 let total: Millis = spans.iter().map(|(from, to)| to - from).sum();
-                if fault == Fault::Stuck.name() && total > (to - from) / STILL {
+                let still = total > (to - from) / STILL || watched.monitor.stands_still();
+                if fault == Fault::Stuck.name() && still {
                     findings.still.push(watched.sensor.clone());
                     continue;
                 }

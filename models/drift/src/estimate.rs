@@ -149,7 +149,7 @@ impl WidthErrors {
     }
 
     /// What is usual of a device after its measured days, width and error each: as it was learnt, with the weight of
-    /// [`LEARNT`] days, and what was measured since. Intervals adapt on the device to what it missed, and errors go with the
+    /// five days, and what was measured since. Intervals adapt on the device to what it missed, and errors go with the
     /// season; both together or neither, else one is held against what the other was long ago. Of a device that was not learnt
     /// nothing is usual before its first measured day.
     #[must_use]

@@ -286,6 +286,12 @@ impl SensorMonitor {
         &self.active
     }
 
+    /// Whether it was called stuck so often, three times within a month, that this was taken for how it is: a set point.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        self.stays.is_believed()
+    }
+
     /// Whether a reading of that time or later was at fault, or is; of a spike the one behind it, which ends it. One out of range,
     /// too fast or of a wrong time is graded and in no row.
     #[must_use]

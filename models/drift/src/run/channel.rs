@@ -124,7 +124,7 @@ impl RowWatch {
         self.alarm.is_some()
     }
 
-    /// Takes the value at a grid time; an event comes when an alarm of [`HOLD_MS`] ago is told, or one has ended.
+    /// Takes the value at a grid time; an event comes when an alarm of two days ago is told, or one has ended.
     pub fn update(
         &mut self,
         (reference, days, scale): (&RunReference, &DayReference, DayScale),

@@ -26,6 +26,8 @@ pub(super) struct Stays {
     longest: (u32, u32),
     /// Stays of it that were called stuck.
     called: u32,
+    /// They have been so many once that it was taken for how the channel is.
+    believed: bool,
 }
 
 impl Stays {
@@ -58,6 +60,11 @@ impl Stays {
         self.repeats_since
     }
 
+    /// Whether the channel was called stuck so often within a month that this was taken for how it is.
+    pub(super) fn is_believed(&self) -> bool {
+        self.believed
+    }
+
     /// Usual milliseconds between readings of the present stay.
     fn pace(&self, before: Option<i64>) -> Option<i64> {
         let steps = self.same.checked_sub(2).filter(|steps| *steps > 0)?;
@@ -71,6 +78,7 @@ impl Stays {
             (self.span, self.longest, self.called) = (time, (0, before), 0);
         }
         self.called += u32::from(was_stuck);
+        self.believed |= self.called >= CALLED;
         if !was_stuck || self.called >= CALLED {
             self.longest.0 = self.longest.0.max(self.same);
         }
