@@ -116,7 +116,7 @@ fn found(findings: &Findings) -> String {
     }
     for sensor in &findings.still {
         said += &format!(
-            "\n{sensor}: stands still for more than a fifth of the time, which is taken for how it is"
+            "\n{sensor}: stands still for long or again and again, which is taken for how it is"
         );
     }
     if findings.unordered {

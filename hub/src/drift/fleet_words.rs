@@ -23,7 +23,7 @@ const CHANCE: f64 = 2.0;
 pub(super) enum Errors {
     /// Devices find their errors larger than the calibration says: that is looked into by itself.
     Worse,
-    /// They do not: what was measured lately over what the calibration promises, and the t of that.
+    /// No device complains: what was measured lately over what the calibration promises, and the t of that.
     Measured {
         /// 1: as promised.
         ratio: f64,
